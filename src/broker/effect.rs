@@ -1,0 +1,230 @@
+//! What happens to the broker, and what it wants done.
+//!
+//! Events come in batches, in the order in which they happened; effects leave in the order in which
+//! they must be carried out. A connection is a number here, whatever stands behind it: a socket or an
+//! in-process port.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::codec::{Packet, QoS, Reason, Version};
+use crate::record::{Message, ReaderId, Rows, Seq, Ticket, Write};
+
+/// A connection: its slot is reused, its generation is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    /// Index into the engine's table; small and dense.
+    pub slot: u32,
+    /// Tells two users of a slot apart.
+    pub generation: u32,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A connection was opened; its first packet has not come.
+    Opened {
+        /// Which.
+        connection: ConnectionId,
+        /// Who is there.
+        peer: Peer,
+    },
+    /// A packet came.
+    Packet {
+        /// From where.
+        connection: ConnectionId,
+        /// What.
+        packet: Packet,
+    },
+    /// What came is no MQTT, or too large: the connection must end with this reason.
+    Malformed {
+        /// From where.
+        connection: ConnectionId,
+        /// What is wrong.
+        reason: Reason,
+    },
+    /// All packets of one read were handed over, and nothing is left undecoded.
+    Drained {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A port lets the broker send more messages.
+    Granted {
+        /// Which.
+        connection: ConnectionId,
+        /// How many more.
+        messages: u32,
+    },
+    /// The connection is gone without DISCONNECT.
+    Lost {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// The answer to [`Effect::Verify`].
+    Verified {
+        /// Which.
+        connection: ConnectionId,
+        /// Whether the password fits.
+        accepted: bool,
+    },
+    /// Writes up to this one are on disk.
+    Committed {
+        /// Up to which.
+        through: Ticket,
+    },
+    /// The answer to [`Effect::Read`].
+    Rows(Rows),
+    /// Time has passed: see `Broker::deadline`.
+    Tick,
+    /// The service stops: every client is told.
+    Stop,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// For logs: an address or the port's name.
+    pub name: String,
+    /// What it may do unasked.
+    pub trust: Trust,
+}
+
+/// What a peer may do before it has shown a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// A network client where anonymous ones are welcome; a user name that is given is checked all the
+    /// same if there is a password file.
+    Anonymous,
+    /// A network client that must show user name and password.
+    Password,
+    /// An in-process port, trusted to be who it says.
+    Port {
+        /// Its user name for access rules.
+        user: Option<ByteString>,
+        /// Messages that it can take at first.
+        credit: u32,
+        /// Whether a device waits for its acknowledgements.
+        waits: bool,
+    },
+}
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The connection speaks this version and accepts packets of at most this size (`None`: no limit).
+    /// Comes before anything is sent on it.
+    Speak {
+        /// Where.
+        connection: ConnectionId,
+        /// Version of its CONNECT.
+        version: Version,
+        /// The client's Maximum Packet Size.
+        maximum_packet_size: Option<u32>,
+    },
+    /// Send one packet that is not a PUBLISH.
+    Send {
+        /// Where to.
+        connection: ConnectionId,
+        /// What.
+        packet: Packet,
+    },
+    /// Send one message. Copies of one message follow each other, so that it is encoded once.
+    Deliver(Copy),
+    /// Close the connection once what was sent is flushed.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Read nothing more from the connection.
+    Pause {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Read on.
+    Resume {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Check a password; answered by [`Event::Verified`].
+    Verify {
+        /// Whose.
+        connection: ConnectionId,
+        /// User name.
+        username: ByteString,
+        /// Password; empty where none was given.
+        password: Bytes,
+    },
+    /// Hand a write to the store. The n-th of these since start has ticket n.
+    Write(Write),
+    /// Commit now: every client that waits for an acknowledgement looks stuck.
+    Hurry,
+    /// Read a session's rows; answered by [`Event::Rows`].
+    Read {
+        /// Whose.
+        reader: ReaderId,
+        /// After which row.
+        after: Seq,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Hand a message to a route that keeps nothing (`store = false`).
+    Forward {
+        /// Index of the route in the broker's configuration.
+        route: usize,
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// Something an operator may want to read; level and fields are the engine's.
+    Note(Note),
+}
+
+/// One copy of a message for one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copy {
+    /// Where to.
+    pub connection: ConnectionId,
+    /// The message.
+    pub message: Arc<Message>,
+    /// 0 at QoS 0.
+    pub packet_id: u16,
+    /// QoS of the delivery.
+    pub qos: QoS,
+    /// DUP.
+    pub dup: bool,
+    /// RETAIN of the delivery.
+    pub retain: bool,
+    /// What is left of the message's expiry, in seconds.
+    pub expiry: Option<u32>,
+    /// Subscription identifiers.
+    pub subscription_ids: Vec<u32>,
+}
+
+/// What the log says of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A client's session stands.
+    Connected {
+        /// Client id.
+        client_id: ByteString,
+        /// Address.
+        peer: String,
+    },
+    /// A client was turned away.
+    Refused {
+        /// Client id.
+        client_id: ByteString,
+        /// Address.
+        peer: String,
+        /// Why.
+        reason: Reason,
+    },
+    /// A client is gone.
+    Disconnected {
+        /// Client id.
+        client_id: ByteString,
+        /// Why.
+        reason: Reason,
+    },
+}

@@ -1,0 +1,27 @@
+//! The one place where the appliance reads the clock.
+
+use std::time::Instant;
+
+use crate::record::Now;
+
+/// A clock that counts from its making.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts counting.
+    pub fn start() -> Clock {
+        Clock { start: adapter_api::clock::monotonic() }
+    }
+
+    /// This moment.
+    pub fn now(&self) -> Now {
+        let mono = adapter_api::clock::monotonic().duration_since(self.start);
+        Now {
+            mono: u64::try_from(mono.as_millis()).unwrap_or(u64::MAX),
+            wall: adapter_api::clock::wall().millis,
+        }
+    }
+}

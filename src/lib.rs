@@ -1,0 +1,30 @@
+//! tidegate: a local MQTT broker that keeps messages on disk while the uplink is down.
+//!
+//! This table is the drawing of the house, and `tests/tidy.rs` holds the code against it: a room may use
+//! only what its row names, and a pure room reads no clock, socket, file or random source.
+//!
+//! | room     | kind | may use |
+//! |----------|------|---------|
+//! | clock    | io   | record |
+//! | codec    | pure | |
+//! | record   | pure | codec |
+//! | router   | pure | codec record |
+//! | session  | pure | codec record |
+//! | broker   | pure | codec record router session |
+//! | store    | io   | codec record |
+//! | listener | io   | broker codec record |
+//! | engine   | io   | broker clock codec listener record store |
+//! | field    | io   | engine |
+//! | bridge   | io   | clock codec record store |
+//! | config   | io   | bridge broker engine listener store |
+//! | journal  | io   | |
+//! | control  | io   | engine store |
+//! | commands | io   | codec config control |
+//! | service  | io   | bridge broker clock commands config control engine field journal listener record store |
+
+pub mod clock;
+pub mod codec;
+pub mod record;
+pub mod broker;
+pub mod store;
+pub mod engine;

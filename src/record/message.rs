@@ -1,0 +1,69 @@
+//! A message as it is kept and routed, free of any one connection.
+//!
+//! What belongs to a connection (packet id, DUP, topic alias, subscription ids) is not here.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::ReaderId;
+use crate::codec::{Properties, QoS};
+
+/// A published message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Topic name.
+    pub topic: ByteString,
+    /// Payload.
+    pub payload: Bytes,
+    /// QoS of the publisher.
+    pub qos: QoS,
+    /// RETAIN as published.
+    pub retain: bool,
+    /// Only properties that travel: payload format, content type, response topic, correlation data, user
+    /// properties. Message expiry, topic alias and subscription ids are taken out.
+    pub properties: Properties,
+    /// Message Expiry Interval in seconds from `received_wall`.
+    pub expiry: Option<u32>,
+    /// When the broker took it, wall clock in milliseconds.
+    pub received_wall: u64,
+}
+
+/// One reader's wish for a message, fixed at its commit.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Want {
+    /// Who.
+    pub reader: ReaderId,
+    /// QoS of the delivery: the lower of the publish's and the subscription's.
+    pub qos: QoS,
+    /// RETAIN of the delivery (Retain As Published).
+    pub retain: bool,
+    /// Subscription identifiers that matched.
+    pub subscription_ids: Vec<u32>,
+}
+
+impl Message {
+    /// A copy whose bytes are its own, so that it does not pin a read buffer.
+    pub fn compact(&self) -> Message {
+        Message {
+            topic: ByteString::from(&*self.topic),
+            payload: Bytes::copy_from_slice(&self.payload),
+            properties: self.properties.compact(),
+            ..self.clone()
+        }
+    }
+
+    /// Bytes that it weighs in a queue or a limit.
+    pub fn weight(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.as_bytes().len() + MESSAGE_OVERHEAD
+    }
+
+    /// Seconds of its expiry that are left at `wall`; `Some(0)` has expired, `None` never does.
+    pub fn remaining(&self, wall: u64) -> Option<u32> {
+        let expiry = self.expiry?;
+        let passed = u32::try_from(wall.saturating_sub(self.received_wall) / 1_000).unwrap_or(u32::MAX);
+        Some(expiry.saturating_sub(passed))
+    }
+}
+
+/// What a message weighs beside its own bytes.
+const MESSAGE_OVERHEAD: usize = 96;

@@ -1,0 +1,270 @@
+//! The stream of writes, and what a reader or a start gets back.
+//!
+//! Every change that must survive is one [`Write`]; the broker emits them in order, the store applies
+//! and commits them in that order. Lazy ones ([`Write::is_lazy`]) may wait up to a second for company.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::{Message, ReaderId, Seq, Want};
+use crate::codec::{Properties, QoS, SubscriptionOptions};
+
+/// One durable change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// A message that somebody durable wants, or that is retained (or clears what is: empty payload).
+    Message {
+        /// Its order number; also given where nobody but the retained store wants it.
+        seq: Seq,
+        /// The message, compact.
+        message: Arc<Message>,
+        /// Who wants it; sorted by reader; may be empty.
+        audience: Arc<[Want]>,
+        /// Whether the retained store takes it.
+        retained: bool,
+        /// The kept session and packet id of a QoS 2 publish, committed with the message so that
+        /// a repeat after a crash is known.
+        inward: Option<(ReaderId, u16)>,
+    },
+    /// A QoS 2 packet id of a kept session whose message nobody durable wants.
+    Inward {
+        /// The publisher's session.
+        reader: ReaderId,
+        /// Packet id.
+        packet_id: u16,
+    },
+    /// A kept session's PUBREL was handled: the packet id is free.
+    InwardReleased {
+        /// The publisher's session.
+        reader: ReaderId,
+        /// Packet id.
+        packet_id: u16,
+    },
+    /// A session that outlives its connection was made or has changed; the whole of it. Does not touch
+    /// its rows.
+    Session(Arc<SessionRecord>),
+    /// A session is gone: what it still had is dropped (counted as purged).
+    SessionRemoved {
+        /// Whose.
+        reader: ReaderId,
+    },
+    /// QoS 2 outward: committed before our PUBLISH leaves.
+    Leased {
+        /// Whose.
+        reader: ReaderId,
+        /// Which row.
+        seq: Seq,
+        /// Under which packet id.
+        packet_id: u16,
+    },
+    /// QoS 2 outward: PUBREC came; committed before our PUBREL leaves.
+    LeaseReceived {
+        /// Whose.
+        reader: ReaderId,
+        /// Which row.
+        seq: Seq,
+    },
+    /// The reader has the message (PUBACK, PUBCOMP): its row is no longer wanted by it, its lease ends.
+    Settled {
+        /// Whose.
+        reader: ReaderId,
+        /// Which row.
+        seq: Seq,
+    },
+    /// A limit or a rule took one row from the reader.
+    Dropped {
+        /// Whose.
+        reader: ReaderId,
+        /// Which row.
+        seq: Seq,
+        /// Why.
+        reason: DropReason,
+    },
+    /// A session's queue is over its limit: its oldest unleased rows go.
+    DropOldest {
+        /// Whose.
+        reader: ReaderId,
+        /// How many.
+        count: u64,
+    },
+}
+
+impl Write {
+    /// Whether nobody waits for it: cursors, acknowledgements and removals. These ride on the next
+    /// commit, or make one of their own after 1 s or 1,000 of them.
+    pub fn is_lazy(&self) -> bool {
+        matches!(
+            self,
+            Write::Settled { .. }
+                | Write::Dropped { .. }
+                | Write::DropOldest { .. }
+                | Write::InwardReleased { .. }
+                | Write::SessionRemoved { .. }
+        )
+    }
+}
+
+/// Why a message was dropped; the word stands in status and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DropReason {
+    /// The session's or the route's queue was full.
+    QueueFull,
+    /// The store was full.
+    StoreFull,
+    /// The store did not answer in time for a QoS 0 message.
+    StoreBusy,
+    /// Over the receiver's Maximum Packet Size.
+    TooLarge,
+    /// Its session or route was removed.
+    Purged,
+    /// An access rule.
+    Denied,
+    /// A damaged row.
+    Damaged,
+    /// A later message for the same topic took its place.
+    Superseded,
+    /// Upstream refused it for good.
+    Refused,
+    /// The link was down and the route keeps nothing (`store = false`).
+    LinkDown,
+}
+
+impl DropReason {
+    /// The word in status and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DropReason::QueueFull => "queue_full",
+            DropReason::StoreFull => "store_full",
+            DropReason::StoreBusy => "store_busy",
+            DropReason::TooLarge => "too_large",
+            DropReason::Purged => "purged",
+            DropReason::Denied => "denied",
+            DropReason::Damaged => "damaged",
+            DropReason::Superseded => "superseded",
+            DropReason::Refused => "refused",
+            DropReason::LinkDown => "link_down",
+        }
+    }
+}
+
+/// A session that outlives its connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Its reader id.
+    pub reader: ReaderId,
+    /// Client id.
+    pub client_id: ByteString,
+    /// User name at its last connection.
+    pub user: Option<ByteString>,
+    /// Session Expiry Interval in seconds; `u32::MAX` never expires.
+    pub expiry: u32,
+    /// When its connection ended, wall clock in milliseconds; `None` while connected.
+    pub ended_wall: Option<u64>,
+    /// Subscriptions, in the order of their making.
+    pub subscriptions: Vec<StoredSubscription>,
+    /// Will that is still to be published.
+    pub will: Option<SessionWill>,
+}
+
+/// One subscription of a stored session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSubscription {
+    /// Filter, as subscribed.
+    pub filter: ByteString,
+    /// Options.
+    pub options: SubscriptionOptions,
+    /// Subscription identifier.
+    pub identifier: Option<u32>,
+}
+
+/// A will that is kept with a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionWill {
+    /// QoS.
+    pub qos: QoS,
+    /// Retain.
+    pub retain: bool,
+    /// Topic name.
+    pub topic: ByteString,
+    /// Payload.
+    pub payload: Bytes,
+    /// Will properties, as sent.
+    pub properties: Properties,
+}
+
+/// One row for one reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Order number.
+    pub seq: Seq,
+    /// The reader's own dense number of it, from 1, given at commit (routes; 0 for sessions).
+    pub number: u64,
+    /// The message.
+    pub message: Arc<Message>,
+    /// How the reader wants it.
+    pub want: Want,
+}
+
+/// What one read found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    /// Whose.
+    pub reader: ReaderId,
+    /// Unsettled rows after the asked place, in order, committed ones only.
+    pub rows: Vec<Row>,
+    /// Every unsettled committed row up to here is in `rows` or was before the asked place: the next
+    /// read starts after it.
+    pub through: Seq,
+}
+
+/// What the store had when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Restored {
+    /// The highest order number ever given.
+    pub last_seq: Seq,
+    /// The highest reader id ever given.
+    pub last_reader: u32,
+    /// Sessions.
+    pub sessions: Vec<RestoredSession>,
+    /// Retained messages.
+    pub retained: Vec<Arc<Message>>,
+}
+
+/// A session as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredSession {
+    /// The session.
+    pub record: SessionRecord,
+    /// Every row of it up to here is settled.
+    pub cursor: Seq,
+    /// The newest row that it wants; the cursor where it wants none.
+    pub last: Seq,
+    /// Rows that it still wants.
+    pub queued: u64,
+    /// QoS 2 exchanges outward.
+    pub leases: Vec<Lease>,
+    /// QoS 2 packet ids inward, not yet released.
+    pub inward: Vec<u16>,
+}
+
+/// A QoS 2 exchange outward that was under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Which row.
+    pub seq: Seq,
+    /// Under which packet id.
+    pub packet_id: u16,
+    /// How far.
+    pub state: LeaseState,
+}
+
+/// How far a QoS 2 exchange outward is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseState {
+    /// PUBLISH may have been sent: it is repeated with DUP.
+    Sent,
+    /// PUBREC came: PUBREL is repeated.
+    Received,
+}

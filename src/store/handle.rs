@@ -1,0 +1,184 @@
+//! How other threads speak to the store.
+//!
+//! A [`Handle`] only queues and never waits: the broker's own limit bounds what can be queued (4 MB or
+//! 8,192 messages that are not yet committed), readers have one question open each. Replies run on the
+//! store's thread, so they must only hand the answer on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::record::{DropReason, ReaderId, Rows, Seq, Write};
+
+/// A question or an order to the store.
+pub enum Ask {
+    /// Apply these writes in order; the broker's stream, counted for tickets.
+    Writes {
+        /// In order.
+        batch: Vec<Write>,
+        /// Whether to commit as soon as possible.
+        hurry: bool,
+    },
+    /// Rows of a reader, committed and not settled, in order.
+    Read {
+        /// Whose.
+        reader: ReaderId,
+        /// After this one.
+        after: Seq,
+        /// At most so many rows.
+        limit: u32,
+        /// Takes the answer.
+        reply: Box<dyn FnOnce(Rows) + Send>,
+    },
+    /// A route's messages have arrived upstream, in any order (lazy).
+    Settle {
+        /// Whose.
+        reader: ReaderId,
+        /// Which.
+        seqs: Vec<Seq>,
+    },
+    /// A route gives messages up (lazy).
+    Drop {
+        /// Whose.
+        reader: ReaderId,
+        /// Which.
+        seqs: Vec<Seq>,
+        /// Why.
+        reason: DropReason,
+    },
+    /// How the store does.
+    Status {
+        /// Takes the answer.
+        reply: Box<dyn FnOnce(StoreStatus) + Send>,
+    },
+    /// Commit what is there and end the thread.
+    Close,
+}
+
+/// A way to the store, for any thread.
+#[derive(Clone)]
+pub struct Handle {
+    queue: Arc<Queue>,
+    committed: watch::Receiver<Seq>,
+}
+
+/// The store's end of the queue.
+pub struct Inbox {
+    queue: Arc<Queue>,
+    committed: watch::Sender<Seq>,
+}
+
+#[derive(Default)]
+struct Queue {
+    asks: Mutex<Vec<Ask>>,
+    filled: Condvar,
+}
+
+impl Handle {
+    /// A handle and the end that the store (or a test in its place) serves.
+    pub fn channel() -> (Handle, Inbox) {
+        let queue = Arc::new(Queue::default());
+        let (sender, committed) = watch::channel(Seq(0));
+        (Handle { queue: queue.clone(), committed }, Inbox { queue, committed: sender })
+    }
+
+    /// Queues writes.
+    pub fn write(&self, batch: Vec<Write>, hurry: bool) {
+        self.queue.push(Ask::Writes { batch, hurry });
+    }
+
+    /// Reads a reader's rows.
+    pub fn read(&self, reader: ReaderId, after: Seq, limit: u32, reply: impl FnOnce(Rows) + Send + 'static) {
+        self.queue.push(Ask::Read { reader, after, limit, reply: Box::new(reply) });
+    }
+
+    /// Marks a route's messages as arrived.
+    pub fn settle(&self, reader: ReaderId, seqs: Vec<Seq>) {
+        self.queue.push(Ask::Settle { reader, seqs });
+    }
+
+    /// Gives a route's messages up.
+    pub fn drop_rows(&self, reader: ReaderId, seqs: Vec<Seq>, reason: DropReason) {
+        self.queue.push(Ask::Drop { reader, seqs, reason });
+    }
+
+    /// Asks how the store does.
+    pub fn status(&self, reply: impl FnOnce(StoreStatus) + Send + 'static) {
+        self.queue.push(Ask::Status { reply: Box::new(reply) });
+    }
+
+    /// Asks the store to commit and end.
+    pub fn close(&self) {
+        self.queue.push(Ask::Close);
+    }
+
+    /// The newest committed order number; changes with every commit that holds messages.
+    pub fn committed(&self) -> watch::Receiver<Seq> {
+        self.committed.clone()
+    }
+}
+
+impl Inbox {
+    /// Takes what was asked, in order, waiting at most this long for something (`None`: for ever).
+    pub fn take(&self, wait: Option<Duration>) -> Vec<Ask> {
+        let asks = self.queue.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        let empty = |asks: &mut Vec<Ask>| asks.is_empty();
+        let mut asks = match wait {
+            Some(wait) => {
+                self.queue.filled.wait_timeout_while(asks, wait, empty).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.queue.filled.wait_while(asks, empty).unwrap_or_else(PoisonError::into_inner),
+        };
+        std::mem::take(&mut *asks)
+    }
+
+    /// Announces the newest committed order number.
+    pub fn announce(&self, newest: Seq) {
+        self.committed.send_replace(newest);
+    }
+}
+
+impl Queue {
+    fn push(&self, ask: Ask) {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).push(ask);
+        self.filled.notify_one();
+    }
+}
+
+/// How the store does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoreStatus {
+    /// Pages in use and the WAL, in bytes.
+    pub size: u64,
+    /// `max_size`.
+    pub max_size: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Bytes written to disk since the start.
+    pub written: u64,
+    /// Why it does not commit, if so.
+    pub trouble: Option<String>,
+    /// Routes and sessions by their reader.
+    pub readers: BTreeMap<ReaderId, ReaderStatus>,
+}
+
+/// One reader's conservation line: `received = delivered + queued + expired + dropped`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReaderStatus {
+    /// The route's name; the client id of a session.
+    pub name: String,
+    /// Whether it is a route.
+    pub route: bool,
+    /// Counted in the transaction that holds the message.
+    pub received: u64,
+    /// Settled.
+    pub delivered: u64,
+    /// Counted from the rows.
+    pub queued: u64,
+    /// Run out of time.
+    pub expired: u64,
+    /// By reason.
+    pub dropped: BTreeMap<DropReason, u64>,
+}
