@@ -193,6 +193,11 @@ impl Client {
         }
     }
 
+    /// The socket itself, for loads.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        &mut self.socket
+    }
+
     /// Leaves cleanly.
     pub fn disconnect(mut self) {
         let properties = Properties::new();

@@ -65,6 +65,13 @@ impl Cloud {
     }
 }
 
+impl Cloud {
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for Cloud {
     fn drop(&mut self) {
         let _ = self.child.kill();
