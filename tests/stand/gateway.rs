@@ -72,7 +72,7 @@ impl Gateway {
         self.port = wait_for("the listener", || {
             self.assert_running();
             let address = self.try_status()?["listeners"][0]["address"].as_str()?.parse::<SocketAddr>().ok()?;
-            Some(address.port())
+            Some(address.port()).filter(|port| *port != 0)
         });
     }
 
