@@ -16,8 +16,8 @@
 //! | engine   | io   | broker clock codec listener record store |
 //! | field    | io   | engine |
 //! | bridge   | io   | clock codec record store |
-//! | config   | io   | bridge broker engine listener store |
 //! | journal  | io   | |
+//! | config   | io   | bridge broker engine journal listener store |
 //! | control  | io   | engine store |
 //! | commands | io   | codec config control |
 //! | service  | io   | bridge broker clock commands config control engine field journal listener record store |
@@ -28,4 +28,5 @@ pub mod record;
 pub mod broker;
 pub mod store;
 pub mod engine;
+pub mod journal;
 pub mod config;

@@ -13,17 +13,16 @@ mod merge;
 mod environment;
 pub mod schema;
 pub mod gateway;
-pub mod log;
 mod pending;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use gateway::Gateway;
-pub use log::Log;
 pub use place::{Place, Wrong};
 pub use source::{DEFAULT_FILE, Sources};
 
+use crate::journal;
 use merge::Reader;
 use place::Report;
 
@@ -49,7 +48,7 @@ pub struct Loaded {
     /// `[mqtt_sn]`, where it is given.
     pub mqtt_sn: Option<pending::Pending>,
     /// `[log]`.
-    pub log: Log,
+    pub log: journal::Levels,
     /// What is allowed and perhaps not meant.
     pub warnings: Vec<String>,
 }
@@ -105,7 +104,7 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
     let modbus = read.list("modbus", pending::accept);
     let serial = read.list("serial", pending::accept);
     let mqtt_sn = read.given("mqtt_sn", pending::accept);
-    let log = read.section("log", log::Config::check);
+    let log = read.section("log", journal::Config::check);
     match (gateway, auth, limits, store, log) {
         (Some(gateway), Some(auth), Some(limits), Some(store), Some(log)) if report.is_clean() => {
             Ok(Loaded {

@@ -4,7 +4,8 @@
 
 use adapter_api::schema::{Key, Kind};
 
-use super::{gateway, log, pending};
+use super::{gateway, pending};
+use crate::journal;
 
 /// The keys at the root of the file.
 pub const ROOT: &[Key] = &[
@@ -18,5 +19,5 @@ pub const ROOT: &[Key] = &[
     Key::optional("serial", Kind::Tables(pending::SERIAL)),
     Key::optional("mqtt_sn", Kind::Table(pending::MQTT_SN)),
     Key::optional("http", Kind::NotYet),
-    Key::optional("log", Kind::Table(log::KEYS)),
+    Key::optional("log", Kind::Table(journal::KEYS)),
 ];
