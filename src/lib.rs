@@ -30,3 +30,4 @@ pub mod store;
 pub mod engine;
 pub mod journal;
 pub mod config;
+pub mod control;
