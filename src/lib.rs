@@ -28,3 +28,4 @@ pub mod record;
 pub mod broker;
 pub mod store;
 pub mod engine;
+pub mod bridge;
