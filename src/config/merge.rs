@@ -91,15 +91,19 @@ impl<'a> Reader<'a> {
         self.read(name, value, check)
     }
 
-    /// Every entry of a list; wrong ones are reported and left out.
+    /// Every entry of a list with its path; wrong ones are reported and left out.
     pub(super) fn list<R: DeserializeOwned, C>(
         &mut self,
         name: &str,
         check: impl Fn(&R) -> Result<C, Vec<Problem>>,
-    ) -> Vec<C> {
+    ) -> Vec<(String, C)> {
         let entries = self.merged.get(name).and_then(Value::as_array).unwrap_or_default();
-        let read = entries.iter().enumerate();
-        read.filter_map(|(index, entry)| self.read(&format!("{name}[{index}]"), entry, &check)).collect()
+        let mut read = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let path = format!("{name}[{index}]");
+            read.extend(self.read(&path, entry, &check).map(|value| (path, value)));
+        }
+        read
     }
 
     fn read<R: DeserializeOwned, C>(

@@ -5,15 +5,6 @@ use figment::value::Dict;
 
 pub(super) type Pending = Dict;
 
-pub(super) const AUTH: &[Key] =
-    &[Key::optional("password_file", Kind::Text), Key::optional("acl_file", Kind::NotYet)];
-pub(super) const LISTENER: &[Key] = &[
-    Key::optional("name", Kind::Text),
-    Key::optional("bind", Kind::Text),
-    Key::optional("protocol", Kind::Choice(&["mqtt"])),
-    Key::optional("allow_anonymous", Kind::Boolean),
-    Key::optional("tls", Kind::NotYet),
-];
 pub(super) const LIMITS: &[Key] = &[
     Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
     Key::optional("max_inflight", Kind::Integer(1, 65_535)),
@@ -21,19 +12,6 @@ pub(super) const LIMITS: &[Key] = &[
 pub(super) const STORE: &[Key] = &[
     Key::optional("max_size", Kind::Size(1_000_000, u64::MAX)),
     Key::optional("commit_interval", Kind::Duration(1, 10_000)),
-];
-const FORWARD: &[Key] = &[
-    Key::optional("name", Kind::Text),
-    Key::required("filter", Kind::Text),
-    Key::optional("qos", Kind::Integer(0, 1)),
-];
-pub(super) const BRIDGE: &[Key] = &[
-    Key::required("name", Kind::Text),
-    Key::required("urls", Kind::Texts),
-    Key::optional("username", Kind::Text),
-    Key::optional("password", Kind::Text),
-    Key::optional("window", Kind::Integer(1, 1_000)),
-    Key::optional("forward", Kind::Tables(FORWARD)),
 ];
 pub(super) const MODBUS: &[Key] = &[Key::required("name", Kind::Text)];
 pub(super) const SERIAL: &[Key] = &[Key::required("name", Kind::Text)];

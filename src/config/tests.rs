@@ -19,7 +19,7 @@ fn check(files: &[(&str, &str)], variables: &[(&str, &str)], expected: &[&str]) 
     assert_eq!(wrongs, expected);
 }
 
-const CLOUD: &str = "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtt://192.0.2.1\"]\n";
+const CLOUD: &str = "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtt://192.0.2.1:1883\"]\n";
 
 #[test]
 fn an_empty_file_is_a_valid_configuration() {
@@ -89,7 +89,8 @@ fn a_missing_key_is_told_where_its_table_begins() {
 #[test]
 fn lists_of_several_files_are_joined_and_later_keys_win() {
     let first = format!("[gateway]\nid = \"one\"\n{CLOUD}");
-    let second = "[gateway]\nid = \"two\"\n[[bridge]]\nname = \"backup\"\nurls = [\"mqtt://192.0.2.2\"]\n";
+    let second =
+        "[gateway]\nid = \"two\"\n[[bridge]]\nname = \"backup\"\nurls = [\"mqtt://192.0.2.2:1883\"]\n";
     let loaded =
         from_sources(&sources(&[("a.toml", &first), ("conf.d/b.toml", second)], &[])).expect("valid");
     assert_eq!(loaded.gateway.id, "two");
@@ -98,7 +99,7 @@ fn lists_of_several_files_are_joined_and_later_keys_win() {
 
 #[test]
 fn a_mistake_in_a_joined_list_is_told_in_its_own_file() {
-    let second = "\n[[bridge]]\nname = \"backup\"\nurls = [\"mqtt://192.0.2.2\"]\nwindow = 5000\n";
+    let second = "\n[[bridge]]\nname = \"backup\"\nurls = [\"mqtt://192.0.2.2:1883\"]\nwindow = 5000\n";
     check(
         &[("a.toml", CLOUD), ("b.toml", second)],
         &[],
@@ -117,11 +118,11 @@ fn two_entries_of_one_name_name_both_places() {
 
 #[test]
 fn the_environment_sets_keys_of_sections_and_of_named_entries() {
-    let text = "[[bridge]]\nname = \"far-cloud\"\nurls = [\"mqtt://192.0.2.1\"]\n";
+    let text = "[[bridge]]\nname = \"far-cloud\"\nurls = [\"mqtt://192.0.2.1:1883\"]\n";
     let variables = [
         ("TIDEGATE_GATEWAY__ID", "0123"),
         ("TIDEGATE_GATEWAY__DATA_DIR", "/data"),
-        ("TIDEGATE_BRIDGE__FAR_CLOUD__PASSWORD", "0123"),
+        ("TIDEGATE_BRIDGE__FAR_CLOUD__USERNAME", "0123"),
         ("TIDEGATE_BRIDGE__FAR_CLOUD__WINDOW", "7"),
         ("TIDEGATE_MQTT_SN__BIND", "127.0.0.1:10000"),
     ];
@@ -130,8 +131,8 @@ fn the_environment_sets_keys_of_sections_and_of_named_entries() {
     assert_eq!(loaded.gateway.data_dir, Path::new("/data"));
     assert!(loaded.mqtt_sn.is_some());
     let bridge = loaded.bridges.first().expect("one bridge");
-    assert_eq!(bridge.get("password").and_then(|value| value.as_str()), Some("0123"));
-    assert_eq!(bridge.get("window").and_then(|value| value.to_i128()), Some(7));
+    assert_eq!(bridge.username.as_deref(), Some("0123"));
+    assert_eq!(bridge.window, 7);
 }
 
 #[test]
@@ -157,8 +158,7 @@ fn wrong_variables_are_told_by_their_names() {
 
 #[test]
 fn a_variable_that_could_mean_two_entries_is_refused() {
-    let text =
-        format!("{CLOUD}[[bridge]]\nname = \"a-b\"\nurls = []\n[[bridge]]\nname = \"a_b\"\nurls = []\n");
+    let text = CLOUD.replace("cloud", "a-b") + &CLOUD.replace("cloud", "a_b");
     check(
         &[("a.toml", &text)],
         &[("TIDEGATE_BRIDGE__A_B__WINDOW", "5")],
@@ -189,13 +189,37 @@ fn a_room_is_asked_although_another_of_its_keys_is_wrong() {
 }
 
 #[test]
-fn a_secret_of_the_wrong_type_is_not_printed() {
-    let text = format!("{CLOUD}password = 918273\n");
+fn two_listeners_on_one_address_name_both_places() {
+    let text =
+        "[[listener]]\nbind = \"0.0.0.0:1883\"\n[[listener]]\nname = \"b\"\nbind = \"127.0.0.1:1883\"\n";
     check(
-        &[("a.toml", &text)],
+        &[("a.toml", text)],
         &[],
-        &["a.toml:4: bridge[cloud].password: found a value (not shown), expected a text"],
+        &["a.toml:5: listener[b].bind: 127.0.0.1:1883 is taken: a.toml:2 claims it already"],
     );
+}
+
+/// Some warning about this text holds this word.
+fn check_warning(text: &str, expected: &str) {
+    let loaded = from_sources(&sources(&[("a.toml", text)], &[])).expect("valid");
+    assert!(loaded.warnings.iter().any(|warning| warning.contains(expected)), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn what_is_perhaps_not_meant_is_warned_of() {
+    check_warning("[[listener]]\nbind = \"0.0.0.0:1883\"\nallow_anonymous = true\n", "anybody");
+    check_warning("[[listener]]\nbind = \"0.0.0.0:1883\"\n", "nobody can come in");
+    check_warning("[auth]\npassword_file = \"/nonexistent/passwd\"\n", "/nonexistent/passwd");
+    check_warning(CLOUD, "carries nothing");
+    check_warning(&format!("{CLOUD}[[bridge.forward]]\nfilter = \"#\"\nqos = 0\n"), "qos = 0");
+}
+
+#[test]
+fn an_empty_configuration_opens_one_local_door() {
+    let loaded = from_sources(&Sources::default()).expect("valid");
+    let doors: Vec<String> = loaded.listeners.iter().map(|listener| listener.bind.to_string()).collect();
+    assert_eq!(doors, ["127.0.0.1:1883"]);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod server;
 mod client;
 
 pub use client::{AskError, ask};
+pub use peers::group;
 pub use server::{Answer, Socket, SocketError};
 pub use status::{
     AdapterStatus, BridgeStatus, BrokerStatus, ListenerStatus, RouteStatus, Status, StoreFigures,

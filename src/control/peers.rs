@@ -18,8 +18,8 @@ pub(super) fn may_speak(own: u32, peer_user: u32, peer_group: u32) -> bool {
     is_member(&groups, &users, peer_user, peer_group)
 }
 
-/// The group's number, where the system has such a group.
-pub(super) fn group() -> Option<u32> {
+/// The number of the group tidegate, where the system has such a group.
+pub fn group() -> Option<u32> {
     Group::find(&fs::read_to_string("/etc/group").ok()?).map(|group| group.number)
 }
 
