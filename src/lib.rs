@@ -19,7 +19,7 @@
 //! | field    | io   | clock engine |
 //! | bridge   | io   | clock codec record store unstored |
 //! | journal  | io   | |
-//! | config   | io   | auth bridge broker engine journal listener store |
+//! | config   | io   | auth bridge broker codec engine journal listener store |
 //! | control  | io   | |
 //! | commands | io   | auth codec config control |
 //! | service  | io   | auth bridge broker clock commands config control engine field journal listener record store unstored |

@@ -13,13 +13,17 @@ fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Check(args) => commands::check(&args),
         Command::Status(args) => commands::status(&args),
+        Command::Pub(args) => commands::publish(&args),
+        Command::Sub(args) => commands::subscribe(&args),
         Command::Passwd(args) => commands::passwd(&args),
         Command::NotYet(words) => commands::not_yet(&words),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            if !matches!(failure, Failure::Silent) {
+                eprintln!("{failure}");
+            }
             ExitCode::from(failure.code())
         }
     }

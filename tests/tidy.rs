@@ -38,7 +38,9 @@ fn a_room_that_is_not_drawn_is_found() {
 
 #[test]
 fn an_impure_call_is_found() {
-    for call in ["std::time::Instant::now()", "std::fs::read(path)", "tokio::spawn(x)", "std::env::var(\"X\")"] {
+    for call in
+        ["std::time::Instant::now()", "std::fs::read(path)", "tokio::spawn(x)", "std::env::var(\"X\")"]
+    {
         planted("src/router/mod.rs", &format!("fn planted() {{ {call}; }}\n"), "is pure but names");
     }
     for file in PURE_FILES {
@@ -65,7 +67,11 @@ fn an_overlong_file_is_found() {
 
 #[test]
 fn a_sleeping_or_ignored_test_is_found() {
-    planted("src/engine/mod.rs", "#[cfg(test)] mod t { fn x() { std::thread::sleep(d); } }\n", "sleeps in a test");
+    planted(
+        "src/engine/mod.rs",
+        "#[cfg(test)] mod t { fn x() { std::thread::sleep(d); } }\n",
+        "sleeps in a test",
+    );
     planted("src/engine/mod.rs", "#[ignore]\n", "a test that never runs");
 }
 
@@ -147,7 +153,8 @@ fn named_rooms(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
-        let list = rest.strip_prefix('{').and_then(|inner| inner.split_once('}')).map_or(rest, |(list, _)| list);
+        let list =
+            rest.strip_prefix('{').and_then(|inner| inner.split_once('}')).map_or(rest, |(list, _)| list);
         let grouped = rest.starts_with('{');
         for part in list.split(',').take(if grouped { usize::MAX } else { 1 }) {
             let name: String = part.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -202,7 +209,11 @@ fn words(path: &str, text: &str, found: &mut Vec<String>) {
             say(format!("unfinished: `{word}`"));
         }
     }
-    let tests = if path.starts_with("tests/") || path.contains("/tests/") { text } else { &text[before_tests(text).len()..] };
+    let tests = if path.starts_with("tests/") || path.contains("/tests/") {
+        text
+    } else {
+        &text[before_tests(text).len()..]
+    };
     if tests.contains("thread::sleep(") || tests.contains("time::sleep(") {
         say("sleeps in a test".into());
     }
@@ -241,7 +252,8 @@ fn read_tree() -> Tree {
     for folder in ["src", "adapters", "tests"] {
         walk(&top.join(folder), &mut files);
     }
-    let relative = |path: &PathBuf| path.strip_prefix(top).expect("below the top").to_string_lossy().into_owned();
+    let relative =
+        |path: &PathBuf| path.strip_prefix(top).expect("below the top").to_string_lossy().into_owned();
     files.iter().map(|path| (relative(path), fs::read_to_string(path).expect("readable"))).collect()
 }
 

@@ -7,6 +7,7 @@
 mod check;
 mod status;
 mod passwd;
+mod mqtt;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use check::check;
+pub use mqtt::{ClientArgs, PubArgs, SubArgs, publish, subscribe};
 pub use passwd::{PasswdArgs, passwd};
 pub use status::{StatusArgs, render, status};
 
@@ -39,6 +41,10 @@ pub enum Command {
     Check(ConfigArgs),
     /// Show how the running service does
     Status(StatusArgs),
+    /// Publish messages, with mosquitto_pub's options
+    Pub(PubArgs),
+    /// Print messages, with mosquitto_sub's options
+    Sub(SubArgs),
     /// Set, change or delete a password in a password file
     Passwd(PasswdArgs),
     /// What is no command, or none of this version.
@@ -63,6 +69,8 @@ pub enum Failure {
     Configuration(Vec<Wrong>),
     /// It was tried, and failed.
     Failed(anyhow::Error),
+    /// It was tried, and failed, and nothing shall be said.
+    Silent,
 }
 
 impl Failure {
@@ -74,7 +82,7 @@ impl Failure {
     /// The exit code.
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Failed(_) => 1,
+            Failure::Failed(_) | Failure::Silent => 1,
             Failure::Usage(_) | Failure::Configuration(_) => 2,
         }
     }
@@ -95,6 +103,7 @@ impl fmt::Display for Failure {
                     if count == 1 { "" } else { "s" }
                 )
             }
+            Failure::Silent => Ok(()),
             // Errors are worded to follow "cannot".
             Failure::Failed(error) => write!(out, "tidegate: cannot {error:#}"),
         }

@@ -19,11 +19,18 @@ fn mosquittos_clients_publish_and_subscribe_in_every_version_and_qos() {
     for version in VERSIONS {
         for qos in ["0", "1", "2"] {
             let topic = format!("clients/{version}/{qos}");
-            let subscriber = subscribe(&gateway, &["-p", &port, "-V", version, "-q", qos, "-t", &topic, "-C", "2", "-W", "60"]);
+            let subscriber = subscribe(
+                &gateway,
+                &["-p", &port, "-V", version, "-q", qos, "-t", &topic, "-C", "2", "-W", "60"],
+            );
             for payload in ["first", "second"] {
                 run("mosquitto_pub", &["-p", &port, "-V", version, "-q", qos, "-t", &topic, "-m", payload]);
             }
-            assert_eq!(text(subscriber.wait_with_output().unwrap()), "first\nsecond\n", "{version} QoS {qos}");
+            assert_eq!(
+                text(subscriber.wait_with_output().unwrap()),
+                "first\nsecond\n",
+                "{version} QoS {qos}"
+            );
         }
     }
 }
@@ -77,7 +84,20 @@ fn a_will_is_published_when_mosquittos_client_is_lost() {
         let topic = format!("will/{version}");
         let mut lost = subscribe(
             &gateway,
-            &["-p", &port, "-V", version, "-t", "x", "--will-topic", &topic, "--will-payload", "gone", "--will-qos", "1"],
+            &[
+                "-p",
+                &port,
+                "-V",
+                version,
+                "-t",
+                "x",
+                "--will-topic",
+                &topic,
+                "--will-payload",
+                "gone",
+                "--will-qos",
+                "1",
+            ],
         );
         lost.kill().unwrap();
         lost.wait().unwrap();
@@ -90,17 +110,26 @@ fn a_will_is_published_when_mosquittos_client_is_lost() {
 fn only_the_right_password_opens_a_listener() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("passwd");
-    let made = Command::new(program()).args(["passwd", "-c", "-b", "right"]).arg(&file).arg("barn").output().unwrap();
+    let made = Command::new(program())
+        .args(["passwd", "-c", "-b", "right"])
+        .arg(&file)
+        .arg("barn")
+        .output()
+        .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let other = ["-b"].map(String::from);
-    let added = Command::new("mosquitto_passwd").args(other).arg(&file).args(["theirs", "alike"]).status().unwrap();
+    let added =
+        Command::new("mosquitto_passwd").args(other).arg(&file).args(["theirs", "alike"]).status().unwrap();
     assert!(added.success());
     let configuration = format!("allow_anonymous = false\n[auth]\npassword_file = {file:?}\n");
     let gateway = Gateway::start(program(), folder.path(), &configuration);
     let port = gateway.port().to_string();
-    for (user, password, accepted) in
-        [("barn", "right", true), ("theirs", "alike", true), ("barn", "wrong", false), ("nobody", "right", false)]
-    {
+    for (user, password, accepted) in [
+        ("barn", "right", true),
+        ("theirs", "alike", true),
+        ("barn", "wrong", false),
+        ("nobody", "right", false),
+    ] {
         let output = Command::new("mosquitto_pub")
             .args(["-p", &port, "-u", user, "-P", password, "-t", "x", "-m", "y", "-q", "1"])
             .output()

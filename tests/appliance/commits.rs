@@ -12,7 +12,11 @@ use crate::stand::{Client, Gateway, Options, monotonic};
 fn a_publisher_with_a_window_of_one_makes_one_commit_a_message_and_waits_for_no_timer() {
     let folder = tempfile::tempdir().unwrap();
     // With a timer in its way a hundred messages would take most of two hours.
-    let gateway = Gateway::start(program(), folder.path(), "[store]\ncommit_interval = \"1m\"\ncommit_interval_max = \"1m\"\n");
+    let gateway = Gateway::start(
+        program(),
+        folder.path(),
+        "[store]\ncommit_interval = \"1m\"\ncommit_interval_max = \"1m\"\n",
+    );
     let mut absent = Client::connect(gateway.port(), &Options::kept("absent"));
     absent.subscribe("one/#", QoS::AtLeastOnce);
     absent.disconnect();
@@ -50,7 +54,11 @@ fn with_the_flash_budget_spent_a_commit_waits_for_the_longest_interval() {
 #[test]
 fn one_burst_of_a_window_makes_few_commits() {
     let folder = tempfile::tempdir().unwrap();
-    let gateway = Gateway::start(program(), folder.path(), "[store]\ncommit_messages = 10000\ncommit_bytes = \"64MB\"\n");
+    let gateway = Gateway::start(
+        program(),
+        folder.path(),
+        "[store]\ncommit_messages = 10000\ncommit_bytes = \"64MB\"\n",
+    );
     let mut absent = Client::connect(gateway.port(), &Options::kept("absent"));
     absent.subscribe("burst/#", QoS::AtLeastOnce);
     absent.disconnect();

@@ -39,7 +39,8 @@ fn acknowledged_messages_for_an_absent_session_survive_kill_9() {
 fn retained_messages_and_subscriptions_survive_kill_9() {
     let folder = tempfile::tempdir().unwrap();
     let mut gateway = Gateway::start(program(), folder.path(), "");
-    let mut client = Client::connect(gateway.port(), &Options { version: Version::V5, ..Options::kept("keeper") });
+    let mut client =
+        Client::connect(gateway.port(), &Options { version: Version::V5, ..Options::kept("keeper") });
     client.subscribe("a/+", QoS::ExactlyOnce);
     let status = std::process::Command::new("mosquitto_pub")
         .args(["-p", &gateway.port().to_string(), "-t", "a/b", "-m", "retained", "-r", "-q", "1"])
@@ -54,7 +55,8 @@ fn retained_messages_and_subscriptions_survive_kill_9() {
     let message = fresh.message();
     assert!(message.retain);
     assert_eq!(&message.payload[..], b"retained");
-    let mut back = Client::connect(gateway.port(), &Options { version: Version::V5, ..Options::kept("keeper") });
+    let mut back =
+        Client::connect(gateway.port(), &Options { version: Version::V5, ..Options::kept("keeper") });
     assert!(back.session_present);
     assert_eq!(&back.message().payload[..], b"retained", "what came while it was connected and unread");
     fresh.publish("a/c", "to the old subscription", QoS::AtLeastOnce);

@@ -45,11 +45,15 @@ fn a_stop_is_clean_and_a_start_after_it_finds_everything() {
 fn a_second_instance_leaves_the_first_ones_data_alone() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(program(), folder.path(), "");
-    let output =
-        Command::new(program()).args(["run", "--config"]).arg(folder.path().join("tidegate.toml")).output().unwrap();
+    let output = Command::new(program())
+        .args(["run", "--config"])
+        .arg(folder.path().join("tidegate.toml"))
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert!(both(&output).contains("another"), "{}", both(&output));
-    Client::connect(gateway.port(), &Options::new("publisher")).publish_acknowledged("x", "the first serves on");
+    Client::connect(gateway.port(), &Options::new("publisher"))
+        .publish_acknowledged("x", "the first serves on");
 }
 
 #[test]
@@ -72,7 +76,9 @@ fn garbage_and_half_packets_end_one_connection_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(program(), folder.path(), "");
     let mut healthy = Client::connect(gateway.port(), &Options::new("healthy"));
-    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x10, 0xFF, 0xFF, 0xFF, 0xFF], &[0xF0; 100], &[0x30, 0x02, 0, 0]] {
+    for garbage in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x10, 0xFF, 0xFF, 0xFF, 0xFF], &[0xF0; 100], &[0x30, 0x02, 0, 0]]
+    {
         let mut socket = std::net::TcpStream::connect(("127.0.0.1", gateway.port())).unwrap();
         socket.write_all(garbage).unwrap();
         let mut rest = Vec::new();

@@ -13,7 +13,10 @@ use std::time::Duration;
 use tidegate::codec::{Packet, QoS};
 
 use crate::program;
-use crate::stand::{Certificates, Client, Cloud, Dice, Gateway, Link, Options, Proxy, Security, monotonic, proof, seed, wait_for};
+use crate::stand::{
+    Certificates, Client, Cloud, Dice, Gateway, Link, Options, Proxy, Security, monotonic, proof, seed,
+    wait_for,
+};
 
 struct Plan {
     messages: u64,
@@ -30,7 +33,13 @@ const TOPICS: u64 = 7;
 #[test]
 fn what_was_acknowledged_crosses_the_outage_in_order() {
     let plan = if proof() {
-        Plan { messages: 100_000, kills_in_outage: 5, kills_in_drain: 5, cuts: 5, outage: Duration::from_secs(60) }
+        Plan {
+            messages: 100_000,
+            kills_in_outage: 5,
+            kills_in_drain: 5,
+            cuts: 5,
+            outage: Duration::from_secs(60),
+        }
     } else {
         Plan { messages: 2_000, kills_in_outage: 1, kills_in_drain: 1, cuts: 2, outage: Duration::ZERO }
     };
@@ -167,13 +176,18 @@ fn check_arrivals(plan: &Plan, seen: &[(String, u64)], cuts: u64, sent_again: u6
 
 fn check_conservation(plan: &Plan, line: &serde_json::Value, seen: &[(String, u64)], publisher: &Publisher) {
     let number = |key: &str| line[key].as_u64().unwrap_or_else(|| panic!("{key} in {line}"));
-    let dropped: u64 = line["dropped"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+    let dropped: u64 =
+        line["dropped"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
     let (received, delivered) = (number("received"), number("delivered"));
     assert_eq!(received, delivered + number("queued") + number("expired") + dropped, "{line}");
     assert_eq!(dropped + number("expired"), 0, "{line}");
     let kills = plan.kills_in_outage + plan.kills_in_drain;
     let most = plan.messages + kills * PUBLISHER_WINDOW as u64;
-    assert!((plan.messages..=most).contains(&received), "{received} received, {} acknowledged", plan.messages);
+    assert!(
+        (plan.messages..=most).contains(&received),
+        "{received} received, {} acknowledged",
+        plan.messages
+    );
     assert!(received - plan.messages <= publisher.sent_again, "more was stored than was ever sent: {line}");
     assert!(delivered <= seen.len() as u64, "{delivered} delivered, the cloud saw {}", seen.len());
     if kills == 0 {
@@ -214,7 +228,8 @@ impl Publisher {
                 self.next += 1;
             }
             let Some(Packet::PubAck(ack)) = client.next() else { panic!("PUBACK") };
-            let at = under_way.iter().position(|(packet_id, _)| *packet_id == ack.packet_id).expect("under way");
+            let at =
+                under_way.iter().position(|(packet_id, _)| *packet_id == ack.packet_id).expect("under way");
             under_way.remove(at);
         }
         if last {

@@ -28,12 +28,16 @@ fn each_refusal_of_an_uplink_is_named_and_nothing_is_sent() {
         let mut inside = Client::connect(cloud.inside, &Options::new("listener"));
         inside.subscribe("#", QoS::AtLeastOnce);
         let place = folder.path().join(what.replace(' ', "-"));
-        let gateway = Gateway::start(program(), &place, &format!(
-            "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtts://127.0.0.1:{}\"]\nusername = \"barn\"\npassword_file = {secret:?}\n\
+        let gateway = Gateway::start(
+            program(),
+            &place,
+            &format!(
+                "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtts://127.0.0.1:{}\"]\nusername = \"barn\"\npassword_file = {secret:?}\n\
              tls = {{ ca = {:?}, server_name = \"cloud.example\" }}\n[[bridge.forward]]\nfilter = \"up/#\"\nto = \"{{topic}}\"\n",
-            cloud.port,
-            ours.ca(),
-        ));
+                cloud.port,
+                ours.ca(),
+            ),
+        );
         Client::connect(gateway.port(), &Options::new("sensor")).publish_acknowledged("up/x", "reading");
         let status = gateway.until(what, |status| {
             let reason = status["bridges"][0]["reason"].as_str().unwrap_or_default().to_lowercase();
@@ -53,13 +57,17 @@ fn commands_given_during_an_outage_arrive_after_it() {
         let authority = Certificates::new(folder.path(), "authority");
         let cloud = Cloud::start(folder.path(), &Security::Tls(&authority.server("cloud.example")));
         let proxy = Proxy::start(cloud.port, Link::Open);
-        let mut gateway = Gateway::start(program(), folder.path(), &format!(
-            "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtts://127.0.0.1:{}\"]\nprotocol = {protocol}\nsession_expiry = \"1h\"\nkeepalive = \"5s\"\n\
+        let mut gateway = Gateway::start(
+            program(),
+            folder.path(),
+            &format!(
+                "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtts://127.0.0.1:{}\"]\nprotocol = {protocol}\nsession_expiry = \"1h\"\nkeepalive = \"5s\"\n\
              tls = {{ ca = {:?}, server_name = \"cloud.example\" }}\n\
              [[bridge.receive]]\nfilter = \"sites/{{gateway}}/commands/#\"\nto = \"commands/{{1}}\"\nqos = 1\n",
-            proxy.port,
-            authority.ca(),
-        ));
+                proxy.port,
+                authority.ca(),
+            ),
+        );
         let mut plc = Client::connect(gateway.port(), &Options::kept("plc"));
         plc.subscribe("commands/#", QoS::AtLeastOnce);
         let mut operator = Client::connect(cloud.inside, &Options::new("operator"));

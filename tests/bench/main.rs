@@ -31,11 +31,46 @@ struct Load {
 }
 
 const LOADS: [Load; 5] = [
-    Load { name: "pipe 50:50 QoS 0", publishers: 50, subscribers: 50, paired: true, qos: QoS::AtMostOnce, messages: 10_000 },
-    Load { name: "pipe 50:50 QoS 1", publishers: 50, subscribers: 50, paired: true, qos: QoS::AtLeastOnce, messages: 2_000 },
-    Load { name: "fan-out 1:100", publishers: 1, subscribers: 100, paired: false, qos: QoS::AtMostOnce, messages: 5_000 },
-    Load { name: "fan-out 1:1000", publishers: 1, subscribers: 1_000, paired: false, qos: QoS::AtMostOnce, messages: 500 },
-    Load { name: "fan-in 100:1", publishers: 100, subscribers: 1, paired: false, qos: QoS::AtMostOnce, messages: 5_000 },
+    Load {
+        name: "pipe 50:50 QoS 0",
+        publishers: 50,
+        subscribers: 50,
+        paired: true,
+        qos: QoS::AtMostOnce,
+        messages: 10_000,
+    },
+    Load {
+        name: "pipe 50:50 QoS 1",
+        publishers: 50,
+        subscribers: 50,
+        paired: true,
+        qos: QoS::AtLeastOnce,
+        messages: 2_000,
+    },
+    Load {
+        name: "fan-out 1:100",
+        publishers: 1,
+        subscribers: 100,
+        paired: false,
+        qos: QoS::AtMostOnce,
+        messages: 5_000,
+    },
+    Load {
+        name: "fan-out 1:1000",
+        publishers: 1,
+        subscribers: 1_000,
+        paired: false,
+        qos: QoS::AtMostOnce,
+        messages: 500,
+    },
+    Load {
+        name: "fan-in 100:1",
+        publishers: 100,
+        subscribers: 1,
+        paired: false,
+        qos: QoS::AtMostOnce,
+        messages: 5_000,
+    },
 ];
 const ROUNDS: usize = 5;
 const PAYLOAD: [u8; 64] = [b'x'; 64];
@@ -44,7 +79,9 @@ const WINDOW: usize = 20;
 
 fn main() {
     let program = std::env::args().nth(1).unwrap_or_else(|| "target/release/tidegate".into());
-    println!("microseconds of the broker's processor time per delivered message, medians of {ROUNDS} rounds in turns");
+    println!(
+        "microseconds of the broker's processor time per delivered message, medians of {ROUNDS} rounds in turns"
+    );
     println!("{:<20} {:>10} {:>10} {:>8}", "load", "mosquitto", "tidegate", "ratio");
     for load in &LOADS {
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
@@ -77,12 +114,15 @@ fn measure(load: &Load, port: u16, pid: u32) -> f64 {
             client
         })
         .collect();
-    let publishers: Vec<Client> =
-        (0..load.publishers).map(|number| Client::connect(port, &Options::new(&format!("pub-{number}")))).collect();
+    let publishers: Vec<Client> = (0..load.publishers)
+        .map(|number| Client::connect(port, &Options::new(&format!("pub-{number}"))))
+        .collect();
     let before = processor_time(pid);
     thread::scope(|scope| {
-        let receiving: Vec<_> =
-            subscribers.into_iter().map(|client| scope.spawn(move || receive(client, load.qos, each))).collect();
+        let receiving: Vec<_> = subscribers
+            .into_iter()
+            .map(|client| scope.spawn(move || receive(client, load.qos, each)))
+            .collect();
         for (number, client) in publishers.into_iter().enumerate() {
             let topic = topic(number);
             scope.spawn(move || publish(client, &topic, load));

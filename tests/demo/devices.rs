@@ -40,10 +40,11 @@ fn serve(mut socket: TcpStream) {
     let mut request = [0; 12];
     while socket.read_exact(&mut request).is_ok() {
         let seconds = start.elapsed().as_secs_f32();
-        let registers: Vec<u8> = [230.0 + (seconds / 7.0).sin() * 3.0, 1_500.0 + (seconds / 3.0).cos() * 400.0]
-            .iter()
-            .flat_map(|value: &f32| value.to_be_bytes())
-            .collect();
+        let registers: Vec<u8> =
+            [230.0 + (seconds / 7.0).sin() * 3.0, 1_500.0 + (seconds / 3.0).cos() * 400.0]
+                .iter()
+                .flat_map(|value: &f32| value.to_be_bytes())
+                .collect();
         let from = usize::from(u16::from_be_bytes([request[8], request[9]])) * 2;
         let count = usize::from(u16::from_be_bytes([request[10], request[11]])) * 2;
         let body: Vec<u8> = (from..from + count).map(|at| registers.get(at).copied().unwrap_or(0)).collect();

@@ -46,7 +46,13 @@ fn main() {
     for outage in 1..=outages {
         phase(&mut screen, &gateway, "the link is up", Duration::from_secs(6), &interrupted);
         proxy.set(Link::Closed);
-        phase(&mut screen, &gateway, &format!("outage {outage}: the link is down"), Duration::from_secs(10), &interrupted);
+        phase(
+            &mut screen,
+            &gateway,
+            &format!("outage {outage}: the link is down"),
+            Duration::from_secs(10),
+            &interrupted,
+        );
         proxy.set(Link::Open);
         drain(&mut screen, &gateway, &interrupted);
         if interrupted.load(Ordering::SeqCst) {

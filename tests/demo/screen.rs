@@ -23,7 +23,10 @@ impl Screen {
     pub fn start(cloud: &Cloud, local_port: u16) -> Screen {
         let mut client = Client::connect(cloud.inside, &Options::kept("screen"));
         client.subscribe("sites/#", QoS::AtLeastOnce);
-        println!("The gateway's broker is on 127.0.0.1:{local_port}, the cloud on 127.0.0.1:{}.", cloud.inside);
+        println!(
+            "The gateway's broker is on 127.0.0.1:{local_port}, the cloud on 127.0.0.1:{}.",
+            cloud.inside
+        );
         println!("Watch them with: mosquitto_sub -p PORT -t '#' -v\n");
         Screen { terminal: std::io::stdout().is_terminal(), cloud: client, arrived: 0, shown: 0 }
     }
@@ -47,7 +50,9 @@ impl Screen {
     pub fn show(&mut self, gateway: &Gateway) -> u64 {
         let start = monotonic();
         let mut newest = None;
-        while let Some(left) = Duration::from_millis(500).checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+        while let Some(left) =
+            Duration::from_millis(500).checked_sub(start.elapsed()).filter(|left| !left.is_zero())
+        {
             if let Ok(Some(Packet::Publish(publish))) = self.cloud.next_within(left) {
                 self.cloud.acknowledge(&publish);
                 self.arrived += 1;
@@ -78,7 +83,8 @@ impl Screen {
         while self.show(gateway) > 0 && start.elapsed() < HANG {}
         println!();
         for route in gateway.status()["routes"].as_array().into_iter().flatten() {
-            let dropped: u64 = route["dropped"].as_object().map_or(0, |by| by.values().filter_map(Value::as_u64).sum());
+            let dropped: u64 =
+                route["dropped"].as_object().map_or(0, |by| by.values().filter_map(Value::as_u64).sum());
             println!(
                 "route {}: received {} = delivered {} + queued {} + expired {} + dropped {dropped}",
                 route["name"].as_str().unwrap_or("?"),

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate::codec::{
-    Ack, Connect, Decoder, Disconnect, Packet, Properties, Property, Publish, QoS, Reason, RetainHandling, Side,
-    Subscribe, Subscription, SubscriptionOptions, Version, encode,
+    Ack, Connect, Decoder, Disconnect, Packet, Properties, Property, Publish, QoS, Reason, RetainHandling,
+    Side, Subscribe, Subscription, SubscriptionOptions, Version, encode,
 };
 
 use super::HANG;
@@ -124,8 +124,12 @@ impl Client {
     /// Subscribes and waits for the SUBACK.
     pub fn subscribe(&mut self, filter: &str, qos: QoS) {
         let packet_id = self.take_id();
-        let options =
-            SubscriptionOptions { qos, no_local: false, retain_as_published: false, retain_handling: RetainHandling::Send };
+        let options = SubscriptionOptions {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Send,
+        };
         self.send(&Packet::Subscribe(Subscribe {
             packet_id,
             properties: Properties::new(),
@@ -219,7 +223,9 @@ impl Client {
             match self.socket.read(&mut buffer) {
                 Ok(0) => return Ok(None),
                 Ok(count) => self.decoder.feed(Bytes::copy_from_slice(&buffer[..count])),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Err(()),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Err(());
+                }
                 Err(_) => return Ok(None),
             }
         }

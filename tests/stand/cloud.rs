@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -52,7 +52,9 @@ impl Cloud {
                 .spawn()
                 .expect("mosquitto is installed by tests/setup");
             loop {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() && TcpStream::connect(("127.0.0.1", inside)).is_ok() {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok()
+                    && TcpStream::connect(("127.0.0.1", inside)).is_ok()
+                {
                     return Cloud { child, port, inside, log };
                 }
                 if child.try_wait().unwrap().is_some() {
@@ -60,7 +62,11 @@ impl Cloud {
                 }
                 std::thread::park_timeout(std::time::Duration::from_millis(10));
             }
-            assert!(start.elapsed() < HANG, "mosquitto does not start: {}", fs::read_to_string(&log).unwrap());
+            assert!(
+                start.elapsed() < HANG,
+                "mosquitto does not start: {}",
+                fs::read_to_string(&log).unwrap()
+            );
         }
     }
 }
@@ -80,7 +86,9 @@ impl Drop for Cloud {
 }
 
 fn configuration(folder: &Path, security: &Security, port: u16, inside: u16) -> String {
-    let mut text = String::from("per_listener_settings true\nmax_queued_messages 0\nmax_inflight_messages 100\npersistence false\n");
+    let mut text = String::from(
+        "per_listener_settings true\nmax_queued_messages 0\nmax_inflight_messages 100\npersistence false\n",
+    );
     // Started as root it would become a user that may not read the keys.
     text.push_str("user root\n");
     let _ = writeln!(text, "listener {inside} 127.0.0.1\nallow_anonymous true\nlistener {port} 127.0.0.1");
@@ -90,7 +98,11 @@ fn configuration(folder: &Path, security: &Security, port: u16, inside: u16) -> 
     match security {
         Security::Password(_, user, password) => {
             let file = folder.join("passwd");
-            let made = Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&file).args([user, password]).status();
+            let made = Command::new("mosquitto_passwd")
+                .args(["-b", "-c"])
+                .arg(&file)
+                .args([user, password])
+                .status();
             assert!(made.unwrap().success());
             let _ = writeln!(text, "allow_anonymous false\npassword_file {}", file.display());
         }
