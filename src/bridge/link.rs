@@ -239,6 +239,16 @@ impl Link {
         }
     }
 
+    /// Whether nothing waits for an acknowledgement.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.unacknowledged() == 0
+    }
+
+    /// The limits that it was made with.
+    pub(super) fn limits(&self) -> LinkLimits {
+        self.limits
+    }
+
     /// When the pulse may change by itself, or a rested message be sent.
     pub(super) fn deadline(&self, now: u64) -> u64 {
         if self.wedged {
@@ -260,12 +270,12 @@ impl Link {
     pub(super) fn into_live(self) -> impl Iterator<Item = usize> {
         let held = self.held.into_iter().map(|(_, parcel)| parcel);
         let resting = self.resting.into_iter().map(|(_, parcel)| parcel);
-        self.handed.into_iter().chain(self.sent.into_values()).chain(held).chain(resting).filter_map(|parcel| {
-            match parcel.origin {
+        self.handed.into_iter().chain(self.sent.into_values()).chain(held).chain(resting).filter_map(
+            |parcel| match parcel.origin {
                 Origin::Live { route } => Some(route),
                 Origin::Row { .. } | Origin::Status => None,
-            }
-        })
+            },
+        )
     }
 }
 

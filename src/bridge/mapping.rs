@@ -179,7 +179,9 @@ pub enum MappingError {
     #[error("braces enclose {{gateway}}, {{topic}} or the number of a wildcard")]
     Braces,
     /// A number beyond the filter's wildcards, or no number.
-    #[error("{{{found}}} is unknown: the filter has {wildcards} wildcards; {{gateway}} and {{topic}} are known")]
+    #[error(
+        "{{{found}}} is unknown: the filter has {wildcards} wildcards; {{gateway}} and {{topic}} are known"
+    )]
     Unknown {
         /// Between the braces.
         found: String,
