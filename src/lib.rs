@@ -26,6 +26,7 @@ pub mod clock;
 pub mod codec;
 pub mod record;
 pub mod router;
+pub mod session;
 pub mod broker;
 pub mod store;
 pub mod engine;
