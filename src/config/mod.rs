@@ -105,7 +105,7 @@ fn merged(sources: &Sources, report: &mut Report) -> Option<Dict> {
     let mut walk_file =
         |(name, text): &(_, String)| walk::walk(name, text, schema::ROOT, &mut counts, report);
     let files = sources.files.iter().map(&mut walk_file).collect();
-    let merged = merge::merge(files).map_err(|error| report.broken(Place::Default, error.kind.to_string()));
+    let merged = merge::merge(files).map_err(|error| report.broken(Place::Default, error));
     let mut merged = merged.ok()?;
     environment::apply(&sources.variables, schema::ROOT, &mut merged, report);
     merge::refuse_twins(schema::ROOT, &merged, "", report);
