@@ -209,7 +209,11 @@ fn words(path: &str, text: &str, found: &mut Vec<String>) {
             say(format!("unfinished: `{word}`"));
         }
     }
-    let tests = if path.starts_with("tests/") || path.contains("/tests/") { text } else { &text[before_tests(text).len()..] };
+    let tests = if path.starts_with("tests/") || path.contains("/tests/") {
+        text
+    } else {
+        &text[before_tests(text).len()..]
+    };
     if tests.contains("thread::sleep(") || tests.contains("time::sleep(") {
         say("sleeps in a test".into());
     }

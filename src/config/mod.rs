@@ -47,11 +47,11 @@ pub struct Loaded {
     /// `[[bridge]]`.
     pub bridges: Vec<bridge::Checked>,
     /// `[[modbus]]`.
-    pub modbus: Vec<pending::Pending>,
+    pub modbus: Vec<adapter_modbus::Bus>,
     /// `[[serial]]`.
     pub serial: Vec<pending::Pending>,
     /// `[mqtt_sn]`, where it is given.
-    pub mqtt_sn: Option<pending::Pending>,
+    pub mqtt_sn: Option<adapter_mqtt_sn::Checked>,
     /// `[log]`.
     pub log: journal::Levels,
     /// What is allowed and perhaps not meant.
@@ -125,9 +125,9 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
     let limits = read.section("limits", pending::accept);
     let store = read.section("store", pending::accept);
     let bridges = read.list("bridge", |raw: &bridge::Config| raw.check(id));
-    let modbus = read.list("modbus", pending::accept);
+    let modbus = read.list("modbus", adapter_modbus::Config::check);
     let serial = read.list("serial", pending::accept);
-    let mqtt_sn = read.given("mqtt_sn", pending::accept);
+    let mqtt_sn = read.given("mqtt_sn", adapter_mqtt_sn::Config::check);
     let log = read.section("log", journal::Config::check);
     if !merged.contains_key("listener") {
         let default =
@@ -163,3 +163,5 @@ fn values<C>(entries: Vec<(String, C)>) -> Vec<C> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod shipped;

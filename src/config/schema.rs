@@ -15,9 +15,9 @@ pub const ROOT: &[Key] = &[
     Key::optional("limits", Kind::Table(pending::LIMITS)),
     Key::optional("store", Kind::Table(pending::STORE)),
     Key::optional("bridge", Kind::Tables(bridge::KEYS)),
-    Key::optional("modbus", Kind::Tables(pending::MODBUS)),
+    Key::optional("modbus", Kind::Tables(adapter_modbus::KEYS)),
     Key::optional("serial", Kind::Tables(pending::SERIAL)),
-    Key::optional("mqtt_sn", Kind::Table(pending::MQTT_SN)),
+    Key::optional("mqtt_sn", Kind::Table(adapter_mqtt_sn::KEYS)),
     Key::optional("http", Kind::NotYet),
     Key::optional("log", Kind::Table(journal::KEYS)),
 ];

@@ -42,8 +42,13 @@ impl Gateway {
         );
         fs::write(folder.join("tidegate.toml"), text).unwrap();
         let wrapper = wrapper.iter().map(|word| (*word).to_string()).collect();
-        let mut gateway =
-            Gateway { child: None, program: program.to_path_buf(), folder: folder.to_path_buf(), wrapper, port: 0 };
+        let mut gateway = Gateway {
+            child: None,
+            program: program.to_path_buf(),
+            folder: folder.to_path_buf(),
+            wrapper,
+            port: 0,
+        };
         gateway.start_again();
         gateway
     }
@@ -71,7 +76,8 @@ impl Gateway {
         self.child = Some(child);
         self.port = wait_for("the listener", || {
             self.assert_running();
-            let address = self.try_status()?["listeners"][0]["address"].as_str()?.parse::<SocketAddr>().ok()?;
+            let address =
+                self.try_status()?["listeners"][0]["address"].as_str()?.parse::<SocketAddr>().ok()?;
             Some(address.port()).filter(|port| *port != 0)
         });
     }
@@ -124,7 +130,11 @@ impl Gateway {
     pub fn route(&self, name: &str) -> Value {
         let status = self.status();
         let routes = status["routes"].as_array().unwrap();
-        routes.iter().find(|route| route["name"].as_str().unwrap().contains(name)).cloned().expect("the route")
+        routes
+            .iter()
+            .find(|route| route["name"].as_str().unwrap().contains(name))
+            .cloned()
+            .expect("the route")
     }
 
     /// Its log so far.
