@@ -239,6 +239,16 @@ impl Link {
         }
     }
 
+    /// Whether nothing waits for an acknowledgement.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.unacknowledged() == 0
+    }
+
+    /// The limits that it was made with.
+    pub(super) fn limits(&self) -> LinkLimits {
+        self.limits
+    }
+
     /// When the pulse may change by itself, or a rested message be sent.
     pub(super) fn deadline(&self, now: u64) -> u64 {
         if self.wedged {

@@ -12,7 +12,27 @@ mod backoff;
 mod shape;
 mod link;
 mod intake;
+mod trouble;
+mod tls;
+mod dialer;
+mod relay;
+mod uplink;
+mod login;
+mod status;
+mod downlink;
+mod routes;
+mod session;
+mod runner;
 
 pub use config::{Checked, Config, Forward, ForwardConfig, KEYS, Receive, ReceiveConfig, Tls, TlsConfig};
 pub use mapping::{Filter, MappingError, Template};
+pub use routes::Supply;
+pub use runner::{Bridge, Pace};
+pub use status::{Counts, LinkState, Status, Subscription};
+pub use trouble::Trouble;
 pub use url::{Url, UrlError};
+
+/// A random number, for waits only: where the system has none, a wait is as short as it may be.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}

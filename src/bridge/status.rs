@@ -123,8 +123,8 @@ impl Board {
         self.sender.send_modify(change);
     }
 
-    /// Enters a state; nothing happens where it is in it for the same reason.
-    pub(super) fn enter(&self, state: LinkState, trouble: Option<&Trouble>, wall: u64) {
+    /// Enters a state; `false` where it was in it for the same reason.
+    pub(super) fn enter(&self, state: LinkState, trouble: Option<&Trouble>, wall: u64) -> bool {
         self.sender.send_if_modified(|status| {
             let reason = trouble.map(Trouble::to_string);
             if status.state == state && status.reason == reason {
@@ -138,7 +138,7 @@ impl Board {
             status.trouble = trouble.map(Trouble::word);
             status.next_attempt = None;
             true
-        });
+        })
     }
 }
 

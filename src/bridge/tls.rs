@@ -37,11 +37,6 @@ impl Client {
     }
 
     /// The name that the certificate must hold.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The same as a name for the handshake.
     pub(super) fn server_name(&self) -> Result<ServerName<'static>, Trouble> {
         ServerName::try_from(self.name.clone()).map_err(|error| self.trouble(error.to_string()))
     }

@@ -122,12 +122,18 @@ pub(super) struct Greeting {
     pub(super) within: Duration,
 }
 
-/// A connection under way. Dropped, it ends at once.
+/// A connection under way.
 pub(super) struct Connection {
     /// Requests.
     pub(super) uplink: Box<dyn Uplink>,
     /// Answers. Bounded: while nobody takes them, nothing more is read from upstream.
     pub(super) happenings: mpsc::Receiver<Happening>,
+    /// Keeps it running.
+    pub(super) guard: Guard,
+}
+
+/// What runs below a connection. Dropped, it ends at once.
+pub(super) struct Guard {
     driver: JoinHandle<()>,
     relay: Relay,
 }
@@ -141,14 +147,16 @@ impl Connection {
             Version::V5 => mqtt5::start(greeting, relay.path(), sender),
             Version::V31 | Version::V311 => mqtt4::start(greeting, relay.path(), sender),
         };
-        Ok(Connection { uplink, happenings, driver, relay })
+        Ok(Connection { uplink, happenings, guard: Guard { driver, relay } })
     }
 
     /// Where the reason stands if the stream below has failed.
     pub(super) fn verdict(&self) -> Verdict {
-        self.relay.verdict()
+        self.guard.relay.verdict()
     }
+}
 
+impl Guard {
     /// Waits until all that was written has gone to upstream and the stream is closed.
     pub(super) async fn finish(mut self) {
         // The engine's end closes first: then the relay sees that nothing more comes.
@@ -157,7 +165,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for Guard {
     fn drop(&mut self) {
         self.driver.abort();
     }

@@ -85,8 +85,7 @@ impl Uplink for Mqtt5 {
     }
 
     fn acknowledge(&mut self, receipt: Receipt) -> Result<(), Overrun> {
-        let arrived =
-            Publish { pkid: receipt.packet_id, qos: engine_qos(receipt.qos), ..Publish::default() };
+        let arrived = Publish { pkid: receipt.packet_id, qos: engine_qos(receipt.qos), ..Publish::default() };
         self.client.try_ack(&arrived).map_err(|_| Overrun)
     }
 
