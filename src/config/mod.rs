@@ -27,6 +27,7 @@ use crate::auth;
 use crate::bridge;
 use crate::journal;
 use crate::listener::{self, Listener};
+use crate::store;
 use figment::value::Dict;
 use merge::Reader;
 use place::Report;
@@ -43,7 +44,7 @@ pub struct Loaded {
     /// `[limits]`.
     pub limits: pending::Pending,
     /// `[store]`.
-    pub store: pending::Pending,
+    pub store: store::Checked,
     /// `[[bridge]]`.
     pub bridges: Vec<bridge::Checked>,
     /// `[[modbus]]`.
@@ -123,7 +124,7 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
     let mut listeners = read.list("listener", listener::Config::check);
     let auth = read.section("auth", |raw: &auth::Config| Ok(raw.clone()));
     let limits = read.section("limits", pending::accept);
-    let store = read.section("store", pending::accept);
+    let store = read.section("store", store::Config::check);
     let bridges = read.list("bridge", |raw: &bridge::Config| raw.check(id));
     let modbus = read.list("modbus", adapter_modbus::Config::check);
     let serial = read.list("serial", pending::accept);

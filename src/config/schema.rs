@@ -5,7 +5,7 @@
 use adapter_api::schema::{Key, Kind};
 
 use super::{gateway, pending};
-use crate::{auth, bridge, journal, listener};
+use crate::{auth, bridge, journal, listener, store};
 
 /// The keys at the root of the file.
 pub const ROOT: &[Key] = &[
@@ -13,7 +13,7 @@ pub const ROOT: &[Key] = &[
     Key::optional("listener", Kind::Tables(listener::KEYS)),
     Key::optional("auth", Kind::Table(auth::KEYS)),
     Key::optional("limits", Kind::Table(pending::LIMITS)),
-    Key::optional("store", Kind::Table(pending::STORE)),
+    Key::optional("store", Kind::Table(store::KEYS)),
     Key::optional("bridge", Kind::Tables(bridge::KEYS)),
     Key::optional("modbus", Kind::Tables(adapter_modbus::KEYS)),
     Key::optional("serial", Kind::Tables(pending::SERIAL)),

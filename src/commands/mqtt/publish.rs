@@ -23,7 +23,7 @@ use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason};
 /// `tidegate pub`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
-#[group(id = "source", required = true, args = ["message", "file", "lines", "null", "stdin"])]
+#[group(id = "source", required = true, multiple = false, args = ["message", "file", "lines", "null", "stdin"])]
 pub struct PubArgs {
     /// Who connects where.
     #[command(flatten)]
