@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 use super::place::Report;
 
 /// Merges what the files hold, in their order.
-pub(super) fn merge(files: Vec<Dict>) -> Result<Dict, figment::Error> {
-    files.into_iter().fold(Figment::new(), |all, file| all.admerge(File(file))).extract()
+pub(super) fn merge(files: Vec<Dict>) -> Result<Dict, String> {
+    let all = files.into_iter().fold(Figment::new(), |all, file| all.admerge(File(file)));
+    all.extract().map_err(|error: figment::Error| error.kind.to_string())
 }
 
 /// A walked file as figment takes it.

@@ -27,6 +27,7 @@ use crate::auth;
 use crate::bridge;
 use crate::journal;
 use crate::listener::{self, Listener};
+use crate::store;
 use figment::value::Dict;
 use merge::Reader;
 use place::Report;
@@ -43,15 +44,15 @@ pub struct Loaded {
     /// `[limits]`.
     pub limits: pending::Pending,
     /// `[store]`.
-    pub store: pending::Pending,
+    pub store: store::Checked,
     /// `[[bridge]]`.
     pub bridges: Vec<bridge::Checked>,
     /// `[[modbus]]`.
-    pub modbus: Vec<pending::Pending>,
+    pub modbus: Vec<adapter_modbus::Bus>,
     /// `[[serial]]`.
     pub serial: Vec<pending::Pending>,
     /// `[mqtt_sn]`, where it is given.
-    pub mqtt_sn: Option<pending::Pending>,
+    pub mqtt_sn: Option<adapter_mqtt_sn::Checked>,
     /// `[log]`.
     pub log: journal::Levels,
     /// What is allowed and perhaps not meant.
@@ -105,7 +106,7 @@ fn merged(sources: &Sources, report: &mut Report) -> Option<Dict> {
     let mut walk_file =
         |(name, text): &(_, String)| walk::walk(name, text, schema::ROOT, &mut counts, report);
     let files = sources.files.iter().map(&mut walk_file).collect();
-    let merged = merge::merge(files).map_err(|error| report.broken(Place::Default, error.kind.to_string()));
+    let merged = merge::merge(files).map_err(|error| report.broken(Place::Default, error));
     let mut merged = merged.ok()?;
     environment::apply(&sources.variables, schema::ROOT, &mut merged, report);
     merge::refuse_twins(schema::ROOT, &merged, "", report);
@@ -123,11 +124,11 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
     let mut listeners = read.list("listener", listener::Config::check);
     let auth = read.section("auth", |raw: &auth::Config| Ok(raw.clone()));
     let limits = read.section("limits", pending::accept);
-    let store = read.section("store", pending::accept);
+    let store = read.section("store", store::Config::check);
     let bridges = read.list("bridge", |raw: &bridge::Config| raw.check(id));
-    let modbus = read.list("modbus", pending::accept);
+    let modbus = read.list("modbus", adapter_modbus::Config::check);
     let serial = read.list("serial", pending::accept);
-    let mqtt_sn = read.given("mqtt_sn", pending::accept);
+    let mqtt_sn = read.given("mqtt_sn", adapter_mqtt_sn::Config::check);
     let log = read.section("log", journal::Config::check);
     if !merged.contains_key("listener") {
         let default =
@@ -163,3 +164,5 @@ fn values<C>(entries: Vec<(String, C)>) -> Vec<C> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod shipped;

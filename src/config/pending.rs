@@ -1,4 +1,4 @@
-//! Stand-ins for the tables of rooms that have not landed.
+//! Stand-ins for the tables of rooms that have not landed: their keys, and values that nobody checks.
 
 use adapter_api::schema::{Key, Kind, Problem};
 use figment::value::Dict;
@@ -7,16 +7,36 @@ pub(super) type Pending = Dict;
 
 pub(super) const LIMITS: &[Key] = &[
     Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
+    Key::optional("max_packet_size", Kind::Size(1_024, 268_435_455)),
     Key::optional("max_inflight", Kind::Integer(1, 65_535)),
+    Key::optional("max_queued_messages", Kind::Integer(1, 1_000_000_000)),
+    Key::optional("max_send_buffer", Kind::Size(16_384, 1_000_000_000)),
+    Key::optional("max_keepalive", Kind::Duration(1_000, 65_535_000)),
+    Key::optional("max_session_expiry", Kind::Duration(1_000, 4_294_967_294_000)),
+    Key::optional("max_topic_alias", Kind::Integer(0, 65_535)),
+    Key::optional("retain", Kind::Boolean),
 ];
-pub(super) const STORE: &[Key] = &[
-    Key::optional("max_size", Kind::Size(1_000_000, u64::MAX)),
-    Key::optional("commit_interval", Kind::Duration(1, 10_000)),
+
+pub(super) const SERIAL: &[Key] = &[
+    Key::required("name", Kind::Text),
+    Key::required("device", Kind::Text),
+    Key::optional("baud", Kind::Integer(50, 4_000_000)),
+    Key::optional("data_bits", Kind::Integer(5, 8)),
+    Key::optional("parity", Kind::Choice(&["none", "even", "odd"])),
+    Key::optional("stop_bits", Kind::Integer(1, 2)),
+    Key::optional("frame", Kind::Table(FRAME)),
+    Key::optional("checksum", Kind::Table(&[Key::optional("kind", Kind::Choice(&["none"]))])),
+    Key::optional("parse", Kind::Table(PARSE)),
+    Key::optional("topic", Kind::Text),
 ];
-pub(super) const MODBUS: &[Key] = &[Key::required("name", Kind::Text)];
-pub(super) const SERIAL: &[Key] = &[Key::required("name", Kind::Text)];
-pub(super) const MQTT_SN: &[Key] =
-    &[Key::optional("bind", Kind::Text), Key::optional("predefined", Kind::Map)];
+
+const FRAME: &[Key] = &[
+    Key::optional("kind", Kind::Choice(&["line"])),
+    Key::optional("end", Kind::Text),
+    Key::optional("max", Kind::Integer(1, 65_536)),
+];
+
+const PARSE: &[Key] = &[Key::optional("kind", Kind::Text), Key::optional("pattern", Kind::Text)];
 
 pub(super) fn accept(raw: &Pending) -> Result<Pending, Vec<Problem>> {
     Ok(raw.clone())

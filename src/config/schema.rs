@@ -5,7 +5,7 @@
 use adapter_api::schema::{Key, Kind};
 
 use super::{gateway, pending};
-use crate::{auth, bridge, journal, listener};
+use crate::{auth, bridge, journal, listener, store};
 
 /// The keys at the root of the file.
 pub const ROOT: &[Key] = &[
@@ -13,11 +13,11 @@ pub const ROOT: &[Key] = &[
     Key::optional("listener", Kind::Tables(listener::KEYS)),
     Key::optional("auth", Kind::Table(auth::KEYS)),
     Key::optional("limits", Kind::Table(pending::LIMITS)),
-    Key::optional("store", Kind::Table(pending::STORE)),
+    Key::optional("store", Kind::Table(store::KEYS)),
     Key::optional("bridge", Kind::Tables(bridge::KEYS)),
-    Key::optional("modbus", Kind::Tables(pending::MODBUS)),
+    Key::optional("modbus", Kind::Tables(adapter_modbus::KEYS)),
     Key::optional("serial", Kind::Tables(pending::SERIAL)),
-    Key::optional("mqtt_sn", Kind::Table(pending::MQTT_SN)),
+    Key::optional("mqtt_sn", Kind::Table(adapter_mqtt_sn::KEYS)),
     Key::optional("http", Kind::NotYet),
     Key::optional("log", Kind::Table(journal::KEYS)),
 ];

@@ -4,8 +4,6 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal as _, Write as _};
-#[cfg(test)]
-use std::sync::{Arc, Mutex};
 
 use log::kv::{Key, Source, Value, VisitSource};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
@@ -19,7 +17,7 @@ pub(super) enum Sink {
     Lines(Style),
     /// Lines kept for a test.
     #[cfg(test)]
-    Kept(Arc<Mutex<Vec<String>>>),
+    Kept(std::sync::Arc<std::sync::Mutex<Vec<String>>>),
 }
 
 /// How a line is set.
@@ -57,7 +55,7 @@ impl Sink {
     }
 
     #[cfg(test)]
-    pub(super) fn kept(lines: Arc<Mutex<Vec<String>>>) -> Sink {
+    pub(super) fn kept(lines: std::sync::Arc<std::sync::Mutex<Vec<String>>>) -> Sink {
         Sink::Kept(lines)
     }
 

@@ -219,7 +219,7 @@ pub(super) fn in_words(reason: Reason) -> String {
         }
         words.push(letter.to_ascii_lowercase());
     }
-    format!("{} ({:#04x})", words.replace("q o s", "QoS"), reason.code())
+    format!("{} ({:#04x})", words.replace("qo s", "QoS"), reason.code())
 }
 
 fn name(packet: &Packet) -> String {

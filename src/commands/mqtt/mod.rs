@@ -12,3 +12,6 @@ mod subscribe;
 pub use options::ClientArgs;
 pub use publish::{PubArgs, publish};
 pub use subscribe::{SubArgs, subscribe};
+
+#[cfg(test)]
+mod tests;

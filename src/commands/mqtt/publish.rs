@@ -23,7 +23,7 @@ use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason};
 /// `tidegate pub`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
-#[group(id = "source", required = true, args = ["message", "file", "lines", "null", "stdin"])]
+#[group(id = "source", required = true, multiple = false, args = ["message", "file", "lines", "null", "stdin"])]
 pub struct PubArgs {
     /// Who connects where.
     #[command(flatten)]
@@ -110,9 +110,12 @@ struct Publisher<'a> {
 /// What a message under way waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Awaited {
-    PubAck,
-    PubRec,
-    PubComp,
+    /// PUBACK.
+    Ack,
+    /// PUBREC.
+    Rec,
+    /// PUBCOMP.
+    Comp,
 }
 
 impl Publisher<'_> {
@@ -156,8 +159,8 @@ impl Publisher<'_> {
         let packet_id = if qos == QoS::AtMostOnce { 0 } else { self.free_id() };
         match qos {
             QoS::AtMostOnce => None,
-            QoS::AtLeastOnce => self.under_way.insert(packet_id, Awaited::PubAck),
-            QoS::ExactlyOnce => self.under_way.insert(packet_id, Awaited::PubRec),
+            QoS::AtLeastOnce => self.under_way.insert(packet_id, Awaited::Ack),
+            QoS::ExactlyOnce => self.under_way.insert(packet_id, Awaited::Rec),
         };
         self.link.send(&Packet::Publish(Publish {
             dup: false,
@@ -192,13 +195,13 @@ impl Publisher<'_> {
     fn take(&mut self, incoming: Incoming) -> anyhow::Result<()> {
         let Incoming::Packet(packet) = incoming else { return Ok(()) };
         match packet {
-            Packet::PubAck(ack) => self.step(&ack, Awaited::PubAck, None),
+            Packet::PubAck(ack) => self.step(&ack, Awaited::Ack, None),
             Packet::PubRec(ack) => {
-                self.step(&ack, Awaited::PubRec, Some(Awaited::PubComp))?;
+                self.step(&ack, Awaited::Rec, Some(Awaited::Comp))?;
                 let (packet_id, properties) = (ack.packet_id, Properties::new());
                 self.link.send(&Packet::PubRel(Ack { packet_id, reason: Reason::Success, properties }))
             }
-            Packet::PubComp(ack) => self.step(&ack, Awaited::PubComp, None),
+            Packet::PubComp(ack) => self.step(&ack, Awaited::Comp, None),
             // A session that was kept may bring messages of its subscriptions; they are not ours to take.
             Packet::Publish(_) => Ok(()),
             _ => bail!("publish: the broker sent a packet that has no place here"),

@@ -4,7 +4,7 @@
 //! the connection is lost after it stood once, it is tried again, as a terminal left open for days needs.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,9 @@ pub struct SubArgs {
 pub fn subscribe(args: &SubArgs) -> Result<(), Failure> {
     args.client.connect()?;
     let deadline = args.timeout.map(|seconds| monotonic() + Duration::from_secs(seconds));
-    let mut subscriber = Subscriber { args, deadline, printed: 0, held: BTreeMap::new(), stands: false };
+    let mut out = io::stdout().lock();
+    let mut subscriber =
+        Subscriber { args, out: &mut out, deadline, printed: 0, held: BTreeMap::new(), stands: false };
     match subscriber.run() {
         // As mosquitto_sub has it: the exit code is all that is told.
         Err(_) if args.client.quiet => Err(Failure::Silent),
@@ -65,14 +67,15 @@ pub fn subscribe(args: &SubArgs) -> Result<(), Failure> {
     }
 }
 
-struct Subscriber<'a> {
-    args: &'a SubArgs,
-    deadline: Option<Instant>,
-    printed: u64,
+pub(super) struct Subscriber<'a> {
+    pub(super) args: &'a SubArgs,
+    pub(super) out: &'a mut dyn Write,
+    pub(super) deadline: Option<Instant>,
+    pub(super) printed: u64,
     /// Messages of QoS 2 that wait for their release.
-    held: BTreeMap<u16, Publish>,
+    pub(super) held: BTreeMap<u16, Publish>,
     /// Whether the broker has taken the subscriptions of this connection.
-    stands: bool,
+    pub(super) stands: bool,
 }
 
 /// Why no more is read from one connection.
@@ -88,7 +91,7 @@ enum End {
 }
 
 impl Subscriber<'_> {
-    fn run(&mut self) -> anyhow::Result<()> {
+    pub(super) fn run(&mut self) -> anyhow::Result<()> {
         let mut pause = PAUSE_FIRST;
         let mut ever_stood = false;
         loop {
@@ -224,8 +227,8 @@ impl Subscriber<'_> {
         Ok(self.args.count != Some(self.printed))
     }
 
-    fn write(&self, publish: &Publish) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+    fn write(&mut self, publish: &Publish) -> io::Result<()> {
+        let out = &mut *self.out;
         if self.args.verbose {
             write!(out, "{} ", publish.topic)?;
         }
