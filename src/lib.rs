@@ -27,9 +27,12 @@
 pub mod clock;
 pub mod codec;
 pub mod record;
+pub mod router;
+pub mod session;
 pub mod broker;
 pub mod store;
 pub mod unstored;
 pub mod auth;
 pub mod listener;
 pub mod engine;
+pub mod field;
