@@ -14,7 +14,6 @@ mod environment;
 mod relations;
 pub mod schema;
 pub mod gateway;
-mod pending;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +24,7 @@ pub use source::{DEFAULT_FILE, Sources};
 
 use crate::auth;
 use crate::bridge;
+use crate::broker;
 use crate::journal;
 use crate::listener::{self, Listener};
 use crate::store;
@@ -42,7 +42,7 @@ pub struct Loaded {
     /// `[auth]`.
     pub auth: auth::Config,
     /// `[limits]`.
-    pub limits: pending::Pending,
+    pub limits: broker::Limits,
     /// `[store]`.
     pub store: store::Checked,
     /// `[[bridge]]`.
@@ -50,7 +50,7 @@ pub struct Loaded {
     /// `[[modbus]]`.
     pub modbus: Vec<adapter_modbus::Bus>,
     /// `[[serial]]`.
-    pub serial: Vec<pending::Pending>,
+    pub serial: Vec<adapter_serial::Checked>,
     /// `[mqtt_sn]`, where it is given.
     pub mqtt_sn: Option<adapter_mqtt_sn::Checked>,
     /// `[log]`.
@@ -123,11 +123,11 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
     let id = gateway.as_ref().map_or("gateway", |gateway| &gateway.id);
     let mut listeners = read.list("listener", listener::Config::check);
     let auth = read.section("auth", |raw: &auth::Config| Ok(raw.clone()));
-    let limits = read.section("limits", pending::accept);
+    let limits = read.section("limits", broker::LimitsConfig::check);
     let store = read.section("store", store::Config::check);
     let bridges = read.list("bridge", |raw: &bridge::Config| raw.check(id));
     let modbus = read.list("modbus", adapter_modbus::Config::check);
-    let serial = read.list("serial", pending::accept);
+    let serial = read.list("serial", adapter_serial::Config::check);
     let mqtt_sn = read.given("mqtt_sn", adapter_mqtt_sn::Config::check);
     let log = read.section("log", journal::Config::check);
     if !merged.contains_key("listener") {
