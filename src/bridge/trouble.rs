@@ -85,7 +85,7 @@ pub enum Trouble {
         error: String,
     },
     /// Upstream refused the connection.
-    #[error("log in: upstream refuses the connection ({})", show_reason(*.reason))]
+    #[error("log in: upstream refuses the connection ({}){}", show_reason(*.reason), cure(*.reason))]
     Turned {
         /// Why.
         reason: Reason,
@@ -135,7 +135,18 @@ impl Trouble {
 }
 
 /// A reason code in words.
-pub(super) fn show_reason(reason: Reason) -> String {
+pub(super) /// What the operator can do about a refusal.
+fn cure(reason: Reason) -> &'static str {
+    match reason {
+        // Brokers answer a wrong password with either.
+        Reason::BadUserNameOrPassword | Reason::NotAuthorized => {
+            ": see username and password_file, and the rights there"
+        }
+        _ => "",
+    }
+}
+
+fn show_reason(reason: Reason) -> String {
     let words = match reason {
         Reason::BadUserNameOrPassword => "bad user name or password",
         Reason::NotAuthorized => "not authorized",

@@ -57,7 +57,7 @@ fn one_burst_of_a_window_makes_few_commits() {
     let gateway = Gateway::start(
         program(),
         folder.path(),
-        "[store]\ncommit_messages = 10000\ncommit_bytes = \"64MB\"\n",
+        "[store]\ncommit_messages = 8192\ncommit_bytes = \"4MB\"\n",
     );
     let mut absent = Client::connect(gateway.port(), &Options::kept("absent"));
     absent.subscribe("burst/#", QoS::AtLeastOnce);
