@@ -2,4 +2,4 @@
 
 mod inbox;
 
-pub use inbox::{EngineGone, Input, Inputs};
+pub use inbox::{Input, Inputs, EngineGone};
