@@ -134,8 +134,7 @@ impl Trouble {
     }
 }
 
-/// A reason code in words.
-pub(super) /// What the operator can do about a refusal.
+/// What the operator can do about a refusal.
 fn cure(reason: Reason) -> &'static str {
     match reason {
         // Brokers answer a wrong password with either.
@@ -146,7 +145,8 @@ fn cure(reason: Reason) -> &'static str {
     }
 }
 
-fn show_reason(reason: Reason) -> String {
+/// A reason code in words.
+pub(super) fn show_reason(reason: Reason) -> String {
     let words = match reason {
         Reason::BadUserNameOrPassword => "bad user name or password",
         Reason::NotAuthorized => "not authorized",
