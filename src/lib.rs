@@ -27,6 +27,8 @@
 pub mod clock;
 pub mod codec;
 pub mod record;
+pub mod router;
+pub mod session;
 pub mod broker;
 pub mod store;
 pub mod unstored;

@@ -36,3 +36,6 @@ pub use url::{Url, UrlError};
 fn random() -> u64 {
     getrandom::u64().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

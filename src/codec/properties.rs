@@ -23,6 +23,7 @@ impl Properties {
 
     /// A block as it stands in a packet, without its length prefix; checked against the rules of the
     /// packet that carries it.
+    #[inline]
     pub fn from_bytes(block: Bytes, carrier: Carrier) -> Result<Properties, Malformed> {
         check(&block, carrier)?;
         Ok(Properties(block))

@@ -25,6 +25,7 @@ pub use source::{DEFAULT_FILE, Sources};
 
 use crate::auth;
 use crate::bridge;
+use crate::broker;
 use crate::journal;
 use crate::listener::{self, Listener};
 use crate::store;
@@ -42,7 +43,7 @@ pub struct Loaded {
     /// `[auth]`.
     pub auth: auth::Config,
     /// `[limits]`.
-    pub limits: pending::Pending,
+    pub limits: broker::Limits,
     /// `[store]`.
     pub store: store::Checked,
     /// `[[bridge]]`.
@@ -123,7 +124,7 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
     let id = gateway.as_ref().map_or("gateway", |gateway| &gateway.id);
     let mut listeners = read.list("listener", listener::Config::check);
     let auth = read.section("auth", |raw: &auth::Config| Ok(raw.clone()));
-    let limits = read.section("limits", pending::accept);
+    let limits = read.section("limits", broker::LimitsConfig::check);
     let store = read.section("store", store::Config::check);
     let bridges = read.list("bridge", |raw: &bridge::Config| raw.check(id));
     let modbus = read.list("modbus", adapter_modbus::Config::check);

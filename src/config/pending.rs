@@ -5,18 +5,6 @@ use figment::value::Dict;
 
 pub(super) type Pending = Dict;
 
-pub(super) const LIMITS: &[Key] = &[
-    Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
-    Key::optional("max_packet_size", Kind::Size(1_024, 268_435_455)),
-    Key::optional("max_inflight", Kind::Integer(1, 65_535)),
-    Key::optional("max_queued_messages", Kind::Integer(1, 1_000_000_000)),
-    Key::optional("max_send_buffer", Kind::Size(16_384, 1_000_000_000)),
-    Key::optional("max_keepalive", Kind::Duration(1_000, 65_535_000)),
-    Key::optional("max_session_expiry", Kind::Duration(1_000, 4_294_967_294_000)),
-    Key::optional("max_topic_alias", Kind::Integer(0, 65_535)),
-    Key::optional("retain", Kind::Boolean),
-];
-
 pub(super) const SERIAL: &[Key] = &[
     Key::required("name", Kind::Text),
     Key::required("device", Kind::Text),

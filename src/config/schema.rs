@@ -5,14 +5,14 @@
 use adapter_api::schema::{Key, Kind};
 
 use super::{gateway, pending};
-use crate::{auth, bridge, journal, listener, store};
+use crate::{auth, bridge, broker, journal, listener, store};
 
 /// The keys at the root of the file.
 pub const ROOT: &[Key] = &[
     Key::optional("gateway", Kind::Table(gateway::KEYS)),
     Key::optional("listener", Kind::Tables(listener::KEYS)),
     Key::optional("auth", Kind::Table(auth::KEYS)),
-    Key::optional("limits", Kind::Table(pending::LIMITS)),
+    Key::optional("limits", Kind::Table(broker::LIMITS_KEYS)),
     Key::optional("store", Kind::Table(store::KEYS)),
     Key::optional("bridge", Kind::Tables(bridge::KEYS)),
     Key::optional("modbus", Kind::Tables(adapter_modbus::KEYS)),

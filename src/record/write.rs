@@ -35,7 +35,8 @@ pub enum Write {
         /// Packet id.
         packet_id: u16,
     },
-    /// A kept session's PUBREL was handled: the packet id is free.
+    /// A kept session's PUBREL was handled: the packet id is free. Committed before our PUBCOMP leaves, so
+    /// that a crash does not take the client's next message under it for a repeat.
     InwardReleased {
         /// The publisher's session.
         reader: ReaderId,
@@ -82,10 +83,13 @@ pub enum Write {
         /// Why.
         reason: DropReason,
     },
-    /// A session's queue is over its limit: its oldest unleased rows go.
+    /// A session's queue is over its limit: its oldest unleased rows after one go. Those up to it are
+    /// under way.
     DropOldest {
         /// Whose.
         reader: ReaderId,
+        /// Only rows after this one.
+        after: Seq,
         /// How many.
         count: u64,
     },
@@ -100,7 +104,6 @@ impl Write {
             Write::Settled { .. }
                 | Write::Dropped { .. }
                 | Write::DropOldest { .. }
-                | Write::InwardReleased { .. }
                 | Write::SessionRemoved { .. }
         )
     }
@@ -111,6 +114,8 @@ impl Write {
 pub enum DropReason {
     /// The session's or the route's queue was full.
     QueueFull,
+    /// Its Message Expiry Interval was over before its reader could take it; counted as expired.
+    Expired,
     /// The store was full.
     StoreFull,
     /// The store did not answer in time for a QoS 0 message.
@@ -138,6 +143,7 @@ impl DropReason {
     pub fn as_str(self) -> &'static str {
         match self {
             DropReason::QueueFull => "queue_full",
+            DropReason::Expired => "expired",
             DropReason::StoreFull => "store_full",
             DropReason::StoreBusy => "store_busy",
             DropReason::TooLarge => "too_large",

@@ -3,7 +3,7 @@
 //! The octets choose who speaks (one of four addresses, the broker, the clock) and what is said. Nothing
 //! may panic, no table may disagree with another, and what the codec reads it must write the same.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use adapter_api::{Acknowledgement, Delivery, FromPort, Qos, Refusal, ToPort};

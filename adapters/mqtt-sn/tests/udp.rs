@@ -34,28 +34,28 @@ impl Client {
 
 /// A house of channels.
 struct House {
-    opened: mpsc::UnboundedSender<Client>,
-    reports: mpsc::UnboundedSender<(String, Health)>,
+    opened: mpsc::Sender<Client>,
+    reports: mpsc::Sender<(String, Health)>,
 }
 
 impl Host for House {
     fn open(&self, hello: Hello) -> Port {
         let (sender, requests) = mpsc::channel(8);
         let (words, receiver) = mpsc::channel(8);
-        self.opened.send(Client { hello, requests, words }).expect("the test is there");
+        self.opened.try_send(Client { hello, requests, words }).expect("the test is there");
         Port { sender, receiver }
     }
 
     fn report(&self, path: &str, health: Health) {
         // After the test's end nobody reads the last report.
-        let _ = self.reports.send((path.into(), health));
+        let _ = self.reports.try_send((path.into(), health));
     }
 }
 
 /// The running adapter and what the test holds of it.
 struct Running {
-    opened: mpsc::UnboundedReceiver<Client>,
-    reports: mpsc::UnboundedReceiver<(String, Health)>,
+    opened: mpsc::Receiver<Client>,
+    reports: mpsc::Receiver<(String, Health)>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -63,8 +63,8 @@ struct Running {
 impl Running {
     fn start(bind: &str) -> Running {
         let config = Config { bind: bind.into(), ..Config::default() };
-        let (open, opened) = mpsc::unbounded_channel();
-        let (report, reports) = mpsc::unbounded_channel();
+        let (open, opened) = mpsc::channel(64);
+        let (report, reports) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(false);
         let house = Arc::new(House { opened: open, reports: report });
         let task = tokio::spawn(adapter(config.check().unwrap()).run(house, stopped));

@@ -1,7 +1,5 @@
 //! Golden octets: every message as the standard's tables lay it out, read and written.
 
-#![cfg(test)]
-
 use bytes::Bytes;
 
 use super::*;

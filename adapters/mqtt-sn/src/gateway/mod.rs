@@ -14,12 +14,7 @@ mod topics;
 mod strangers;
 mod counters;
 
-#[cfg(test)]
-mod scripts;
-#[cfg(test)]
-mod requirements;
-
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use adapter_api::{FromPort, Hello, ToPort};
@@ -90,7 +85,7 @@ pub(crate) enum Effect {
         /// What.
         request: FromPort,
     },
-    /// Drop a port, so that the broker publishes the will.
+    /// Drop a port; if the broker has not ended it, it publishes the will.
     Drop {
         /// Which port.
         port: PortNumber,
@@ -232,3 +227,8 @@ impl Turn<'_> {
 pub(crate) fn is_topic_name(text: &str) -> bool {
     !text.is_empty() && !text.contains(['+', '#', '\0']) && text.len() <= usize::from(u16::MAX)
 }
+
+#[cfg(test)]
+mod scripts;
+#[cfg(test)]
+mod requirements;

@@ -3,9 +3,12 @@
 //! One test a requirement, or a few that only make sense together; what the codec alone answers for
 //! (numbers 1 to 52) stands in `codec::golden`.
 
-#![cfg(test)]
+use std::time::Duration;
+
+use adapter_api::{FromPort, Qos};
 
 use super::scripts::{check, check_with, play};
+use super::{Effect, PortNumber};
 use crate::{Checked, QosMinusOne};
 
 /// A client c1 at peer a, connected through port 2 with a clean session.
@@ -812,7 +815,7 @@ fn sn_112_an_unanswered_publish_is_repeated_and_then_the_client_is_lost() {
 fn sn_112_the_interval_and_the_number_of_repetitions_are_the_operators() {
     clean_with(
         |settings| {
-            settings.retry_interval = std::time::Duration::from_secs(2);
+            settings.retry_interval = Duration::from_secs(2);
             settings.retries = 1;
         },
         &["2: message t/x hi qos0", "wait 2s", "wait 2s"],
@@ -1065,5 +1068,47 @@ fn sn_071_a_client_that_moves_does_not_take_its_old_addresss_new_client_along() 
             "b: pingreq",
         ],
         "a< pingresp\nb< pingresp",
+    );
+}
+
+#[test]
+fn a_client_whose_requests_find_no_room_is_told_and_lost_and_a_qos_0_publish_only_counted() {
+    let (_, mut gateway) = play(|_| (), &CLEAN);
+    let mut effects = Vec::new();
+    let publish =
+        |qos| FromPort::Publish { id: 1, topic: "t".into(), payload: "hi".into(), qos, retain: false };
+    gateway.choked(PortNumber(2), &publish(Qos::AtMostOnce), Duration::ZERO, &mut effects);
+    assert_eq!((gateway.counters().busy, effects.len()), (1, 0));
+    gateway.choked(PortNumber(2), &publish(Qos::AtLeastOnce), Duration::ZERO, &mut effects);
+    assert!(effects.contains(&Effect::Drop { port: PortNumber(2) }));
+    assert_eq!((gateway.counters().lost, gateway.counters().clients), (1, 0));
+    assert!(gateway.is_consistent());
+}
+
+#[test]
+fn sn_021_no_reserved_id_is_ever_assigned() {
+    let many = |settings: &mut Checked| settings.max_topics = 65_534;
+    let registers: Vec<String> = (1..=3_000).map(|number| format!("a: register {number} {number}")).collect();
+    let script: Vec<&str> = CLEAN.into_iter().chain(registers.iter().map(String::as_str)).collect();
+    let (said, _) = play(many, &script);
+    let expected: Vec<String> = (1..=3_000).map(|id| format!("a< regack {id} {id} accepted")).collect();
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn sn_079_after_a_restart_a_kept_subscription_is_served_by_predefined_or_registered_ids() {
+    check(
+        &[
+            "a: connect c1",
+            "2: connected present",
+            "---",
+            "2: message pre/one hi qos1 id=5",
+            "a: puback 1 5 accepted",
+            "2: message t/x hi qos1 id=6",
+        ],
+        "a< publish predefined:1 5 hi qos1
+         ask 2 acknowledge 5
+         ask 2 grant 1
+         a< register 1 1 t/x",
     );
 }

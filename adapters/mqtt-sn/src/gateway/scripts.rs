@@ -4,8 +4,6 @@
 //! `wait 15s` is time. What goes out reads the same way: `a< connack accepted`, `ask 3 publish 1 …`.
 //! Lines before `---` only set the scene. After every line the tables must agree.
 
-#![cfg(test)]
-
 use std::net::SocketAddr;
 use std::time::Duration;
 

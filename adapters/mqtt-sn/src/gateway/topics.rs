@@ -2,8 +2,8 @@
 //!
 //! Ids are the client's own: what another client calls 1 is another topic. Knows for each id whether the
 //! client was told, so that a REGISTER goes ahead of the first PUBLISH, and under which form a topic was
-//! subscribed, so that its messages come under the same. The table has a limit; ids that only a wildcard
-//! brought make room for others, the longest unused first.
+//! subscribed, so that its messages come under the same. The table has a limit in ids and in octets; ids
+//! that only a wildcard brought make room for others, the longest unused first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub(super) struct Topics {
     memory: Memory,
     last_id: u16,
     uses: u64,
+    /// Of all names together.
+    octets: usize,
 }
 
 #[derive(Debug)]
@@ -95,9 +97,10 @@ impl Topics {
             }
             return Some(id);
         }
-        if self.by_id.len() >= limit && !self.evict() {
-            return None;
+        while self.by_id.len() >= limit || self.octets + name.len() > OCTETS_MAX {
+            self.evict()?;
         }
+        self.octets += name.len();
         let id = self.free_id();
         let name: Arc<str> = name.into();
         self.by_name.insert(Arc::clone(&name), id);
@@ -208,18 +211,18 @@ impl Topics {
         }
     }
 
-    fn evict(&mut self) -> bool {
+    /// Makes room; `None` where every id is one that the client asked for.
+    fn evict(&mut self) -> Option<()> {
         let matches = self.by_id.iter().filter(|(_, entry)| entry.origin == Origin::Match);
-        let Some(oldest) = matches.min_by_key(|(_, entry)| entry.used).map(|(id, _)| *id) else {
-            return false;
-        };
+        let oldest = matches.min_by_key(|(_, entry)| entry.used).map(|(id, _)| *id)?;
         self.remove(oldest);
-        true
+        Some(())
     }
 
     fn remove(&mut self, id: u16) {
         if let Some(entry) = self.by_id.remove(&id) {
             self.by_name.remove(&entry.name);
+            self.octets -= entry.name.len();
         }
     }
 
@@ -237,6 +240,8 @@ impl Topics {
     pub(super) fn is_consistent(&self, limit: usize) -> bool {
         self.by_id.len() == self.by_name.len()
             && self.by_id.len() <= limit
+            && self.octets <= OCTETS_MAX
+            && self.octets == self.by_name.keys().map(|name| name.len()).sum::<usize>()
             && self.by_name.iter().all(|(name, id)| self.name(*id) == Some(name))
             && !self.by_id.contains_key(&0)
             && !self.by_id.contains_key(&u16::MAX)
@@ -246,6 +251,9 @@ impl Topics {
 /// The table of subscriptions is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoRoom;
+
+/// Octets of one client's topic names. Beyond: as with the limit of ids.
+const OCTETS_MAX: usize = 16 * 1_024;
 
 const FIRST_ID: u16 = 0x0001;
 const LAST_ID: u16 = 0xFFFE;
@@ -278,6 +286,18 @@ mod tests {
         assert_eq!(topics.assign("six", Origin::Client, 3), None);
         assert_eq!(topics.route("seven", &none, 3), Route::Full);
         assert!(topics.is_consistent(3));
+    }
+
+    #[test]
+    fn names_have_a_limit_in_octets() {
+        let mut topics = Topics::default();
+        let name = |number: u8| format!("{number}{}", "x".repeat(8_191));
+        assert_eq!(topics.route(&name(1), &BTreeMap::new(), 9), Route::Register(1));
+        assert_eq!(topics.assign(&name(2), Origin::Client, 9), Some(2));
+        assert_eq!(topics.assign(&name(3), Origin::Client, 9), Some(3));
+        assert_eq!(topics.assign(&name(4), Origin::Client, 9), None);
+        assert_eq!((topics.name(1), topics.octets), (None, OCTETS_MAX));
+        assert!(topics.is_consistent(9));
     }
 
     #[test]
