@@ -35,6 +35,7 @@ pub mod unstored;
 pub mod auth;
 pub mod listener;
 pub mod engine;
+pub mod field;
 pub mod bridge;
 pub mod journal;
 pub mod config;

@@ -114,8 +114,6 @@ impl Write {
 pub enum DropReason {
     /// The session's or the route's queue was full.
     QueueFull,
-    /// Its Message Expiry Interval was over before its reader could take it; counted as expired.
-    Expired,
     /// The store was full.
     StoreFull,
     /// The store did not answer in time for a QoS 0 message.
@@ -143,7 +141,6 @@ impl DropReason {
     pub fn as_str(self) -> &'static str {
         match self {
             DropReason::QueueFull => "queue_full",
-            DropReason::Expired => "expired",
             DropReason::StoreFull => "store_full",
             DropReason::StoreBusy => "store_busy",
             DropReason::TooLarge => "too_large",

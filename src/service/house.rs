@@ -38,8 +38,8 @@ pub(super) struct House {
     engine_ends: oneshot::Receiver<()>,
     heartbeat: Heartbeat,
     store: Handle,
-    /// `None` where the field is served without a store.
-    store_thread: Option<JoinHandle<()>>,
+    store_thread: JoinHandle<()>,
+    /// Why the field is served without a store, if so.
     store_trouble: Option<String>,
     routes: Vec<Route>,
     supplies: Vec<Vec<Supply>>,
@@ -189,7 +189,7 @@ impl House {
                 Err(_) => tracing::error!("the engine has panicked"),
             }
             store.close();
-            if thread.is_some_and(|thread| thread.join().is_err()) {
+            if thread.join().is_err() {
                 tracing::error!("the store has panicked");
             }
         });
@@ -199,10 +199,10 @@ impl House {
     }
 }
 
-/// The parts of an open store that the house needs; a missing one has no thread.
+/// The parts of a store that the house needs.
 struct StoreParts {
     handle: Handle,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
     restored: Restored,
     routes: Vec<ReaderId>,
 }
@@ -212,7 +212,7 @@ fn open_store(
     names: &[String],
     clock: Clock,
     inputs: &Inputs,
-) -> Result<(StoreParts, Option<String>), OpenError> {
+) -> Result<(StoreParts, Option<String>), ServiceError> {
     let inputs = inputs.clone();
     let surroundings = Surroundings {
         clock: Box::new(move || clock.now()),
@@ -227,24 +227,25 @@ fn open_store(
             if let Some(path) = put_aside {
                 tracing::error!(path = %path.display(), "the database was damaged and is put aside; a new one is begun");
             }
-            Ok((StoreParts { handle, thread: Some(thread), restored, routes }, None))
+            Ok((StoreParts { handle, thread, restored, routes }, None))
         }
         Err(OpenError::Unavailable { path, reason }) => {
             let trouble = format!("cannot open {}: {reason}", path.display());
             tracing::error!(trouble, "serving without a store; nothing that must be kept is acknowledged");
-            Ok((without_store(names), Some(trouble)))
+            Ok((without_store(names)?, Some(trouble)))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// A store that keeps nothing and commits nothing: what must be kept waits, unacknowledged, until the
 /// broker's own limit pauses its publishers.
-fn without_store(names: &[String]) -> StoreParts {
-    let handle = store::absent();
+fn without_store(names: &[String]) -> io::Result<StoreParts> {
+    let (handle, thread) = store::absent()?;
     let routes = (1..).map(ReaderId).take(names.len()).collect();
     let last_reader = u32::try_from(names.len()).unwrap_or(u32::MAX);
-    StoreParts { handle, thread: None, restored: Restored { last_reader, ..Restored::default() }, routes }
+    let restored = Restored { last_reader, ..Restored::default() };
+    Ok(StoreParts { handle, thread, restored, routes })
 }
 
 /// Waits until the data directory can be written again.
@@ -254,7 +255,7 @@ async fn store_is_back(loaded: &Loaded) {
         let dir = loaded.gateway.data_dir.clone();
         let config = loaded.store.clone();
         let open = tokio::task::spawn_blocking(move || store::can_open(&dir, &config));
-        if open.await.unwrap_or(false) {
+        if open.await.is_ok_and(|opened| opened.is_ok()) {
             return;
         }
     }

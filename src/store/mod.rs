@@ -27,9 +27,11 @@ mod open;
 mod schema;
 mod pack;
 mod written;
+mod absent;
 #[cfg(test)]
 mod tests;
 
+pub use absent::{absent, can_open};
 pub use commit::Gate;
 pub use config::{Checked, Config, KEYS};
 pub use handle::{Ask, Handle, Inbox, ReaderStatus, StoreStatus};

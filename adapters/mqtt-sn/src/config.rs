@@ -4,8 +4,8 @@
 //! uses. MQTT-SN knows no password, so every client is anonymous: beyond loopback the operator must say
 //! that he wants that.
 
+use core::net::SocketAddr;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use adapter_api::schema::{Key, Kind, Problem};

@@ -132,7 +132,7 @@ fn the_oldest_rows_are_dropped_save_those_in_an_exchange() {
     trial.commit((1..=6).map(|seq| put(seq, &[client])).collect());
     trial.commit(vec![
         Write::Leased { reader: client, seq: Seq(1), packet_id: 1 },
-        Write::DropOldest { reader: client, count: 3 },
+        Write::DropOldest { reader: client, after: Seq(0), count: 3 },
         Write::Settled { reader: client, seq: Seq(2) },
     ]);
     assert_eq!(trial.wanted(client), [1, 5, 6]);

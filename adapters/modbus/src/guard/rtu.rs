@@ -242,7 +242,7 @@ mod tests {
     /// 30 ms after the start, `at 5` sets the time, anything else is a frame's bytes in hex, to which `+`
     /// appends the checksum.
     pub(super) fn check(script: &[&str], expected: &str) {
-        let start = Instant::now();
+        let start = adapter_api::clock::monotonic();
         let (mut guard, mut now) = (Rtu::default(), start);
         let mut shown = Vec::new();
         for line in script {

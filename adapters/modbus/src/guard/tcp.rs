@@ -101,7 +101,7 @@ mod tests {
     /// Runs a script: `ask 3 7` asks unit 3 for one register with transaction id 7, `give-up`, anything
     /// else is a frame's bytes in hex.
     fn check(script: &[&str], expected: &str) {
-        let now = Instant::now();
+        let now = adapter_api::clock::monotonic();
         let mut guard = Tcp::default();
         let mut shown = Vec::new();
         for line in script {
