@@ -1,4 +1,6 @@
 //! `tidegate status`: what the running service says of itself, as a table or as JSON.
+//!
+//! JSON is passed on as it came, with what a newer service may say besides; the table shows what it knows.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

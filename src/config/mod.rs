@@ -14,7 +14,6 @@ mod environment;
 mod relations;
 pub mod schema;
 pub mod gateway;
-mod pending;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,7 +50,7 @@ pub struct Loaded {
     /// `[[modbus]]`.
     pub modbus: Vec<adapter_modbus::Bus>,
     /// `[[serial]]`.
-    pub serial: Vec<pending::Pending>,
+    pub serial: Vec<adapter_serial::Checked>,
     /// `[mqtt_sn]`, where it is given.
     pub mqtt_sn: Option<adapter_mqtt_sn::Checked>,
     /// `[log]`.
@@ -128,7 +127,7 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
     let store = read.section("store", store::Config::check);
     let bridges = read.list("bridge", |raw: &bridge::Config| raw.check(id));
     let modbus = read.list("modbus", adapter_modbus::Config::check);
-    let serial = read.list("serial", pending::accept);
+    let serial = read.list("serial", adapter_serial::Config::check);
     let mqtt_sn = read.given("mqtt_sn", adapter_mqtt_sn::Config::check);
     let log = read.section("log", journal::Config::check);
     if !merged.contains_key("listener") {
@@ -137,6 +136,7 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
         listeners.extend(default.ok().map(|listener| ("listener".to_owned(), listener)));
     }
     relations::listeners(&listeners, &mut report);
+    relations::devices(&modbus, &serial, &mut report);
     relations::bridges(&bridges, &mut report);
     relations::passwords(auth.as_ref(), &listeners, &mut report);
     match (gateway, auth, limits, store, log) {

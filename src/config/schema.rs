@@ -4,7 +4,7 @@
 
 use adapter_api::schema::{Key, Kind};
 
-use super::{gateway, pending};
+use super::gateway;
 use crate::{auth, bridge, broker, journal, listener, store};
 
 /// The keys at the root of the file.
@@ -16,7 +16,7 @@ pub const ROOT: &[Key] = &[
     Key::optional("store", Kind::Table(store::KEYS)),
     Key::optional("bridge", Kind::Tables(bridge::KEYS)),
     Key::optional("modbus", Kind::Tables(adapter_modbus::KEYS)),
-    Key::optional("serial", Kind::Tables(pending::SERIAL)),
+    Key::optional("serial", Kind::Tables(adapter_serial::KEYS)),
     Key::optional("mqtt_sn", Kind::Table(adapter_mqtt_sn::KEYS)),
     Key::optional("http", Kind::NotYet),
     Key::optional("log", Kind::Table(journal::KEYS)),
