@@ -150,8 +150,14 @@ impl House {
         let mut watched = Vec::new();
         for (config, supplies) in loaded.bridges.iter().zip(std::mem::take(&mut self.supplies)) {
             let packet_size = loaded.limits.max_packet_size;
-            let bridge =
-                Bridge::new(config.clone(), supplies, self.store.clone(), self.clock, packet_size, Pace::default());
+            let bridge = Bridge::new(
+                config.clone(),
+                supplies,
+                self.store.clone(),
+                self.clock,
+                packet_size,
+                Pace::default(),
+            );
             watched.push(bridge.status());
             tasks.spawn(bridge.run(host.clone(), stopped.clone()));
         }
@@ -194,7 +200,9 @@ impl House {
             }
         });
         if timeout(THREADS_END, joined).await.is_err() {
-            tracing::warn!("the store does not end in time: what it was not able to commit was acknowledged to nobody");
+            tracing::warn!(
+                "the store does not end in time: what it was not able to commit was acknowledged to nobody"
+            );
         }
     }
 }
@@ -265,7 +273,8 @@ async fn serve_control(run_dir: std::path::PathBuf, sources: Arc<Sources>) {
     loop {
         match Socket::bind(&run_dir) {
             Ok(socket) => {
-                let answer = move |_ask| -> crate::control::Answer { Box::pin(report::status(sources.clone())) };
+                let answer =
+                    move |_ask| -> crate::control::Answer { Box::pin(report::status(sources.clone())) };
                 return socket.serve(answer).await;
             }
             Err(error @ (SocketError::Taken(_) | SocketError::Io { .. })) => {

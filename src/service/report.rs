@@ -87,7 +87,8 @@ fn figures(store: StoreStatus, trouble: Option<&String>) -> StoreFigures {
 }
 
 fn route_status(route: &Route, store: Option<&StoreStatus>) -> RouteStatus {
-    let named = RouteStatus { name: route.name.clone(), bridge: route.bridge.clone(), ..RouteStatus::default() };
+    let named =
+        RouteStatus { name: route.name.clone(), bridge: route.bridge.clone(), ..RouteStatus::default() };
     match &route.place {
         Place::Stored(reader) => match store.and_then(|store| store.readers.get(reader)) {
             Some(counts) => of_reader(named, counts),

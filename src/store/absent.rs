@@ -19,7 +19,9 @@ pub fn absent() -> std::io::Result<(Handle, thread::JoinHandle<()>)> {
         loop {
             for ask in inbox.take(None) {
                 match ask {
-                    Ask::Read { reader, after, reply, .. } => reply(Rows { reader, rows: Vec::new(), through: after }),
+                    Ask::Read { reader, after, reply, .. } => {
+                        reply(Rows { reader, rows: Vec::new(), through: after })
+                    }
                     Ask::Status { reply } => reply(StoreStatus::default()),
                     Ask::Close => return,
                     // Never committed, and so never acknowledged.
