@@ -59,6 +59,8 @@ struct Loop<'a> {
     /// Messages from upstream that the downlink has no room for; while there are any, none are read.
     backlog: VecDeque<Inbound>,
     gate: Gate,
+    /// Whether the log has a refusal of this connection.
+    refusal_told: bool,
 }
 
 /// Whether messages are forwarded.
@@ -126,6 +128,7 @@ impl<'a> Loop<'a> {
         let now = session.clock.now();
         session.routes.rewind();
         session.board.enter(LinkState::Connected, None, now.wall);
+        tracing::info!(bridge = %config.name, url = %config.url, "connected to upstream");
         session.board.change(|status| {
             status.session_present = Some(welcome.session_present);
             status.counts.connects += 1;
@@ -146,6 +149,7 @@ impl<'a> Loop<'a> {
             granted: true,
             backlog: VecDeque::new(),
             gate,
+            refusal_told: false,
         })
     }
 
@@ -356,12 +360,12 @@ impl<'a> Loop<'a> {
                 self.session.board.change(|status| status.counts.acknowledged += 1);
             }
             Outcome::Refused(parcel, reason) => {
-                tracing::warn!(
-                    bridge = %self.session.config.name,
-                    topic = %parcel.message.topic,
-                    reason = %show_reason(reason),
-                    "upstream refuses a message for good"
-                );
+                // Once for each connection: how many there are is counted.
+                if !std::mem::replace(&mut self.refusal_told, true) {
+                    let bridge = &self.session.config.name;
+                    let (topic, reason) = (&parcel.message.topic, show_reason(reason));
+                    tracing::warn!(%bridge, %topic, %reason, "upstream refuses messages for good");
+                }
                 self.session.routes.given_up(parcel.origin, DropReason::Refused);
                 self.session.board.change(|status| status.counts.given_up += 1);
             }

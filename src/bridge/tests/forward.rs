@@ -264,7 +264,8 @@ async fn the_window_is_the_smaller_of_ours_and_upstreams_receive_maximum() {
     // A keep alive of 0 from upstream is no reason for pings without end.
     let (upstream, _) =
         drain(Strict(vec![Property::ServerKeepAlive(0)]), |written| written.window = 2, rows).await;
-    assert_eq!((upstream.saw().most_open, upstream.saw().connects.len()), (2, 1));
+    let saw = upstream.saw();
+    assert_eq!((saw.most_open, saw.connects.len()), (2, 1));
 }
 
 #[tokio::test]
@@ -335,7 +336,7 @@ async fn several_routes_share_the_window() {
     shelf.put(READER, (0..400).map(numbered));
     shelf.put(other, (0..40).map(|number| reading("alarms/fire", format!("a{number}"))));
     let supplies = vec![Supply::Stored(READER), Supply::Stored(other)];
-    let mut running = Running::start(&config, supplies, shelf.handle.clone(), &House::new());
+    let running = Running::start(&config, supplies, shelf.handle.clone(), &House::new());
     shelf.until_empty().await;
     running.stop().await;
     let saw = upstream.saw();
