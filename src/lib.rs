@@ -18,19 +18,27 @@
 //! | engine   | io   | auth broker clock codec listener record store unstored |
 //! | field    | io   | clock engine |
 //! | bridge   | io   | clock codec record store unstored |
-//! | config   | io   | auth bridge broker engine listener store |
 //! | journal  | io   | |
-//! | control  | io   | engine store |
+//! | config   | io   | auth bridge broker codec engine journal listener store |
+//! | control  | io   | |
 //! | commands | io   | auth codec config control |
 //! | service  | io   | auth bridge broker clock commands config control engine field journal listener record store unstored |
 
 pub mod clock;
 pub mod codec;
 pub mod record;
+pub mod router;
+pub mod session;
 pub mod broker;
 pub mod store;
 pub mod unstored;
 pub mod auth;
 pub mod listener;
 pub mod engine;
+pub mod field;
 pub mod bridge;
+pub mod journal;
+pub mod config;
+pub mod control;
+pub mod commands;
+pub mod service;

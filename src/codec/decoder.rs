@@ -215,6 +215,7 @@ impl Header {
 }
 
 /// Reads the whole packet at the start of `bytes`.
+#[inline]
 fn read(header: Header, bytes: &Bytes, side: Side, stage: &mut Stage) -> Result<Packet, Malformed> {
     let body = bytes.get(header.size..header.total).ok_or(Malformed::EndsEarly)?;
     let mut reader = Reader::new(bytes, body);

@@ -23,6 +23,7 @@ impl Properties {
 
     /// A block as it stands in a packet, without its length prefix; checked against the rules of the
     /// packet that carries it.
+    #[inline]
     pub fn from_bytes(block: Bytes, carrier: Carrier) -> Result<Properties, Malformed> {
         check(&block, carrier)?;
         Ok(Properties(block))
@@ -295,5 +296,13 @@ impl Parts {
         let parts = std::iter::once(&self.first).chain(&self.others);
         let bytes = parts.flat_map(|&(start, end)| block.get(start..end).unwrap_or_default());
         Properties(bytes.copied().collect())
+    }
+}
+
+impl Properties {
+    /// A block that this process has validated and kept before, such as a row of the store whose
+    /// checksum holds; it is not checked again.
+    pub fn from_kept(block: Bytes) -> Properties {
+        Properties(block)
     }
 }

@@ -60,6 +60,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text without wildcards; may be empty.
+    #[inline]
     pub(super) fn topic_name(&mut self) -> Result<ByteString, Malformed> {
         let part = self.prefixed()?;
         // One pass without a branch a byte, since every PUBLISH takes it.
@@ -71,6 +72,7 @@ impl<'a> Reader<'a> {
         self.utf8(part)
     }
 
+    #[inline]
     pub(super) fn properties(&mut self, carrier: Carrier) -> Result<Properties, Malformed> {
         let (length, rest) = split_variable(self.rest)?;
         let (part, rest) = rest.split_at_checked(length as usize).ok_or(Malformed::EndsEarly)?;
@@ -89,6 +91,7 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed::TrailingBytes) }
     }
 
+    #[inline]
     fn prefixed(&mut self) -> Result<&'a [u8], Malformed> {
         let length = usize::from(self.two()?);
         let (part, rest) = self.rest.split_at_checked(length).ok_or(Malformed::EndsEarly)?;
@@ -96,6 +99,7 @@ impl<'a> Reader<'a> {
         Ok(part)
     }
 
+    #[inline]
     fn utf8(&self, part: &[u8]) -> Result<ByteString, Malformed> {
         // [MQTT5-1.5.4-1] [MQTT311-1.5.3-1]; the standard library knows no surrogates either.
         ByteString::try_from(self.source.slice_ref(part)).map_err(|_| Malformed::NotUtf8)

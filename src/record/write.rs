@@ -35,7 +35,8 @@ pub enum Write {
         /// Packet id.
         packet_id: u16,
     },
-    /// A kept session's PUBREL was handled: the packet id is free.
+    /// A kept session's PUBREL was handled: the packet id is free. Committed before our PUBCOMP leaves, so
+    /// that a crash does not take the client's next message under it for a repeat.
     InwardReleased {
         /// The publisher's session.
         reader: ReaderId,
@@ -82,10 +83,13 @@ pub enum Write {
         /// Why.
         reason: DropReason,
     },
-    /// A session's queue is over its limit: its oldest unleased rows go.
+    /// A session's queue is over its limit: its oldest unleased rows after one go. Those up to it are
+    /// under way.
     DropOldest {
         /// Whose.
         reader: ReaderId,
+        /// Only rows after this one.
+        after: Seq,
         /// How many.
         count: u64,
     },
@@ -100,7 +104,6 @@ impl Write {
             Write::Settled { .. }
                 | Write::Dropped { .. }
                 | Write::DropOldest { .. }
-                | Write::InwardReleased { .. }
                 | Write::SessionRemoved { .. }
         )
     }

@@ -85,6 +85,7 @@ impl Kind {
 }
 
 /// Reads what follows the fixed header; of CONNECT, what follows the protocol level.
+#[inline]
 pub(super) fn read_body(
     kind: Kind,
     flags: u8,

@@ -3,6 +3,7 @@
 use crate::codec::reader::Reader;
 use crate::codec::{Carrier, Malformed, Properties, Publish, QoS, Side, Version};
 
+#[inline]
 pub(super) fn read(
     flags: u8,
     reader: &mut Reader<'_>,

@@ -1,0 +1,185 @@
+//! Where a kept session stands in the log.
+//!
+//! Rows up to `taken` are under way (they stand in the session's flight) or done; rows after it wait.
+//! `cursor` is where reading goes on: behind `taken` only after a reconnect, until what was under way
+//! has been read and sent again. The rows that wait are counted, not held: RAM does not grow with them.
+
+use crate::record::{ReaderId, Seq};
+
+/// The place of one kept session.
+#[derive(Debug)]
+pub struct Backlog {
+    /// Its name in the log.
+    pub reader: ReaderId,
+    cursor: Seq,
+    taken: Seq,
+    last: Seq,
+    waiting: u64,
+    /// A limit has taken rows since the session was last caught up.
+    shortened: bool,
+    reading: Reading,
+    /// Rows that a limit took since the question that is open.
+    taken_by_limit: u64,
+}
+
+/// Whether the store is asked for rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// No.
+    Idle,
+    /// Yes.
+    Asked,
+    /// Yes, for a connection that is gone: the answer is thrown away.
+    Stale,
+}
+
+/// What a row that was read is for the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It has not been taken before.
+    New,
+    /// It was taken before: under way or done.
+    Taken,
+}
+
+impl Backlog {
+    /// A new reader that wants nothing written up to `last`.
+    pub fn new(reader: ReaderId, last: Seq) -> Backlog {
+        Backlog {
+            reader,
+            cursor: last,
+            taken: last,
+            last,
+            waiting: 0,
+            shortened: false,
+            reading: Reading::Idle,
+            taken_by_limit: 0,
+        }
+    }
+
+    /// A reader as it was found at the start; `waiting` rows wait, leased ones apart.
+    pub fn restored(reader: ReaderId, cursor: Seq, last: Seq, waiting: u64) -> Backlog {
+        Backlog { last, waiting, ..Backlog::new(reader, cursor) }
+    }
+
+    /// Whether every row that it wants has been read on this connection.
+    pub fn caught_up(&self) -> bool {
+        self.cursor >= self.last
+    }
+
+    /// After which row reading goes on.
+    pub fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    /// Rows up to here are under way or done.
+    pub fn taken(&self) -> Seq {
+        self.taken
+    }
+
+    /// Rows that wait.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// Whether a limit has taken rows, so that not all that the log says is still wanted.
+    pub fn shortened(&self) -> bool {
+        self.shortened
+    }
+
+    /// All its rows that are left in the log, wanted or not: the limit takes the oldest, so the newest
+    /// `waiting` of them are still wanted, and reading goes on before those.
+    pub fn survive(&mut self, left: Vec<Seq>) {
+        let lost = left.len().saturating_sub(usize::try_from(self.waiting).unwrap_or(usize::MAX));
+        if let Some(seq) = lost.checked_sub(1).and_then(|last| left.get(last)) {
+            self.lost_to_limit(*seq);
+        }
+        self.shortened = false;
+    }
+
+    /// Whether the store is asked.
+    pub fn reading(&self) -> Reading {
+        self.reading
+    }
+
+    /// A new row is wanted and waits.
+    pub fn want(&mut self, seq: Seq) {
+        if self.caught_up() {
+            self.cursor = Seq(seq.0.saturating_sub(1));
+            self.taken = self.cursor;
+        }
+        self.last = seq;
+        self.waiting += 1;
+    }
+
+    /// A new row is wanted and sent at once; only for who has caught up.
+    pub fn pass(&mut self, seq: Seq) {
+        self.last = seq;
+        self.cursor = seq;
+        self.taken = seq;
+    }
+
+    /// The row before which reading goes on has been looked at.
+    pub fn read(&mut self, seq: Seq) -> Next {
+        self.cursor = self.cursor.max(seq);
+        if seq <= self.taken {
+            return Next::Taken;
+        }
+        self.taken = seq;
+        self.waiting = self.waiting.saturating_sub(1);
+        Next::New
+    }
+
+    /// A row that stands in the flight though it is after `taken`: under way since before a restart.
+    pub fn skip(&mut self, seq: Seq) {
+        self.cursor = self.cursor.max(seq);
+    }
+
+    /// Nothing that it wants is left up to `through`.
+    pub fn advance(&mut self, through: Seq) {
+        self.cursor = self.cursor.max(through.min(self.last));
+        if self.caught_up() {
+            self.taken = self.taken.max(self.last);
+            self.waiting = 0;
+            self.shortened = false;
+        }
+    }
+
+    /// A limit takes the oldest waiting rows.
+    pub fn shorten(&mut self, count: u64) {
+        self.waiting = self.waiting.saturating_sub(count);
+        self.shortened = true;
+        if self.reading == Reading::Asked {
+            self.taken_by_limit += count;
+        }
+    }
+
+    /// The store is asked for rows.
+    pub fn ask(&mut self) {
+        self.reading = Reading::Asked;
+        self.taken_by_limit = 0;
+    }
+
+    /// The store has answered: how many of the new rows are no longer wanted, or `None` where the
+    /// answer is for a connection that is gone.
+    pub fn answered(&mut self) -> Option<u64> {
+        let reading = std::mem::replace(&mut self.reading, Reading::Idle);
+        let taken_by_limit = std::mem::take(&mut self.taken_by_limit);
+        (reading == Reading::Asked).then_some(taken_by_limit)
+    }
+
+    /// A row in an answer that a limit took while the question was open.
+    pub fn lost_to_limit(&mut self, seq: Seq) {
+        self.cursor = self.cursor.max(seq);
+        self.taken = self.taken.max(seq);
+    }
+
+    /// The connection is gone: reading starts again at what was under way.
+    pub fn rewind(&mut self, oldest_unanswered: Option<Seq>) {
+        let before = oldest_unanswered.map_or(self.taken, |seq| Seq(seq.0.saturating_sub(1)));
+        self.cursor = before.min(self.taken);
+        if self.reading == Reading::Asked {
+            self.reading = Reading::Stale;
+        }
+    }
+}
