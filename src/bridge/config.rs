@@ -498,7 +498,8 @@ mod tests {
 
     #[test]
     fn single_problems_say_what_was_expected() {
-        let checks: [(&dyn Fn(&mut Config), &str); 9] = [
+        type Change<'a> = &'a dyn Fn(&mut Config);
+        let checks: [(Change<'_>, &str); 9] = [
             (
                 &|config| config.urls.clear(),
                 "urls: expected one URL such as \"mqtts://broker.example.com:8883\"",

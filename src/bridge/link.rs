@@ -22,6 +22,11 @@ pub(super) struct Link {
     handed: VecDeque<Parcel>,
     /// By packet id, on the wire.
     sent: BTreeMap<u16, Parcel>,
+    /// QoS 0: passed on by the engine, and not yet written to upstream's socket as far as is known.
+    unwritten: VecDeque<Parcel>,
+    /// QoS 0 messages that were written, and that were reported as arrived.
+    written: u64,
+    reported: u64,
     /// One whose packet id is still taken by an older message that upstream has not acknowledged; the
     /// engine sends it once that acknowledgement comes.
     held: Option<(u16, Parcel)>,
@@ -119,6 +124,9 @@ impl Link {
             limits,
             handed: VecDeque::new(),
             sent: BTreeMap::new(),
+            unwritten: VecDeque::new(),
+            written: 0,
+            reported: 0,
             held: None,
             resting: Vec::new(),
             weight: 0,
@@ -141,7 +149,7 @@ impl Link {
     }
 
     fn unacknowledged(&self) -> usize {
-        self.handed.len() + self.sent.len() + usize::from(self.held.is_some())
+        self.handed.len() + self.sent.len() + self.unwritten.len() + usize::from(self.held.is_some())
     }
 
     /// The parcel was handed to the engine.
@@ -153,23 +161,39 @@ impl Link {
         self.handed.push_back(parcel);
     }
 
-    /// The engine has written a PUBLISH with this packet id; 0 is QoS 0, and then it has arrived as far
-    /// as anybody will ever know.
-    pub(super) fn on_sent(&mut self, packet_id: u16, now: u64) -> Result<Option<Outcome>, Confused> {
+    /// The engine has passed a PUBLISH on under this packet id; 0 is QoS 0.
+    pub(super) fn on_sent(&mut self, packet_id: u16) -> Result<(), Confused> {
         if let Some((_, parcel)) = self.held.take_if(|(held, _)| *held == packet_id) {
             self.sent.insert(packet_id, parcel);
-            return Ok(None);
+            return Ok(());
         }
         let parcel = self.handed.pop_front().ok_or(Confused)?;
         if packet_id == 0 {
-            self.progressed = now;
-            self.weight = self.weight.saturating_sub(parcel.message.weight());
-            return Ok(Some(Outcome::Arrived(parcel)));
+            self.unwritten.push_back(parcel);
+            return Ok(());
         }
         match self.sent.insert(packet_id, parcel) {
             Some(_) => Err(Confused),
-            None => Ok(None),
+            None => Ok(()),
         }
+    }
+
+    /// So many QoS 0 messages were written to upstream's socket on this connection.
+    pub(super) fn on_written(&mut self, written: u64) {
+        self.written = self.written.max(written);
+    }
+
+    /// A QoS 0 message that was written: it has arrived as far as anybody will ever know.
+    pub(super) fn take_written(&mut self, now: u64) -> Option<Outcome> {
+        // The two are told on separate ways, and either may come first.
+        if self.reported >= self.written {
+            return None;
+        }
+        let parcel = self.unwritten.pop_front()?;
+        self.reported += 1;
+        self.progressed = now;
+        self.weight = self.weight.saturating_sub(parcel.message.weight());
+        Some(Outcome::Arrived(parcel))
     }
 
     /// The engine holds the next PUBLISH back: its packet id is still taken. The older message keeps the
@@ -270,12 +294,13 @@ impl Link {
     pub(super) fn into_live(self) -> impl Iterator<Item = usize> {
         let held = self.held.into_iter().map(|(_, parcel)| parcel);
         let resting = self.resting.into_iter().map(|(_, parcel)| parcel);
-        self.handed.into_iter().chain(self.sent.into_values()).chain(held).chain(resting).filter_map(
-            |parcel| match parcel.origin {
-                Origin::Live { route } => Some(route),
-                Origin::Row { .. } | Origin::Status => None,
-            },
-        )
+        let passed_on = self.sent.into_values().chain(self.unwritten);
+        self.handed.into_iter().chain(passed_on).chain(held).chain(resting).filter_map(|parcel| match parcel
+            .origin
+        {
+            Origin::Live { route } => Some(route),
+            Origin::Row { .. } | Origin::Status => None,
+        })
     }
 }
 
@@ -335,7 +360,7 @@ mod tests {
     }
 
     /// Plays a script, one word of the engine or of time a line, and shows what came of it. `give N`,
-    /// `sent ID`, `held ID`, `ack ID [CODE]`, `at MILLISECONDS`, `heard`, `pulse`, `room`, `rested`.
+    /// `sent ID`, `written COUNT`, `held ID`, `ack ID [CODE]`, `at MILLISECONDS`, `heard`, `pulse`, `room`, `rested`.
     fn check(script: &[&str], expected: &str) {
         let mut link = Link::new(LIMITS, 0);
         let (mut now, mut shown) = (0, Vec::new());
@@ -348,10 +373,8 @@ mod tests {
             match word {
                 "at" => now = first.unwrap(),
                 "give" => link.hand_over(parcel(first.unwrap(), 10), now),
-                "sent" => match link.on_sent(id(), now) {
-                    Ok(outcome) => shown.extend(outcome.as_ref().map(show)),
-                    Err(Confused) => shown.push("confused".to_owned()),
-                },
+                "sent" => shown.extend(link.on_sent(id()).err().map(|_| "confused".to_owned())),
+                "written" => link.on_written(first.unwrap()),
                 "held" => shown.extend(link.on_held(id()).err().map(|_| "confused".to_owned())),
                 "ack" => {
                     let code = u8::try_from(number().unwrap_or(0)).unwrap();
@@ -371,6 +394,9 @@ mod tests {
                     None => shown.push("none".to_owned()),
                 },
                 other => panic!("unknown word {other}"),
+            }
+            while let Some(outcome) = link.take_written(now) {
+                shown.push(show(&outcome));
             }
         }
         assert_eq!(shown.join(", "), expected, "{script:?}");
@@ -423,7 +449,7 @@ mod tests {
         assert!(link.has_room(1_000_000), "one message may always go");
         link.hand_over(parcel(1, 9_500), 0);
         assert!(!link.has_room(500));
-        link.on_sent(1, 0).unwrap();
+        link.on_sent(1).unwrap();
         link.on_acknowledged(1, Reason::Success, 0, 0).unwrap();
         assert!(link.has_room(500));
         assert_eq!(link.weight, 0);
@@ -431,7 +457,11 @@ mod tests {
 
     #[test]
     fn a_message_of_qos_0_has_arrived_when_it_is_written() {
-        check(&["give 1", "give 2", "sent 0", "sent 1", "ack 1"], "arrived 1, arrived 2");
+        check(&["give 1", "give 2", "sent 0", "sent 1", "ack 1", "written 1"], "arrived 2, arrived 1");
+        check(
+            &["give 1", "give 2", "written 1", "sent 0", "sent 0", "room", "written 2"],
+            "arrived 1, room, arrived 2",
+        );
     }
 
     #[test]
