@@ -110,9 +110,11 @@ fn a_will_is_published_when_mosquittos_client_is_lost() {
 fn only_the_right_password_opens_a_listener() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("passwd");
-    let theirs = Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&file).args(["theirs", "alike"]).status();
+    let theirs =
+        Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&file).args(["theirs", "alike"]).status();
     assert!(theirs.unwrap().success());
-    let ours = Command::new(program()).args(["passwd", "-b", "right"]).arg(&file).arg("barn").output().unwrap();
+    let ours =
+        Command::new(program()).args(["passwd", "-b"]).arg(&file).args(["barn", "right"]).output().unwrap();
     assert!(ours.status.success(), "{}", String::from_utf8_lossy(&ours.stderr));
     let configuration = format!("allow_anonymous = false\n[auth]\npassword_file = {file:?}\n");
     let gateway = Gateway::start(program(), folder.path(), &configuration);
