@@ -74,7 +74,7 @@ pub enum Write {
         /// Which row.
         seq: Seq,
     },
-    /// A limit or a rule took one row from the reader.
+    /// A limit or a rule took one row from the reader; says nothing of a row that it no longer wants.
     Dropped {
         /// Whose.
         reader: ReaderId,

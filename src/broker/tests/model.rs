@@ -76,8 +76,10 @@ impl State {
             }
             Write::Settled { reader, seq } => self.end(*reader, *seq),
             Write::Dropped { reader, seq, .. } => {
+                if self.has(*reader, *seq) {
+                    self.taken.insert((*reader, *seq));
+                }
                 self.end(*reader, *seq);
-                self.taken.insert((*reader, *seq));
             }
             Write::DropOldest { reader, after, count } => {
                 let leased = |seq: &Seq| self.leases.contains_key(&(*reader, *seq));
