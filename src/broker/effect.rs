@@ -160,8 +160,7 @@ pub enum Effect {
     Write(Write),
     /// Commit now: every client that waits for an acknowledgement looks stuck.
     Hurry,
-    /// Read a session's rows; answered by [`Event::Rows`]. The answer must know every write before it, lazy
-    /// ones too: writes that were collected are handed over first.
+    /// Read a session's rows; answered by [`Event::Rows`].
     Read {
         /// Whose.
         reader: ReaderId,

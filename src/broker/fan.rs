@@ -268,18 +268,22 @@ impl Broker {
             let after = backlog.taken();
             let covered = self.ledger.tail_covers(after.max(backlog.cursor()));
             let oldest = self.ledger.next_row(reader, after).filter(|_| covered && !backlog.shortened());
-            let (write, count) = match oldest {
+            let count = match oldest {
                 Some((seq, _)) => {
                     backlog.lose(seq);
-                    (Write::Dropped { reader, seq, reason: DropReason::QueueFull }, 1)
+                    let write = Write::Dropped { reader, seq, reason: DropReason::QueueFull };
+                    self.ledger.write(write, turn.effects);
+                    1
                 }
                 None => {
                     let count = backlog.waiting() - most;
-                    backlog.shorten(count);
-                    (Write::DropOldest { reader, after, count }, count)
+                    let write = Write::DropOldest { reader, after, count };
+                    let ticket = self.ledger.write(write, turn.effects);
+                    backlog.shorten(count, ticket);
+                    self.ledger.after(ticket, Step::Pump(key));
+                    count
                 }
             };
-            self.ledger.write(write, turn.effects);
             self.counters.drop(DropReason::QueueFull, count);
         }
     }

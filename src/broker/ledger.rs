@@ -49,6 +49,8 @@ pub(super) enum Step {
     Release(ClientKey, u16),
     /// A packet id is free.
     End(ClientKey, u16),
+    /// The log may be read.
+    Pump(ClientKey),
 }
 
 impl Ledger {

@@ -284,6 +284,7 @@ impl Broker {
                 Step::Lease(key, packet_id) => self.on_leased(key, packet_id, turn),
                 Step::Release(key, packet_id) => self.on_recorded(key, packet_id, turn),
                 Step::End(key, packet_id) => self.on_ended(key, packet_id, turn),
+                Step::Pump(key) => self.pump(key, turn),
             }
         }
         if !self.ledger.is_relaxed() {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::record::{ReaderId, Seq};
+use crate::record::{ReaderId, Seq, Ticket};
 
 /// The place of one kept session.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Backlog {
     waiting: u64,
     /// A limit has taken rows from the log whose numbers are not known here.
     shortened: bool,
+    /// The write that took them last: the log is not read before its commit.
+    shortened_by: Ticket,
     reading: Reading,
     /// Rows after `taken` that are done: they were under way since before a restart.
     done_ahead: BTreeSet<Seq>,
@@ -54,6 +56,7 @@ impl Backlog {
             last,
             waiting: 0,
             shortened: false,
+            shortened_by: Ticket(0),
             reading: Reading::Idle,
             done_ahead: BTreeSet::new(),
         }
@@ -164,10 +167,16 @@ impl Backlog {
         self.waiting = self.waiting.saturating_sub(1);
     }
 
-    /// A limit takes so many of the oldest waiting rows, wherever they are in the log.
-    pub fn shorten(&mut self, count: u64) {
+    /// A limit takes so many of the oldest waiting rows, wherever they are in the log, by this write.
+    pub fn shorten(&mut self, count: u64, ticket: Ticket) {
         self.waiting = self.waiting.saturating_sub(count);
         self.shortened = true;
+        self.shortened_by = ticket;
+    }
+
+    /// The write that must be committed before the log is read.
+    pub fn shortened_by(&self) -> Ticket {
+        self.shortened_by
     }
 
     /// The store is asked for rows.
