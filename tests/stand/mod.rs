@@ -4,7 +4,7 @@
 //! free ones, folders vanish, and every process is ended when its handle is dropped. Waiting is always
 //! for an event, with a limit that only a hang reaches.
 
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of the stand")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of the stand")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a stand that breaks should say where")]
 
 mod certificates;

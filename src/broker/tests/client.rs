@@ -196,10 +196,11 @@ impl Client {
         let twice = self.open.insert(copy.packet_id, payload.to_owned());
         assert_eq!(twice, None, "seed {seed}: packet id {} to {who} is under way twice", copy.packet_id);
         let known = self.before.remove(&copy.packet_id);
-        if self.kept && copy.dup {
-            if let Some(known) = known {
-                assert_eq!(known, payload, "seed {seed}: another message under packet id {}", copy.packet_id);
-            }
+        if self.kept
+            && copy.dup
+            && let Some(known) = known
+        {
+            assert_eq!(known, payload, "seed {seed}: another message under packet id {}", copy.packet_id);
         }
         let window = if self.version == "v5" { self.window } else { 8 };
         assert!(
