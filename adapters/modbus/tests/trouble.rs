@@ -1,4 +1,6 @@
 //! Dead devices, broken lines and a broker that does not answer: what goes on goes on. In virtual time.
+//!
+//! Nothing here waits for a real clock: each test turns the time itself.
 
 #![allow(clippy::indexing_slicing, reason = "a test that panics has failed, as it should")]
 

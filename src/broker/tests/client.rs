@@ -1,4 +1,6 @@
 //! A client that keeps the rules of MQTT, and notices when the broker does not.
+//!
+//! It holds its own account of what was sent and acknowledged, and compares.
 
 use std::collections::{BTreeMap, VecDeque};
 

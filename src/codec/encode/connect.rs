@@ -1,4 +1,6 @@
 //! CONNECT and CONNACK to bytes.
+//!
+//! Before MQTT 5 a reason becomes the return code nearest to it.
 
 use crate::codec::writer::{Unwritable, put_data, put_two};
 use crate::codec::{ConnAck, Connect, Version};

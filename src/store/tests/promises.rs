@@ -1,4 +1,6 @@
 //! What the store promises, by name, through its thread and its handle.
+//!
+//! Each is checked after the store was opened anew, too.
 
 use super::*;
 use crate::record::{DropReason, Lease, LeaseState};

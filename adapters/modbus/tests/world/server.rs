@@ -1,4 +1,6 @@
 //! A Modbus server whose answers come late, for others, or not at all, and that keeps account of them.
+//!
+//! What it counted is what the adapter must have counted; neither asks the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

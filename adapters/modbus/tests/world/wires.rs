@@ -1,4 +1,6 @@
 //! Wires for tests: each notes when a question goes out, before it does.
+//!
+//! The bytes themselves pass untouched.
 
 use std::collections::VecDeque;
 use std::io;
