@@ -101,6 +101,7 @@ impl<C: Connect> Runner<C> {
 
     /// Opens the line and works on it, again and again.
     async fn run(&mut self) {
+        self.report();
         self.outbox.greeted().await;
         let mut guard = match self.bus.link {
             Link::Serial(_) => Guard::rtu(),
@@ -112,7 +113,8 @@ impl<C: Connect> Runner<C> {
             let error = match connecting {
                 Err(error) => error,
                 Ok(wire) => {
-                    self.reporter.opened();
+                    self.reporter.opened(now());
+                    self.schedule.opened(now());
                     let mut session = Session::new(wire, guard);
                     let error = self.work(&mut session).await;
                     if session.has_answered {
@@ -122,7 +124,7 @@ impl<C: Connect> Runner<C> {
                     error
                 }
             };
-            self.reporter.lost(&format!("{}: {error}", self.bus.link));
+            self.reporter.lost(&format!("{}: {error}", self.bus.link), now());
             self.report();
             self.outbox.beside(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(REOPEN_MAX);
@@ -195,7 +197,7 @@ impl<C: Connect> Runner<C> {
             Answer::Exception { text, is_absent: true } => (Ended::Exception(text.clone()), Outcome::Silent),
         };
         self.schedule.done(job, outcome, sent, now());
-        self.reporter.ended(request.device, job, &ended, self.schedule.life(request.device));
+        self.reporter.ended(request.device, job, &ended, self.schedule.life(request.device), now());
         let Answer::Words(words) = answer else { return };
         for slot in &request.slots {
             let Some(point) = self.points.get(slot.point) else { continue };
@@ -218,7 +220,7 @@ impl<C: Connect> Runner<C> {
         let device = request.device;
         self.schedule.done(job, Outcome::Silent, sent, now());
         let life = self.schedule.life(device);
-        self.reporter.ended(device, job, &Ended::Timeout, life);
+        self.reporter.ended(device, job, &Ended::Timeout, life, now());
         session.check_silence(sent, self.bus.late_limit)?;
         let Some(unit) = self.bus.devices.get(device).map(|device| device.unit) else { return Ok(()) };
         if session.line.quarantine(unit).is_none() || life == Life::Dead {

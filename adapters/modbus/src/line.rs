@@ -51,8 +51,6 @@ pub(crate) struct Heard {
     pub(crate) foreign: u64,
     /// Runs of bytes that are no frame.
     pub(crate) corrupt: u64,
-    /// Our own questions.
-    pub(crate) echoes: u64,
 }
 
 impl<W: Wire> Line<W> {
@@ -208,7 +206,7 @@ impl<W: Wire> Shared<W> {
                 }
                 Event::Foreign { .. } => self.heard.foreign += 1,
                 Event::Corrupt => self.heard.corrupt += 1,
-                Event::Echo => self.heard.echoes += 1,
+                Event::Echo => {}
             }
         }
     }

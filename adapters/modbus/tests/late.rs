@@ -5,6 +5,8 @@
 //! does not depend on it: every true answer either became its poll's reading or was counted as late.
 //! `TIDEGATE_SIZE=proof` runs 10,000 polls.
 
+#![allow(clippy::indexing_slicing, reason = "a test that panics has failed, as it should")]
+
 mod world;
 
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use tokio_serial::SerialStream;
 use world::Random;
 use world::broker::Broker;
 use world::server::{Account, Frame, Framing, Kind, Question, Reading, Server, random_delay};
-use world::wires::{Noted, Once, Sent};
+use world::wires::{Noted, Sent, Wires};
 
 #[tokio::test]
 async fn over_tcp_no_late_or_foreign_answer_is_published() {
@@ -53,6 +55,7 @@ async fn over_rtu_plain_tokio_modbus_publishes_wrong_values() {
         decide: decide(Random(seed), Framing::Rtu),
         take: || published.try_iter().collect(),
         polls: polls(),
+        span: Duration::from_secs(3_600),
         limit: None,
     };
     let client = tokio::spawn(async move {
@@ -91,14 +94,15 @@ where
     let server = Server {
         framing,
         decide: decide(Random(seed), framing),
-        take: || readings(&broker),
+        take: || world::readings(&broker),
         polls: polls(),
         // Half the limit stays for the machine to be slow in.
+        span: Duration::from_secs(3_600),
         limit: Some((Arc::clone(&sent), LATE_LIMIT / 2)),
     };
     let (stop, stopped) = watch::channel(false);
     let wire = Noted { wire: client, sent };
-    let adapter = Box::new(Modbus::over(bus(link), Once(Some(wire))));
+    let adapter = Box::new(Modbus::over(bus(link), Wires([wire].into())));
     let running = tokio::spawn(adapter.run(broker.clone(), stopped));
     let account = server.serve(server_end).await;
     stop.send(true).expect("the adapter listens");
@@ -153,17 +157,6 @@ fn decide(mut random: Random, framing: Framing) -> impl FnMut(&Question) -> Vec<
         }
         frames
     }
-}
-
-fn readings(broker: &Broker) -> Vec<Reading> {
-    let readings = broker.take().into_iter().map(|published| {
-        let register = published.topic.rsplit('/').next().and_then(|name| name.parse().ok());
-        let payload: serde_json::Value = serde_json::from_slice(&published.payload).expect("JSON");
-        let value = payload.get("v").and_then(serde_json::Value::as_u64).expect("a value");
-        let value = u32::try_from(value).expect("32 bits");
-        Reading { register: register.expect("a register's name"), value }
-    });
-    readings.collect()
 }
 
 /// Five registers far apart: five requests of one shape.

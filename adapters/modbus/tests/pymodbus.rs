@@ -3,6 +3,8 @@
 //! Needs a Python with pymodbus and pyserial (`TIDEGATE_PYTHON`, else `target/venv/bin/python`, which
 //! `make` sets up) and socat for the line.
 
+#![allow(clippy::indexing_slicing, reason = "a test that panics has failed, as it should")]
+
 mod world;
 
 use std::collections::BTreeMap;
