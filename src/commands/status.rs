@@ -55,10 +55,12 @@ pub fn render(status: &Status, now: u64) -> String {
     }
     render_local(status, &mut out);
     render_bridges(status, now, &mut out);
-    if !status.adapters.is_empty() {
+    // What bridges report like adapters do stands above already.
+    let parts = || status.adapters.iter().filter(|(path, _)| !path.starts_with("bridge/"));
+    if parts().next().is_some() {
         let _ = writeln!(out, "adapters");
-        let width = widest(status.adapters.keys());
-        for (path, part) in &status.adapters {
+        let width = widest(parts().map(|(path, _)| path));
+        for (path, part) in parts() {
             let since = since(part.since, now);
             let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let _ =
@@ -158,8 +160,9 @@ fn trouble(bridge: &BridgeStatus, now: u64) -> String {
     reason + &next
 }
 
+/// The counters that have counted; all of them stand in the JSON.
 fn counters(value: &serde_json::Value) -> String {
-    let pairs = value.as_object().into_iter().flatten();
+    let pairs = value.as_object().into_iter().flatten().filter(|(_, value)| value.as_u64() != Some(0));
     let shown: Vec<String> = pairs.map(|(name, value)| format!("{name} {value}")).collect();
     if shown.is_empty() { String::new() } else { format!("  [{}]", shown.join(", ")) }
 }
@@ -212,7 +215,7 @@ mod tests {
                 "counts": {"sent": 9, "acknowledged": 8, "connects": 3, "failures": 2}}],
             "routes": [{"name": "cloud:sensors/#", "bridge": "cloud", "received": 10, "delivered": 5,
                 "queued": 2, "expired": 1, "dropped": {"full": 2}}],
-            "adapters": {"modbus/line-1/meter": {"state": "up", "since": 0, "counters": {"polls": 7}}},
+            "adapters": {"modbus/line-1/meter": {"state": "up", "since": 0, "counters": {"polls": 7, "late": 0}}},
         }))
         .expect("a status");
         let expected = "\
