@@ -127,7 +127,11 @@ impl Inbox {
         let empty = |asks: &mut Vec<Ask>| asks.is_empty();
         let mut asks = match wait {
             Some(wait) => {
-                self.queue.filled.wait_timeout_while(asks, wait, empty).unwrap_or_else(PoisonError::into_inner).0
+                self.queue
+                    .filled
+                    .wait_timeout_while(asks, wait, empty)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
             }
             None => self.queue.filled.wait_while(asks, empty).unwrap_or_else(PoisonError::into_inner),
         };
