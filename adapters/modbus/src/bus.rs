@@ -103,6 +103,7 @@ impl<C: Connect> Runner<C> {
     async fn run(&mut self) {
         self.report();
         self.outbox.greeted().await;
+        self.hold_all();
         let mut guard = match self.bus.link {
             Link::Serial(_) => Guard::rtu(),
             Link::Tcp(_) => Guard::tcp(),
@@ -117,6 +118,7 @@ impl<C: Connect> Runner<C> {
                     self.schedule.opened(now());
                     let mut session = Session::new(wire, guard);
                     let error = self.work(&mut session).await;
+                    self.settle(&session);
                     if session.has_answered {
                         pause = REOPEN_MIN;
                     }
@@ -128,6 +130,17 @@ impl<C: Connect> Runner<C> {
             self.report();
             self.outbox.beside(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(REOPEN_MAX);
+        }
+    }
+
+    /// Whoever ran before us, our last life too, may have asked something just before its end: what it
+    /// would be answered must not meet our first questions.
+    fn hold_all(&mut self) {
+        if let Link::Serial(_) = self.bus.link {
+            let until = now() + self.bus.line_time(u8::MAX) + self.bus.late_limit;
+            for device in 0..self.bus.devices.len() {
+                self.schedule.hold(device, Some(until));
+            }
         }
     }
 

@@ -76,7 +76,7 @@ async fn a_dead_device_does_not_stall_the_others() {
 async fn a_line_that_breaks_is_opened_again() {
     for (link, framing) in [(SERIAL, Framing::Rtu), (TCP, Framing::Tcp)] {
         let mut bench = Bench::new(link, &[3], 2);
-        let before = bench.serve(framing, &[3], Duration::from_secs(2)).await;
+        let before = bench.serve(framing, &[3], Duration::from_secs(4)).await;
         sleep(Duration::from_millis(100)).await;
         let health = bench.broker.health("modbus/line").expect("it is reported");
         assert_eq!(health.state, State::Down);
@@ -114,6 +114,16 @@ async fn a_tcp_connection_on_which_nothing_is_heard_is_made_anew() {
     );
     let account = bench.serve(Framing::Tcp, &[3], Duration::from_secs(5)).await;
     assert!(account.good.len() >= 30, "{}", account.good.len());
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_run_was_owed_over_a_serial_line_is_waited_for() {
+    let started = Instant::now();
+    let mut bench = Bench::new(SERIAL, &[3], 1);
+    let mut question = [0; 8];
+    bench.ends[0].read_exact(&mut question).await.expect("a question");
+    assert!(started.elapsed() >= Duration::from_millis(1_500));
     bench.stop().await;
 }
 
