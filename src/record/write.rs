@@ -129,6 +129,8 @@ pub enum DropReason {
     Refused,
     /// The link was down and the route keeps nothing (`store = false`).
     LinkDown,
+    /// Its Message Expiry Interval has passed; counted as expired, not as dropped.
+    Expired,
 }
 
 impl DropReason {
@@ -145,6 +147,7 @@ impl DropReason {
             DropReason::Superseded => "superseded",
             DropReason::Refused => "refused",
             DropReason::LinkDown => "link_down",
+            DropReason::Expired => "expired",
         }
     }
 }

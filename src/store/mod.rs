@@ -5,5 +5,183 @@
 //! leaves its neighbours alone; the disk may be full at any time and says so.
 
 mod handle;
+mod config;
+mod thread;
+mod batch;
+mod pace;
+mod commit;
+mod log;
+mod cursor;
+mod reader;
+mod read;
+mod turnover;
+mod segment;
+mod index;
+mod audience;
+mod runs;
+mod room;
+mod reserve;
+mod load;
+mod kept;
+mod open;
+mod schema;
+mod pack;
+mod written;
+#[cfg(test)]
+mod tests;
 
+pub use commit::Gate;
+pub use config::{Checked, Config, KEYS};
 pub use handle::{Ask, Handle, Inbox, ReaderStatus, StoreStatus};
+pub use open::OpenError;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use crate::record::{Now, ReaderId, Restored, Ticket};
+use batch::Batch;
+use commit::{Database, Recovery};
+use kept::Standing;
+use log::{Log, Order};
+use reserve::Reserve;
+use room::{Files, Sizes};
+use schema::Fault;
+use thread::Worker;
+
+/// A store at work.
+pub struct Opened {
+    /// The way to it.
+    pub handle: Handle,
+    /// Ends after [`Handle::close`].
+    pub thread: JoinHandle<()>,
+    /// What it had.
+    pub restored: Restored,
+    /// The readers of the routes, in the order in which they were named.
+    pub routes: Vec<ReaderId>,
+    /// When the database was made, wall clock in milliseconds; changes only when it is lost or put aside.
+    pub epoch: u64,
+    /// Where a damaged database was put.
+    pub put_aside: Option<PathBuf>,
+}
+
+/// What the store is given of the world.
+pub struct Surroundings {
+    /// The time.
+    pub clock: Box<dyn Fn() -> Now + Send>,
+    /// Told after each commit how far the broker's writes are on disk; runs on the store's thread.
+    pub on_commit: Box<dyn Fn(Ticket) + Send>,
+    /// `None` but in tests: called before each commit.
+    pub gate: Option<Gate>,
+}
+
+/// Opens the store in a data directory, for the routes of these names, and starts its thread.
+pub fn open(
+    dir: &Path,
+    config: &Checked,
+    routes: &[String],
+    surroundings: Surroundings,
+) -> Result<Opened, OpenError> {
+    open_sized(dir, config, Sizes::of(config), routes, surroundings)
+}
+
+fn open_sized(
+    dir: &Path,
+    config: &Checked,
+    sizes: Sizes,
+    routes: &[String],
+    surroundings: Surroundings,
+) -> Result<Opened, OpenError> {
+    let lock = open::lock(dir)?;
+    let files = Files::within(dir);
+    let now = (surroundings.clock)();
+    let mut found = open::database(&files, &sizes, now.wall)?;
+    let mut loaded = load(&found.connection, sizes);
+    if let Err(fault) = &loaded
+        && fault.is_damage()
+    {
+        drop(found.connection);
+        found.put_aside = Some(open::put_aside(&files, now.wall, &fault.to_string())?);
+        found.connection = open::database(&files, &sizes, now.wall)?.connection;
+        loaded = load(&found.connection, sizes);
+    }
+    let unavailable =
+        |fault: Fault| OpenError::Unavailable { path: files.database.clone(), reason: fault.to_string() };
+    let (mut log, mut restored) = loaded.map_err(unavailable)?;
+    let mut batch = Batch::default();
+    let named =
+        name_routes(&found.connection, &mut log, routes, &mut batch, now.mono).map_err(unavailable)?;
+    restored.last_reader = log.ledger.last_reader;
+    let (handle, inbox) = Handle::channel();
+    let epoch = if log.ledger.epoch == 0 { now.wall.max(1) } else { log.ledger.epoch };
+    let reserve = Reserve::within(dir);
+    let worker = Worker {
+        inbox,
+        clock: surroundings.clock,
+        on_commit: surroundings.on_commit,
+        config: config.clone(),
+        database: Database {
+            files,
+            sizes,
+            connection: Some(found.connection),
+            log,
+            reserve,
+            epoch,
+            suspects: BTreeSet::new(),
+            shrunk_at: 0,
+        },
+        names: read::Names::default(),
+        batch,
+        gate: surroundings.gate,
+        recovery: Recovery::default(),
+        meter: thread::Meter::default(),
+        held: Vec::new(),
+        ticket: 0,
+        commits: 0,
+        _lock: lock,
+    };
+    let thread = std::thread::Builder::new().name("store".into()).spawn(move || worker.run());
+    let thread =
+        thread.map_err(|error| OpenError::Unavailable { path: dir.into(), reason: error.to_string() })?;
+    Ok(Opened { handle, thread, restored, routes: named, epoch, put_aside: found.put_aside })
+}
+
+fn load(connection: &rusqlite::Connection, sizes: Sizes) -> Result<(Log, Restored), Fault> {
+    let mut log = Log::load(connection, sizes, &BTreeSet::new())?;
+    let restored = log.restored(connection)?;
+    Ok((log, restored))
+}
+
+/// Finds or gives each route its reader; what changes goes with the first commit, so that a full disk
+/// does not hinder a start.
+fn name_routes(
+    connection: &rusqlite::Connection,
+    log: &mut Log,
+    routes: &[String],
+    batch: &mut Batch,
+    now: u64,
+) -> Result<Vec<ReaderId>, Fault> {
+    let mut stored = kept::routes(connection)?;
+    for gone in
+        stored.iter().filter(|route| route.standing == Standing::Active && !routes.contains(&route.name))
+    {
+        batch.push(Order::RouteRemoved { reader: gone.reader }, now);
+    }
+    let mut readers = Vec::new();
+    for name in routes {
+        let known = stored.iter().find(|route| route.name == *name);
+        if let Some(route) = known {
+            readers.push(route.reader);
+            if route.standing == Standing::Removed {
+                batch.push(Order::RouteAdded { reader: route.reader, name: name.clone() }, now);
+            }
+            continue;
+        }
+        log.ledger.last_reader += 1;
+        let reader = ReaderId(log.ledger.last_reader);
+        batch.push(Order::RouteAdded { reader, name: name.clone() }, now);
+        stored.push(kept::StoredRoute { reader, name: name.clone(), standing: Standing::Active });
+        readers.push(reader);
+    }
+    Ok(readers)
+}

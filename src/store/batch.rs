@@ -1,0 +1,86 @@
+//! The open batch: what the next commit will hold.
+//!
+//! Orders wait here in the order in which they came, and leave only once a commit has held them: what
+//! fails is tried again, nothing is lost. Its size is the broker's to bound (4 MB or 8,192 messages that
+//! are not committed) and, for settles, the routes' windows.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::log::Order;
+use super::pace::Waiting;
+use crate::record::{ReaderId, Write};
+
+/// Orders that are not committed.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    orders: VecDeque<Order>,
+    waiting: Waiting,
+    /// Rows that the orders end: readers no longer want them, though the disk does not know yet.
+    ended: BTreeSet<(ReaderId, u64)>,
+}
+
+impl Batch {
+    /// Adds an order at `now`, in milliseconds of the monotonic clock.
+    pub(super) fn push(&mut self, order: Order, now: u64) {
+        match &order {
+            Order::Write(write) if !write.is_lazy() => {
+                self.waiting.prompt += 1;
+                self.waiting.prompt_since.get_or_insert(now);
+                if let Write::Message { message, .. } = write {
+                    self.waiting.bytes += message.weight() as u64;
+                }
+            }
+            Order::End { seqs, .. } => self.lazy(seqs.len() as u64, now),
+            Order::Write(_) | Order::RouteAdded { .. } | Order::RouteRemoved { .. } => self.lazy(1, now),
+        }
+        match &order {
+            Order::Write(Write::Settled { reader, seq } | Write::Dropped { reader, seq, .. }) => {
+                self.ended.insert((*reader, seq.0));
+            }
+            Order::End { reader, seqs, .. } => self.ended.extend(seqs.iter().map(|seq| (*reader, seq.0))),
+            _ => {}
+        }
+        self.orders.push_back(order);
+    }
+
+    fn lazy(&mut self, orders: u64, now: u64) {
+        self.waiting.lazy += orders;
+        self.waiting.lazy_since.get_or_insert(now);
+    }
+
+    /// Asks for a commit as soon as may be.
+    pub(super) fn hurry(&mut self) {
+        self.waiting.hurry = true;
+    }
+
+    /// What waits, counted.
+    pub(super) fn waiting(&self) -> Waiting {
+        self.waiting
+    }
+
+    /// Whether the batch ends this row for this reader.
+    pub(super) fn ends(&self, reader: ReaderId, seq: u64) -> bool {
+        self.ended.contains(&(reader, seq))
+    }
+
+    /// How many orders.
+    pub(super) fn len(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// The first orders, to be carried out.
+    pub(super) fn first(&self, count: usize) -> impl Iterator<Item = &Order> {
+        self.orders.iter().take(count)
+    }
+
+    /// Takes out the first orders, which a commit holds; returns how many were the broker's writes.
+    pub(super) fn remove_first(&mut self, count: usize) -> u64 {
+        let count = count.min(self.orders.len());
+        let writes = self.orders.drain(..count).filter(|order| matches!(order, Order::Write(_))).count();
+        if self.orders.is_empty() {
+            self.waiting = Waiting::default();
+            self.ended.clear();
+        }
+        writes as u64
+    }
+}

@@ -1,0 +1,337 @@
+//! One transaction, and the way back from one that failed.
+//!
+//! A failed transaction leaves nothing: it is rolled back, the log in memory is thrown away and loaded
+//! again, and the batch is tried again. Where the disk is full, room is made: the WAL is moved into the
+//! database, the reserve is given up, the oldest segments go, the batch is committed in smaller parts.
+//! After any other failure the connection is not trusted with another sync: it is dropped and opened
+//! again. What the failed commit held may then be there or not; the ledger's stamp tells.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+
+use super::Checked;
+use super::log::Log;
+use super::open::{self, Refusal};
+use super::read::{Answer, Names, Question};
+use super::reserve::Reserve;
+use super::room::{Files, PAGE, Pages, Sizes};
+use super::schema::{Fault, unsigned};
+use super::thread::Worker;
+
+/// Called before each commit, on the store's thread: lets a test hold a sync, or fail it.
+pub type Gate = Box<dyn FnMut() -> std::io::Result<()> + Send>;
+
+/// The connection and what is known of its contents.
+pub(super) struct Database {
+    pub(super) files: Files,
+    pub(super) sizes: Sizes,
+    /// `None` between a failure and the next attempt to open it.
+    pub(super) connection: Option<Connection>,
+    pub(super) log: Log,
+    pub(super) reserve: Reserve,
+    /// When the database was made, wall clock in milliseconds.
+    pub(super) epoch: u64,
+    /// Segments that have failed.
+    pub(super) suspects: BTreeSet<u32>,
+    /// When the file was last shrunk a little.
+    pub(super) shrunk_at: u64,
+}
+
+/// Where the store stands after failed commits.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    /// Commits that have failed in a row.
+    pub(super) failures: u32,
+    /// At most so many orders in one commit.
+    pub(super) limit: usize,
+    /// When to try again.
+    pub(super) retry_at: Option<u64>,
+    /// Why it does not commit.
+    pub(super) trouble: Option<String>,
+}
+
+impl Default for Recovery {
+    fn default() -> Recovery {
+        Recovery { failures: 0, limit: usize::MAX, retry_at: None, trouble: None }
+    }
+}
+
+impl Recovery {
+    /// A commit took place. Returns whether there was trouble before.
+    pub(super) fn succeeded(&mut self) -> bool {
+        self.failures = 0;
+        self.limit = self.limit.saturating_mul(2);
+        self.trouble.take().is_some()
+    }
+
+    /// Waits before the next attempt, longer each time.
+    fn back_off(&mut self, now: u64, fault: &Fault) {
+        if self.trouble.is_none() {
+            tracing::error!(reason = %fault, "the store cannot commit; it keeps what it has and tries again");
+        }
+        self.trouble = Some(fault.to_string());
+        let wait = BACKOFF_MILLIS_MIN << self.failures.min(6);
+        self.retry_at = Some(now + wait.min(BACKOFF_MILLIS_MAX));
+    }
+}
+
+impl Database {
+    /// Carries out `work` and what follows from it, and commits.
+    pub(super) fn transact(
+        &mut self,
+        config: &Checked,
+        gate: Option<&mut Gate>,
+        work: impl FnOnce(&mut Log, &Connection) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let log = &mut self.log;
+        let (files, reserve, epoch) = (&self.files, &self.reserve, self.epoch);
+        let run = || -> Result<(), Fault> {
+            connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            work(log, connection)?;
+            log.sweep(connection)?;
+            log.make_room(connection, files, config)?;
+            log.ledger.epoch = epoch;
+            log.write_state(connection)?;
+            // What lies in the WAL alone must fit the disk when it is moved, whatever others take of it.
+            let owed = (Pages::of(connection)?.all * PAGE).saturating_sub(files.database_size());
+            let free = files.free_disk().unwrap_or(u64::MAX);
+            if owed > reserve.size().saturating_add(free / 2) {
+                return Err(Fault::Tight);
+            }
+            if let Some(gate) = gate {
+                gate().map_err(Fault::Gate)?;
+            }
+            connection.prepare_cached("COMMIT")?.execute([])?;
+            Ok(())
+        };
+        run()
+    }
+
+    /// Undoes what a failed transaction left on the connection.
+    fn roll_back(&mut self) -> Result<(), Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let back = || -> Result<Log, Fault> {
+            if !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK")?;
+            }
+            Log::load(connection, self.sizes, &self.suspects)
+        };
+        match back() {
+            Ok(log) => {
+                self.log = log;
+                Ok(())
+            }
+            Err(fault) => {
+                // Memory may run ahead of the disk now: nothing may be read or written before a new start.
+                self.connection = None;
+                Err(fault)
+            }
+        }
+    }
+
+    /// Drops the connection and opens another.
+    fn reopen(&mut self) -> Result<(), Fault> {
+        self.connection = None;
+        let connection = open::connect(&self.files, &self.sizes).map_err(|refusal| match refusal {
+            Refusal::Sqlite(error) => Fault::Sqlite(error),
+            Refusal::Damaged(why) => Fault::Unusable(why),
+            Refusal::Newer(found) => Fault::Unusable(format!("its version is {found}")),
+        })?;
+        self.log = Log::load(&connection, self.sizes, &self.suspects)?;
+        self.connection = Some(connection);
+        // What the failed sync left in the WAL is trusted only once it is in the database, and synced there.
+        self.checkpoint()
+    }
+
+    /// Moves the WAL into the database, giving up the reserve if there is no other room.
+    fn checkpoint(&mut self) -> Result<(), Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        match checkpoint(connection) {
+            Err(fault) if fault.is_full() && self.reserve.release() => checkpoint(connection),
+            other => other,
+        }
+    }
+
+    /// Drops some of the oldest segments, in a transaction of its own. Says whether there were any.
+    fn drop_oldest(&mut self, config: &Checked, count: u32) -> Result<bool, Fault> {
+        let mut dropped = false;
+        let drop = |log: &mut Log, connection: &Connection| {
+            for _ in 0..count {
+                dropped |= log.drop_oldest_segment(connection)?;
+            }
+            Ok(())
+        };
+        self.transact(config, None, drop)?;
+        self.checkpoint()?;
+        Ok(dropped)
+    }
+
+    /// After a commit: moves the WAL on, keeps the reserve, shrinks the file a little. Nobody waits for it.
+    pub(super) fn tend(&mut self, config: &Checked, now: u64) -> Result<(), Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        if frames(connection)? >= self.sizes.checkpoint_frames {
+            self.checkpoint()?;
+        }
+        if now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS {
+            self.shrunk_at = now;
+            self.reserve.keep(self.sizes.reserve, self.files.free_disk());
+            self.shrink(config)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a few unused pages back to the disk, where many are unused.
+    fn shrink(&mut self, config: &Checked) -> Result<(), Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let pages = Pages::of(connection)?;
+        let spare = (pages.all / 4).max(self.sizes.segment_bytes * 2 / PAGE);
+        let short = self.files.free_disk().is_some_and(|free| free < config.min_free_disk);
+        if pages.free > spare || (short && pages.free > self.sizes.segment_bytes / PAGE) {
+            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+        }
+        Ok(())
+    }
+
+    /// Reads a reader's rows.
+    pub(super) fn read(&mut self, names: &mut Names, question: &Question<'_>) -> Result<Answer, Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        self.log.read(connection, names, question)
+    }
+
+    /// Moves the WAL into the database and lets go of both.
+    pub(super) fn close(mut self) {
+        if let Err(fault) = self.checkpoint() {
+            tracing::warn!(reason = %fault, "the store's WAL is left as it is; the next start reads it");
+        }
+    }
+}
+
+impl Worker {
+    /// After a failed commit of the first `count` orders, which would have had this stamp.
+    pub(super) fn recover(&mut self, fault: Fault, count: usize, stamp: u64) {
+        self.recovery.failures += 1;
+        let result = if fault.is_full() {
+            self.make_way(&fault, count)
+        } else {
+            self.start_over(&fault).map(|()| {
+                if self.database.log.ledger.stamp == stamp {
+                    self.committed(count);
+                }
+            })
+        };
+        let now = (self.clock)().mono;
+        match result {
+            Ok(()) if self.recovery.failures <= IMMEDIATE_ATTEMPTS => {}
+            Ok(()) => self.recovery.back_off(now, &fault),
+            Err(second) => self.recovery.back_off(now, if second.is_full() { &fault } else { &second }),
+        }
+    }
+
+    /// After a failure outside of a commit of the batch.
+    pub(super) fn recover_idle(&mut self, fault: Fault) {
+        if fault.is_full() {
+            // The next commit meets it too, and makes room.
+            return;
+        }
+        self.recovery.failures += 1;
+        let result = self.start_over(&fault);
+        if result.is_ok() && matches!(fault, Fault::Segment(_)) {
+            self.answer_held();
+            return;
+        }
+        let now = (self.clock)().mono;
+        self.recovery.back_off(now, result.as_ref().err().unwrap_or(&fault));
+    }
+
+    /// The wait after a failure is over.
+    pub(super) fn try_again(&mut self) {
+        self.recovery.retry_at = None;
+        if self.database.connection.is_none()
+            && let Err(fault) = self.database.reopen()
+        {
+            self.recovery.failures += 1;
+            let now = (self.clock)().mono;
+            self.recovery.back_off(now, &fault);
+            return;
+        }
+        self.answer_held();
+        if self.batch.len() == 0 && self.recovery.retry_at.is_none() && self.recovery.succeeded() {
+            tracing::info!("the store works again");
+        }
+    }
+
+    /// The disk is full: makes what room there is to make.
+    fn make_way(&mut self, fault: &Fault, count: usize) -> Result<(), Fault> {
+        self.database.roll_back()?;
+        self.database.checkpoint()?;
+        let smaller = (count > 1).then_some(count / 2);
+        let tight = matches!(fault, Fault::Tight) && self.database.reserve.size() > 0;
+        match (self.recovery.failures, smaller) {
+            (1, _) => return Ok(()),
+            (_, Some(smaller)) if tight => {
+                self.recovery.limit = smaller;
+                return Ok(());
+            }
+            _ => {}
+        }
+        let segments = 1 << self.recovery.failures.saturating_sub(2).min(10);
+        let dropped = match self.database.drop_oldest(&self.config, segments) {
+            Ok(dropped) => dropped,
+            Err(second) => {
+                self.database.roll_back()?;
+                return Err(second);
+            }
+        };
+        match smaller {
+            _ if dropped => Ok(()),
+            Some(smaller) => {
+                self.recovery.limit = smaller;
+                Ok(())
+            }
+            None => Err(Fault::Tight),
+        }
+    }
+
+    /// Goes back to what is on disk.
+    fn start_over(&mut self, fault: &Fault) -> Result<(), Fault> {
+        self.names = Names::default();
+        match fault {
+            Fault::Segment(id) => {
+                self.database.suspects.insert(*id);
+                self.database.roll_back()
+            }
+            Fault::Sequence(_) => self.database.roll_back(),
+            _ => self.database.reopen(),
+        }
+    }
+}
+
+/// Frames in the WAL.
+fn frames(connection: &Connection) -> Result<u64, Fault> {
+    let frames = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
+    Ok(unsigned(frames))
+}
+
+fn checkpoint(connection: &Connection) -> Result<(), Fault> {
+    connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
+    Ok(())
+}
+
+/// After the first attempts to make room, the next wait.
+const IMMEDIATE_ATTEMPTS: u32 = 12;
+
+/// The first wait.
+const BACKOFF_MILLIS_MIN: u64 = 50;
+
+/// The longest.
+const BACKOFF_MILLIS_MAX: u64 = 3_000;
+
+/// How often the file is shrunk by a little, and the reserve looked after.
+const SHRINK_MILLIS: u64 = 1_000;
+
+/// By so many pages.
+const SHRINK_PAGES: u32 = 64;

@@ -1,0 +1,256 @@
+//! How readers move over the log: what comes next, what is settled, what is dropped.
+//!
+//! Rows that a reader wants are those in its spans that lie beyond its cursor and in no range ahead of
+//! it; a row anywhere else is settled, whatever its table still says. So a row can end only once: a
+//! settle of a row that was dropped meanwhile finds nothing, and counts nothing.
+
+use rusqlite::Connection;
+
+use super::log::Log;
+use super::reader::{Fate, Span};
+use super::schema::Fault;
+use crate::record::{DropReason, ReaderId};
+
+impl Log {
+    /// The first row after `after` in a reader's spans, settled or not.
+    pub(super) fn next_row(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        after: u64,
+    ) -> Result<Option<u64>, Fault> {
+        let Some(reader) = self.readers.get(&id) else { return Ok(None) };
+        // Spans overlap only where old rows were copied into a young segment, so few begin before.
+        let mut best = reader.spans.range(after.saturating_add(1)..).next().map(|(first, _)| *first);
+        for span in reader.spans.range(..=after).map(|(_, span)| span).filter(|span| span.last > after) {
+            let next = self.index.rows(connection, span.segment, id)?.next_after(after);
+            best = best.into_iter().chain(next).min();
+        }
+        Ok(best)
+    }
+
+    /// The first row after `after` that the reader still wants.
+    pub(super) fn next_wanted(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        after: u64,
+    ) -> Result<Option<u64>, Fault> {
+        let Some(reader) = self.readers.get(&id) else { return Ok(None) };
+        let mut after = after.max(reader.state.cursor);
+        while let Some(next) = self.next_row(connection, id, after)? {
+            let ahead = self.readers.get(&id).and_then(|reader| reader.state.ahead.run_of(next));
+            match ahead {
+                None => return Ok(Some(next)),
+                Some((_, last)) => after = last,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends one row for a reader, if it still wants it, and counts that.
+    pub(super) fn end(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        seq: u64,
+        fate: Fate,
+    ) -> Result<bool, Fault> {
+        let Some(key) = self.find_span(connection, id, seq)? else { return Ok(false) };
+        let Some(reader) = self.readers.get_mut(&id) else { return Ok(false) };
+        reader.state.counters.count(fate, 1);
+        reader.state.leases.remove(&seq);
+        self.dirty.insert(id);
+        self.reduce(id, key, 1);
+        self.absorb(connection, id, seq)?;
+        Ok(true)
+    }
+
+    /// The key of the span in which the reader still wants the row.
+    pub(super) fn find_span(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        seq: u64,
+    ) -> Result<Option<u64>, Fault> {
+        let Some(reader) = self.readers.get(&id) else { return Ok(None) };
+        if reader.state.is_settled(seq) {
+            return Ok(None);
+        }
+        for (key, span) in reader.spans.range(..=seq).rev().filter(|(_, span)| span.last >= seq) {
+            if self.index.rows(connection, span.segment, id)?.contains(seq) {
+                return Ok(Some(*key));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes so many rows from what a reader wants of a span's segment.
+    fn reduce(&mut self, id: ReaderId, key: u64, rows: u64) {
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        let Some(span) = reader.spans.get(&key).copied() else { return };
+        self.touched.insert(span.segment);
+        let Some(segment) = self.segments.get_mut(&span.segment) else { return };
+        let left = segment.wanted.get(&id).copied().unwrap_or(0).saturating_sub(rows);
+        if left == 0 {
+            segment.wanted.remove(&id);
+            reader.remove_span(key);
+        } else {
+            segment.wanted.insert(id, left);
+        }
+    }
+
+    /// Moves the cursor over the row, or joins it to the ranges ahead.
+    fn absorb(&mut self, connection: &Connection, id: ReaderId, seq: u64) -> Result<(), Fault> {
+        let Some(state) = self.readers.get(&id).map(|reader| &reader.state) else { return Ok(()) };
+        let (mut first, mut last) = (seq, seq);
+        let left = state.ahead.iter().rev().find(|run| run.1 < seq);
+        let right = state.ahead.iter().find(|run| run.0 > seq);
+        let cursor = state.cursor;
+        // Where no row that counts lies between two settled places, they are one.
+        if let Some(run) = left
+            && self.next_row(connection, id, run.1)?.is_none_or(|next| next >= seq)
+        {
+            first = run.0;
+        }
+        if let Some(run) = right
+            && self.next_row(connection, id, seq)?.is_none_or(|next| next >= run.0)
+        {
+            last = run.1;
+        }
+        let at_front = self.next_row(connection, id, cursor)?.is_none_or(|next| next >= first);
+        let Some(reader) = self.readers.get_mut(&id) else { return Ok(()) };
+        if at_front {
+            reader.state.cursor = cursor.max(last);
+            reader.state.ahead.remove_through(last);
+        } else {
+            reader.state.ahead.insert_range(first, last);
+        }
+        if reader.spans.is_empty()
+            && let Some(last) = reader.state.ahead.last()
+        {
+            reader.state.cursor = reader.state.cursor.max(last);
+            reader.state.ahead.remove_through(last);
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest rows of a reader that are not in a QoS 2 exchange.
+    pub(super) fn drop_oldest(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        count: u64,
+    ) -> Result<(), Fault> {
+        let (mut after, mut dropped) = (0, 0);
+        while dropped < count {
+            let Some(next) = self.next_wanted(connection, id, after)? else { break };
+            after = next;
+            if self.readers.get(&id).is_some_and(|reader| reader.state.leases.contains_key(&next)) {
+                continue;
+            }
+            self.end(connection, id, next, Fate::Dropped(DropReason::QueueFull))?;
+            dropped += 1;
+        }
+        Ok(())
+    }
+
+    /// Drops every row up to `through` that a reader still wants.
+    pub(super) fn advance(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        through: u64,
+        fate: Fate,
+    ) -> Result<u64, Fault> {
+        let Some(reader) = self.readers.get(&id) else { return Ok(0) };
+        let spans: Vec<(u64, Span)> =
+            reader.spans.range(..=through).map(|(key, span)| (*key, *span)).collect();
+        let mut dropped = 0;
+        for (key, span) in spans {
+            let wanted = self.wanted_of(span.segment, id);
+            let gone = if span.last <= through {
+                wanted
+            } else {
+                self.count_wanted(connection, id, span.segment, through)?
+            };
+            dropped += gone;
+            self.reduce(id, key, gone);
+            if gone < wanted {
+                self.rekey(connection, id, key, through)?;
+            }
+        }
+        if let Some(reader) = self.readers.get_mut(&id)
+            && through > reader.state.cursor
+        {
+            reader.state.cursor = through;
+            reader.state.ahead.remove_through(through);
+            reader.state.leases = reader.state.leases.split_off(&through.saturating_add(1));
+            reader.state.counters.count(fate, dropped);
+            self.dirty.insert(id);
+            self.settle_front(connection, id)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Rows that a reader still wants of a segment.
+    pub(super) fn wanted_of(&self, segment: u32, id: ReaderId) -> u64 {
+        self.segments.get(&segment).and_then(|segment| segment.wanted.get(&id)).copied().unwrap_or(0)
+    }
+
+    /// Rows up to `through` that a reader still wants of a segment, counted one by one.
+    pub(super) fn count_wanted(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        segment: u32,
+        through: u64,
+    ) -> Result<u64, Fault> {
+        let Some(reader) = self.readers.get(&id) else { return Ok(0) };
+        let rows = self.index.rows(connection, segment, id)?;
+        let (mut count, mut after) = (0, reader.state.cursor);
+        while let Some(next) = rows.next_after(after).filter(|next| *next <= through) {
+            match reader.state.ahead.run_of(next) {
+                Some((_, last)) => after = last,
+                None => {
+                    // Count on to the end of the run or to the next settled range, whichever is first.
+                    let run = rows.run_of(next).map_or(next, |run| run.1).min(through);
+                    let ahead = reader.state.ahead.next_after(next).unwrap_or(u64::MAX);
+                    let last = run.min(ahead.saturating_sub(1)).max(next);
+                    count += last - next + 1;
+                    after = last;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Lets a span begin after `through`.
+    fn rekey(&mut self, connection: &Connection, id: ReaderId, key: u64, through: u64) -> Result<(), Fault> {
+        let Some(reader) = self.readers.get_mut(&id) else { return Ok(()) };
+        let Some(span) = reader.spans.get(&key).copied() else { return Ok(()) };
+        let first = self.index.rows(connection, span.segment, id)?.next_after(through);
+        let was_open = reader.open_span == Some(key);
+        reader.remove_span(key);
+        if let Some(first) = first {
+            reader.spans.insert(first, span);
+            reader.open_span = if was_open { Some(first) } else { reader.open_span };
+        }
+        Ok(())
+    }
+
+    /// Moves the cursor over ranges that have come to the front.
+    fn settle_front(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
+        loop {
+            let Some(reader) = self.readers.get(&id) else { return Ok(()) };
+            let (cursor, run) = (reader.state.cursor, reader.state.ahead.iter().next());
+            let Some((first, last)) = run else { return Ok(()) };
+            if self.next_row(connection, id, cursor)?.is_some_and(|next| next < first) {
+                return Ok(());
+            }
+            let Some(reader) = self.readers.get_mut(&id) else { return Ok(()) };
+            reader.state.cursor = last;
+            reader.state.ahead.remove_through(last);
+        }
+    }
+}

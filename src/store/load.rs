@@ -1,0 +1,278 @@
+//! The log as it is found: at a start, and after a transaction that failed.
+//!
+//! Reads cursors, headers and the open segment, never the backlog. A reader whose state is damaged in
+//! both places begins at the first row that is there: repeating is better than losing. A segment that
+//! cannot be read is lost, and what readers still wanted of it is counted as damaged.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+
+use super::audience::Audience;
+use super::index::Index;
+use super::kept::{self, Standing};
+use super::log::{Dictionary, Log, Segment};
+use super::reader::{Fate, Kind, Reader, Span, State};
+use super::room::Sizes;
+use super::schema::{Fault, LEDGER, Ledger, state};
+use super::segment::{self, Header, Named};
+use crate::record::{DropReason, Lease, ReaderId, Restored, RestoredSession, Seq, SessionRecord};
+
+impl Log {
+    /// Reads the log. Segments among `suspects` have failed before and are given up.
+    pub(super) fn load(
+        connection: &Connection,
+        sizes: Sizes,
+        suspects: &BTreeSet<u32>,
+    ) -> Result<Log, Fault> {
+        let ledger = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
+        let mut log = Log::empty(ledger.unwrap_or_default(), sizes);
+        let headers = segment::headers(connection)?;
+        log.load_readers(connection)?;
+        let newest = headers.last().map_or(0, |(id, _)| *id);
+        log.ledger.last_segment = log.ledger.last_segment.max(newest);
+        let mut damage = Damage::None;
+        for (id, header) in headers {
+            let open = id == log.ledger.last_segment;
+            let read = match header {
+                _ if suspects.contains(&id) => Err(Fault::Segment(id)),
+                Some(header) if !open => log.load_closed(connection, id, &header),
+                _ => log.load_by_scan(connection, id, open).map(|found| damage = damage.max(found)),
+            };
+            match read {
+                Ok(()) => {}
+                Err(Fault::Segment(id)) => {
+                    log.give_up(id);
+                    damage = Damage::Some;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        if ledger.is_none() {
+            log.guess_ledger();
+        }
+        if damage == Damage::Some {
+            log.reconcile(connection)?;
+        }
+        Ok(log)
+    }
+
+    fn empty(ledger: Ledger, sizes: Sizes) -> Log {
+        Log {
+            readers: Default::default(),
+            segments: Default::default(),
+            names: Dictionary::default(),
+            index: Index::default(),
+            ledger,
+            sizes,
+            dirty: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            retained: Default::default(),
+        }
+    }
+
+    fn load_readers(&mut self, connection: &Connection) -> Result<(), Fault> {
+        let routes = kept::routes(connection)?.into_iter();
+        let routes = routes.filter(|route| route.standing == Standing::Active);
+        let routes = routes.map(|route| (route.reader, Kind::Route, route.name));
+        let sessions = kept::sessions(connection)?.into_iter();
+        let sessions = sessions.map(|record| (record.reader, Kind::Session, record.client_id.to_string()));
+        for (id, kind, name) in routes.chain(sessions) {
+            let reader = match kept::reader(connection, id, kind, name.clone())? {
+                Some(reader) => reader,
+                None => {
+                    tracing::error!(
+                        reader = name,
+                        "its cursor is damaged in both places: it reads again what is there"
+                    );
+                    Reader::restored(kind, name, State::default())
+                }
+            };
+            self.readers.insert(id, reader);
+        }
+        Ok(())
+    }
+
+    /// A closed segment, from its header.
+    fn load_closed(&mut self, connection: &Connection, id: u32, header: &Header) -> Result<(), Fault> {
+        let mut segment =
+            Segment { rows: header.rows, bytes: header.bytes, last: header.last, ..Segment::default() };
+        let mut spans = Vec::new();
+        for (reader, (count, first, last)) in &header.readers {
+            let Some(state) = self.readers.get(reader).map(|reader| &reader.state) else { continue };
+            let apart =
+                *first > state.cursor && state.ahead.next_after(first - 1).is_none_or(|next| next > *last);
+            let wanted = match apart {
+                true => *count,
+                false if *last <= state.cursor => 0,
+                false => self.count_wanted(connection, *reader, id, u64::MAX)?,
+            };
+            if wanted > 0 {
+                segment.wanted.insert(*reader, wanted);
+                spans.push((*reader, *first, Span { segment: id, last: *last }));
+            }
+        }
+        for (reader, first, span) in spans {
+            if let Some(reader) = self.readers.get_mut(&reader) {
+                reader.spans.insert(first, span);
+            }
+        }
+        self.touched.insert(id);
+        self.segments.insert(id, segment);
+        Ok(())
+    }
+
+    /// The open segment, or one whose header is damaged, from its rows.
+    fn load_by_scan(&mut self, connection: &Connection, id: u32, open: bool) -> Result<Damage, Fault> {
+        let mut damage = if open { Damage::None } else { Damage::Some };
+        let mut segment = Segment::default();
+        let mut names = Dictionary::default();
+        let mut audiences: std::collections::HashMap<u64, Audience> = Default::default();
+        let mut rows: Vec<(u64, ReaderId)> = Vec::new();
+        segment::scan(connection, id, |seq, row| {
+            segment.rows += 1;
+            segment.last = segment.last.max(seq);
+            let Some(row) = row else {
+                damage = Damage::Some;
+                return;
+            };
+            segment.bytes += row.weight();
+            if let Named::Here(topic) = row.topic {
+                names.topics.insert(topic.into(), seq);
+            }
+            let at = match row.audience {
+                Named::At(at) => at,
+                Named::Here(set) => {
+                    names.audiences.insert(set.into(), seq);
+                    audiences.insert(seq, Audience::unpack(set).unwrap_or_default());
+                    seq
+                }
+            };
+            match audiences.get(&at) {
+                Some(audience) => {
+                    rows.extend(audience.members.iter().map(|member| (seq, member.want.reader)))
+                }
+                None => damage = Damage::Some,
+            }
+        })?;
+        self.segments.insert(id, segment);
+        if !open {
+            // Without its header it is not worth keeping apart: it is given up, what it holds is damaged.
+            return Err(Fault::Segment(id));
+        }
+        (self.names, self.index.open_id) = (names, id);
+        for (seq, reader) in rows {
+            let Some(state) = self.readers.get(&reader).map(|reader| &reader.state) else { continue };
+            if state.is_settled(seq) {
+                self.index.open.entry(reader).or_default().insert(seq);
+            } else {
+                self.note_row(reader, seq);
+            }
+        }
+        self.dirty.clear();
+        Ok(damage)
+    }
+
+    fn give_up(&mut self, id: u32) {
+        tracing::error!(segment = id, "a part of the store cannot be read and is given up");
+        self.segments.remove(&id);
+        self.lost.insert(id);
+        if id == self.ledger.last_segment {
+            self.names = Dictionary::default();
+            self.index = Index::default();
+        }
+    }
+
+    /// Order and reader numbers, where both copies of the ledger are damaged.
+    fn guess_ledger(&mut self) {
+        let rows = self.segments.values().map(|segment| segment.last);
+        let cursors = self.readers.values().map(|reader| reader.state.cursor);
+        self.ledger.last_seq = rows.chain(cursors).max().unwrap_or(0);
+        self.ledger.last_reader = self.readers.keys().map(|reader| reader.0).max().unwrap_or(0);
+    }
+
+    /// Counts as damaged what readers had received and is nowhere to be found.
+    fn reconcile(&mut self, connection: &Connection) -> Result<(), Fault> {
+        let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
+        for id in ids {
+            let queued = self.queued(connection, id)?;
+            let Some(reader) = self.readers.get_mut(&id) else { continue };
+            let counters = &mut reader.state.counters;
+            let gone = counters.delivered + counters.expired + counters.dropped.values().sum::<u64>();
+            if counters.received < gone + queued {
+                // Its counters were lost: what is there was received.
+                counters.received = gone + queued;
+            }
+            let missing = counters.received - gone - queued;
+            if missing > 0 {
+                tracing::error!(
+                    reader = reader.name,
+                    rows = missing,
+                    "rows of the store are damaged and lost"
+                );
+                counters.count(Fate::Dropped(DropReason::Damaged), missing);
+            }
+            self.dirty.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Rows that a reader still wants, counted from the rows.
+    pub(super) fn queued(&mut self, connection: &Connection, id: ReaderId) -> Result<u64, Fault> {
+        let Some(reader) = self.readers.get(&id) else { return Ok(0) };
+        let spans: Vec<(u64, Span)> = reader.spans.iter().map(|(key, span)| (*key, *span)).collect();
+        let mut queued = 0;
+        for (first, span) in spans {
+            let Some(state) = self.readers.get(&id).map(|reader| &reader.state) else { break };
+            let ahead = state.ahead.next_after(first.saturating_sub(1)).is_some_and(|next| next <= span.last);
+            queued += if first > state.cursor && !ahead && span.segment != self.ledger.last_segment {
+                self.wanted_of(span.segment, id)
+            } else {
+                self.count_wanted(connection, id, span.segment, u64::MAX)?
+            };
+        }
+        Ok(queued)
+    }
+
+    /// What a start hands to the broker.
+    pub(super) fn restored(&mut self, connection: &Connection) -> Result<Restored, Fault> {
+        let mut sessions = Vec::new();
+        for record in kept::sessions(connection)? {
+            sessions.extend(self.restored_session(connection, record)?);
+        }
+        Ok(Restored {
+            last_seq: Seq(self.ledger.last_seq),
+            last_reader: self.ledger.last_reader,
+            sessions,
+            retained: kept::retained(connection)?,
+        })
+    }
+
+    fn restored_session(
+        &mut self,
+        connection: &Connection,
+        record: SessionRecord,
+    ) -> Result<Option<RestoredSession>, Fault> {
+        let queued = self.queued(connection, record.reader)?;
+        let Some(reader) = self.readers.get(&record.reader) else { return Ok(None) };
+        let leases = reader.state.leases.iter();
+        Ok(Some(RestoredSession {
+            cursor: Seq(reader.state.cursor),
+            last: Seq(reader.last()),
+            queued,
+            leases: leases
+                .map(|(seq, (id, state))| Lease { seq: Seq(*seq), packet_id: *id, state: *state })
+                .collect(),
+            inward: reader.state.inward.iter().copied().collect(),
+            record,
+        }))
+    }
+}
+
+/// Whether rows were found that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Damage {
+    None,
+    Some,
+}

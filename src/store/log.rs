@@ -1,0 +1,348 @@
+//! The log in memory, and what each write does to it and to the database.
+//!
+//! Everything here happens inside one transaction on the store's thread. If it fails, this whole value
+//! is thrown away and loaded again, so that memory never runs ahead of the disk. What is kept per
+//! segment and reader is a number; which rows are whose is read from the segment's index when needed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use rusqlite::Connection;
+
+use super::audience::{Audience, pack_qos};
+use super::index::Index;
+use super::kept;
+use super::pack::put_number;
+use super::reader::{Fate, Kind, Reader};
+use super::room::Sizes;
+use super::schema::{Fault, LEDGER, Ledger, put_state, remove_state};
+use super::segment::{self, Named, RawRow};
+use crate::record::{DropReason, LeaseState, Message, ReaderId, Seq, Want, Write};
+
+/// One thing that a transaction does.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// From the broker.
+    Write(Write),
+    /// From a route, or from a read that met a row that nobody can have.
+    End {
+        /// Whose.
+        reader: ReaderId,
+        /// Which rows.
+        seqs: Vec<Seq>,
+        /// What became of them.
+        fate: Fate,
+    },
+    /// A route that the configuration names; it numbers on where it stopped if it was there before.
+    RouteAdded {
+        /// Its reader.
+        reader: ReaderId,
+        /// Its name.
+        name: String,
+    },
+    /// A route that the configuration no longer names.
+    RouteRemoved {
+        /// Its reader.
+        reader: ReaderId,
+    },
+}
+
+/// The log.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// Every reader.
+    pub(super) readers: BTreeMap<ReaderId, Reader>,
+    /// Every segment; the last one is open.
+    pub(super) segments: BTreeMap<u32, Segment>,
+    /// Topics and audiences of the open segment.
+    pub(super) names: Dictionary,
+    /// Which rows are whose.
+    pub(super) index: Index,
+    /// What the store keeps of itself.
+    pub(super) ledger: Ledger,
+    /// When a segment ends, and the like.
+    pub(super) sizes: Sizes,
+    /// Readers whose state is to be written.
+    pub(super) dirty: BTreeSet<ReaderId>,
+    /// Closed segments that may have become droppable.
+    pub(super) touched: BTreeSet<u32>,
+    /// Segments that cannot be read: dropped with the next commit.
+    pub(super) lost: BTreeSet<u32>,
+    /// The last retained message of each topic in this transaction.
+    pub(super) retained: BTreeMap<ByteString, Arc<Message>>,
+}
+
+/// A segment, counted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Segment {
+    /// Rows.
+    pub(super) rows: u64,
+    /// Bytes of rows, about.
+    pub(super) bytes: u64,
+    /// The highest order number.
+    pub(super) last: u64,
+    /// Rows that each reader still wants; never 0.
+    pub(super) wanted: BTreeMap<ReaderId, u64>,
+}
+
+/// Where the open segment has its topics and audiences. Bounded with the segment: it ends at its limit of
+/// rows and bytes, and these count.
+#[derive(Debug, Default)]
+pub(super) struct Dictionary {
+    /// Topic to the row that carries it.
+    pub(super) topics: HashMap<Box<[u8]>, u64>,
+    /// Packed audience to the row that carries it.
+    pub(super) audiences: HashMap<Box<[u8]>, u64>,
+}
+
+/// A row before it has a place.
+pub(super) struct NewRow<'a> {
+    pub(super) seq: u64,
+    pub(super) topic: &'a [u8],
+    pub(super) audience: &'a [u8],
+    pub(super) flags: u8,
+    pub(super) wall: u64,
+    pub(super) expiry: Option<u32>,
+    pub(super) numbers: &'a [u8],
+    pub(super) properties: &'a [u8],
+    pub(super) payload: &'a [u8],
+}
+
+impl Log {
+    /// Carries out one order.
+    pub(super) fn apply(&mut self, connection: &Connection, order: &Order) -> Result<(), Fault> {
+        match order {
+            Order::Write(write) => self.write(connection, write),
+            Order::End { reader, seqs, fate } => {
+                seqs.iter().try_for_each(|seq| self.end(connection, *reader, seq.0, *fate).map(drop))
+            }
+            Order::RouteAdded { reader, name } => self.add_route(connection, *reader, name),
+            Order::RouteRemoved { reader } => self.remove_route(connection, *reader),
+        }
+    }
+
+    fn write(&mut self, connection: &Connection, write: &Write) -> Result<(), Fault> {
+        match write {
+            Write::Message { seq, message, audience, retained, inward } => {
+                if let Some((reader, packet_id)) = inward {
+                    self.change(*reader, |reader| reader.take_inward(*packet_id));
+                }
+                if *retained {
+                    self.retained.insert(message.topic.clone(), message.clone());
+                }
+                self.message(connection, *seq, message, audience)?;
+            }
+            Write::Inward { reader, packet_id } => {
+                self.change(*reader, |reader| reader.take_inward(*packet_id));
+            }
+            Write::InwardReleased { reader, packet_id } => {
+                self.change(*reader, |reader| reader.release_inward(*packet_id));
+            }
+            Write::Session(record) => {
+                kept::put_session(connection, record)?;
+                let (name, cursor) = (record.client_id.to_string(), self.ledger.last_seq);
+                self.ledger.last_reader = self.ledger.last_reader.max(record.reader.0);
+                let made = || Reader::new(Kind::Session, name.clone(), cursor);
+                self.readers.entry(record.reader).or_insert_with(made).name.clone_from(&name);
+                self.dirty.insert(record.reader);
+            }
+            Write::SessionRemoved { reader } => {
+                self.purge(*reader);
+                self.readers.remove(reader);
+                self.dirty.remove(reader);
+                kept::remove_session(connection, *reader)?;
+                remove_state(connection, reader.0)?;
+            }
+            Write::Leased { reader, seq, packet_id } => self.lease(*reader, *seq, Some(*packet_id)),
+            Write::LeaseReceived { reader, seq } => self.lease(*reader, *seq, None),
+            Write::Settled { reader, seq } => drop(self.end(connection, *reader, seq.0, Fate::Delivered)?),
+            Write::Dropped { reader, seq, reason } => {
+                self.end(connection, *reader, seq.0, Fate::Dropped(*reason))?;
+            }
+            Write::DropOldest { reader, count } => self.drop_oldest(connection, *reader, *count)?,
+        }
+        Ok(())
+    }
+
+    /// Gives a message its row, if one of its audience is (still) there.
+    fn message(
+        &mut self,
+        connection: &Connection,
+        seq: Seq,
+        message: &Message,
+        audience: &[Want],
+    ) -> Result<(), Fault> {
+        if seq.0 <= self.ledger.last_seq {
+            return Err(Fault::Sequence(seq.0));
+        }
+        self.ledger.last_seq = seq.0;
+        let (mut packed, mut numbers) = (Vec::new(), Vec::new());
+        let mut members = Vec::with_capacity(audience.len());
+        for want in audience {
+            // A session may have been removed between the routing and now: it has no say any more.
+            let Some(reader) = self.readers.get_mut(&want.reader) else { continue };
+            let numbered = reader.kind == Kind::Route;
+            if numbered {
+                reader.state.numbered += 1;
+                put_number(&mut numbers, reader.state.numbered);
+            }
+            reader.state.counters.received += 1;
+            members.push((want, numbered));
+        }
+        if members.is_empty() {
+            return Ok(());
+        }
+        Audience::pack(members.iter().copied(), &mut packed);
+        self.insert(
+            connection,
+            &NewRow {
+                seq: seq.0,
+                topic: message.topic.as_bytes(),
+                audience: &packed,
+                flags: message_flags(message),
+                wall: message.received_wall,
+                expiry: message.expiry,
+                numbers: &numbers,
+                properties: message.properties.as_bytes(),
+                payload: &message.payload,
+            },
+        )?;
+        for (want, _) in members {
+            self.note_row(want.reader, seq.0);
+        }
+        Ok(())
+    }
+
+    /// Writes a row into the open segment, after closing a full one.
+    pub(super) fn insert(&mut self, connection: &Connection, row: &NewRow<'_>) -> Result<(), Fault> {
+        self.ensure_open(connection)?;
+        let id = self.ledger.last_segment;
+        let topic = self.names.topics.get(row.topic).copied();
+        let audience = self.names.audiences.get(row.audience).copied();
+        let raw = RawRow {
+            seq: row.seq,
+            topic: topic.map_or(Named::Here(row.topic), Named::At),
+            audience: audience.map_or(Named::Here(row.audience), Named::At),
+            flags: row.flags,
+            wall: row.wall,
+            expiry: row.expiry,
+            numbers: row.numbers,
+            properties: row.properties,
+            payload: row.payload,
+        };
+        segment::insert(connection, id, &raw)?;
+        if topic.is_none() {
+            self.names.topics.insert(row.topic.into(), row.seq);
+        }
+        if audience.is_none() {
+            self.names.audiences.insert(row.audience.into(), row.seq);
+        }
+        let segment = self.segments.entry(id).or_default();
+        segment.rows += 1;
+        segment.bytes += raw.weight();
+        segment.last = segment.last.max(row.seq);
+        Ok(())
+    }
+
+    /// Notes that a row of the open segment is a reader's.
+    pub(super) fn note_row(&mut self, reader: ReaderId, seq: u64) {
+        let id = self.ledger.last_segment;
+        self.index.open.entry(reader).or_default().insert(seq);
+        if let Some(segment) = self.segments.get_mut(&id) {
+            *segment.wanted.entry(reader).or_default() += 1;
+        }
+        self.change(reader, |reader| reader.extend_open(id, seq));
+    }
+
+    /// Begins (with a packet id) or advances a QoS 2 exchange, if its row is still there.
+    fn lease(&mut self, reader: ReaderId, seq: Seq, packet_id: Option<u16>) {
+        self.change(reader, |reader| {
+            if reader.state.is_settled(seq.0) {
+                return;
+            }
+            match (packet_id, reader.state.leases.get_mut(&seq.0)) {
+                (Some(packet_id), _) => {
+                    reader.state.leases.insert(seq.0, (packet_id, LeaseState::Sent));
+                }
+                (None, Some(lease)) => lease.1 = LeaseState::Received,
+                (None, None) => {}
+            }
+        });
+    }
+
+    fn add_route(&mut self, connection: &Connection, id: ReaderId, name: &str) -> Result<(), Fault> {
+        kept::put_route(connection, id, name, kept::Standing::Active)?;
+        let mut reader = kept::reader(connection, id, Kind::Route, name.into())?
+            .unwrap_or_else(|| Reader::new(Kind::Route, name.into(), 0));
+        // What came while it was not there is not its own.
+        reader.state.cursor = reader.state.cursor.max(self.ledger.last_seq);
+        self.ledger.last_reader = self.ledger.last_reader.max(id.0);
+        self.readers.insert(id, reader);
+        self.dirty.insert(id);
+        Ok(())
+    }
+
+    fn remove_route(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
+        self.purge(id);
+        let Some(reader) = self.readers.remove(&id) else { return Ok(()) };
+        self.dirty.remove(&id);
+        kept::put_route(connection, id, &reader.name, kept::Standing::Removed)?;
+        let mut blob = Vec::new();
+        reader.state.pack(&mut blob);
+        put_state(connection, id.0, blob)?;
+        Ok(())
+    }
+
+    /// Changes a reader that is there, and has it written.
+    pub(super) fn change(&mut self, id: ReaderId, change: impl FnOnce(&mut Reader)) {
+        if let Some(reader) = self.readers.get_mut(&id) {
+            change(reader);
+            self.dirty.insert(id);
+        }
+    }
+
+    /// Writes what the orders have changed: the end of the transaction.
+    pub(super) fn write_state(&mut self, connection: &Connection) -> Result<(), Fault> {
+        for message in std::mem::take(&mut self.retained).into_values() {
+            kept::put_retained(connection, &message)?;
+        }
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(reader) = self.readers.get(&id) else { continue };
+            let mut blob = Vec::new();
+            reader.state.pack(&mut blob);
+            put_state(connection, id.0, blob)?;
+        }
+        self.ledger.stamp += 1;
+        put_state(connection, LEDGER, self.ledger.pack())?;
+        Ok(())
+    }
+
+    /// Drops everything that a reader still wants, counted as purged.
+    fn purge(&mut self, id: ReaderId) {
+        let newest = self.ledger.last_seq;
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        let mut rows = 0;
+        for span in std::mem::take(&mut reader.spans).into_values() {
+            if let Some(segment) = self.segments.get_mut(&span.segment) {
+                rows += segment.wanted.remove(&id).unwrap_or(0);
+            }
+            self.touched.insert(span.segment);
+        }
+        reader.open_span = None;
+        reader.state.counters.count(Fate::Dropped(DropReason::Purged), rows);
+        reader.state.cursor = reader.state.cursor.max(newest);
+        reader.state.ahead = super::runs::Runs::default();
+        reader.state.leases.clear();
+        self.index.open.remove(&id);
+        self.dirty.insert(id);
+    }
+}
+
+/// QoS and retain of the publisher, as a row keeps them.
+pub(super) fn message_flags(message: &Message) -> u8 {
+    pack_qos(message.qos) | if message.retain { RETAIN } else { 0 }
+}
+
+/// The bit of RETAIN in a row's flags.
+pub(super) const RETAIN: u8 = 4;

@@ -1,0 +1,200 @@
+//! Opening the data directory: the lock, the database, and what to do when it is no sound one.
+//!
+//! Nothing here reads the backlog. A damaged database is put aside, never written to and never removed
+//! but for the oldest of several; one of a newer version is left exactly as it was found.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::room::{Files, PAGE, Sizes};
+use super::schema::{self, VERSION, is_damage};
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another running instance has the data directory: the one reason not to start.
+    #[error("use {0}: another running tidegate has locked it")]
+    Locked(PathBuf),
+    /// A newer program has written it; it was left untouched.
+    #[error("read {path}: its version is {found}, this program knows {VERSION}")]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+    /// The disk does not let us: serve without a store (see [`super::absent`]) and try again.
+    #[error("open {path}: {reason}")]
+    Unavailable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the disk says.
+        reason: String,
+    },
+}
+
+/// An open database.
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    /// Where a damaged one was put.
+    pub(super) put_aside: Option<PathBuf>,
+}
+
+/// Takes the data directory for this process, until the file is dropped.
+pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
+    let unavailable =
+        |error: std::io::Error| OpenError::Unavailable { path: dir.into(), reason: error.to_string() };
+    fs::create_dir_all(dir).map_err(unavailable)?;
+    let path = dir.join("tidegate.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(unavailable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.into())),
+        Err(TryLockError::Error(error)) => Err(unavailable(error)),
+    }
+}
+
+/// Opens the database, after putting a damaged one aside.
+pub(super) fn database(files: &Files, sizes: &Sizes, wall: u64) -> Result<Database, OpenError> {
+    match connect(files, sizes) {
+        Ok(connection) => Ok(Database { connection, put_aside: None }),
+        Err(Refusal::Newer(found)) => Err(OpenError::Newer { path: files.database.clone(), found }),
+        Err(Refusal::Sqlite(error)) => Err(unavailable(files, &error)),
+        Err(Refusal::Damaged(why)) => {
+            let aside = put_aside(files, wall, &why)?;
+            let connection = connect(files, sizes).map_err(|refusal| match refusal {
+                Refusal::Sqlite(error) => unavailable(files, &error),
+                Refusal::Newer(_) | Refusal::Damaged(_) => OpenError::Unavailable {
+                    path: files.database.clone(),
+                    reason: "a new one is damaged too".into(),
+                },
+            })?;
+            Ok(Database { connection, put_aside: Some(aside) })
+        }
+    }
+}
+
+/// Why a connection cannot be used.
+pub(super) enum Refusal {
+    /// A newer schema.
+    Newer(i64),
+    /// No sound database.
+    Damaged(String),
+    /// The disk says no.
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Refusal {
+        if is_damage(&error) { Refusal::Damaged(error.to_string()) } else { Refusal::Sqlite(error) }
+    }
+}
+
+/// Connects, and makes the tables of a new database.
+pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusal> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&files.database, flags)?;
+    // Whoever closes a database that it must not touch would otherwise still move the WAL into it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+    let found = schema::version(&connection)?;
+    if found > VERSION {
+        return Err(Refusal::Newer(found));
+    }
+    connection.execute_batch(&format!(
+        "PRAGMA page_size = {PAGE};
+         PRAGMA auto_vacuum = INCREMENTAL;
+         PRAGMA secure_delete = OFF;
+         PRAGMA cell_size_check = ON;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -{CACHE_KIB};
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA journal_size_limit = {};",
+        sizes.checkpoint_frames * PAGE * 2
+    ))?;
+    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if journal != "wal" {
+        return Err(Refusal::Damaged(format!("its journal is in mode {journal}")));
+    }
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (found, tables) {
+        (VERSION, _) => {}
+        (0, 0) => schema::create(&connection)?,
+        _ => return Err(Refusal::Damaged(format!("it is no store: version {found}, {tables} tables"))),
+    }
+    Ok(connection)
+}
+
+/// Moves a damaged database and its WAL out of the way.
+pub(super) fn put_aside(files: &Files, wall: u64, why: &str) -> Result<PathBuf, OpenError> {
+    let aside = (0..).map(|more| aside_name(files, wall / 1_000 + more)).find(|path| !path.exists());
+    let aside = aside.expect("a directory holds fewer files than there are numbers");
+    tracing::error!(
+        reason = why,
+        aside = %aside.display(),
+        "THE STORE IS DAMAGED: it is put aside and a new, empty one is begun; what it held is not forwarded"
+    );
+    let rename = |from: &Path, to: &Path| match fs::rename(from, to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(OpenError::Unavailable { path: from.into(), reason: error.to_string() })
+        }
+        _ => Ok(()),
+    };
+    // The WAL goes first: without its database it is inert, while a database without it looks sound.
+    rename(&files.wal, &with_suffix(&aside, "-wal"))?;
+    rename(&files.database, &aside)?;
+    let _ = fs::remove_file(with_suffix(&files.database, "-shm"));
+    prune(files);
+    Ok(aside)
+}
+
+/// Removes the oldest of more than a few databases that were put aside.
+fn prune(files: &Files) {
+    let Ok(entries) = fs::read_dir(&files.dir) else { return };
+    let names = entries.flatten().map(|entry| entry.path());
+    let is_aside = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(ASIDE) && !name.ends_with("-wal")
+    };
+    let mut asides: Vec<PathBuf> = names.filter(is_aside).collect();
+    asides.sort();
+    for oldest in asides.iter().take(asides.len().saturating_sub(ASIDES_MAX)) {
+        tracing::warn!(path = %oldest.display(), "the oldest damaged store is removed");
+        let _ = fs::remove_file(oldest);
+        let _ = fs::remove_file(with_suffix(oldest, "-wal"));
+    }
+}
+
+fn aside_name(files: &Files, seconds: u64) -> PathBuf {
+    files.dir.join(format!("{ASIDE}{seconds:012}"))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn unavailable(files: &Files, error: &rusqlite::Error) -> OpenError {
+    OpenError::Unavailable { path: files.database.clone(), reason: error.to_string() }
+}
+
+/// Before the second in which it was put aside.
+const ASIDE: &str = "tidegate.db.damaged-";
+
+/// So many damaged databases are kept for salvage.
+const ASIDES_MAX: usize = 3;
+
+/// SQLite's page cache.
+const CACHE_KIB: u32 = 1_024;
+
+/// Prepared statements that are kept; each open or read segment needs a few.
+const STATEMENTS_MAX: usize = 64;

@@ -1,0 +1,209 @@
+//! Reading a reader's rows, in order, checked.
+//!
+//! Only rows of committed transactions that the reader still wants. A row that has run out of time or
+//! whose checksum does not hold is never handed out: the caller is told, so that it is counted once, in
+//! a transaction.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use rusqlite::Connection;
+
+use super::audience::{Audience, unpack_qos};
+use super::log::{Log, RETAIN};
+use super::pack::Unpack;
+use super::schema::Fault;
+use super::segment::{self, Found, Named, RawRow};
+use super::turnover::named;
+use crate::codec::Properties;
+use crate::record::{Message, ReaderId, Row, Rows, Seq};
+
+/// What one read asks for.
+pub(super) struct Question<'a> {
+    /// Whose.
+    pub(super) reader: ReaderId,
+    /// After which row.
+    pub(super) after: Seq,
+    /// At most so many rows.
+    pub(super) limit: u32,
+    /// Wall clock, for expiry.
+    pub(super) wall: u64,
+    /// Rows that the open batch ends.
+    pub(super) ended: &'a dyn Fn(u64) -> bool,
+}
+
+/// What one read found.
+pub(super) struct Answer {
+    /// For the reader.
+    pub(super) rows: Rows,
+    /// Rows that have run out of time.
+    pub(super) expired: Vec<Seq>,
+    /// Rows that cannot be read.
+    pub(super) damaged: Vec<Seq>,
+}
+
+/// Topics and audiences that were read lately.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    topics: HashMap<(u32, u64), ByteString>,
+    audiences: HashMap<(u32, u64), Audience>,
+    weight: usize,
+}
+
+/// A row of a segment before its names are known.
+struct Bare {
+    topic: Result<Vec<u8>, u64>,
+    audience: Result<Vec<u8>, u64>,
+    numbers: Vec<u8>,
+    message: Message,
+}
+
+impl Log {
+    /// Reads rows of a reader.
+    pub(super) fn read(
+        &mut self,
+        connection: &Connection,
+        names: &mut Names,
+        question: &Question<'_>,
+    ) -> Result<Answer, Fault> {
+        let reader = question.reader;
+        let newest = question.after.max(Seq(self.ledger.last_seq));
+        let rows = Rows { reader, rows: Vec::new(), through: newest };
+        let mut answer = Answer { rows, expired: Vec::new(), damaged: Vec::new() };
+        let (mut after, mut weight) = (question.after.0, 0);
+        while let Some(seq) = self.next_wanted(connection, reader, after)? {
+            let full = answer.rows.rows.len() as u64 >= u64::from(question.limit) || weight >= READ_BYTES_MAX;
+            let skipped = answer.expired.len() + answer.damaged.len() >= SKIPPED_MAX;
+            if full || skipped {
+                answer.rows.through = Seq(after.max(question.after.0));
+                break;
+            }
+            after = seq;
+            if (question.ended)(seq) {
+                continue;
+            }
+            match self.row(connection, names, reader, seq)? {
+                None => answer.damaged.push(Seq(seq)),
+                Some(row) if self.has_expired(&row, reader, question.wall) => answer.expired.push(Seq(seq)),
+                Some(row) => {
+                    weight += row.message.weight();
+                    answer.rows.rows.push(row);
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Whether nobody should have the row any more; a QoS 2 exchange that has begun is brought to its end.
+    fn has_expired(&self, row: &Row, reader: ReaderId, wall: u64) -> bool {
+        let leased =
+            self.readers.get(&reader).is_some_and(|reader| reader.state.leases.contains_key(&row.seq.0));
+        !leased && row.message.remaining(wall) == Some(0)
+    }
+
+    /// One row for one reader; `None` where it is damaged.
+    fn row(
+        &mut self,
+        connection: &Connection,
+        names: &mut Names,
+        reader: ReaderId,
+        seq: u64,
+    ) -> Result<Option<Row>, Fault> {
+        let Some(key) = self.find_span(connection, reader, seq)? else { return Ok(None) };
+        let span = self.readers.get(&reader).and_then(|reader| reader.spans.get(&key));
+        let Some(id) = span.map(|span| span.segment) else { return Ok(None) };
+        let Found::Row(bare) = segment::with_row(connection, id, seq, bare)? else { return Ok(None) };
+        let Some(topic) = names.topic(connection, id, seq, bare.topic)? else { return Ok(None) };
+        let Some(audience) = names.audience(connection, id, seq, bare.audience)? else { return Ok(None) };
+        let Some((member, place)) = audience.find(reader) else { return Ok(None) };
+        let number = match place {
+            None => 0,
+            Some(place) => {
+                let mut unpack = Unpack::new(&bare.numbers);
+                let Some(number) = (0..=place).map(|_| unpack.number()).last().flatten() else {
+                    return Ok(None);
+                };
+                number
+            }
+        };
+        let message = Arc::new(Message { topic, ..bare.message });
+        Ok(Some(Row { seq: Seq(seq), number, message, want: member.want.clone() }))
+    }
+}
+
+impl Names {
+    fn topic(
+        &mut self,
+        connection: &Connection,
+        id: u32,
+        seq: u64,
+        name: Result<Vec<u8>, u64>,
+    ) -> Result<Option<ByteString>, Fault> {
+        let key = (id, name.as_ref().err().copied().unwrap_or(seq));
+        if let Some(topic) = self.topics.get(&key) {
+            return Ok(Some(topic.clone()));
+        }
+        let Some(bytes) = named(connection, id, name, |row| row.topic)? else { return Ok(None) };
+        let Ok(topic) = ByteString::try_from(bytes) else { return Ok(None) };
+        self.make_room(topic.len());
+        self.topics.insert(key, topic.clone());
+        Ok(Some(topic))
+    }
+
+    fn audience(
+        &mut self,
+        connection: &Connection,
+        id: u32,
+        seq: u64,
+        name: Result<Vec<u8>, u64>,
+    ) -> Result<Option<Audience>, Fault> {
+        let key = (id, name.as_ref().err().copied().unwrap_or(seq));
+        if let Some(audience) = self.audiences.get(&key) {
+            return Ok(Some(audience.clone()));
+        }
+        let Some(bytes) = named(connection, id, name, |row| row.audience)? else { return Ok(None) };
+        let Some(audience) = Audience::unpack(&bytes) else { return Ok(None) };
+        self.make_room(audience.members.len() * 64);
+        self.audiences.insert(key, audience.clone());
+        Ok(Some(audience))
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        self.weight += bytes + 64;
+        if self.weight > NAMES_BYTES_MAX {
+            *self = Names { weight: bytes + 64, ..Names::default() };
+        }
+    }
+}
+
+fn bare(row: &RawRow<'_>) -> Option<Bare> {
+    let own = |named| match named {
+        Named::Here(bytes) => Ok(<[u8]>::to_vec(bytes)),
+        Named::At(seq) => Err(seq),
+    };
+    Some(Bare {
+        topic: own(row.topic),
+        audience: own(row.audience),
+        numbers: row.numbers.to_vec(),
+        message: Message {
+            topic: ByteString::new(),
+            payload: Bytes::copy_from_slice(row.payload),
+            qos: unpack_qos(row.flags)?,
+            retain: row.flags & RETAIN != 0,
+            properties: Properties::from_kept(Bytes::copy_from_slice(row.properties)),
+            expiry: row.expiry,
+            received_wall: row.wall,
+        },
+    })
+}
+
+/// A read ends after so many bytes of messages, whatever its limit of rows.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// And after so many rows that nobody can have, so that other readers get their turn.
+const SKIPPED_MAX: usize = 1_000;
+
+/// Names that are remembered; at the limit all are forgotten.
+const NAMES_BYTES_MAX: usize = 1 << 20;

@@ -1,0 +1,274 @@
+//! One reader of the log: a route, or a session that outlives its connection.
+//!
+//! It is a cursor (every row of it up to there is settled) and the little that is settled or in flight
+//! ahead of it, which its window bounds. Its counters change in the transaction of what they count.
+//! What is stored is one packed blob, kept twice; the spans are found again at each start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::pack::{Unpack, put_number};
+use super::runs::Runs;
+use crate::record::{DropReason, LeaseState};
+
+/// One reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reader {
+    /// Route or session.
+    pub(super) kind: Kind,
+    /// The route's name; the client id.
+    pub(super) name: String,
+    /// What is stored.
+    pub(super) state: State,
+    /// Where its rows are: first row of it in a segment, to the segment. Only segments of which it still
+    /// wants a row.
+    pub(super) spans: BTreeMap<u64, Span>,
+    /// The key of its span in the open segment.
+    pub(super) open_span: Option<u64>,
+}
+
+/// What a reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Numbers its messages.
+    Route,
+    /// Does not.
+    Session,
+}
+
+/// The rows of one reader in one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Which segment.
+    pub(super) segment: u32,
+    /// The last row of it there.
+    pub(super) last: u64,
+}
+
+/// What is stored of a reader.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct State {
+    /// Every row up to here is settled.
+    pub(super) cursor: u64,
+    /// Ranges ahead of the cursor in which every row of the reader is settled. As many as there are gaps
+    /// between rows in flight, so the reader's window bounds them.
+    pub(super) ahead: Runs,
+    /// The number that its latest message was given.
+    pub(super) numbered: u64,
+    /// Conservation.
+    pub(super) counters: Counters,
+    /// QoS 2 exchanges outward, by row; at most the receiver's Receive Maximum.
+    pub(super) leases: BTreeMap<u64, (u16, LeaseState)>,
+    /// QoS 2 packet ids inward; at most our Receive Maximum.
+    pub(super) inward: BTreeSet<u16>,
+}
+
+/// All of a conservation line that cannot be counted from rows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Counters {
+    /// Messages that it was an audience of.
+    pub(super) received: u64,
+    /// Settled.
+    pub(super) delivered: u64,
+    /// Run out of time.
+    pub(super) expired: u64,
+    /// By reason.
+    pub(super) dropped: BTreeMap<DropReason, u64>,
+}
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The reader has it.
+    Delivered,
+    /// The reader will not have it.
+    Dropped(DropReason),
+}
+
+impl Reader {
+    /// A reader of what comes after `cursor`.
+    pub(super) fn new(kind: Kind, name: String, cursor: u64) -> Reader {
+        let state = State { cursor, ..State::default() };
+        Reader::restored(kind, name, state)
+    }
+
+    /// A reader as it was stored.
+    pub(super) fn restored(kind: Kind, name: String, state: State) -> Reader {
+        Reader { kind, name, state, spans: BTreeMap::new(), open_span: None }
+    }
+
+    /// Notes a row in the open segment.
+    pub(super) fn extend_open(&mut self, segment: u32, seq: u64) {
+        let key = self.open_span.map_or(seq, |key| key.min(seq));
+        let before = self.open_span.and_then(|key| self.spans.remove(&key));
+        let last = before.map_or(seq, |span| span.last.max(seq));
+        self.spans.insert(key, Span { segment, last });
+        self.open_span = Some(key);
+    }
+
+    /// Forgets a span.
+    pub(super) fn remove_span(&mut self, key: u64) {
+        self.spans.remove(&key);
+        if self.open_span == Some(key) {
+            self.open_span = None;
+        }
+    }
+
+    /// A QoS 2 packet id inward is in use.
+    pub(super) fn take_inward(&mut self, packet_id: u16) {
+        self.state.inward.insert(packet_id);
+    }
+
+    /// A QoS 2 packet id inward is free.
+    pub(super) fn release_inward(&mut self, packet_id: u16) {
+        self.state.inward.remove(&packet_id);
+    }
+
+    /// The newest row that it may still want; the cursor where it wants none.
+    pub(super) fn last(&self) -> u64 {
+        self.spans.values().map(|span| span.last).max().unwrap_or(self.state.cursor)
+    }
+}
+
+impl State {
+    /// Whether the row is settled already.
+    pub(super) fn is_settled(&self, seq: u64) -> bool {
+        seq <= self.cursor || self.ahead.contains(seq)
+    }
+
+    /// Appends it, packed.
+    pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        put_number(out, self.cursor);
+        put_number(out, self.numbered);
+        put_number(out, self.counters.received);
+        put_number(out, self.counters.delivered);
+        put_number(out, self.counters.expired);
+        put_number(out, self.counters.dropped.len() as u64);
+        for (reason, count) in &self.counters.dropped {
+            put_number(out, pack_reason(*reason));
+            put_number(out, *count);
+        }
+        self.ahead.pack(out);
+        put_number(out, self.leases.len() as u64);
+        for (seq, (packet_id, state)) in &self.leases {
+            put_number(out, *seq);
+            put_number(out, u64::from(*packet_id));
+            put_number(out, u64::from(*state == LeaseState::Received));
+        }
+        put_number(out, self.inward.len() as u64);
+        for packet_id in &self.inward {
+            put_number(out, u64::from(*packet_id));
+        }
+    }
+
+    /// Reads what [`State::pack`] wrote.
+    pub(super) fn unpack(blob: &[u8]) -> Option<State> {
+        let mut unpack = Unpack::new(blob);
+        let cursor = unpack.number()?;
+        let numbered = unpack.number()?;
+        let counters = Counters::unpack(&mut unpack)?;
+        let ahead = Runs::unpack(&mut unpack)?;
+        let mut leases = BTreeMap::new();
+        for _ in 0..unpack.number()? {
+            let seq = unpack.number()?;
+            let packet_id = unpack.number16()?;
+            let state = if unpack.number()? == 0 { LeaseState::Sent } else { LeaseState::Received };
+            leases.insert(seq, (packet_id, state));
+        }
+        let mut inward = BTreeSet::new();
+        for _ in 0..unpack.number()? {
+            inward.insert(unpack.number16()?);
+        }
+        unpack.is_empty().then_some(State { cursor, ahead, numbered, counters, leases, inward })
+    }
+}
+
+impl Counters {
+    /// Counts one row's end.
+    pub(super) fn count(&mut self, fate: Fate, rows: u64) {
+        match fate {
+            _ if rows == 0 => {}
+            Fate::Delivered => self.delivered += rows,
+            Fate::Dropped(DropReason::Expired) => self.expired += rows,
+            Fate::Dropped(reason) => *self.dropped.entry(reason).or_default() += rows,
+        }
+    }
+
+    fn unpack(unpack: &mut Unpack<'_>) -> Option<Counters> {
+        let received = unpack.number()?;
+        let delivered = unpack.number()?;
+        let expired = unpack.number()?;
+        let mut dropped = BTreeMap::new();
+        for _ in 0..unpack.number()? {
+            let reason = unpack_reason(unpack.number()?)?;
+            dropped.insert(reason, unpack.number()?);
+        }
+        Some(Counters { received, delivered, expired, dropped })
+    }
+}
+
+/// The number of a reason on disk: never given another meaning.
+fn pack_reason(reason: DropReason) -> u64 {
+    match reason {
+        DropReason::QueueFull => 1,
+        DropReason::StoreFull => 2,
+        DropReason::StoreBusy => 3,
+        DropReason::TooLarge => 4,
+        DropReason::Purged => 5,
+        DropReason::Denied => 6,
+        DropReason::Damaged => 7,
+        DropReason::Superseded => 8,
+        DropReason::Refused => 9,
+        DropReason::LinkDown => 10,
+        DropReason::Expired => 11,
+    }
+}
+
+fn unpack_reason(number: u64) -> Option<DropReason> {
+    REASONS.into_iter().find(|reason| pack_reason(*reason) == number)
+}
+
+const REASONS: [DropReason; 11] = [
+    DropReason::QueueFull,
+    DropReason::StoreFull,
+    DropReason::StoreBusy,
+    DropReason::TooLarge,
+    DropReason::Purged,
+    DropReason::Denied,
+    DropReason::Damaged,
+    DropReason::Superseded,
+    DropReason::Refused,
+    DropReason::LinkDown,
+    DropReason::Expired,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_read_as_it_was_written() {
+        let mut state = State { cursor: 5, numbered: 900, ..State::default() };
+        state.ahead.insert_range(7, 9);
+        state.leases.insert(6, (17, LeaseState::Received));
+        state.leases.insert(10, (18, LeaseState::Sent));
+        state.inward.insert(65_535);
+        state.counters.received = 300;
+        state.counters.count(Fate::Delivered, 2);
+        for reason in REASONS {
+            state.counters.count(Fate::Dropped(reason), pack_reason(reason));
+        }
+        let mut blob = Vec::new();
+        state.pack(&mut blob);
+        assert_eq!(State::unpack(&blob), Some(state));
+        blob.push(0);
+        assert_eq!(State::unpack(&blob), None);
+    }
+
+    #[test]
+    fn a_row_below_the_cursor_or_ahead_is_settled() {
+        let mut state = State { cursor: 5, ..State::default() };
+        state.ahead.insert(7);
+        let settled: Vec<bool> = (4..9).map(|seq| state.is_settled(seq)).collect();
+        assert_eq!(settled, [true, true, false, true, false]);
+    }
+}

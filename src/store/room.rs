@@ -1,0 +1,186 @@
+//! What the store may take of the disk, and what goes when it takes too much.
+//!
+//! `max_size` counts the pages in use and the WAL; `min_free_disk` lowers it while the disk is short.
+//! Over it, the oldest segment goes, for every reader, in the transaction that made it too much, counted
+//! as `store_full`. Segments and the WAL shrink with `max_size`, so that a small store gives way in
+//! small steps.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::Checked;
+use super::log::Log;
+use super::reader::Fate;
+use super::schema::{Fault, unsigned};
+use crate::record::{DropReason, ReaderId};
+
+/// Sizes that follow from the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// A segment ends at so many rows.
+    pub(super) segment_rows: u64,
+    /// Or at so many bytes.
+    pub(super) segment_bytes: u64,
+    /// Fewer wanted rows than this are copied on.
+    pub(super) copy_below: u64,
+    /// Frames in the WAL that are worth a checkpoint.
+    pub(super) checkpoint_frames: u64,
+    /// Bytes of disk that are held back, to get out of a full disk.
+    pub(super) reserve: u64,
+}
+
+impl Sizes {
+    /// The sizes that go with this configuration.
+    pub(super) fn of(config: &Checked) -> Sizes {
+        Sizes {
+            segment_rows: 4_096,
+            segment_bytes: (config.max_size / 16).min(4_000_000),
+            copy_below: 64,
+            checkpoint_frames: (config.max_size / 8 / PAGE).clamp(16, 1_000),
+            reserve: (config.max_size / 8).min(8_000_000),
+        }
+    }
+}
+
+/// The database's files.
+#[derive(Debug, Clone)]
+pub(super) struct Files {
+    /// The data directory.
+    pub(super) dir: PathBuf,
+    /// The database.
+    pub(super) database: PathBuf,
+    /// Its write-ahead log.
+    pub(super) wal: PathBuf,
+}
+
+impl Files {
+    /// The files in a data directory.
+    pub(super) fn within(dir: &Path) -> Files {
+        Files { dir: dir.into(), database: dir.join("tidegate.db"), wal: dir.join("tidegate.db-wal") }
+    }
+
+    /// Bytes that the WAL takes.
+    pub(super) fn wal_size(&self) -> u64 {
+        std::fs::metadata(&self.wal).map_or(0, |file| file.len())
+    }
+
+    /// Bytes that the database takes, without what is in the WAL alone.
+    pub(super) fn database_size(&self) -> u64 {
+        std::fs::metadata(&self.database).map_or(0, |file| file.len())
+    }
+
+    /// Free bytes on the disk, as an ordinary user may take them; `None` where it does not say.
+    pub(super) fn free_disk(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.dir).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+}
+
+/// Pages of the database, as the running transaction sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pages {
+    /// All.
+    pub(super) all: u64,
+    /// Not in use.
+    pub(super) free: u64,
+}
+
+impl Pages {
+    /// Counts them.
+    pub(super) fn of(connection: &Connection) -> rusqlite::Result<Pages> {
+        let count = |name| connection.pragma_query_value(None, name, |row| row.get(0)).map(unsigned);
+        Ok(Pages { all: count("page_count")?, free: count("freelist_count")? })
+    }
+
+    /// Bytes in use.
+    pub(super) fn in_use(self) -> u64 {
+        self.all.saturating_sub(self.free) * PAGE
+    }
+}
+
+/// What the store may take now.
+pub(super) fn allowed(config: &Checked, taken: u64, free_disk: Option<u64>) -> u64 {
+    let Some(free) = free_disk else { return config.max_size };
+    let by_disk = taken.saturating_add(free).saturating_sub(config.min_free_disk);
+    // Below the floor the disk's other tenants are at fault, and emptying the store would not help.
+    config.max_size.min(by_disk.max(KEPT_ANYWAY))
+}
+
+impl Log {
+    /// Drops the oldest segments until what the store takes is allowed.
+    pub(super) fn make_room(
+        &mut self,
+        connection: &Connection,
+        files: &Files,
+        config: &Checked,
+    ) -> Result<(), Fault> {
+        let (wal, free_disk) = (files.wal_size(), files.free_disk());
+        loop {
+            let pages = Pages::of(connection)?;
+            let allowed = allowed(config, pages.all * PAGE + wal, free_disk);
+            if pages.in_use() + wal <= allowed || !self.drop_oldest_segment(connection)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Drops the oldest segment, and with it every older row wherever it was copied to. False where there
+    /// is no row left.
+    pub(super) fn drop_oldest_segment(&mut self, connection: &Connection) -> Result<bool, Fault> {
+        let Some((id, segment)) = self.segments.first_key_value().map(|(id, segment)| (*id, segment.clone()))
+        else {
+            return Ok(false);
+        };
+        if id == self.ledger.last_segment {
+            if segment.rows == 0 {
+                return Ok(false);
+            }
+            self.close_segment(connection)?;
+            self.begin_segment(connection)?;
+        }
+        let waiting = |reader: &super::reader::Reader| reader.spans.range(..=segment.last).next().is_some();
+        let readers: Vec<ReaderId> =
+            self.readers.iter().filter(|(_, reader)| waiting(reader)).map(|(id, _)| *id).collect();
+        for reader in readers {
+            let rows =
+                self.advance(connection, reader, segment.last, Fate::Dropped(DropReason::StoreFull))?;
+            if rows > 0 {
+                let name = self.readers.get(&reader).map(|reader| reader.name.as_str());
+                tracing::warn!(reader = name, rows, "the store is full: the oldest messages are dropped");
+            }
+        }
+        self.touched.remove(&id);
+        self.drop_segment(connection, id)?;
+        Ok(true)
+    }
+}
+
+/// Bytes of a page.
+pub(super) const PAGE: u64 = 4_096;
+
+/// What the store keeps even where the disk has less than `min_free_disk`.
+const KEPT_ANYWAY: u64 = 8_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Config;
+
+    #[test]
+    fn a_short_disk_lowers_what_is_allowed_but_not_to_nothing() {
+        let config = Config::default().check().unwrap();
+        assert_eq!(allowed(&config, 0, Some(10_000_000_000)), 1_000_000_000);
+        assert_eq!(allowed(&config, 100_000_000, Some(150_000_000)), 50_000_000);
+        assert_eq!(allowed(&config, 100_000_000, Some(0)), KEPT_ANYWAY);
+        assert_eq!(allowed(&config, 5, None), 1_000_000_000);
+    }
+
+    #[test]
+    fn segments_and_wal_shrink_with_the_store() {
+        let small = Config { max_size: "1MB".into(), ..Config::default() }.check().unwrap();
+        let sizes = Sizes::of(&small);
+        assert_eq!((sizes.segment_bytes, sizes.checkpoint_frames), (62_500, 30));
+        assert_eq!(Sizes::of(&Config::default().check().unwrap()).segment_bytes, 4_000_000);
+    }
+}

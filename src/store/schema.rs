@@ -1,0 +1,169 @@
+//! The tables that are always there, their version, and the errors of working on them.
+//!
+//! Every value that matters is a packed, sealed blob, so that a flipped bit is seen. `state` and
+//! `mirror` hold the same rows in different pages: cursors and counters are kept twice. Rows of the log
+//! are in tables of their own (`segment.rs`). A change of the schema raises [`VERSION`].
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::pack::{Unpack, put_number, seal, unseal};
+
+/// What goes wrong while the database is worked on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// SQLite says no.
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A segment cannot be read or written because the database is damaged there.
+    #[error("segment {0} is damaged")]
+    Segment(u32),
+    /// The broker used an order number twice.
+    #[error("order number {0} was given before")]
+    Sequence(u64),
+    /// The gate that a test holds before each commit refused.
+    #[error("the disk refused to sync: {0}")]
+    Gate(std::io::Error),
+    /// The connection was dropped and is not open again.
+    #[error("the database is not open")]
+    Closed,
+    /// It was opened and is of no use.
+    #[error("{0}")]
+    Unusable(String),
+    /// Growing the file now could leave no way back from a full disk.
+    #[error("the disk is full")]
+    Tight,
+}
+
+impl Fault {
+    /// Whether the disk or a limit is full, so that making room can help.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Fault::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Fault::Gate(error) => error.kind() == std::io::ErrorKind::StorageFull,
+            Fault::Tight => true,
+            Fault::Segment(_) | Fault::Sequence(_) | Fault::Closed | Fault::Unusable(_) => false,
+        }
+    }
+
+    /// Whether the database itself is damaged.
+    pub(super) fn is_damage(&self) -> bool {
+        let Fault::Sqlite(error) = self else { return false };
+        is_damage(error)
+    }
+}
+
+/// Whether the error says that the file is no sound database.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
+/// What the store keeps of itself, written with every commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Ledger {
+    /// The highest order number ever given.
+    pub(super) last_seq: u64,
+    /// The highest reader id ever given.
+    pub(super) last_reader: u32,
+    /// The highest segment ever made: the open one.
+    pub(super) last_segment: u32,
+    /// Commits since the database was made: tells after a failed one whether it took place.
+    pub(super) stamp: u64,
+    /// When the database was made; tells two databases apart.
+    pub(super) epoch: u64,
+}
+
+impl Ledger {
+    pub(super) fn pack(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_number(&mut out, self.last_seq);
+        put_number(&mut out, u64::from(self.last_reader));
+        put_number(&mut out, u64::from(self.last_segment));
+        put_number(&mut out, self.stamp);
+        put_number(&mut out, self.epoch);
+        out
+    }
+
+    pub(super) fn unpack(blob: &[u8]) -> Option<Ledger> {
+        let mut unpack = Unpack::new(blob);
+        Some(Ledger {
+            last_seq: unpack.number()?,
+            last_reader: unpack.number32()?,
+            last_segment: unpack.number32()?,
+            stamp: unpack.number()?,
+            epoch: unpack.number()?,
+        })
+    }
+}
+
+/// Makes the tables of an empty database.
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         CREATE TABLE state(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
+         CREATE TABLE mirror(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
+         CREATE TABLE sessions(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
+         CREATE TABLE routes(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
+         CREATE TABLE segments(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+         CREATE TABLE retained(topic TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
+         PRAGMA application_id = {APPLICATION};
+         PRAGMA user_version = {VERSION};
+         COMMIT;"
+    ))
+}
+
+/// The version of the schema that the file has; 0 where it is empty.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Writes one reader's state (or the ledger, under 0) to both places.
+pub(super) fn put_state(connection: &Connection, reader: u32, mut blob: Vec<u8>) -> rusqlite::Result<()> {
+    seal(&mut blob, u64::from(reader));
+    for sql in ["REPLACE INTO state VALUES (?, ?)", "REPLACE INTO mirror VALUES (?, ?)"] {
+        connection.prepare_cached(sql)?.execute(params![reader, blob])?;
+    }
+    Ok(())
+}
+
+/// Removes one reader's state.
+pub(super) fn remove_state(connection: &Connection, reader: u32) -> rusqlite::Result<()> {
+    for sql in ["DELETE FROM state WHERE reader = ?", "DELETE FROM mirror WHERE reader = ?"] {
+        connection.prepare_cached(sql)?.execute([reader])?;
+    }
+    Ok(())
+}
+
+/// One reader's state from whichever place is sound; `None` where neither is.
+pub(super) fn state(connection: &Connection, reader: u32) -> rusqlite::Result<Option<Vec<u8>>> {
+    for sql in ["SELECT data FROM state WHERE reader = ?", "SELECT data FROM mirror WHERE reader = ?"] {
+        let read = connection.prepare_cached(sql)?.query_row([reader], |row| row.get::<_, Vec<u8>>(0));
+        let blob = match read.optional() {
+            Err(error) if !is_damage(&error) => return Err(error),
+            other => other.ok().flatten(),
+        };
+        if let Some(body) = blob.as_deref().and_then(|blob| unseal(blob, u64::from(reader))) {
+            return Ok(Some(body.to_vec()));
+        }
+    }
+    Ok(None)
+}
+
+/// A number for SQLite, which has no unsigned ones.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number from SQLite; a negative one was never written.
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// The version of the schema.
+pub(super) const VERSION: i64 = 1;
+
+/// "tide" in the file's header.
+const APPLICATION: i64 = 0x7469_6465;
+
+/// The ledger's row.
+pub(super) const LEDGER: u32 = 0;

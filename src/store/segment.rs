@@ -1,0 +1,323 @@
+//! One table of the log: its rows, their checksums, and the index that a closed one carries.
+//!
+//! `log_N` holds rows by order number. The first row of a topic or an audience carries it, later ones
+//! name that row, so that texts and sets are kept once and go with the segment. Under `-reader` a closed
+//! segment keeps which rows are that reader's. The header in `segments` says who wants how many, so that
+//! a start reads no rows. Rows are never changed, and go only with their table.
+
+use std::collections::BTreeMap;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
+
+use super::pack::{Unpack, put_number, seal, unseal};
+use super::runs::Runs;
+use super::schema::{Fault, is_damage, signed, unsigned};
+use crate::record::ReaderId;
+
+/// A text or a set: here, or in the row of this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named<'a> {
+    /// Here.
+    Here(&'a [u8]),
+    /// In another row of the segment.
+    At(u64),
+}
+
+/// A row as it stands in its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RawRow<'a> {
+    /// Order number.
+    pub(super) seq: u64,
+    /// Topic name.
+    pub(super) topic: Named<'a>,
+    /// Packed audience.
+    pub(super) audience: Named<'a>,
+    /// QoS and retain of the publisher.
+    pub(super) flags: u8,
+    /// When it was received, wall clock in milliseconds.
+    pub(super) wall: u64,
+    /// Message Expiry Interval in seconds.
+    pub(super) expiry: Option<u32>,
+    /// Packed numbers of the numbered members.
+    pub(super) numbers: &'a [u8],
+    /// Properties.
+    pub(super) properties: &'a [u8],
+    /// Payload.
+    pub(super) payload: &'a [u8],
+}
+
+/// What a look for a row found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found<T> {
+    /// A sound row.
+    Row(T),
+    /// None, or one whose checksum does not hold.
+    Damaged,
+}
+
+/// Header of a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Header {
+    /// Rows.
+    pub(super) rows: u64,
+    /// Bytes of rows.
+    pub(super) bytes: u64,
+    /// The highest order number.
+    pub(super) last: u64,
+    /// Of each reader that wanted some when it was closed: how many are its, the first and the last.
+    pub(super) readers: BTreeMap<ReaderId, (u64, u64, u64)>,
+}
+
+/// Makes a segment's table.
+pub(super) fn create(connection: &Connection, id: u32) -> Result<(), Fault> {
+    connection.execute_batch(&format!(
+        "CREATE TABLE log_{id}(seq INTEGER PRIMARY KEY, topic, audience, flags INTEGER, wall INTEGER,
+         expiry INTEGER, numbers BLOB, properties BLOB, payload BLOB, crc INTEGER)"
+    ))?;
+    put_header(connection, id, &Header::default())
+}
+
+/// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable.
+pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> {
+    match connection.execute_batch(&format!("DROP TABLE IF EXISTS log_{id}")) {
+        Err(error) if !is_damage(&error) => return Err(error.into()),
+        _ => {}
+    }
+    connection.prepare_cached("DELETE FROM segments WHERE id = ?")?.execute([id])?;
+    Ok(())
+}
+
+/// Writes a segment's header.
+pub(super) fn put_header(connection: &Connection, id: u32, header: &Header) -> Result<(), Fault> {
+    let mut blob = Vec::new();
+    put_number(&mut blob, header.rows);
+    put_number(&mut blob, header.bytes);
+    put_number(&mut blob, header.last);
+    for (reader, (count, first, last)) in &header.readers {
+        put_number(&mut blob, u64::from(reader.0));
+        put_number(&mut blob, *count);
+        put_number(&mut blob, *first);
+        put_number(&mut blob, last - first);
+    }
+    seal(&mut blob, u64::from(id));
+    connection.prepare_cached("REPLACE INTO segments VALUES (?, ?)")?.execute(params![id, blob])?;
+    Ok(())
+}
+
+/// All segments in order, each with its header if that is sound.
+pub(super) fn headers(connection: &Connection) -> rusqlite::Result<Vec<(u32, Option<Header>)>> {
+    let mut statement = connection.prepare("SELECT id, data FROM segments ORDER BY id")?;
+    let rows = statement.query_map([], |row| {
+        let id: u32 = row.get(0)?;
+        let blob = row.get_ref(1)?.as_blob().unwrap_or_default().to_vec();
+        Ok((id, unseal(&blob, u64::from(id)).and_then(unpack_header)))
+    })?;
+    rows.collect()
+}
+
+fn unpack_header(body: &[u8]) -> Option<Header> {
+    let mut unpack = Unpack::new(body);
+    let mut header = Header {
+        rows: unpack.number()?,
+        bytes: unpack.number()?,
+        last: unpack.number()?,
+        ..Header::default()
+    };
+    while !unpack.is_empty() {
+        let reader = ReaderId(unpack.number32()?);
+        let count = unpack.number()?;
+        let first = unpack.number()?;
+        header.readers.insert(reader, (count, first, first.checked_add(unpack.number()?)?));
+    }
+    Some(header)
+}
+
+/// Inserts a row.
+pub(super) fn insert(connection: &Connection, id: u32, row: &RawRow<'_>) -> Result<(), Fault> {
+    let sql = format!("INSERT INTO log_{id} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    let topic = match row.topic {
+        Named::Here(text) => ValueRef::Text(text),
+        Named::At(seq) => ValueRef::Integer(signed(seq)),
+    };
+    let audience = match row.audience {
+        Named::Here(set) => ValueRef::Blob(set),
+        Named::At(seq) => ValueRef::Integer(signed(seq)),
+    };
+    let some = |bytes| if <[u8]>::is_empty(bytes) { None } else { Some(bytes) };
+    connection.prepare_cached(&sql)?.execute(params![
+        signed(row.seq),
+        AsIs(topic),
+        AsIs(audience),
+        row.flags,
+        signed(row.wall),
+        row.expiry,
+        some(row.numbers),
+        some(row.properties),
+        some(row.payload),
+        row.checksum(),
+    ])?;
+    Ok(())
+}
+
+/// Looks a row up and hands it on if its checksum holds.
+pub(super) fn with_row<T>(
+    connection: &Connection,
+    id: u32,
+    seq: u64,
+    take: impl FnOnce(&RawRow<'_>) -> Option<T>,
+) -> Result<Found<T>, Fault> {
+    let sql = format!("SELECT * FROM log_{id} WHERE seq = ?");
+    let look = || -> rusqlite::Result<Found<T>> {
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([signed(seq)])?;
+        let Some(row) = rows.next()? else { return Ok(Found::Damaged) };
+        Ok(RawRow::sound(row).and_then(|row| take(&row)).map_or(Found::Damaged, Found::Row))
+    };
+    match look() {
+        Err(error) if is_damage(&error) => Ok(Found::Damaged),
+        other => Ok(other?),
+    }
+}
+
+/// Walks all rows of a segment in order, `None` for each whose checksum does not hold.
+pub(super) fn scan(
+    connection: &Connection,
+    id: u32,
+    mut take: impl FnMut(u64, Option<&RawRow<'_>>),
+) -> Result<(), Fault> {
+    let mut walk = || -> rusqlite::Result<()> {
+        let mut statement = connection.prepare(&format!("SELECT * FROM log_{id} WHERE seq > 0"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            take(unsigned(row.get(0)?), RawRow::sound(row).as_ref());
+        }
+        Ok(())
+    };
+    walk().map_err(
+        |error| if is_damage(&error) || is_missing(&error) { Fault::Segment(id) } else { error.into() },
+    )
+}
+
+/// Writes which rows of the segment are a reader's.
+pub(super) fn put_index(
+    connection: &Connection,
+    id: u32,
+    reader: ReaderId,
+    rows: &Runs,
+) -> Result<(), Fault> {
+    let mut blob = Vec::new();
+    rows.pack(&mut blob);
+    seal(&mut blob, index_key(id, reader));
+    let sql = format!("REPLACE INTO log_{id}(seq, payload) VALUES (?, ?)");
+    connection.prepare_cached(&sql)?.execute(params![-i64::from(reader.0), blob])?;
+    Ok(())
+}
+
+/// Which rows of the segment are a reader's.
+pub(super) fn index(connection: &Connection, id: u32, reader: ReaderId) -> Result<Runs, Fault> {
+    let sql = format!("SELECT payload FROM log_{id} WHERE seq = ?");
+    let look = || -> rusqlite::Result<Option<Vec<u8>>> {
+        let mut statement = connection.prepare_cached(&sql)?;
+        statement.query_row([-i64::from(reader.0)], |row| row.get(0)).optional()
+    };
+    let blob = match look() {
+        Err(error) if is_damage(&error) || is_missing(&error) => return Err(Fault::Segment(id)),
+        other => other?,
+    };
+    let body = blob.as_deref().and_then(|blob| unseal(blob, index_key(id, reader)));
+    body.and_then(|body| Runs::unpack(&mut Unpack::new(body))).ok_or(Fault::Segment(id))
+}
+
+fn index_key(id: u32, reader: ReaderId) -> u64 {
+    u64::from(id) << 32 | u64::from(reader.0)
+}
+
+/// Whether the error says that there is no such table.
+fn is_missing(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
+}
+
+impl<'a> RawRow<'a> {
+    /// The row, if it has the right form and its checksum holds.
+    fn sound(row: &'a rusqlite::Row<'_>) -> Option<RawRow<'a>> {
+        let at = |index: usize| row.get_ref(index).ok();
+        let named = |value| match value {
+            ValueRef::Integer(seq) => Some(Named::At(unsigned(seq))),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Named::Here(bytes)),
+            ValueRef::Null | ValueRef::Real(_) => None,
+        };
+        let bytes = |value| match value {
+            ValueRef::Null => Some(&[][..]),
+            ValueRef::Blob(bytes) => Some(bytes),
+            _ => None,
+        };
+        let found = RawRow {
+            seq: unsigned(at(0)?.as_i64().ok()?),
+            topic: named(at(1)?)?,
+            audience: named(at(2)?)?,
+            flags: u8::try_from(at(3)?.as_i64().ok()?).ok()?,
+            wall: unsigned(at(4)?.as_i64().ok()?),
+            expiry: match at(5)? {
+                ValueRef::Null => None,
+                value => Some(u32::try_from(value.as_i64().ok()?).ok()?),
+            },
+            numbers: bytes(at(6)?)?,
+            properties: bytes(at(7)?)?,
+            payload: bytes(at(8)?)?,
+        };
+        (at(9)?.as_i64().ok()? == found.checksum()).then_some(found)
+    }
+
+    /// CRC-32C over the order number and every column; signed, because SQLite keeps that in four bytes.
+    fn checksum(&self) -> i64 {
+        let mut head = Vec::with_capacity(64);
+        put_number(&mut head, self.seq);
+        for named in [self.topic, self.audience] {
+            match named {
+                Named::At(seq) => {
+                    head.push(0);
+                    put_number(&mut head, seq);
+                }
+                Named::Here(bytes) => {
+                    head.push(1);
+                    put_number(&mut head, bytes.len() as u64);
+                }
+            }
+        }
+        head.push(self.flags);
+        put_number(&mut head, self.wall);
+        put_number(&mut head, self.expiry.map_or(0, |expiry| u64::from(expiry) + 1));
+        put_number(&mut head, self.numbers.len() as u64);
+        put_number(&mut head, self.properties.len() as u64);
+        let mut crc = crc32c::crc32c(&head);
+        for named in [self.topic, self.audience] {
+            if let Named::Here(bytes) = named {
+                crc = crc32c::crc32c_append(crc, bytes);
+            }
+        }
+        for bytes in [self.numbers, self.properties, self.payload] {
+            crc = crc32c::crc32c_append(crc, bytes);
+        }
+        i64::from(i32::from_ne_bytes(crc.to_ne_bytes()))
+    }
+
+    /// About what it takes in the table.
+    pub(super) fn weight(&self) -> u64 {
+        let named = |named| if let Named::Here(bytes) = named { <[u8]>::len(bytes) } else { 4 };
+        let bytes = named(self.topic) + named(self.audience) + self.numbers.len() + self.properties.len();
+        (bytes + self.payload.len() + ROW_OVERHEAD) as u64
+    }
+}
+
+/// A borrowed value as a parameter.
+struct AsIs<'a>(ValueRef<'a>);
+
+impl ToSql for AsIs<'_> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        Ok(rusqlite::types::ToSqlOutput::Borrowed(self.0))
+    }
+}
+
+/// Record header, order number, time and checksum.
+const ROW_OVERHEAD: usize = 30;

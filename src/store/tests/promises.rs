@@ -1,0 +1,193 @@
+//! What the store promises, by name, through its thread and its handle.
+
+use super::*;
+use crate::record::{DropReason, Lease, LeaseState};
+
+#[test]
+fn what_was_committed_is_there_after_a_kill() {
+    let mut trial = Terms::default().open();
+    let route = trial.route();
+    trial.commit((1..=10).map(|seq| put(seq, &[route])).collect());
+    trial.write(vec![put(11, &[route])]);
+    let again = trial.killed().open();
+    assert_eq!(again.opened.restored.last_seq, Seq(10));
+    assert_eq!(again.opened.routes, [route]);
+    assert_eq!(again.wanted(route), (1..=10).collect::<Vec<_>>());
+    again.assert_conserved();
+}
+
+#[test]
+fn a_row_comes_back_as_it_went_in() {
+    let mut trial = Terms::default().open();
+    let (route, client) = (trial.route(), ReaderId(9));
+    let mut full = Message::clone(&message(1, "a/b"));
+    full.qos = QoS::ExactlyOnce;
+    full.retain = true;
+    full.expiry = Some(60);
+    full.properties = Properties::from_kept(Bytes::from_static(&[1, 1]));
+    let full = Arc::new(full);
+    let wants = [
+        want(route),
+        Want { qos: QoS::ExactlyOnce, retain: true, subscription_ids: vec![3, 300], ..want(client) },
+    ];
+    let write = |seq, message: &Arc<Message>| Write::Message {
+        seq: Seq(seq),
+        message: message.clone(),
+        audience: wants.clone().into(),
+        retained: false,
+        inward: None,
+    };
+    trial.commit(vec![session(client), write(1, &full), write(2, &message(2, "a/b"))]);
+    for trial in [&trial, &trial.killed().open()] {
+        let rows = trial.read(client, 0, 10).rows;
+        assert_eq!(rows.len(), 2);
+        assert_eq!((&rows[0].message, &rows[0].want, rows[0].number), (&full, &wants[1], 0));
+        let rows = trial.read(route, 0, 10).rows;
+        assert_eq!((&rows[1].message, &rows[1].want, rows[1].number), (&message(2, "a/b"), &wants[0], 2));
+    }
+}
+
+#[test]
+fn settled_rows_are_gone_and_counted_once() {
+    let mut trial = Terms::default().open();
+    let route = trial.route();
+    trial.commit((1..=5).map(|seq| put(seq, &[route])).collect());
+    trial.opened.handle.settle(route, vec![Seq(4), Seq(1), Seq(2), Seq(4)]);
+    // What the open batch settles is not read again, though it is not committed.
+    assert_eq!(trial.wanted(route), [3, 5]);
+    trial.turn_clock(1_000);
+    trial.opened.handle.settle(route, vec![Seq(2)]);
+    trial.turn_clock(1_000);
+    let status = trial.assert_conserved();
+    assert_eq!((status.readers[&route].delivered, status.readers[&route].queued), (3, 2));
+    assert_eq!(trial.killed().open().wanted(route), [3, 5]);
+}
+
+#[test]
+fn a_session_comes_back_whole() {
+    let mut trial = Terms::default().open();
+    let (one, two) = (ReaderId(5), ReaderId(6));
+    trial.commit(vec![session(one), session(two)]);
+    trial.commit((1..=4).map(|seq| put(seq, &[one, two])).collect());
+    let leased = |seq, packet_id| Write::Leased { reader: one, seq: Seq(seq), packet_id };
+    trial.commit(vec![
+        leased(1, 11),
+        leased(2, 12),
+        Write::LeaseReceived { reader: one, seq: Seq(2) },
+        Write::Inward { reader: one, packet_id: 77 },
+        Write::Inward { reader: one, packet_id: 78 },
+        Write::InwardReleased { reader: one, packet_id: 77 },
+        Write::Settled { reader: one, seq: Seq(3) },
+        Write::SessionRemoved { reader: two },
+    ]);
+    let again = trial.killed().open();
+    let restored = &again.opened.restored;
+    assert_eq!((restored.last_seq, restored.last_reader, restored.sessions.len()), (Seq(4), 6, 1));
+    let session = &restored.sessions[0];
+    assert_eq!(session.record.client_id, "client-5");
+    assert_eq!((session.cursor, session.last, session.queued), (Seq(0), Seq(4), 3));
+    assert_eq!(session.inward, [78]);
+    assert_eq!(
+        session.leases,
+        [
+            Lease { seq: Seq(1), packet_id: 11, state: LeaseState::Sent },
+            Lease { seq: Seq(2), packet_id: 12, state: LeaseState::Received },
+        ]
+    );
+    assert_eq!(again.wanted(one), [1, 2, 4]);
+}
+
+#[test]
+fn the_last_retained_message_of_a_topic_is_kept_and_an_empty_one_clears() {
+    let mut trial = Terms::default().open();
+    let retain = |seq, topic: &str, payload: &'static str| Write::Message {
+        seq: Seq(seq),
+        message: Arc::new(Message {
+            payload: payload.into(),
+            retain: true,
+            ..(*message(seq, topic)).clone()
+        }),
+        audience: Vec::new().into(),
+        retained: true,
+        inward: None,
+    };
+    trial.commit(vec![
+        retain(1, "a", "old"),
+        retain(2, "b", "stays"),
+        retain(3, "a", "new"),
+        retain(4, "c", "x"),
+    ]);
+    trial.commit(vec![retain(5, "c", "")]);
+    let again = trial.killed().open();
+    let found: Vec<_> = again.opened.restored.retained.iter().map(|m| (&*m.topic, &m.payload[..])).collect();
+    assert_eq!(found, [("a", &b"new"[..]), ("b", &b"stays"[..])]);
+    assert_eq!(again.opened.restored.last_seq, Seq(5));
+}
+
+#[test]
+fn the_oldest_rows_are_dropped_save_those_in_an_exchange() {
+    let mut trial = Terms::default().open();
+    let client = ReaderId(5);
+    trial.commit(vec![session(client)]);
+    trial.commit((1..=6).map(|seq| put(seq, &[client])).collect());
+    trial.commit(vec![
+        Write::Leased { reader: client, seq: Seq(1), packet_id: 1 },
+        Write::DropOldest { reader: client, count: 3 },
+        Write::Settled { reader: client, seq: Seq(2) },
+    ]);
+    assert_eq!(trial.wanted(client), [1, 5, 6]);
+    let status = trial.assert_conserved();
+    assert_eq!(status.readers[&client].dropped[&DropReason::QueueFull], 3);
+    assert_eq!(status.readers[&client].delivered, 0);
+}
+
+#[test]
+fn a_message_for_a_removed_session_is_not_its_own() {
+    let mut trial = Terms::default().open();
+    let (route, client) = (trial.route(), ReaderId(5));
+    trial.commit(vec![session(client), put(1, &[route, client]), Write::SessionRemoved { reader: client }]);
+    trial.commit(vec![put(2, &[route, client]), put(3, &[client])]);
+    assert_eq!(trial.wanted(route), [1, 2]);
+    assert!(trial.wanted(client).is_empty());
+    assert_eq!(trial.assert_conserved().readers.len(), 1);
+}
+
+#[test]
+fn what_has_run_out_of_time_is_counted_and_not_delivered() {
+    let mut trial = Terms::default().open();
+    let route = trial.route();
+    let expiring = Arc::new(Message { expiry: Some(10), ..(*message(1, "a")).clone() });
+    let write = |seq, message| Write::Message {
+        seq: Seq(seq),
+        message,
+        audience: vec![want(route)].into(),
+        retained: false,
+        inward: None,
+    };
+    trial.commit(vec![write(1, expiring), write(2, message(2, "a"))]);
+    assert_eq!(trial.wanted(route), [1, 2]);
+    trial.turn_clock(10_000);
+    assert_eq!(trial.wanted(route), [2]);
+    trial.turn_clock(1_000);
+    assert_eq!(trial.assert_conserved().readers[&route].expired, 1);
+}
+
+#[test]
+fn a_route_that_goes_is_purged_and_numbers_on_when_it_returns() {
+    let mut trial = Terms::default().open();
+    let route = trial.route();
+    trial.commit((1..=3).map(|seq| put(seq, &[route])).collect());
+    let mut other = Terms { routes: vec!["other".into()], ..trial.close() }.open();
+    assert_ne!(other.route(), route);
+    let second = other.route();
+    other.commit(vec![put(4, &[second])]);
+    let status = other.assert_conserved();
+    assert_eq!(status.readers.keys().copied().collect::<Vec<_>>(), [second]);
+    let mut back = Terms { routes: vec!["up".into()], ..other.close() }.open();
+    assert_eq!(back.route(), route);
+    back.commit(vec![put(5, &[route])]);
+    let rows = back.read(route, 0, 10).rows;
+    assert_eq!(rows.iter().map(|row| (row.seq.0, row.number)).collect::<Vec<_>>(), [(5, 4)]);
+    let line = &back.assert_conserved().readers[&route];
+    assert_eq!((line.received, line.dropped[&DropReason::Purged]), (4, 3));
+}

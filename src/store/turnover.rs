@@ -1,0 +1,266 @@
+//! How segments begin, end and go.
+//!
+//! One segment is open and takes rows until it is full; then its index is written and another begins.
+//! A closed one goes when nobody wants a row of it, or when so few are wanted that copying them on costs
+//! less than keeping it: a slow reader cannot pin the disk. All inside the transaction that made it so.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use super::audience::Audience;
+use super::log::{Dictionary, Log, NewRow, Segment};
+use super::pack::{Unpack, put_number};
+use super::reader::Fate;
+use super::schema::Fault;
+use super::segment::{self, Found, Header, Named};
+use crate::record::{DropReason, ReaderId};
+
+/// A row read whole, to be written again elsewhere.
+struct OldRow {
+    topic: Vec<u8>,
+    audience: Audience,
+    numbers: Vec<u64>,
+    flags: u8,
+    wall: u64,
+    expiry: Option<u32>,
+    properties: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl Log {
+    /// Sees to it that the open segment can take a row.
+    pub(super) fn ensure_open(&mut self, connection: &Connection) -> Result<(), Fault> {
+        let Some(open) = self.segments.get(&self.ledger.last_segment) else {
+            return self.begin_segment(connection);
+        };
+        if open.rows < self.sizes.segment_rows && open.bytes < self.sizes.segment_bytes {
+            return Ok(());
+        }
+        self.close_segment(connection)?;
+        self.begin_segment(connection)
+    }
+
+    /// Closes the open segment: its index and its header are written once.
+    pub(super) fn close_segment(&mut self, connection: &Connection) -> Result<(), Fault> {
+        let id = self.ledger.last_segment;
+        let Some(segment) = self.segments.get(&id) else { return Ok(()) };
+        // The one before had time to be read to its end; what is left of it now may be copied on.
+        self.touched.extend(self.segments.range(..id).next_back().map(|(before, _)| *before));
+        self.touched.insert(id);
+        let kept = self.index.close(connection, 0, |reader| segment.wanted.contains_key(&reader))?;
+        let mut header =
+            Header { rows: segment.rows, bytes: segment.bytes, last: segment.last, ..Header::default() };
+        for (reader, rows) in kept {
+            if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+                header.readers.insert(reader, (rows.count(), first, last));
+            }
+        }
+        segment::put_header(connection, id, &header)?;
+        for reader in header.readers.keys() {
+            if let Some(reader) = self.readers.get_mut(reader) {
+                reader.open_span = None;
+            }
+        }
+        self.names = Dictionary::default();
+        Ok(())
+    }
+
+    /// Begins a segment.
+    pub(super) fn begin_segment(&mut self, connection: &Connection) -> Result<(), Fault> {
+        self.ledger.last_segment += 1;
+        let id = self.ledger.last_segment;
+        segment::create(connection, id)?;
+        self.segments.insert(id, Segment::default());
+        self.index.open_id = id;
+        Ok(())
+    }
+
+    /// Drops segments that nobody needs, copying on the last few rows of those that hardly anybody needs.
+    pub(super) fn sweep(&mut self, connection: &Connection) -> Result<(), Fault> {
+        for id in std::mem::take(&mut self.lost) {
+            segment::drop_table(connection, id)?;
+        }
+        while let Some(id) = self.touched.pop_first() {
+            if id == self.ledger.last_segment {
+                continue;
+            }
+            let Some(segment) = self.segments.get(&id) else { continue };
+            if segment.wanted.is_empty() {
+                self.drop_segment(connection, id)?;
+                continue;
+            }
+            // The newest closed one is left alone: its readers are most likely in the middle of it.
+            let newest_closed = self.segments.range(..self.ledger.last_segment).next_back();
+            let is_newest = newest_closed.is_some_and(|(newest, _)| *newest == id);
+            let few = segment.wanted.values().all(|rows| *rows < self.sizes.copy_below);
+            if few && !is_newest {
+                self.copy_on(connection, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops a segment.
+    pub(super) fn drop_segment(&mut self, connection: &Connection, id: u32) -> Result<(), Fault> {
+        segment::drop_table(connection, id)?;
+        self.segments.remove(&id);
+        self.index.forget(id);
+        Ok(())
+    }
+
+    /// Copies what is still wanted of a segment into the open one and drops it, if that is little.
+    fn copy_on(&mut self, connection: &Connection, id: u32) -> Result<(), Fault> {
+        let Some(segment) = self.segments.get(&id) else { return Ok(()) };
+        let readers: Vec<ReaderId> = segment.wanted.keys().copied().collect();
+        let mut wanted: BTreeMap<u64, Vec<ReaderId>> = BTreeMap::new();
+        for reader in readers.iter().copied() {
+            for seq in self.wanted_rows(connection, reader, id)? {
+                wanted.entry(seq).or_default().push(reader);
+            }
+            if wanted.len() as u64 >= self.sizes.copy_below {
+                return Ok(());
+            }
+        }
+        // From here on the readers' rows are no longer in this segment.
+        for reader in readers {
+            let spans = self.readers.get(&reader).map(|reader| &reader.spans).into_iter().flatten();
+            let key = spans.filter(|(_, span)| span.segment == id).map(|(key, _)| *key).next();
+            if let (Some(reader), Some(key)) = (self.readers.get_mut(&reader), key) {
+                reader.remove_span(key);
+            }
+        }
+        for (seq, readers) in wanted {
+            match self.old_row(connection, id, seq)? {
+                Some(row) => self.insert_old(connection, seq, &row, &readers)?,
+                None => self.write_off(connection, seq, &readers)?,
+            }
+        }
+        self.drop_segment(connection, id)
+    }
+
+    /// Rows that a reader still wants of a segment.
+    fn wanted_rows(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        segment: u32,
+    ) -> Result<Vec<u64>, Fault> {
+        let Some(reader) = self.readers.get(&id) else { return Ok(Vec::new()) };
+        let rows = self.index.rows(connection, segment, id)?;
+        let mut found = Vec::new();
+        let mut after = reader.state.cursor;
+        while let Some(next) = rows.next_after(after) {
+            after = match reader.state.ahead.run_of(next) {
+                Some((_, last)) => last,
+                None => {
+                    found.push(next);
+                    next
+                }
+            };
+        }
+        Ok(found)
+    }
+
+    /// Counts a row that cannot be read as damaged for these readers, which have it in no span any more.
+    fn write_off(&mut self, connection: &Connection, seq: u64, readers: &[ReaderId]) -> Result<(), Fault> {
+        for id in readers {
+            self.note_row(*id, seq);
+            self.end(connection, *id, seq, Fate::Dropped(DropReason::Damaged))?;
+        }
+        Ok(())
+    }
+
+    fn insert_old(
+        &mut self,
+        connection: &Connection,
+        seq: u64,
+        row: &OldRow,
+        readers: &[ReaderId],
+    ) -> Result<(), Fault> {
+        let (mut audience, mut numbers) = (Vec::new(), Vec::new());
+        let mut row_numbers = row.numbers.iter();
+        let mut members = Vec::new();
+        for member in row.audience.members.iter() {
+            let number = if member.numbered { row_numbers.next() } else { None };
+            if readers.binary_search(&member.want.reader).is_ok() {
+                members.push((&member.want, member.numbered));
+                if let Some(number) = number {
+                    put_number(&mut numbers, *number);
+                }
+            }
+        }
+        Audience::pack(members.into_iter(), &mut audience);
+        self.insert(
+            connection,
+            &NewRow {
+                seq,
+                topic: &row.topic,
+                audience: &audience,
+                flags: row.flags,
+                wall: row.wall,
+                expiry: row.expiry,
+                numbers: &numbers,
+                properties: &row.properties,
+                payload: &row.payload,
+            },
+        )?;
+        for reader in readers {
+            self.note_row(*reader, seq);
+        }
+        Ok(())
+    }
+
+    /// A row with its names; `None` where it is damaged.
+    fn old_row(&mut self, connection: &Connection, id: u32, seq: u64) -> Result<Option<OldRow>, Fault> {
+        let found = segment::with_row(connection, id, seq, |row| {
+            let mut unpack = Unpack::new(row.numbers);
+            let mut numbers = Vec::new();
+            while !unpack.is_empty() {
+                numbers.push(unpack.number()?);
+            }
+            let own = |named| match named {
+                Named::Here(bytes) => Ok(<[u8]>::to_vec(bytes)),
+                Named::At(seq) => Err(seq),
+            };
+            let row_without_names = OldRow {
+                topic: Vec::new(),
+                audience: Audience::default(),
+                numbers,
+                flags: row.flags,
+                wall: row.wall,
+                expiry: row.expiry,
+                properties: row.properties.to_vec(),
+                payload: row.payload.to_vec(),
+            };
+            Some((row_without_names, own(row.topic), own(row.audience)))
+        })?;
+        let Found::Row((mut row, topic, audience)) = found else { return Ok(None) };
+        let Some(topic) = named(connection, id, topic, |row| row.topic)? else { return Ok(None) };
+        let Some(audience) = named(connection, id, audience, |row| row.audience)? else { return Ok(None) };
+        let Some(audience) = Audience::unpack(&audience) else { return Ok(None) };
+        (row.topic, row.audience) = (topic, audience);
+        Ok(Some(row))
+    }
+}
+
+/// The bytes behind a name: its own, or those in the row that it names.
+pub(super) fn named(
+    connection: &Connection,
+    id: u32,
+    name: Result<Vec<u8>, u64>,
+    column: impl for<'a> Fn(&segment::RawRow<'a>) -> Named<'a>,
+) -> Result<Option<Vec<u8>>, Fault> {
+    let at = match name {
+        Ok(bytes) => return Ok(Some(bytes)),
+        Err(at) => at,
+    };
+    let found = segment::with_row(connection, id, at, |row| match column(row) {
+        Named::Here(bytes) => Some(bytes.to_vec()),
+        Named::At(_) => None,
+    })?;
+    Ok(match found {
+        Found::Row(bytes) => Some(bytes),
+        Found::Damaged => None,
+    })
+}
