@@ -2,6 +2,8 @@
 //!
 //! What a fuzzer finds is put into `tests/fuzz/seeds/<target>` together with its fix, and stays here.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that breaks should say where")]
+
 use std::fs;
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 //! `cargo bench --bench codec` prints the best of many short rounds in nanoseconds a packet. It judges
 //! nothing: the machine decides.
 
-#![allow(clippy::unwrap_used, reason = "a bench that breaks should say where")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that breaks should say where")]
 
 use std::hint::black_box;
 

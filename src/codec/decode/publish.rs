@@ -1,6 +1,6 @@
 //! PUBLISH: the packet that everything else is there for, and so the one that is read fastest.
 //!
-//! Topic and payload are slices of the read buffer; nothing is copied.
+//! Topic, properties and payload are slices of what was fed.
 
 use crate::codec::reader::Reader;
 use crate::codec::{Carrier, Malformed, Properties, Publish, QoS, Side, Version};

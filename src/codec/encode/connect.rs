@@ -1,6 +1,6 @@
 //! CONNECT and CONNACK to bytes.
 //!
-//! Before MQTT 5 a reason becomes the return code nearest to it.
+//! Flags are what the packet's fields say; a will, user name or password that is not there sets none.
 
 use crate::codec::writer::{Unwritable, put_data, put_two};
 use crate::codec::{ConnAck, Connect, Version};
