@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::client::{Client, ClientKey};
 use super::fan::{NOBODY, Offered};
+use super::ledger::Step;
 use super::outlet::Label;
 use super::{Broker, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
@@ -220,7 +221,11 @@ impl Broker {
             }
             return ready;
         };
-        let ready = backlog.caught_up() && self.has_room(key) && !self.ledger.is_busy();
+        let ready = backlog.caught_up() && self.has_room(key);
+        if ready && self.ledger.is_busy() {
+            self.ledger.after(self.ledger.newest(), Step::Pump(key));
+            return false;
+        }
         if ready {
             let want = Want { reader: backlog.reader, ..want };
             let audience = vec![want.clone()];

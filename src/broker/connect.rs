@@ -153,7 +153,7 @@ impl Broker {
         client.ended_wall = None;
         let kept = client.session.backlog.is_some();
         self.settle_in(id, key, &connect, turn);
-        let answer = self.connack(&connect, assigned, session_present);
+        let answer = self.connack(id, &connect, assigned, session_present);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Opening(Box::new(Packet::ConnAck(answer)));
         self.counters.clients += 1;
@@ -169,7 +169,7 @@ impl Broker {
 
     /// What the connection itself keeps of its CONNECT.
     fn settle_in(&mut self, id: ConnectionId, key: ClientKey, connect: &Connect, turn: &mut Turn<'_>) {
-        let keep_alive = self.granted_keep_alive(connect);
+        let keep_alive = self.granted_keep_alive(id, connect);
         let max_inflight = self.config.limits.max_inflight;
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.client = Some(key);
@@ -207,8 +207,12 @@ impl Broker {
         wished.min(self.config.limits.max_session_expiry)
     }
 
-    /// Seconds; the client's own before MQTT 5, which cannot be told another.
-    fn granted_keep_alive(&self, connect: &Connect) -> u16 {
+    /// Seconds; the client's own before MQTT 5, which cannot be told another, and a port's, which cannot
+    /// be half dead.
+    fn granted_keep_alive(&self, id: ConnectionId, connect: &Connect) -> u16 {
+        if self.connections.get(id).is_some_and(|connection| connection.is_port()) {
+            return connect.keep_alive;
+        }
         let most = self.config.limits.max_keepalive;
         match (connect.version, connect.keep_alive) {
             (Version::V5, 0) => most,
@@ -217,7 +221,13 @@ impl Broker {
         }
     }
 
-    fn connack(&self, connect: &Connect, assigned: Option<ByteString>, session_present: bool) -> ConnAck {
+    fn connack(
+        &self,
+        id: ConnectionId,
+        connect: &Connect,
+        assigned: Option<ByteString>,
+        session_present: bool,
+    ) -> ConnAck {
         let mut list = Vec::new();
         if connect.version == Version::V5 {
             let limits = &self.config.limits;
@@ -235,8 +245,9 @@ impl Broker {
                 list.push(Property::TopicAliasMaximum(limits.max_topic_alias));
             }
             list.push(Property::SharedSubscriptionAvailable(0));
-            if self.granted_keep_alive(connect) != connect.keep_alive {
-                list.push(Property::ServerKeepAlive(self.granted_keep_alive(connect))); // [MQTT5-3.2.2-21]
+            let keep_alive = self.granted_keep_alive(id, connect);
+            if keep_alive != connect.keep_alive {
+                list.push(Property::ServerKeepAlive(keep_alive)); // [MQTT5-3.2.2-21]
             }
         }
         ConnAck {

@@ -149,6 +149,11 @@ impl Ledger {
         ticket <= self.committed
     }
 
+    /// The newest write.
+    pub(super) fn newest(&self) -> Ticket {
+        self.issued
+    }
+
     pub(super) fn last_seq(&self) -> Seq {
         self.last_seq
     }

@@ -322,3 +322,8 @@ fn events_of_a_former_connection_are_nobodys() {
     script.run(&["1 ping"]);
     assert_eq!(script.said, ["1 < pong"]);
 }
+
+#[test]
+fn a_port_is_never_dead_of_silence() {
+    check(&["open 1 port", "1 connect a v5 clean", "--", "after 999999999", "1 ping"], "1 < pong");
+}

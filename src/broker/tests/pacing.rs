@@ -250,3 +250,20 @@ fn a_client_that_is_owed_too_many_answers_is_not_read() {
     assert_eq!(script.said[0], "pause 1");
     assert_eq!(script.said[4_097..], ["1 < puback 3 0x10", "1 < pong", "resume 1"]);
 }
+
+#[test]
+fn retained_messages_for_a_kept_session_wait_for_a_busy_store() {
+    let mut script = Script::new(with_route(true));
+    script.run(&["open 1", "1 connect a", "commit", "1 publish t x q1 retain id=1", "commit"]);
+    script.broker.ledger.bound(4, 2);
+    script.run(&["1 publish up/a x", "1 publish up/a y", "--", "1 subscribe 1 t q1", "commit", "commit"]);
+    assert_eq!(
+        script.said,
+        [
+            "write session a r2 [t]",
+            "1 < suback 1 0x01",
+            "write message 4 t x for [r2 q1 retain]",
+            "1 < publish t x q1 id=1 retain",
+        ]
+    );
+}
