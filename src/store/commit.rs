@@ -240,8 +240,9 @@ impl Worker {
             })
         };
         let now = (self.clock)().mono;
+        let immediate = if fault.is_full() { ROOM_ATTEMPTS } else { OTHER_ATTEMPTS };
         match result {
-            Ok(()) if self.recovery.failures <= IMMEDIATE_ATTEMPTS => {}
+            Ok(()) if self.recovery.failures <= immediate => {}
             Ok(()) => self.recovery.back_off(now, &fault),
             Err(second) => self.recovery.back_off(now, if second.is_full() { &fault } else { &second }),
         }
@@ -295,7 +296,13 @@ impl Worker {
             _ => {}
         }
         let segments = 1 << self.recovery.failures.saturating_sub(2).min(10);
-        let dropped = match self.database.drop_oldest(&self.config, segments) {
+        let mut dropped = self.database.drop_oldest(&self.config, segments);
+        if dropped.as_ref().is_err_and(Fault::is_full) && self.database.reserve.release() {
+            // Even that needs a little room in the WAL.
+            self.database.roll_back()?;
+            dropped = self.database.drop_oldest(&self.config, segments);
+        }
+        let dropped = match dropped {
             Ok(dropped) => dropped,
             Err(second) => {
                 self.database.roll_back()?;
@@ -337,8 +344,11 @@ fn checkpoint(connection: &Connection) -> Result<(), Fault> {
     Ok(())
 }
 
-/// After the first attempts to make room, the next wait.
-const IMMEDIATE_ATTEMPTS: u32 = 12;
+/// So often room is made without a wait: each time there is more of it.
+const ROOM_ATTEMPTS: u32 = 12;
+
+/// So often the database is opened again without a wait.
+const OTHER_ATTEMPTS: u32 = 3;
 
 /// The first wait.
 const BACKOFF_MILLIS_MIN: u64 = 50;

@@ -12,6 +12,7 @@ use super::audience::Audience;
 use super::index::Index;
 use super::kept::{self, Standing};
 use super::log::{Dictionary, Log, Segment};
+use super::read::Names;
 use super::reader::{Fate, Kind, Reader, Span, State};
 use super::room::Sizes;
 use super::schema::{Fault, LEDGER, Ledger, state};
@@ -28,10 +29,10 @@ impl Log {
         let ledger = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
         let mut log = Log::empty(ledger.unwrap_or_default(), sizes);
         let headers = segment::headers(connection)?;
-        log.load_readers(connection)?;
+        let forgotten = log.load_readers(connection)?;
         let newest = headers.last().map_or(0, |(id, _)| *id);
         log.ledger.last_segment = log.ledger.last_segment.max(newest);
-        let mut damage = Damage::None;
+        let mut damage = if forgotten.is_empty() { Damage::None } else { Damage::Some };
         for (id, header) in headers {
             let open = id == log.ledger.last_segment;
             let read = match header {
@@ -54,6 +55,9 @@ impl Log {
         if damage == Damage::Some {
             log.reconcile(connection)?;
         }
+        for id in forgotten {
+            log.number_on(connection, id)?;
+        }
         Ok(log)
     }
 
@@ -72,7 +76,9 @@ impl Log {
         }
     }
 
-    fn load_readers(&mut self, connection: &Connection) -> Result<(), Fault> {
+    /// Reads every reader's state; returns those whose state is damaged in both places.
+    fn load_readers(&mut self, connection: &Connection) -> Result<Vec<ReaderId>, Fault> {
+        let mut forgotten = Vec::new();
         let routes = kept::routes(connection)?.into_iter();
         let routes = routes.filter(|route| route.standing == Standing::Active);
         let routes = routes.map(|route| (route.reader, Kind::Route, route.name));
@@ -86,11 +92,23 @@ impl Log {
                         reader = name,
                         "its cursor is damaged in both places: it reads again what is there"
                     );
+                    forgotten.push(id);
                     Reader::restored(kind, name, State::default())
                 }
             };
             self.readers.insert(id, reader);
         }
+        Ok(forgotten)
+    }
+
+    /// Finds where a reader that has lost its state was in its numbers: at its last row.
+    fn number_on(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
+        let Some(last) = self.readers.get(&id).map(Reader::last) else { return Ok(()) };
+        let row = self.row(connection, &mut Names::default(), id, last)?;
+        self.change(id, |reader| {
+            let number = row.map_or(reader.state.counters.received, |row| row.number);
+            reader.state.numbered = reader.state.numbered.max(number);
+        });
         Ok(())
     }
 

@@ -8,6 +8,9 @@
 mod promises;
 mod model;
 mod pacing;
+mod full;
+mod damage;
+mod cost;
 mod opening;
 
 use std::path::Path;

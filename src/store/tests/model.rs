@@ -4,6 +4,8 @@
 //! cannot foresee, but it checks that the oldest went, for all readers up to the same place, and that
 //! they were counted. Runs from fixed seeds and from a fresh one, which is printed.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a script are small")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind};
 use std::sync::Mutex;

@@ -132,3 +132,38 @@ fn the_epoch_changes_only_with_the_database() {
     std::fs::write(terms.dir.path().join("tidegate.db"), b"rubbish".repeat(100)).unwrap();
     assert_ne!(terms.open().opened.epoch, epoch);
 }
+
+#[test]
+fn without_a_store_it_answers_and_acknowledges_nothing_until_one_can_be_opened() {
+    let dir = folder();
+    let config = Config::default().check().unwrap();
+    // A file where the data directory should be: nothing can be opened there.
+    let data = dir.path().join("data");
+    std::fs::write(&data, b"in the way").unwrap();
+    let routes = ["up".to_string()];
+    let time = Arc::new(AtomicU64::new(WALL));
+    let now = |time: Arc<AtomicU64>| -> Box<dyn Fn() -> Now + Send> {
+        Box::new(move || Now { mono: time.load(Ordering::SeqCst) - WALL, wall: time.load(Ordering::SeqCst) })
+    };
+    let surroundings =
+        Surroundings { clock: now(time.clone()), on_commit: Box::new(|_| panic!("a commit")), gate: None };
+    let why = open(&data, &config, &routes, surroundings).err().expect("it cannot be opened");
+    assert!(matches!(why, OpenError::Unavailable { .. }), "{why}");
+    let (sender, available) = channel();
+    let tell = Box::new(move || sender.send(()).unwrap());
+    let opened = absent(&data, &config, &routes, &why, now(time.clone()), tell).unwrap();
+    opened.handle.write(vec![put(1, &opened.routes)], true);
+    let (sender, receiver) = channel();
+    let reply = sender.clone();
+    opened.handle.read(opened.routes[0], Seq(0), 5, move |rows| reply.send(rows.rows.len()).unwrap());
+    assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
+    opened.handle.status(move |status| sender.send(status.trouble.map_or(0, |text| text.len())).unwrap());
+    assert!(receiver.recv_timeout(PATIENCE).unwrap() > 0);
+    std::fs::remove_file(&data).unwrap();
+    time.fetch_add(5_000, Ordering::SeqCst);
+    opened.handle.status(|_| ());
+    available.recv_timeout(PATIENCE).expect("it is told");
+    opened.handle.close();
+    opened.thread.join().unwrap();
+    Terms { dir: Arc::new(dir), ..Terms::default() }.open();
+}
