@@ -214,7 +214,9 @@ fn words(path: &str, text: &str, found: &mut Vec<String>) {
     } else {
         &text[before_tests(text).len()..]
     };
-    if tests.contains("thread::sleep(") || tests.contains("time::sleep(") {
+    // Where tokio's clock is paused, a sleep takes no time.
+    let sleeps = tests.contains("time::sleep(") && !tests.contains("start_paused");
+    if tests.contains("thread::sleep(") || sleeps {
         say("sleeps in a test".into());
     }
     for word in ["unbounded_channel(", "mpsc::unbounded(", "flume::unbounded("] {

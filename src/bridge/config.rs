@@ -430,3 +430,140 @@ const RECEIVE_KEYS: &[Key] = &[
 const KEEPALIVE_MIN: Duration = Duration::from_secs(5);
 /// What two bytes of CONNECT can say.
 const KEEPALIVE_MAX: Duration = Duration::from_secs(65_535);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> Config {
+        let forward = vec![ForwardConfig { filter: "a/#".to_owned(), ..ForwardConfig::default() }];
+        let urls = vec!["mqtts://broker.example.com".to_owned()];
+        Config { name: "cloud".to_owned(), urls, forward, ..Config::default() }
+    }
+
+    /// The keys that are wrong once `change` was made.
+    fn wrong(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = minimal();
+        change(&mut config);
+        let problems = config.check("barn-7").err().unwrap_or_default();
+        problems.into_iter().map(|problem| format!("{}: {}", problem.key, problem.text)).collect()
+    }
+
+    #[test]
+    fn what_is_right_becomes_values() {
+        let mut config = minimal();
+        config.client_id = "gw-{gateway}".to_owned();
+        config.status_topic = Some("sites/{gateway}/status".to_owned());
+        config.receive =
+            vec![ReceiveConfig { filter: "sites/{gateway}/#".to_owned(), ..ReceiveConfig::default() }];
+        let checked = config.check("barn-7").unwrap();
+        assert_eq!(checked.client_id, "gw-barn-7");
+        assert_eq!(checked.status_topic.as_deref(), Some("sites/barn-7/status"));
+        assert_eq!(checked.receives[0].filter.as_str(), "sites/barn-7/#");
+        assert_eq!(checked.forwards[0].name, "cloud:a/#");
+        assert_eq!((checked.session_expiry, checked.keepalive), (604_800, Duration::from_secs(60)));
+        assert_eq!((checked.window, checked.version), (100, Version::V5));
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let found = wrong(|config| {
+            config.name = "a/b".to_owned();
+            config.urls.push("mqtts://second.example.com".to_owned());
+            config.protocol = 3;
+            config.keepalive = "1s".to_owned();
+            config.session_expiry = "soon".to_owned();
+            config.window = 0;
+            config.forward[0].qos = 2;
+            config.forward.push(ForwardConfig { filter: "b#".to_owned(), ..ForwardConfig::default() });
+            config.forward[0].to = "x/{2}".to_owned();
+        });
+        let keys: Vec<&str> = found.iter().filter_map(|line| line.split(": ").next()).collect();
+        assert_eq!(
+            keys,
+            [
+                "name",
+                "urls",
+                "protocol",
+                "session_expiry",
+                "keepalive",
+                "window",
+                "forward[0].qos",
+                "forward[0].to",
+                "forward[1].filter"
+            ],
+            "{found:#?}"
+        );
+    }
+
+    #[test]
+    fn single_problems_say_what_was_expected() {
+        type Change<'a> = &'a dyn Fn(&mut Config);
+        let checks: [(Change<'_>, &str); 9] = [
+            (
+                &|config| config.urls.clear(),
+                "urls: expected one URL such as \"mqtts://broker.example.com:8883\"",
+            ),
+            (
+                &|config| config.urls = vec!["wss://a".into()],
+                "urls[0]: ws:// and wss:// are not in this version",
+            ),
+            (
+                &|config| {
+                    config.urls = vec!["mqtt://a".into()];
+                    config.tls = Some(TlsConfig::default());
+                },
+                "tls: TLS needs a URL that begins with mqtts://",
+            ),
+            (
+                &|config| config.tls = Some(TlsConfig { cert: Some("c".into()), ..TlsConfig::default() }),
+                "tls.key: a certificate needs its key",
+            ),
+            (&|config| config.password_file = Some("p".into()), "password_file: a password needs a username"),
+            (&|config| config.forward[0].qos = 2, "forward[0].qos: QoS 2 is not in this version"),
+            (
+                &|config| config.forward.push(config.forward[0].clone()),
+                "forward[1].filter: another forward route has the same filter",
+            ),
+            (&|config| config.client_id.clear(), "client_id: expected a client id"),
+            (
+                &|config| config.status_topic = Some("a/{topic}".into()),
+                "status_topic: only {gateway} is known here",
+            ),
+        ];
+        for (change, expected) in checks {
+            assert_eq!(wrong(|config| change(config)), [expected]);
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_tables_is_a_field_or_not_yet() {
+        let known = |keys: &[Key]| {
+            keys.iter()
+                .filter(|key| !matches!(key.kind, Kind::NotYet))
+                .map(|key| key.name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            known(KEYS),
+            [
+                "name",
+                "urls",
+                "protocol",
+                "client_id",
+                "session_expiry",
+                "status_topic",
+                "username",
+                "password_file",
+                "tls",
+                "keepalive",
+                "window",
+                "forward",
+                "receive"
+            ]
+        );
+        assert_eq!(known(TLS_KEYS), ["ca", "cert", "key", "server_name"]);
+        assert_eq!(known(FORWARD_KEYS), ["filter", "to", "qos", "store"]);
+        assert_eq!(known(RECEIVE_KEYS), ["filter", "to", "qos"]);
+    }
+}

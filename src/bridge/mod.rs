@@ -15,6 +15,7 @@ mod intake;
 mod trouble;
 mod tls;
 mod dialer;
+mod tally;
 mod relay;
 mod uplink;
 mod login;

@@ -59,6 +59,8 @@ struct Loop<'a> {
     /// Messages from upstream that the downlink has no room for; while there are any, none are read.
     backlog: VecDeque<Inbound>,
     gate: Gate,
+    /// Whether the log has a refusal of this connection.
+    refusal_told: bool,
 }
 
 /// Whether messages are forwarded.
@@ -75,7 +77,7 @@ enum Gate {
 impl Session<'_> {
     /// Runs until the connection ends or `stop` turns true.
     pub(super) async fn run(self, connection: Connection, stop: &mut watch::Receiver<bool>) -> End {
-        let Connection { uplink, mut happenings, guard } = connection;
+        let Connection { uplink, mut happenings, mut written, guard } = connection;
         let welcome = tokio::select! {
             welcome = first_word(&mut happenings, self.pace.connack) => match welcome {
                 Ok(welcome) => welcome,
@@ -89,10 +91,10 @@ impl Session<'_> {
         };
         let mut ended = work.subscribe(welcome.session_present);
         if ended.is_ok() {
-            ended = work.work(&mut happenings, stop).await;
+            ended = work.work(&mut happenings, &mut written, stop).await;
         }
         if ended.is_ok() {
-            ended = work.leave(&mut happenings).await;
+            ended = work.leave(&mut happenings, &mut written).await;
         }
         work.close();
         match ended {
@@ -126,6 +128,7 @@ impl<'a> Loop<'a> {
         let now = session.clock.now();
         session.routes.rewind();
         session.board.enter(LinkState::Connected, None, now.wall);
+        tracing::info!(bridge = %config.name, url = %config.url, "connected to upstream");
         session.board.change(|status| {
             status.session_present = Some(welcome.session_present);
             status.counts.connects += 1;
@@ -146,6 +149,7 @@ impl<'a> Loop<'a> {
             granted: true,
             backlog: VecDeque::new(),
             gate,
+            refusal_told: false,
         })
     }
 
@@ -167,6 +171,7 @@ impl<'a> Loop<'a> {
     async fn work(
         &mut self,
         happenings: &mut mpsc::Receiver<Happening>,
+        written: &mut watch::Receiver<u64>,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), Trouble> {
         let mut batch = Vec::with_capacity(BATCH_MAX);
@@ -192,6 +197,7 @@ impl<'a> Loop<'a> {
                         self.react(happening)?;
                     }
                 }
+                count = newly_written(written) => self.on_written(count),
                 done = receipts(&mut downlink) => self.acknowledge(done)?,
                 sent = hand_in(inward.as_ref(), &self.backlog), if !self.backlog.is_empty() => {
                     self.backlog.pop_front();
@@ -314,7 +320,9 @@ impl<'a> Loop<'a> {
         let outcome = match happening {
             Happening::Sent(packet_id) => {
                 self.session.board.change(|status| status.counts.sent += 1);
-                self.link.on_sent(packet_id, now).map_err(confused)?
+                self.link.on_sent(packet_id).map_err(confused)?;
+                self.report_written();
+                None
             }
             Happening::Held(packet_id) => {
                 self.link.on_held(packet_id).map_err(confused)?;
@@ -349,6 +357,19 @@ impl<'a> Loop<'a> {
         Ok(())
     }
 
+    fn on_written(&mut self, count: u64) {
+        self.link.on_written(count);
+        self.report_written();
+    }
+
+    fn report_written(&mut self) {
+        let now = self.session.clock.now().mono;
+        while let Some(outcome) = self.link.take_written(now) {
+            self.session.memory.worked = true;
+            self.on_outcome(outcome);
+        }
+    }
+
     fn on_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Arrived(parcel) => {
@@ -356,12 +377,12 @@ impl<'a> Loop<'a> {
                 self.session.board.change(|status| status.counts.acknowledged += 1);
             }
             Outcome::Refused(parcel, reason) => {
-                tracing::warn!(
-                    bridge = %self.session.config.name,
-                    topic = %parcel.message.topic,
-                    reason = %show_reason(reason),
-                    "upstream refuses a message for good"
-                );
+                // Once for each connection: how many there are is counted.
+                if !std::mem::replace(&mut self.refusal_told, true) {
+                    let bridge = &self.session.config.name;
+                    let (topic, reason) = (&parcel.message.topic, show_reason(reason));
+                    tracing::warn!(%bridge, %topic, %reason, "upstream refuses messages for good");
+                }
                 self.session.routes.given_up(parcel.origin, DropReason::Refused);
                 self.session.board.change(|status| status.counts.given_up += 1);
             }
@@ -435,7 +456,11 @@ impl<'a> Loop<'a> {
     }
 
     /// Says offline, waits a moment for what is under way, and disconnects.
-    async fn leave(&mut self, happenings: &mut mpsc::Receiver<Happening>) -> Result<(), Trouble> {
+    async fn leave(
+        &mut self,
+        happenings: &mut mpsc::Receiver<Happening>,
+        written: &mut watch::Receiver<u64>,
+    ) -> Result<(), Trouble> {
         let was_open = self.gate == Gate::Open;
         self.gate = Gate::Shut;
         if was_open {
@@ -448,20 +473,20 @@ impl<'a> Loop<'a> {
                     self.uplink.disconnect().map_err(overrun)?;
                     asked_to_leave = true;
                 }
-                match happenings.recv().await {
-                    Some(Happening::Left) => return Ok(()),
-                    // What comes now stays unacknowledged, and comes again.
-                    Some(Happening::Arrived(_)) => {}
-                    Some(happening) => self.react(happening)?,
-                    None => return Err(lost("the protocol engine has ended")),
+                tokio::select! {
+                    happening = happenings.recv() => match happening {
+                        Some(Happening::Left) => return Ok(()),
+                        // What comes now stays unacknowledged, and comes again.
+                        Some(Happening::Arrived(_)) => {}
+                        Some(happening) => self.react(happening)?,
+                        None => return Err(lost("the protocol engine has ended")),
+                    },
+                    count = newly_written(written) => self.on_written(count),
                 }
             }
         };
-        match timeout(LEAVE_WITHIN, farewell).await {
-            Ok(ended) => ended,
-            // Upstream does not answer: the will says offline.
-            Err(_) => Ok(()),
-        }
+        // Where upstream does not answer, its will says offline.
+        timeout(LEAVE_WITHIN, farewell).await.unwrap_or(Ok(()))
     }
 
     /// Settles what has arrived, and gives up what nobody keeps.
@@ -491,6 +516,14 @@ async fn first_word(
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the service is gone, which is a stop, too.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// How many QoS 0 messages are written, once that changes; for ever once the stream is closed.
+async fn newly_written(written: &mut watch::Receiver<u64>) -> u64 {
+    if written.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    *written.borrow_and_update()
 }
 
 /// The next receipt; for ever where nothing is received.

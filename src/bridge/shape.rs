@@ -132,3 +132,78 @@ fn length_bytes(value: usize) -> usize {
 
 /// The largest packet that MQTT can frame.
 pub(super) const PACKET_MAX: u32 = 268_435_460;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridge::mapping::{Filter, Template};
+    use crate::codec::{Packet, Property, Publish, encode};
+
+    fn route(filter: &str, to: &str, qos: QoS) -> Forward {
+        let filter = Filter::parse(filter).unwrap();
+        let to = Template::parse(to, &filter, "barn-7").unwrap();
+        Forward { name: "cloud:a".to_owned(), filter, to, qos, store: true }
+    }
+
+    fn message(topic: &str, payload: usize) -> Message {
+        Message {
+            topic: topic.into(),
+            payload: vec![b'x'; payload].into(),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: Properties::from_list(&[Property::UserProperty("a".into(), "b".into())]),
+            expiry: Some(10),
+            received_wall: 1_000,
+        }
+    }
+
+    #[test]
+    fn the_size_is_that_of_the_encoded_packet() {
+        for version in [Version::V311, Version::V5] {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+                for payload in [0, 1, 90, 100, 110, 127, 128, 16_300, 16_383, 16_400, 200_000] {
+                    let route = route("a/#", "x/{1}", qos);
+                    let outbound =
+                        shape(&message("a/b", payload), &route, &Limits::of(version), 1_000).unwrap();
+                    let mut properties = outbound.properties.clone();
+                    if let Some(expiry) = outbound.expiry {
+                        properties = properties.with(Property::MessageExpiryInterval(expiry));
+                    }
+                    let publish = Publish {
+                        dup: false,
+                        qos,
+                        retain: true,
+                        topic: outbound.topic.as_str().into(),
+                        packet_id: if qos == QoS::AtMostOnce { 0 } else { 1 },
+                        properties,
+                        payload: outbound.payload.clone(),
+                    };
+                    let mut bytes = Vec::new();
+                    encode(&Packet::Publish(publish), version, &mut bytes).unwrap();
+                    assert_eq!(outbound.size(version), bytes.len() as u64, "{version:?} {qos:?} {payload}");
+                    let exact =
+                        Limits { packet_size: u32::try_from(bytes.len()).unwrap(), ..Limits::of(version) };
+                    assert!(shape(&message("a/b", payload), &route, &exact, 1_000).is_ok());
+                    let less = Limits { packet_size: exact.packet_size - 1, ..exact };
+                    let refused = shape(&message("a/b", payload), &route, &less, 1_000);
+                    assert_eq!(refused, Err(Unsendable::TooLarge));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_expired_or_has_no_topic_is_not_sent() {
+        let limits = Limits::of(Version::V5);
+        let plain = route("a/#", "{1}", QoS::AtLeastOnce);
+        let at = |wall| shape(&message("a/b", 1), &plain, &limits, wall).map(|outbound| outbound.expiry);
+        assert_eq!(at(1_000), Ok(Some(10)));
+        assert_eq!(at(10_999), Ok(Some(1)));
+        assert_eq!(at(11_000), Err(Unsendable::Expired));
+        assert_eq!(at(0), Ok(Some(10)), "a clock that went back takes nothing away");
+        assert_eq!(shape(&message("a/", 1), &plain, &limits, 1_000), Err(Unsendable::NoTopic));
+        let long = "a/".to_owned() + &"y".repeat(65_000);
+        let route = route("a/#", "{topic}/{topic}", QoS::AtLeastOnce);
+        assert_eq!(shape(&message(&long, 1), &route, &limits, 1_000), Err(Unsendable::NoTopic));
+    }
+}

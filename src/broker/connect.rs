@@ -91,6 +91,10 @@ impl Broker {
         if self.counters.clients >= u64::from(limits.max_connections) && !taken_over {
             return Some(Reason::QuotaExceeded);
         }
+        let sessions = u64::from(limits.max_connections) * SESSIONS_PER_CONNECTION;
+        if self.clients.len() as u64 >= sessions && self.clients.named(&connect.client_id).is_none() {
+            return Some(Reason::QuotaExceeded);
+        }
         None
     }
 
@@ -352,6 +356,9 @@ fn kept_will(will: &Will) -> SessionWill {
         properties: will.properties.compact(),
     }
 }
+
+/// Sessions, connected or not, for each of `max_connections`; further ones are refused (0x97).
+const SESSIONS_PER_CONNECTION: u64 = 10;
 
 /// SplitMix64's output function.
 fn mix(value: u64) -> u64 {

@@ -1,4 +1,6 @@
 //! The end of a turn: one write for each connection that has something, and who is gone by then.
+//!
+//! A connection that cannot take all of it is written on when the kernel says that it can.
 
 use super::outbox::Flushed;
 use super::socket::Farewell;

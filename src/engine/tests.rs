@@ -1,4 +1,6 @@
 //! The engine over real sockets: what a client sees.
+//!
+//! The store is the test's own and commits when the test says so.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,6 @@
 //! The loop: poll, gather, ask the broker, carry out, flush.
+//!
+//! One turn is one call of the broker, however much has come.
 
 use std::io;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,6 @@
 //! Ports against a running engine: what an adapter sees.
+//!
+//! Port and engine are the real ones, the store is the test's own.
 
 use adapter_api::{Acknowledgement, FromPort, Health, Hello, Host, Port, Qos, Refusal, State, ToPort, Will};
 use bytes::Bytes;

@@ -51,9 +51,10 @@ pub(super) async fn status(sources: Arc<Sources>) -> Value {
     }
     let mut document = serde_json::to_value(status).unwrap_or_default();
     let bridges = sources.bridges.iter().map(|bridge| serde_json::to_value(&*bridge.borrow()));
-    document["bridges"] = bridges.flatten().collect();
-    for (key, value) in engine.as_object().into_iter().flatten() {
-        document[key.as_str()] = value.clone();
+    if let (Some(whole), Value::Object(engine)) = (document.as_object_mut(), engine) {
+        whole.insert("bridges".into(), bridges.flatten().collect());
+        // Listeners, the broker's counters and the engine's own are the engine's to tell.
+        whole.extend(engine);
     }
     document
 }

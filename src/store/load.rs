@@ -4,7 +4,7 @@
 //! both places begins at the first row that is there: repeating is better than losing. A segment that
 //! cannot be read is lost, and what readers still wanted of it is counted as damaged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
@@ -128,8 +128,8 @@ impl Log {
         let mut damage = if open { Damage::None } else { Damage::Some };
         let mut segment = Segment::default();
         let mut names = Dictionary::default();
-        let mut audiences: std::collections::HashMap<u64, Audience> = Default::default();
-        let mut rows: Vec<(u64, ReaderId)> = Vec::new();
+        let mut audiences: HashMap<u64, Audience> = HashMap::new();
+        let mut named: Vec<(u64, u64)> = Vec::new();
         segment::scan(connection, id, |seq, row| {
             segment.rows += 1;
             segment.last = segment.last.max(seq);
@@ -141,21 +141,25 @@ impl Log {
             if let Named::Here(topic) = row.topic {
                 names.topics.insert(topic.into(), seq);
             }
-            let at = match row.audience {
-                Named::At(at) => at,
+            match row.audience {
+                Named::At(at) => named.push((seq, at)),
                 Named::Here(set) => {
                     names.audiences.insert(set.into(), seq);
                     audiences.insert(seq, Audience::unpack(set).unwrap_or_default());
-                    seq
+                    named.push((seq, seq));
                 }
-            };
+            }
+        })?;
+        // Only now: a row that was copied here may name one with a higher number.
+        let mut rows: Vec<(u64, ReaderId)> = Vec::new();
+        for (seq, at) in named {
             match audiences.get(&at) {
                 Some(audience) => {
                     rows.extend(audience.members.iter().map(|member| (seq, member.want.reader)))
                 }
                 None => damage = Damage::Some,
             }
-        })?;
+        }
         self.segments.insert(id, segment);
         if !open {
             // Without its header it is not worth keeping apart: it is given up, what it holds is damaged.

@@ -32,7 +32,7 @@ mod absent;
 mod tests;
 
 pub use absent::{absent, can_open};
-pub use commit::Gate;
+pub use commit::{Gate, Stage};
 pub use config::{Checked, Config, KEYS};
 pub use handle::{Ask, Handle, Inbox, ReaderStatus, StoreStatus};
 pub use open::OpenError;
@@ -73,7 +73,7 @@ pub struct Surroundings {
     pub clock: Box<dyn Fn() -> Now + Send>,
     /// Told after each commit how far the broker's writes are on disk; runs on the store's thread.
     pub on_commit: Box<dyn Fn(Ticket) + Send>,
-    /// `None` but in tests: called before each commit.
+    /// `None` but in tests: called before and after each sync.
     pub gate: Option<Gate>,
 }
 

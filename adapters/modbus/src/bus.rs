@@ -101,7 +101,9 @@ impl<C: Connect> Runner<C> {
 
     /// Opens the line and works on it, again and again.
     async fn run(&mut self) {
+        self.report();
         self.outbox.greeted().await;
+        self.hold_all();
         let mut guard = match self.bus.link {
             Link::Serial(_) => Guard::rtu(),
             Link::Tcp(_) => Guard::tcp(),
@@ -112,9 +114,11 @@ impl<C: Connect> Runner<C> {
             let error = match connecting {
                 Err(error) => error,
                 Ok(wire) => {
-                    self.reporter.opened();
+                    self.reporter.opened(now());
+                    self.schedule.opened(now());
                     let mut session = Session::new(wire, guard);
                     let error = self.work(&mut session).await;
+                    self.settle(&session);
                     if session.has_answered {
                         pause = REOPEN_MIN;
                     }
@@ -122,10 +126,21 @@ impl<C: Connect> Runner<C> {
                     error
                 }
             };
-            self.reporter.lost(&format!("{}: {error}", self.bus.link));
+            self.reporter.lost(&format!("{}: {error}", self.bus.link), now());
             self.report();
             self.outbox.beside(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(REOPEN_MAX);
+        }
+    }
+
+    /// Whoever ran before us, our last life too, may have asked something just before its end: what it
+    /// would be answered must not meet our first questions.
+    fn hold_all(&mut self) {
+        if let Link::Serial(_) = self.bus.link {
+            let until = now() + self.bus.line_time(u8::MAX) + self.bus.late_limit;
+            for device in 0..self.bus.devices.len() {
+                self.schedule.hold(device, Some(until));
+            }
         }
     }
 
@@ -195,7 +210,7 @@ impl<C: Connect> Runner<C> {
             Answer::Exception { text, is_absent: true } => (Ended::Exception(text.clone()), Outcome::Silent),
         };
         self.schedule.done(job, outcome, sent, now());
-        self.reporter.ended(request.device, job, &ended, self.schedule.life(request.device));
+        self.reporter.ended(request.device, job, &ended, self.schedule.life(request.device), now());
         let Answer::Words(words) = answer else { return };
         for slot in &request.slots {
             let Some(point) = self.points.get(slot.point) else { continue };
@@ -218,7 +233,7 @@ impl<C: Connect> Runner<C> {
         let device = request.device;
         self.schedule.done(job, Outcome::Silent, sent, now());
         let life = self.schedule.life(device);
-        self.reporter.ended(device, job, &Ended::Timeout, life);
+        self.reporter.ended(device, job, &Ended::Timeout, life, now());
         session.check_silence(sent, self.bus.late_limit)?;
         let Some(unit) = self.bus.devices.get(device).map(|device| device.unit) else { return Ok(()) };
         if session.line.quarantine(unit).is_none() || life == Life::Dead {

@@ -51,8 +51,6 @@ pub(crate) struct Heard {
     pub(crate) foreign: u64,
     /// Runs of bytes that are no frame.
     pub(crate) corrupt: u64,
-    /// Our own questions.
-    pub(crate) echoes: u64,
 }
 
 impl<W: Wire> Line<W> {
@@ -134,7 +132,8 @@ impl<W: Wire> Line<W> {
                 read = std::future::poll_fn(|context| self.lock().poll_wire(context)) => read?,
                 () = &mut timer => return self.lock().read_all(),
             }
-            if !self.lock().heard.late.is_empty() {
+            // The time is looked at here as well: who never stops talking would keep the timer waiting.
+            if now() >= until || !self.lock().heard.late.is_empty() {
                 return Ok(());
             }
         }
@@ -170,10 +169,10 @@ impl<W: Wire> Shared<W> {
         }
     }
 
-    /// All that is there now.
+    /// All that is there now, save where it does not end: then the line is not silent either.
     fn read_all(&mut self) -> io::Result<()> {
         let mut bytes = [0; CHUNK];
-        loop {
+        for _ in 0..CHUNKS_MAX {
             match self.wire.read_now(&mut bytes) {
                 Ok(count) => self.take(bytes.get(..count).unwrap_or_default())?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -181,6 +180,7 @@ impl<W: Wire> Shared<W> {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -208,7 +208,7 @@ impl<W: Wire> Shared<W> {
                 }
                 Event::Foreign { .. } => self.heard.foreign += 1,
                 Event::Corrupt => self.heard.corrupt += 1,
-                Event::Echo => self.heard.echoes += 1,
+                Event::Echo => {}
             }
         }
     }
@@ -271,3 +271,6 @@ pub(crate) fn now() -> Instant {
 
 /// More than a frame.
 const CHUNK: usize = 512;
+
+/// More than the buffers of a serial device or a TCP connection in one go would be an endless talker.
+const CHUNKS_MAX: usize = 1_024;

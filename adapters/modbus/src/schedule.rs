@@ -128,6 +128,13 @@ impl Schedule {
         }
     }
 
+    /// The line is open anew: what was dead may have been the line, so the dead are probed at once.
+    pub fn opened(&mut self, now: Instant) {
+        for dead in self.devices.iter_mut().filter_map(|device| device.dead.as_mut()) {
+            dead.probe_at = now;
+        }
+    }
+
     /// Whether the device answers.
     pub fn life(&self, device: usize) -> Life {
         match self.devices.get(device) {
@@ -312,6 +319,20 @@ mod tests {
         schedule.done(1, Outcome::Answered, now, now);
         assert_eq!(schedule.life(0), Life::Alive);
         assert_eq!(schedule.next(now + second), Next::Send(0));
+    }
+
+    #[test]
+    fn a_line_that_was_opened_anew_is_a_reason_to_probe() {
+        let start = adapter_api::clock::monotonic();
+        let second = Duration::from_secs(1);
+        let mut schedule = Schedule::new(&[(0, second)], second, start);
+        for n in 0..6 {
+            schedule.done(0, Outcome::Silent, start + second * n, start + second * (n + 1));
+        }
+        let now = start + second * 6;
+        assert!(matches!(schedule.next(now), Next::Wait(until) if until > now + second));
+        schedule.opened(now);
+        assert_eq!(schedule.next(now), Next::Send(0));
     }
 
     #[test]

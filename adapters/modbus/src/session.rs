@@ -63,7 +63,8 @@ impl<W: Wire> Session<W> {
         Session { line, client, question, silent: 0, has_answered: false }
     }
 
-    /// Waits for the silence that the line has before a question.
+    /// Waits for the silence that the line has before a question; beyond `limit` a line that was
+    /// interrupted again and again is held for broken.
     pub(crate) async fn ask(
         &mut self,
         unit: u8,
@@ -72,14 +73,18 @@ impl<W: Wire> Session<W> {
         limit: Duration,
     ) -> io::Result<Asking> {
         let asked = Asked { unit, function: request.kind.function(), bytes: request.answer_bytes() };
-        let never = now() + quiet + limit;
+        let never = now() + limit;
+        let mut interrupted = 0;
         loop {
             match self.line.ask(asked, quiet)? {
                 Ok(()) => return Ok(Asking::Allowed),
                 Err(Busy::Quarantined) => return Ok(Asking::Quarantined),
-                Err(Busy::Until(until)) if until < never => self.line.listen(until).await?,
-                Err(Busy::Until(_)) => return Err(io::Error::other("the line is never silent")),
+                Err(Busy::Until(_)) if interrupted >= INTERRUPTIONS_MAX && now() >= never => {
+                    return Err(io::Error::other("the line is never silent"));
+                }
+                Err(Busy::Until(until)) => self.line.listen(until).await?,
             }
+            interrupted += 1;
         }
     }
 
@@ -169,3 +174,6 @@ const TCP_QUESTION: usize = 12;
 
 /// Silent polls in a row before a TCP connection can be held for dead.
 const SILENT_POLLS_MAX: u32 = 3;
+
+/// So often something is heard in a silence that was waited for, before the line is held for broken.
+const INTERRUPTIONS_MAX: u32 = 100;

@@ -1,16 +1,20 @@
 //! Up: completeness, order, window, and what upstream may do to them.
+//!
+//! Links are cut at random, with messages sent and not acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::host::House;
 use super::shelf::{Leaves, Shelf, reading};
 use super::upstream::{Play, Polite, Saw, Step, Upstream, connack, puback, refuse};
 use super::{Running, config, forward, pace};
 use crate::bridge::{Config, LinkState, Supply};
-use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Publish, QoS, Reason};
+use crate::codec::{ConnAck, Connect, Decoder, Packet, Properties, Property, Publish, QoS, Reason, Side};
 use crate::record::{DropReason, Message, ReaderId};
 use crate::unstored;
 
@@ -142,7 +146,7 @@ fn judge(count: u64, saw: &Saw, too_early: usize) -> Passage {
 }
 
 fn numbered(number: u64) -> Message {
-    let topic = if number % 3 == 0 { "sensors/slow" } else { "sensors/fast" };
+    let topic = if number.is_multiple_of(3) { "sensors/slow" } else { "sensors/fast" };
     reading(topic, number.to_string())
 }
 
@@ -244,9 +248,9 @@ async fn what_upstream_does_not_take_is_not_sent_and_the_rest_flows() {
         Message { retain: true, ..reading("sensors/a", "last") },
     ];
     let (upstream, shelf) = drain(Strict(limits), |_| {}, rows).await;
-    let saw = upstream.saw();
-    let sent: Vec<_> = saw.publishes.iter().map(|publish| (&*publish.payload, publish.retain)).collect();
-    assert_eq!(sent, [(&b"first"[..], false), (&b"last"[..], false)]);
+    let kept = |publish: &Publish| (publish.payload.clone(), publish.retain);
+    let sent: Vec<_> = upstream.saw().publishes.iter().map(kept).collect();
+    assert_eq!(sent, [(Bytes::from_static(b"first"), false), (Bytes::from_static(b"last"), false)]);
     assert_eq!(shelf.state().dropped.first().map(|(reason, _)| *reason), Some(DropReason::TooLarge));
 
     let (upstream, _) =
@@ -264,7 +268,8 @@ async fn the_window_is_the_smaller_of_ours_and_upstreams_receive_maximum() {
     // A keep alive of 0 from upstream is no reason for pings without end.
     let (upstream, _) =
         drain(Strict(vec![Property::ServerKeepAlive(0)]), |written| written.window = 2, rows).await;
-    assert_eq!((upstream.saw().most_open, upstream.saw().connects.len()), (2, 1));
+    let saw = upstream.saw();
+    assert_eq!((saw.most_open, saw.connects.len()), (2, 1));
 }
 
 #[tokio::test]
@@ -335,7 +340,7 @@ async fn several_routes_share_the_window() {
     shelf.put(READER, (0..400).map(numbered));
     shelf.put(other, (0..40).map(|number| reading("alarms/fire", format!("a{number}"))));
     let supplies = vec![Supply::Stored(READER), Supply::Stored(other)];
-    let mut running = Running::start(&config, supplies, shelf.handle.clone(), &House::new());
+    let running = Running::start(&config, supplies, shelf.handle.clone(), &House::new());
     shelf.until_empty().await;
     running.stop().await;
     let saw = upstream.saw();
@@ -391,6 +396,50 @@ async fn a_message_of_qos_0_upstream_has_arrived_when_it_is_written() {
     upstream.until("all there", |saw| saw.publishes.len() == 200).await;
     assert_eq!(upstream.saw().most_open, 0);
     assert_eq!(shelf.state().settled.len(), 200);
+}
+
+/// Reads nothing after CONNECT, until the test says so: what fits into the socket stays there.
+#[tokio::test]
+async fn what_counts_as_delivered_at_qos_0_is_in_upstreams_socket() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(&format!("mqtt://{}", listener.local_addr().unwrap()), 5);
+    config.forward[0].qos = 0;
+    let shelf = Shelf::new(Leaves::AtSettle, Default::default());
+    let rows = 1_000;
+    shelf.put(
+        READER,
+        (0..rows).map(|_| Message { qos: QoS::AtMostOnce, ..reading("sensors/a", vec![0; 20_000]) }),
+    );
+    let supplies = vec![Supply::Stored(READER)];
+    let mut running = Running::start(&config, supplies, shelf.handle.clone(), &House::new());
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let mut connect = [0; 200];
+    let hello = socket.read(&mut connect).await.unwrap();
+    assert!(hello > 0);
+    socket.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+    // The socket is full when nothing moves although messages are under way.
+    let mut seen = 0;
+    while timeout(Duration::from_millis(200), running.status.changed()).await.is_ok() {
+        seen += 1;
+    }
+    assert!(seen > 0 && running.status.borrow().counts.in_flight > 0);
+    running.task.abort();
+    assert!(running.task.await.is_err_and(|error| error.is_cancelled()));
+    let settled = shelf.state().settled.len();
+    assert!(0 < settled && settled < rows, "{settled}");
+    let mut decoder = Decoder::new(Side::Server, 1 << 20);
+    decoder.feed(Bytes::copy_from_slice(&connect[..hello]));
+    let (mut arrived, mut buffer) = (0, vec![0; 64 << 10]);
+    loop {
+        while let Some(packet) = decoder.decode().unwrap() {
+            arrived += usize::from(matches!(packet, Packet::Publish(_)));
+        }
+        match socket.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => decoder.feed(Bytes::copy_from_slice(&buffer[..count])),
+        }
+    }
+    assert!(settled <= arrived, "{settled} were called delivered, {arrived} were there");
 }
 
 /// Takes everything and confirms nothing, but answers pings.

@@ -11,7 +11,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::dialer::Stream;
@@ -42,7 +42,7 @@ pub(super) struct Overrun;
 pub(super) enum Happening {
     /// CONNACK with success; always first.
     Connected(Welcome),
-    /// A PUBLISH was written under this packet id; 0 for QoS 0.
+    /// The engine has passed a PUBLISH on under this packet id; 0 for QoS 0.
     Sent(u16),
     /// The next PUBLISH waits until the acknowledgement of this packet id has come.
     Held(u16),
@@ -128,6 +128,8 @@ pub(super) struct Connection {
     pub(super) uplink: Box<dyn Uplink>,
     /// Answers. Bounded: while nobody takes them, nothing more is read from upstream.
     pub(super) happenings: mpsc::Receiver<Happening>,
+    /// How many QoS 0 messages have been written to upstream's socket.
+    pub(super) written: watch::Receiver<u64>,
     /// Keeps it running.
     pub(super) guard: Guard,
 }
@@ -147,7 +149,8 @@ impl Connection {
             Version::V5 => mqtt5::start(greeting, relay.path(), sender),
             Version::V31 | Version::V311 => mqtt4::start(greeting, relay.path(), sender),
         };
-        Ok(Connection { uplink, happenings, guard: Guard { driver, relay } })
+        let written = relay.written();
+        Ok(Connection { uplink, happenings, written, guard: Guard { driver, relay } })
     }
 
     /// Where the reason stands if the stream below has failed.

@@ -1,4 +1,6 @@
-//! CONNECT, CONNACK, who may, keep alive, take-over.
+//! Scripts of CONNECT and what follows it: who may, which session, when is a client dead.
+//!
+//! Take-over, assigned client ids and the limits that CONNACK announces are here too.
 
 use super::script::{Script, check, check_with, config};
 use crate::broker::{Config, Effect, Passwords};

@@ -1,4 +1,6 @@
-//! When a commit is hastened, and what happens when the store does not keep up.
+//! Scripts of commits that are hastened, and of a store that does not keep up.
+//!
+//! `hurry` stands at the end of a turn or not at all.
 
 use super::script::{Script, check, check_with, with_route};
 use crate::record::DropReason;
@@ -235,4 +237,16 @@ fn a_paused_client_is_not_dead() {
         script.said,
         ["write message 8193 up/a y for [r1 q1]", "2 < publish up/a y", "resume 3", "close 3"]
     );
+}
+
+#[test]
+fn a_client_that_is_owed_too_many_answers_is_not_read() {
+    let mut script = Script::new(with_route(true));
+    script.run(&["open 1", "1 connect a clean", "1 publish up/a x q1 id=1"]);
+    for _ in 1..4_096 {
+        script.run(&["1 publish x y q1 id=2"]);
+    }
+    script.run(&["--", "1 publish x y q1 id=3", "1 ping", "commit"]);
+    assert_eq!(script.said[0], "pause 1");
+    assert_eq!(script.said[4_097..], ["1 < puback 3 0x10", "1 < pong", "resume 1"]);
 }

@@ -1,4 +1,6 @@
-//! SUBSCRIBE, UNSUBSCRIBE, retained messages.
+//! Scripts of SUBSCRIBE and UNSUBSCRIBE, and of retained messages.
+//!
+//! Each subscription option of MQTT 5 has a promise of its own.
 
 use super::script::{check, check_with, config};
 

@@ -1,4 +1,6 @@
 //! A host whose broker takes every reading and acknowledges it when the test looks.
+//!
+//! It refuses nothing, so that what is missing in the end was not published.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
