@@ -20,6 +20,7 @@ impl Engine {
 
     /// Flushes every connection that has something to send.
     pub(super) fn flush_all(&mut self) {
+        self.courier.gathered = 0;
         let mut dirty = std::mem::take(&mut self.courier.dirty);
         for id in dirty.drain(..) {
             self.flush(id);
