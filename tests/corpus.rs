@@ -38,6 +38,13 @@ fn the_configuration_keeps_its_promises_over_the_corpus() {
     }
 }
 
+#[test]
+fn the_serial_framer_keeps_its_promises_over_the_corpus() {
+    for seed in seeds("serial_lines") {
+        adapter_serial::fuzz::lines(&seed);
+    }
+}
+
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = root().join("tests/fuzz/seeds").join(target);
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
