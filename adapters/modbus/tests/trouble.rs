@@ -1,4 +1,6 @@
-//! Dead devices, broken lines and a broker that does not answer: what goes on goes on. In virtual time.
+//! Dead devices, broken lines, peers that speak something else: what can go on goes on.
+//!
+//! In virtual time, over pipes whose other ends the test holds.
 
 #![allow(clippy::indexing_slicing, reason = "a test that panics has failed, as it should")]
 

@@ -1,4 +1,7 @@
 //! A Modbus server whose answers come late, for others, or not at all, and that keeps account of them.
+//!
+//! It does as the test decides for each question. What became of a poll it learns from the readings, not
+//! from a clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
