@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adapter_api::{Health, Host, State};
 use serde::Serialize;
@@ -25,7 +25,7 @@ pub(crate) struct Reporter {
     foreign: u64,
     crc_errors: u64,
     opened: u64,
-    report_at: Instant,
+    report_at: Duration,
 }
 
 struct Device {
@@ -46,7 +46,7 @@ struct Part {
     /// The state that the log has.
     logged: State,
     /// Until then going down is not logged.
-    quiet_until: Option<Instant>,
+    quiet_until: Option<Duration>,
     tally: Tally,
 }
 
@@ -72,7 +72,7 @@ pub(crate) enum Ended {
 }
 
 impl Reporter {
-    pub(crate) fn new(host: Arc<dyn Host>, bus: &Bus, now: Instant) -> Reporter {
+    pub(crate) fn new(host: Arc<dyn Host>, bus: &Bus, now: Duration) -> Reporter {
         let path = format!("modbus/{}", bus.name);
         let devices = bus.devices.iter().map(|device| Device {
             path: format!("{path}/{}", device.name),
@@ -95,13 +95,13 @@ impl Reporter {
     }
 
     /// The line is open.
-    pub(crate) fn opened(&mut self, now: Instant) {
+    pub(crate) fn opened(&mut self, now: Duration) {
         self.opened += 1;
         self.bus.turn(&self.path, State::Up, None, now);
     }
 
     /// The line is not; then no device can answer.
-    pub(crate) fn lost(&mut self, reason: &str, now: Instant) {
+    pub(crate) fn lost(&mut self, reason: &str, now: Duration) {
         self.bus.turn(&self.path, State::Down, Some(reason.to_owned()), now);
         for device in &mut self.devices {
             device.part.turn(&device.path, State::Down, Some("the line is not open".to_owned()), now);
@@ -109,7 +109,7 @@ impl Reporter {
     }
 
     /// A poll ended, and so the device lives or not.
-    pub(crate) fn ended(&mut self, device: usize, request: usize, ended: &Ended, life: Life, now: Instant) {
+    pub(crate) fn ended(&mut self, device: usize, request: usize, ended: &Ended, life: Life, now: Duration) {
         self.bus.tally.add(ended);
         let Some(device) = self.devices.get_mut(device) else { return };
         device.part.tally.add(ended);
@@ -149,12 +149,12 @@ impl Reporter {
     }
 
     /// When [`Reporter::report`] is next due.
-    pub(crate) fn report_at(&self) -> Instant {
+    pub(crate) fn report_at(&self) -> Duration {
         self.report_at
     }
 
     /// Reports what changed its state, and everything where that is due.
-    pub(crate) fn report(&mut self, readings: Counts, missed: u64, now: Instant) {
+    pub(crate) fn report(&mut self, readings: Counts, missed: u64, now: Duration) {
         if self.report_at <= now {
             self.report_at = now + EVERY;
             self.bus.log(&self.path, now);
@@ -219,7 +219,7 @@ impl Part {
         Part { state, reason: None, is_new: true, logged: state, quiet_until: None, tally }
     }
 
-    fn turn(&mut self, path: &str, state: State, reason: Option<String>, now: Instant) {
+    fn turn(&mut self, path: &str, state: State, reason: Option<String>, now: Duration) {
         if self.state == state && self.reason == reason {
             return;
         }
@@ -229,7 +229,7 @@ impl Part {
 
     /// Logs the state where the log does not have it. Going down is logged once in a while, so that a
     /// device which comes and goes many times a minute does not fill the journal.
-    fn log(&mut self, path: &str, now: Instant) {
+    fn log(&mut self, path: &str, now: Duration) {
         let (state, why) = (self.state.as_str(), self.reason.as_deref().unwrap_or(""));
         if self.state == self.logged {
             return;

@@ -219,6 +219,11 @@ mod tests {
         outbox.publish("modbus/line/device/point", Bytes::from_static(b"{}")).await;
     }
 
+    /// Lets virtual time pass.
+    async fn pass(outbox: &mut Outbox, span: Duration) {
+        outbox.beside(sleep_until(Instant::now() + span)).await;
+    }
+
     fn answer(id: u64, result: Result<(), Refusal>) -> ToPort {
         ToPort::Published(Acknowledgement { id, result })
     }
@@ -236,7 +241,7 @@ mod tests {
         assert_eq!(outbox.counts, Counts { published: 0, dropped: 1, refused: 0 });
         to_port.try_send(answer(0, Ok(()))).expect("room");
         to_port.try_send(answer(1, Err(Refusal::NotAuthorized))).expect("room");
-        outbox.beside(tokio::time::sleep(Duration::from_millis(1))).await;
+        pass(&mut outbox, Duration::from_millis(1)).await;
         publish(&mut outbox).await;
         assert!(inbox.recv().await.is_some(), "with room again, readings go on");
         assert_eq!(outbox.counts, Counts { published: 1, dropped: 1, refused: 1 });
@@ -249,9 +254,9 @@ mod tests {
         publish(&mut outbox).await;
         publish(&mut outbox).await;
         let engine = async {
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            sleep_until(Instant::now() + Duration::from_secs(5)).await;
             to_port.send(answer(0, Ok(()))).await.expect("it is heard");
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            sleep_until(Instant::now() + Duration::from_secs(5)).await;
             inbox.recv().await
         };
         let (taken, ()) = tokio::join!(engine, publish(&mut outbox));
@@ -265,11 +270,11 @@ mod tests {
         let (inbox, to_port) = ends.newest();
         publish(&mut outbox).await;
         to_port.try_send(ToPort::Closed(Refusal::TakenOver)).expect("room");
-        outbox.beside(tokio::time::sleep(Duration::from_millis(1))).await;
+        pass(&mut outbox, Duration::from_millis(1)).await;
         publish(&mut outbox).await;
         assert_eq!(outbox.counts.dropped, 2, "the one that nobody acknowledged and the one without a port");
         drop((inbox, to_port));
-        outbox.beside(tokio::time::sleep(REOPEN * 2)).await;
+        pass(&mut outbox, REOPEN * 2).await;
         let (mut inbox, _to_port) = ends.newest();
         publish(&mut outbox).await;
         assert!(inbox.recv().await.is_some());
