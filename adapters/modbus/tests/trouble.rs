@@ -1,12 +1,6 @@
-<<<<<<< HEAD
-//! Dead devices, broken lines and a broker that does not answer: what goes on goes on. In virtual time.
-//!
-//! Nothing here waits for a real clock: each test turns the time itself.
-=======
 //! Dead devices, broken lines, peers that speak something else: what can go on goes on.
 //!
 //! In virtual time, over pipes whose other ends the test holds.
->>>>>>> modbus
 
 #![allow(clippy::indexing_slicing, reason = "a test that panics has failed, as it should")]
 

@@ -1,10 +1,6 @@
 //! A host whose broker takes every reading and acknowledges it when the test looks.
 //!
-<<<<<<< HEAD
-//! It refuses nothing, so that what is missing in the end was not published.
-=======
 //! Nothing is delivered to anybody; what was reported last is kept for the test to read.
->>>>>>> modbus
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,11 +1,7 @@
 //! A Modbus server whose answers come late, for others, or not at all, and that keeps account of them.
 //!
-<<<<<<< HEAD
-//! What it counted is what the adapter must have counted; neither asks the other.
-=======
 //! It does as the test decides for each question. What became of a poll it learns from the readings, not
 //! from a clock.
->>>>>>> modbus
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,10 +1,6 @@
 //! Wires for tests: each notes when a question goes out, before it does.
 //!
-<<<<<<< HEAD
-//! The bytes themselves pass untouched.
-=======
 //! The note is how the server knows how old a question is for the one who asked it.
->>>>>>> modbus
 
 use std::collections::VecDeque;
 use std::io;
