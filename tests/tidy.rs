@@ -279,6 +279,10 @@ const FILE_LINES_MAX: usize = 600;
 const PURE_FILES: &[&str] = &[
     "adapters/modbus/src/checked.rs",
     "adapters/modbus/src/config.rs",
+    "adapters/modbus/src/guard/crc.rs",
+    "adapters/modbus/src/guard/mod.rs",
+    "adapters/modbus/src/guard/rtu.rs",
+    "adapters/modbus/src/guard/tcp.rs",
     "adapters/modbus/src/plan.rs",
     "adapters/modbus/src/reading.rs",
     "adapters/modbus/src/register.rs",
