@@ -1,6 +1,6 @@
 //! The whole configuration as one schema, put together from the tables of the rooms.
 //!
-//! A room or adapter is plugged in by one row here and one line in [`super::check`].
+//! A room or adapter is plugged in by one row here and one line in `check` beside it.
 
 use adapter_api::schema::{Key, Kind};
 
