@@ -12,19 +12,33 @@
 //! | session  | pure | codec record |
 //! | broker   | pure | codec record router session |
 //! | store    | io   | codec record |
+//! | unstored | io   | record |
+//! | auth     | io   | |
 //! | listener | io   | broker codec record |
-//! | engine   | io   | broker clock codec listener record store |
-//! | field    | io   | engine |
-//! | bridge   | io   | clock codec record store |
-//! | config   | io   | bridge broker engine listener store |
+//! | engine   | io   | auth broker clock codec listener record store unstored |
+//! | field    | io   | clock engine |
+//! | bridge   | io   | clock codec record store unstored |
 //! | journal  | io   | |
-//! | control  | io   | engine store |
-//! | commands | io   | codec config control |
-//! | service  | io   | bridge broker clock commands config control engine field journal listener record store |
+//! | config   | io   | auth bridge broker codec engine journal listener store |
+//! | control  | io   | |
+//! | commands | io   | auth codec config control |
+//! | service  | io   | auth bridge broker clock commands config control engine field journal listener record store unstored |
 
 pub mod clock;
 pub mod codec;
 pub mod record;
+pub mod router;
+pub mod session;
 pub mod broker;
 pub mod store;
+pub mod unstored;
+pub mod auth;
+pub mod listener;
 pub mod engine;
+pub mod field;
+pub mod bridge;
+pub mod journal;
+pub mod config;
+pub mod control;
+pub mod commands;
+pub mod service;

@@ -1,5 +1,386 @@
 //! Every session and the router as one state machine.
+//!
+//! Takes [`Event`]s and the time, and says in [`Effect`]s what the world should now do. Does nothing to
+//! the world itself, so a test can replay any order of events, and the order alone decides.
+//!
+//! Invariant: a publish that a durable destination wants is answered only after [`Event::Committed`]
+//! has covered the write that holds it.
 
 mod effect;
+mod limits;
+mod counters;
+mod connection;
+mod client;
+mod outlet;
+mod ledger;
+mod pace;
+mod timers;
+mod connect;
+mod publish;
+mod fan;
+mod backlog;
+mod answer;
+mod subscribe;
+mod depart;
 
+pub use counters::Counters;
 pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Trust};
+pub use limits::{LIMITS_KEYS, Limits, LimitsConfig};
+
+use std::collections::VecDeque;
+
+use bytestring::ByteString;
+
+use crate::codec::{Packet, Reason};
+use crate::record::{Now, ReaderId, Restored, Ticket};
+use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
+use client::{ClientKey, Clients};
+use connection::{Connection, Connections, HELD_BEFORE_PAUSE, Held, Phase};
+use ledger::{Ledger, Step};
+use pace::Pace;
+use timers::{Timer, Timers};
+
+/// What the broker is made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[gateway] id`; stands in assigned client ids.
+    pub gateway: String,
+    /// Routes to upstreams, in the order of [`Effect::Forward`]'s index.
+    pub routes: Vec<Route>,
+    /// Whether user names can be checked.
+    pub passwords: Passwords,
+}
+
+/// A route as the broker sees it: somebody who wants what its filter covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Its reader in the log.
+    pub reader: ReaderId,
+    /// What it wants; a valid filter.
+    pub filter: ByteString,
+    /// Whether it is a durable destination.
+    pub store: bool,
+    /// For logs.
+    pub name: String,
+}
+
+/// Whether there is a password file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passwords {
+    /// A user name that is given is checked.
+    File,
+    /// There is nothing to check a user name against.
+    Absent,
+}
+
+/// The broker.
+pub struct Broker {
+    config: Config,
+    seed: u64,
+    connections: Connections,
+    clients: Clients,
+    router: Router,
+    retained: Retained,
+    ledger: Ledger,
+    pace: Pace,
+    timers: Timers,
+    counters: Counters,
+    last_reader: u32,
+    assigned_ids: u64,
+    /// Connections whose publish waits for the store, longest first.
+    waiting: VecDeque<ConnectionId>,
+    /// Reused by every publish.
+    matches: Vec<Match>,
+}
+
+/// One call of [`Broker::handle`]: its time, and where effects go.
+struct Turn<'a> {
+    now: Now,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl Broker {
+    /// A broker with what the store had; `seed` decides hashes and assigned client ids.
+    pub fn new(config: Config, seed: u64, restored: Restored, now: Now) -> Broker {
+        let mut broker = Broker {
+            seed,
+            connections: Connections::default(),
+            clients: Clients::new(seed),
+            router: Router::new(seed.rotate_left(16)),
+            retained: Retained::default(),
+            ledger: Ledger::new(restored.last_seq),
+            pace: Pace::default(),
+            timers: Timers::default(),
+            counters: Counters::default(),
+            last_reader: restored.last_reader,
+            assigned_ids: 0,
+            waiting: VecDeque::new(),
+            matches: Vec::new(),
+            config,
+        };
+        broker.subscribe_routes();
+        for message in restored.retained {
+            broker.retained.set(message);
+        }
+        for session in restored.sessions {
+            broker.restore(session, now);
+        }
+        broker
+    }
+
+    /// Handles what happened, in its order; `events` is drained.
+    pub fn handle(&mut self, events: &mut Vec<Event>, now: Now, effects: &mut Vec<Effect>) {
+        let mut turn = Turn { now, effects };
+        for event in events.drain(..) {
+            self.on_event(event, &mut turn);
+        }
+        self.run_timers(&mut turn);
+        if self.pace.hasten() {
+            turn.effects.push(Effect::Hurry);
+        }
+    }
+
+    /// When [`Event::Tick`] is due at the latest, monotonic milliseconds.
+    pub fn deadline(&self) -> Option<u64> {
+        self.timers.next()
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        self.clients.count(&mut counters);
+        counters.subscriptions = (self.router.len() - self.config.routes.len()) as u64;
+        counters.retained = self.retained.len() as u64;
+        counters.uncommitted = self.ledger.uncommitted() as u64;
+        counters.paused = self.waiting.len() as u64;
+        counters
+    }
+
+    fn on_event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        match event {
+            Event::Opened { connection, peer } => self.on_opened(connection, peer, turn),
+            Event::Packet { connection, packet } => self.on_held(connection, Held::Packet(packet), turn),
+            Event::Malformed { connection, reason } => {
+                self.on_held(connection, Held::Malformed(reason), turn)
+            }
+            Event::Drained { connection } => {
+                if let Some(connection) = self.connections.get_mut(connection) {
+                    self.pace.drained(&mut connection.rhythm);
+                }
+            }
+            Event::Granted { connection, messages } => self.on_granted(connection, messages, turn),
+            Event::Lost { connection } => self.on_lost(connection, turn),
+            Event::Verified { connection, accepted } => self.on_verified(connection, accepted, turn),
+            Event::Committed { through } => self.on_committed(through, turn),
+            Event::Rows(rows) => self.on_rows(rows, turn),
+            Event::Tick => {}
+            Event::Stop => self.on_stop(turn),
+        }
+    }
+
+    fn on_opened(&mut self, id: ConnectionId, peer: Peer, turn: &mut Turn<'_>) {
+        if let Some(former) = self.connections.in_slot(id.slot) {
+            self.on_lost(former, turn);
+        }
+        self.connections.insert(Connection::new(id, peer, turn.now.mono));
+        self.arm(id);
+    }
+
+    /// A packet is taken, or waits behind those that wait already.
+    fn on_held(&mut self, id: ConnectionId, held: Held, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.heard = turn.now.mono;
+        self.pace.heard(&mut connection.rhythm);
+        if connection.holds() {
+            connection.held.push_back(held);
+            if connection.held.len() >= HELD_BEFORE_PAUSE && !connection.paused {
+                connection.paused = true;
+                turn.effects.push(Effect::Pause { connection: id });
+            }
+            return;
+        }
+        self.take(id, held, turn);
+    }
+
+    fn take(&mut self, id: ConnectionId, held: Held, turn: &mut Turn<'_>) {
+        let packet = match held {
+            Held::Packet(packet) => packet,
+            Held::Malformed(reason) => return self.expel(id, reason, turn),
+        };
+        let Some(connection) = self.connections.get(id) else { return };
+        if let Phase::Fresh = connection.phase {
+            return match packet {
+                Packet::Connect(connect) => self.on_connect(id, *connect, turn),
+                _ => self.drop_connection(id, turn), // [MQTT-3.1.0-1]
+            };
+        }
+        if connection.owes_too_much(&packet) {
+            return self.wait_for_store(id, packet, turn);
+        }
+        match packet {
+            Packet::Publish(publish) => self.on_publish(id, publish, turn),
+            Packet::PubAck(ack) => self.on_puback(id, ack.packet_id, turn),
+            Packet::PubRec(ack) => self.on_pubrec(id, &ack, turn),
+            Packet::PubRel(ack) => self.on_pubrel(id, ack.packet_id, turn),
+            Packet::PubComp(ack) => self.on_pubcomp(id, ack.packet_id, turn),
+            Packet::Subscribe(subscribe) => self.on_subscribe(id, subscribe, turn),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, unsubscribe, turn),
+            Packet::PingReq => turn.effects.push(Effect::Send { connection: id, packet: Packet::PingResp }),
+            Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect, turn),
+            // No method was agreed on at CONNECT. [MQTT5-4.12.0-6]
+            Packet::Auth(_) => self.expel(id, Reason::BadAuthenticationMethod, turn),
+            // A second CONNECT [MQTT-3.1.0-2], or what only a server sends.
+            Packet::Connect(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => {
+                self.expel(id, Reason::ProtocolError, turn);
+            }
+        }
+    }
+
+    /// The packets that waited are taken, until one must wait again.
+    fn go_on(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        while let Some(connection) = self.connections.get_mut(id)
+            && !connection.holds()
+            && let Some(held) = connection.held.pop_front()
+        {
+            self.take(id, held, turn);
+        }
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.holds()
+        {
+            connection.heard = turn.now.mono;
+            if std::mem::take(&mut connection.paused) {
+                turn.effects.push(Effect::Resume { connection: id });
+            }
+            self.arm(id);
+        }
+    }
+
+    fn on_granted(&mut self, id: ConnectionId, messages: u32, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if let Some(credit) = &mut connection.credit {
+            *credit = credit.saturating_add(messages);
+        }
+        let Some(key) = connection.client else { return };
+        if let Some(outlet) = self.clients.get_mut(key).and_then(|client| client.outlet.as_mut())
+            && let Some(credit) = &mut outlet.credit
+        {
+            *credit = credit.saturating_add(messages);
+            self.pump(key, turn);
+        }
+    }
+
+    fn on_committed(&mut self, through: Ticket, turn: &mut Turn<'_>) {
+        self.ledger.commit(through);
+        while let Some(step) = self.ledger.next_step() {
+            match step {
+                Step::Open(id) => self.finish_opening(id, turn),
+                Step::Answer(id) => self.send_answers(id, turn),
+                Step::Lease(key, packet_id) => self.on_leased(key, packet_id, turn),
+                Step::Release(key, packet_id) => self.on_recorded(key, packet_id, turn),
+                Step::End(key, packet_id) => self.on_ended(key, packet_id, turn),
+                Step::Pump(key) => self.pump(key, turn),
+            }
+        }
+        if !self.ledger.is_relaxed() {
+            return;
+        }
+        for _ in 0..self.waiting.len() {
+            let Some(id) = self.waiting.pop_front() else { return };
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.phase = Phase::Open;
+                self.go_on(id, turn);
+            }
+        }
+    }
+
+    fn subscribe_routes(&mut self) {
+        for (index, route) in self.config.routes.iter().enumerate() {
+            let interest = Interest {
+                qos: crate::codec::QoS::ExactlyOnce,
+                no_local: false,
+                retain_as_published: true,
+                identifier: None,
+            };
+            debug_assert!(
+                filter::check_filter(&route.filter).is_ok(),
+                "routes are checked with the configuration"
+            );
+            let index = u32::try_from(index).expect("routes stand in a file, so they are few");
+            self.router.subscribe(&route.filter, Subscriber(index), interest);
+        }
+    }
+
+    /// The router's number for a client.
+    fn subscriber(&self, slot: u32) -> Subscriber {
+        Subscriber(self.routes() + slot)
+    }
+
+    /// How many of the router's numbers are routes.
+    fn routes(&self) -> u32 {
+        u32::try_from(self.config.routes.len()).expect("routes stand in a file, so they are few")
+    }
+
+    /// Lets a connection's next deadline be watched.
+    fn arm(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && let Some(due) = connection.due()
+            && due < connection.armed
+        {
+            connection.armed = due;
+            self.remind(due, Timer::Connection(id));
+        }
+    }
+
+    /// Lets a client's next deadline be watched.
+    fn arm_client(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && let Some(due) = [client.will_due, client.ends].into_iter().flatten().min()
+            && due < client.armed
+        {
+            client.armed = due;
+            self.remind(due, Timer::Client(key));
+        }
+    }
+
+    fn remind(&mut self, due: u64, timer: Timer) {
+        self.timers.push(due, timer);
+        if self.timers.is_crowded() {
+            let (connections, clients) = (&self.connections, &self.clients);
+            self.timers.retain(|timer| match timer {
+                Timer::Connection(id) => connections.get(id).is_some(),
+                Timer::Client(key) => clients.get(key).is_some(),
+            });
+        }
+    }
+
+    fn run_timers(&mut self, turn: &mut Turn<'_>) {
+        while let Some((due, timer)) = self.timers.pop(turn.now.mono) {
+            match timer {
+                Timer::Connection(id) => self.on_connection_due(id, due, turn),
+                Timer::Client(key) => self.on_client_due(key, due, turn),
+            }
+        }
+    }
+
+    fn on_connection_due(&mut self, id: ConnectionId, armed: u64, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.armed != armed {
+            return;
+        }
+        connection.armed = u64::MAX;
+        match connection.due() {
+            Some(due) if due > turn.now.mono => self.arm(id),
+            Some(_) => self.expel(id, Reason::KeepAliveTimeout, turn), // [MQTT-3.1.2-22]
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

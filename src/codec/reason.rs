@@ -122,4 +122,29 @@ impl Reason {
     pub fn is_error(self) -> bool {
         self.code() >= 0x80
     }
+
+    /// The return code of a 3.1 or 3.1.1 CONNACK that is nearest to it.
+    pub fn return_code(self) -> u8 {
+        match self {
+            Reason::Success => 0,
+            Reason::UnsupportedProtocolVersion => 1,
+            Reason::ClientIdentifierNotValid => 2,
+            Reason::BadUserNameOrPassword | Reason::BadAuthenticationMethod => 4,
+            Reason::NotAuthorized | Reason::Banned => 5,
+            _ => 3,
+        }
+    }
+
+    /// The reason that a 3.1 or 3.1.1 CONNACK names by this return code.
+    pub fn from_return_code(code: u8) -> Option<Reason> {
+        Some(match code {
+            0 => Reason::Success,
+            1 => Reason::UnsupportedProtocolVersion,
+            2 => Reason::ClientIdentifierNotValid,
+            3 => Reason::ServerUnavailable,
+            4 => Reason::BadUserNameOrPassword,
+            5 => Reason::NotAuthorized,
+            _ => return None,
+        })
+    }
 }

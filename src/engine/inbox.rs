@@ -1,12 +1,14 @@
 //! What other threads put to the engine.
 //!
 //! A bounded queue and a waker: senders towards the engine wait while it is full, the engine never
-//! waits for anybody.
+//! waits for anybody. The kernel is asked to wake it once for many inputs.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use adapter_api::{FromPort, Hello, ToPort};
-use mio::Waker;
+use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 
 use crate::broker::ConnectionId;
@@ -57,6 +59,17 @@ pub enum Input {
 pub struct Inputs {
     sender: mpsc::Sender<Input>,
     waker: Arc<Waker>,
+    /// Whether the engine has been woken and has not looked since.
+    woken: Arc<AtomicBool>,
+}
+
+/// The engine's end, and the poll that it sleeps in. Made before the engine, so that the store can have
+/// its [`Inputs`] before the broker has what the store restored.
+pub struct Inbox {
+    pub(super) poll: Poll,
+    receiver: mpsc::Receiver<Input>,
+    woken: Arc<AtomicBool>,
+    inputs: Inputs,
 }
 
 /// The engine is gone.
@@ -64,11 +77,46 @@ pub struct Inputs {
 #[error("the engine has stopped")]
 pub struct EngineGone;
 
+impl Inbox {
+    /// Opens the queue.
+    ///
+    /// # Errors
+    /// Where the kernel gives no epoll or eventfd.
+    pub fn open() -> io::Result<(Inbox, Inputs)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (inputs, receiver) = Inputs::channel(INBOX_INPUTS_MAX, waker);
+        let inbox = Inbox { poll, receiver, woken: inputs.woken.clone(), inputs: inputs.clone() };
+        Ok((inbox, inputs))
+    }
+
+    /// Another sender's end.
+    pub(super) fn inputs(&self) -> Inputs {
+        self.inputs.clone()
+    }
+
+    /// Says that what is put in from now on must wake the engine again; to be called before
+    /// [`Inbox::next`], or an input could lie unseen.
+    pub(super) fn rearm(&self) {
+        self.woken.store(false, Ordering::SeqCst);
+    }
+
+    /// The next input, if there is one.
+    pub(super) fn next(&mut self) -> Option<Input> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Whether something is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+}
+
 impl Inputs {
     /// A queue of this many inputs that wakes the engine's poll.
     pub fn channel(capacity: usize, waker: Arc<Waker>) -> (Inputs, mpsc::Receiver<Input>) {
         let (sender, receiver) = mpsc::channel(capacity);
-        (Inputs { sender, waker }, receiver)
+        (Inputs { sender, waker, woken: Arc::default() }, receiver)
     }
 
     /// From a task: waits for room.
@@ -85,8 +133,21 @@ impl Inputs {
         Ok(())
     }
 
+    /// Whether the engine is gone.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     fn wake(&self) {
-        // A waker fails only where the kernel is out of memory; the next tick then brings the input.
-        let _ = self.waker.wake();
+        if !self.woken.swap(true, Ordering::SeqCst) {
+            // A waker fails only where the kernel is out of memory; the next turn then finds the input.
+            let _ = self.waker.wake();
+        }
     }
 }
+
+/// Inputs that wait for the engine. When full, the sender waits: that is how a flood is slowed.
+const INBOX_INPUTS_MAX: usize = 1_024;
+
+/// Under which the waker is polled; connections count from 0.
+pub(super) const WAKER: Token = Token(usize::MAX);

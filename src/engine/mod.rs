@@ -1,5 +1,92 @@
 //! The poll loop that owns every socket, every codec and the broker.
+//!
+//! One thread. Each turn takes what has come, from sockets and from other threads, as one batch to the
+//! broker, carries out what the broker says, and sends what is to leave, one write for a connection. It
+//! waits for nobody: what others are slow at has a bounded queue or a limit with a policy.
+//!
+//! Invariant: no rule of MQTT lives here; a packet goes to the broker as it was decoded.
 
 mod inbox;
+mod turn;
+mod carry;
+mod flush;
+mod table;
+mod intake;
+mod socket;
+mod outbox;
+mod template;
+mod port;
+mod verify;
+mod notes;
+mod counters;
+mod status;
 
-pub use inbox::{Input, Inputs, EngineGone};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+pub use counters::Counters;
+pub use inbox::{EngineGone, Inbox, Input, Inputs};
+pub use turn::Engine;
+
+use crate::auth::PasswordFile;
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::listener::Listener;
+use crate::store::Handle;
+use crate::unstored::Inlet;
+
+/// What an engine is made of.
+pub struct Parts {
+    /// Where other threads put their inputs.
+    pub inbox: Inbox,
+    /// The same clock that the broker was started by.
+    pub clock: Clock,
+    /// The broker.
+    pub broker: Broker,
+    /// The store's queue.
+    pub store: Handle,
+    /// Where clients come in.
+    pub listeners: Vec<Listener>,
+    /// Bounds of connections.
+    pub limits: Limits,
+    /// Against which passwords are compared; without one none fits.
+    pub passwords: Option<PasswordFile>,
+    /// The queues of routes that keep nothing, by the route's index in the broker's configuration; `None`
+    /// for the others.
+    pub unstored: Vec<Option<Inlet>>,
+    /// How the watchdog sees that the loop turns.
+    pub heartbeat: Heartbeat,
+}
+
+/// The bounds of connections, part of `[limits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Network clients at once; a further one is turned away.
+    pub max_connections: usize,
+    /// Bytes of the largest packet taken; the sender of a larger one is disconnected.
+    pub max_packet_size: usize,
+    /// Bytes that may wait for one connection. Beyond it QoS 0 is dropped and counted, and the client is
+    /// not read on. What is owed at QoS 1 and 2 is bounded by the broker's window.
+    pub max_send_buffer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { max_connections: 10_000, max_packet_size: 256_000, max_send_buffer: 1_000_000 }
+    }
+}
+
+/// A number that grows with every turn of the loop.
+#[derive(Debug, Clone, Default)]
+pub struct Heartbeat {
+    /// The number.
+    pub turns: Arc<AtomicU64>,
+    /// The loop turns at least this often; `None` lets it sleep while nothing happens.
+    pub every: Option<Duration>,
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,8 @@ pub enum Write {
         /// Packet id.
         packet_id: u16,
     },
-    /// A kept session's PUBREL was handled: the packet id is free.
+    /// A kept session's PUBREL was handled: the packet id is free. Committed before our PUBCOMP leaves, so
+    /// that a crash does not take the client's next message under it for a repeat.
     InwardReleased {
         /// The publisher's session.
         reader: ReaderId,
@@ -73,7 +74,7 @@ pub enum Write {
         /// Which row.
         seq: Seq,
     },
-    /// A limit or a rule took one row from the reader.
+    /// A limit or a rule took one row from the reader; says nothing of a row that it no longer wants.
     Dropped {
         /// Whose.
         reader: ReaderId,
@@ -82,10 +83,13 @@ pub enum Write {
         /// Why.
         reason: DropReason,
     },
-    /// A session's queue is over its limit: its oldest unleased rows go.
+    /// A session's queue is over its limit: its oldest unleased rows after one go. Those up to it are
+    /// under way. The session is not read again before it is committed.
     DropOldest {
         /// Whose.
         reader: ReaderId,
+        /// Only rows after this one.
+        after: Seq,
         /// How many.
         count: u64,
     },
@@ -95,14 +99,7 @@ impl Write {
     /// Whether nobody waits for it: cursors, acknowledgements and removals. These ride on the next
     /// commit, or make one of their own after 1 s or 1,000 of them.
     pub fn is_lazy(&self) -> bool {
-        matches!(
-            self,
-            Write::Settled { .. }
-                | Write::Dropped { .. }
-                | Write::DropOldest { .. }
-                | Write::InwardReleased { .. }
-                | Write::SessionRemoved { .. }
-        )
+        matches!(self, Write::Settled { .. } | Write::Dropped { .. } | Write::SessionRemoved { .. })
     }
 }
 

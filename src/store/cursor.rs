@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::log::Log;
 use super::reader::{Fate, Span};
 use super::schema::Fault;
-use crate::record::{DropReason, ReaderId};
+use crate::record::{DropReason, ReaderId, Seq};
 
 impl Log {
     /// The first row after `after` in a reader's spans, settled or not.
@@ -140,9 +140,10 @@ impl Log {
         &mut self,
         connection: &Connection,
         id: ReaderId,
+        after: Seq,
         count: u64,
     ) -> Result<(), Fault> {
-        let (mut after, mut dropped) = (0, 0);
+        let (mut after, mut dropped) = (after.0, 0);
         while dropped < count {
             let Some(next) = self.next_wanted(connection, id, after)? else { break };
             after = next;

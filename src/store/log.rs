@@ -162,7 +162,9 @@ impl Log {
             Write::Dropped { reader, seq, reason } => {
                 self.end(connection, *reader, seq.0, Fate::Dropped(*reason))?;
             }
-            Write::DropOldest { reader, count } => self.drop_oldest(connection, *reader, *count)?,
+            Write::DropOldest { reader, after, count } => {
+                self.drop_oldest(connection, *reader, *after, *count)?
+            }
         }
         Ok(())
     }

@@ -24,10 +24,10 @@ mod reserve;
 mod load;
 mod kept;
 mod open;
-mod absent;
 mod schema;
 mod pack;
 mod written;
+mod absent;
 #[cfg(test)]
 mod tests;
 

@@ -26,7 +26,7 @@ pub enum OpenError {
         /// Its version.
         found: i64,
     },
-    /// The disk does not let us: serve without a store (see [`super::absent`]) and try again.
+    /// The disk does not let us: serve without a store (see [`super::absent()`]) and try again.
     #[error("open {path}: {reason}")]
     Unavailable {
         /// The file or directory.

@@ -12,6 +12,4 @@ pub mod units;
 pub mod clock;
 
 pub use host::{Adapter, Health, Host, Running, State};
-pub use port::{
-    Acknowledgement, Delivery, FromPort, Hello, Port, PortClosed, Qos, Refusal, ToPort, Will,
-};
+pub use port::{Acknowledgement, Delivery, FromPort, Hello, Port, PortClosed, Qos, Refusal, ToPort, Will};

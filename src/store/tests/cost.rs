@@ -1,4 +1,6 @@
 //! What a message costs in bytes written, by the kernel's count for the store's thread.
+//!
+//! Bytes and rows are counted, not seconds.
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers are small")]
 

@@ -1,4 +1,6 @@
 //! Bits that flip on disk: found, counted, and never delivered.
+//!
+//! A wrong byte may cost a row, and never becomes a message.
 
 use rusqlite::Connection;
 

@@ -3,6 +3,8 @@
 //! The clock never moves by itself, so a commit takes place because of what the test did and not because
 //! of the time that the machine took.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
+
 mod promises;
 mod model;
 mod pacing;

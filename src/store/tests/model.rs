@@ -225,7 +225,7 @@ impl Script {
         for seq in free.take(count as usize).copied().collect::<Vec<_>>() {
             self.model.end(reader, seq, Some(DropReason::QueueFull));
         }
-        Some(Write::DropOldest { reader, count })
+        Some(Write::DropOldest { reader, after: Seq(0), count })
     }
 
     fn lease(&mut self) -> Option<Write> {

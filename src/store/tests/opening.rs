@@ -1,4 +1,6 @@
 //! How a store begins: the lock, the pragmas, versions, damage, and a disk that is full.
+//!
+//! Each case is made on a real file, as a crash or an operator would leave it.
 
 use rusqlite::Connection;
 

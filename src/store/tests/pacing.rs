@@ -1,4 +1,6 @@
 //! Commit triggers, by counts, through the real thread: a gate holds the sync, the test turns the clock.
+//!
+//! No test here waits for a clock.
 
 use std::sync::mpsc::SyncSender;
 

@@ -1,4 +1,6 @@
 //! What the store promises, by name, through its thread and its handle.
+//!
+//! Each is checked after the store was opened anew, too.
 
 use super::*;
 use crate::record::{DropReason, Lease, LeaseState};
@@ -133,7 +135,7 @@ fn the_oldest_rows_are_dropped_save_those_in_an_exchange() {
     trial.commit((1..=6).map(|seq| put(seq, &[client])).collect());
     trial.commit(vec![
         Write::Leased { reader: client, seq: Seq(1), packet_id: 1 },
-        Write::DropOldest { reader: client, count: 3 },
+        Write::DropOldest { reader: client, after: Seq(0), count: 3 },
         Write::Settled { reader: client, seq: Seq(2) },
     ]);
     assert_eq!(trial.wanted(client), [1, 5, 6]);

@@ -1,0 +1,30 @@
+# tidegate: `make run` starts the demo, `make test` runs every test.
+#
+#   make run     sets up what it needs, builds, runs the demo: devices, the gateway, a stand-in cloud
+#   make test    sets up what it needs, runs every kind of test at a size fit for CI
+#   make proof   the same programs at full size; each suite can be run again by its name
+#   make bench   speed, beside mosquitto
+#   make deb     the package for this architecture
+
+.PHONY: run test proof bench deb setup setup-run
+
+run: setup-run
+	tests/demo/run
+
+test: setup
+	tests/suites/all
+
+proof: setup
+	TIDEGATE_SIZE=proof tests/suites/all $(SUITE)
+
+bench: setup
+	tests/bench/side-by-side
+
+deb: setup
+	cross/build $$(dpkg --print-architecture)
+
+setup:
+	tests/setup all
+
+setup-run:
+	tests/setup run

@@ -1,0 +1,569 @@
+//! One `[[bridge]]` of the configuration, as written and as checked.
+//!
+//! [`Config`] is what serde fills, [`KEYS`] what the walk over the file knows, [`Checked`] what the
+//! bridge runs on: every text is turned into its value here, once, and every problem is reported.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use adapter_api::schema::{Key, Kind, Problem};
+use adapter_api::units;
+use serde::Deserialize;
+
+use super::mapping::{Filter, MappingError, Template, fill_gateway, is_topic};
+use super::url::Url;
+use crate::codec::{QoS, Version};
+
+/// A `[[bridge]]` as written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Its name: topics, logs, the user name of what it receives.
+    pub name: String,
+    /// Where upstream is.
+    pub urls: Vec<String>,
+    /// 5 or 4 (3.1.1).
+    pub protocol: u8,
+    /// Client id; `{gateway}`.
+    pub client_id: String,
+    /// How long upstream keeps the session where a receive route exists.
+    pub session_expiry: String,
+    /// Off unless given.
+    pub status_topic: Option<String>,
+    /// User name.
+    pub username: Option<String>,
+    /// File that holds the password; a relative one is looked for in the systemd credentials first.
+    pub password_file: Option<PathBuf>,
+    /// For `mqtts` URLs.
+    pub tls: Option<TlsConfig>,
+    /// Between pings.
+    pub keepalive: String,
+    /// Sent and not yet acknowledged.
+    pub window: u16,
+    /// Up.
+    pub forward: Vec<ForwardConfig>,
+    /// Down.
+    pub receive: Vec<ReceiveConfig>,
+}
+
+/// `tls` as written.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// Authorities that are trusted, PEM; the system's where it is not given.
+    pub ca: Option<PathBuf>,
+    /// Our certificate chain, PEM.
+    pub cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub key: Option<PathBuf>,
+    /// The name that the certificate must hold, and that is asked for (SNI); the URL's host where it is
+    /// not given.
+    pub server_name: Option<String>,
+}
+
+/// A `[[bridge.forward]]` as written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ForwardConfig {
+    /// Which messages.
+    pub filter: String,
+    /// Their topic upstream.
+    pub to: String,
+    /// QoS upstream.
+    pub qos: u8,
+    /// Whether they are kept until upstream has them.
+    pub store: bool,
+}
+
+/// A `[[bridge.receive]]` as written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReceiveConfig {
+    /// What is subscribed upstream.
+    pub filter: String,
+    /// The topic here.
+    pub to: String,
+    /// QoS of the subscription and of the publish here.
+    pub qos: u8,
+}
+
+/// A bridge that can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// Its name.
+    pub name: String,
+    /// Where upstream is.
+    pub url: Url,
+    /// 3.1.1 or 5.
+    pub version: Version,
+    /// Client id, never empty.
+    pub client_id: String,
+    /// Seconds that upstream keeps the session where a receive route exists.
+    pub session_expiry: u32,
+    /// Where online and offline are told.
+    pub status_topic: Option<String>,
+    /// User name.
+    pub username: Option<String>,
+    /// File that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// How TLS is spoken; used with a `mqtts` URL alone.
+    pub tls: Tls,
+    /// Between pings; at least 5 s.
+    pub keepalive: Duration,
+    /// Sent and not yet acknowledged, 1 to 1,000.
+    pub window: u16,
+    /// Up.
+    pub forwards: Vec<Forward>,
+    /// Down.
+    pub receives: Vec<Receive>,
+}
+
+/// How TLS is spoken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// Authorities; the system's where there is none.
+    pub ca: Option<PathBuf>,
+    /// Our certificate chain and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The name that the certificate must hold, where it is not the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// A route up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// `<bridge>:<filter>`: the same as long as bridge and filter are.
+    pub name: String,
+    /// Which messages.
+    pub filter: Filter,
+    /// Their topic upstream.
+    pub to: Template,
+    /// QoS upstream.
+    pub qos: QoS,
+    /// Whether they are kept until upstream has them.
+    pub store: bool,
+}
+
+/// A route down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receive {
+    /// What is subscribed upstream.
+    pub filter: Filter,
+    /// The topic here.
+    pub to: Template,
+    /// QoS of the subscription and of the publish here.
+    pub qos: QoS,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            name: String::new(),
+            urls: Vec::new(),
+            protocol: 5,
+            client_id: "{gateway}".to_owned(),
+            session_expiry: "7d".to_owned(),
+            status_topic: None,
+            username: None,
+            password_file: None,
+            tls: None,
+            keepalive: "60s".to_owned(),
+            window: 100,
+            forward: Vec::new(),
+            receive: Vec::new(),
+        }
+    }
+}
+
+impl Default for ForwardConfig {
+    fn default() -> ForwardConfig {
+        ForwardConfig { filter: String::new(), to: "{topic}".to_owned(), qos: 1, store: true }
+    }
+}
+
+impl Default for ReceiveConfig {
+    fn default() -> ReceiveConfig {
+        ReceiveConfig { filter: String::new(), to: "{topic}".to_owned(), qos: 1 }
+    }
+}
+
+impl Config {
+    /// Turns texts into values; `gateway` fills `{gateway}`.
+    pub fn check(&self, gateway: &str) -> Result<Checked, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let name = self.check_name(&mut problems);
+        let url = self.check_url(&mut problems);
+        let version = match self.protocol {
+            5 => Some(Version::V5),
+            4 => Some(Version::V311),
+            _ => problems.none("protocol", "expected 5 or 4 (3.1.1)"),
+        };
+        let client_id = self.check_client_id(gateway, &mut problems);
+        let session_expiry = problems
+            .duration("session_expiry", &self.session_expiry)
+            .and_then(|expiry| problems.seconds("session_expiry", expiry));
+        let status_topic = self.status_topic.as_deref().map(|topic| {
+            let filled = problems.mapped("status_topic", fill_gateway(topic, gateway))?;
+            if is_topic(&filled) {
+                Some(filled)
+            } else {
+                problems.none("status_topic", "expected a topic without + and #")
+            }
+        });
+        let keepalive = problems.duration("keepalive", &self.keepalive);
+        if keepalive.is_some_and(|keepalive| !(KEEPALIVE_MIN..=KEEPALIVE_MAX).contains(&keepalive)) {
+            problems.add("keepalive", "expected 5s to 65535s");
+        }
+        if !(1..=1_000).contains(&self.window) {
+            problems.add("window", "expected 1 to 1000");
+        }
+        if self.password_file.is_some() && self.username.is_none() {
+            problems.add("password_file", "a password needs a username");
+        }
+        let tls = self.check_tls(url.as_ref(), &mut problems);
+        let forwards = self.check_forwards(gateway, &mut problems);
+        let receives = self.check_receives(gateway, &mut problems);
+        let checked = (|| {
+            Some(Checked {
+                name: name?,
+                url: url?,
+                version: version?,
+                client_id: client_id?,
+                session_expiry: session_expiry?,
+                status_topic: status_topic.flatten(),
+                username: self.username.clone(),
+                password_file: self.password_file.clone(),
+                tls,
+                keepalive: keepalive?,
+                window: self.window,
+                forwards,
+                receives,
+            })
+        })();
+        match checked {
+            Some(checked) if problems.0.is_empty() => Ok(checked),
+            _ => Err(problems.0),
+        }
+    }
+
+    fn check_name(&self, problems: &mut Problems) -> Option<String> {
+        // It is a level of `tidegate/bridge/<name>/state` and a part of route names.
+        if self.name.is_empty() || self.name.contains(['/', '+', '#', ':', '\0']) {
+            return problems.none("name", "expected a name without / + # and :");
+        }
+        Some(self.name.clone())
+    }
+
+    fn check_url(&self, problems: &mut Problems) -> Option<Url> {
+        match self.urls.as_slice() {
+            [url] => match Url::parse(url) {
+                Ok(url) => Some(url),
+                Err(error) => problems.none("urls[0]", &error.to_string()),
+            },
+            [] => problems.none("urls", "expected one URL such as \"mqtts://broker.example.com:8883\""),
+            _ => problems.none("urls", "more than one URL is not in this version"),
+        }
+    }
+
+    fn check_client_id(&self, gateway: &str, problems: &mut Problems) -> Option<String> {
+        let filled = problems.mapped("client_id", fill_gateway(&self.client_id, gateway))?;
+        if filled.is_empty() || filled.len() > 65_535 || filled.contains('\0') {
+            return problems.none("client_id", "expected a client id");
+        }
+        Some(filled)
+    }
+
+    fn check_tls(&self, url: Option<&Url>, problems: &mut Problems) -> Tls {
+        let Some(tls) = &self.tls else { return Tls::default() };
+        if url.is_some_and(|url| !url.is_secure()) {
+            problems.add("tls", "TLS needs a URL that begins with mqtts://");
+        }
+        let identity = match (&tls.cert, &tls.key) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (None, None) => None,
+            (Some(_), None) => problems.none("tls.key", "a certificate needs its key"),
+            (None, Some(_)) => problems.none("tls.cert", "a key needs its certificate"),
+        };
+        let name = tls.server_name.clone();
+        if name.as_deref().is_some_and(|name| rustls::pki_types::ServerName::try_from(name).is_err()) {
+            problems.add("tls.server_name", "expected a host name or an address");
+        }
+        Tls { ca: tls.ca.clone(), identity, server_name: name }
+    }
+
+    fn check_forwards(&self, gateway: &str, problems: &mut Problems) -> Vec<Forward> {
+        let mut forwards: Vec<Forward> = Vec::new();
+        for (index, forward) in self.forward.iter().enumerate() {
+            let at = |key: &str| format!("forward[{index}].{key}");
+            let qos = problems.qos(&at("qos"), forward.qos);
+            let route = problems.route(&at, &forward.filter, &forward.to, gateway);
+            let (Some((filter, to)), Some(qos)) = (route, qos) else { continue };
+            let name = format!("{}:{filter}", self.name);
+            if forwards.iter().any(|other| other.name == name) {
+                problems.add(&at("filter"), "another forward route has the same filter");
+                continue;
+            }
+            forwards.push(Forward { name, filter, to, qos, store: forward.store });
+        }
+        forwards
+    }
+
+    fn check_receives(&self, gateway: &str, problems: &mut Problems) -> Vec<Receive> {
+        let mut receives: Vec<Receive> = Vec::new();
+        for (index, receive) in self.receive.iter().enumerate() {
+            let at = |key: &str| format!("receive[{index}].{key}");
+            let qos = problems.qos(&at("qos"), receive.qos);
+            let route = problems.route(&at, &receive.filter, &receive.to, gateway);
+            let (Some((filter, to)), Some(qos)) = (route, qos) else { continue };
+            if receives.iter().any(|other| other.filter == filter) {
+                problems.add(&at("filter"), "another receive route has the same filter");
+                continue;
+            }
+            receives.push(Receive { filter, to, qos });
+        }
+        receives
+    }
+}
+
+/// What is wrong so far.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: &str, text: &str) {
+        self.0.push(Problem { key: key.to_owned(), text: text.to_owned() });
+    }
+
+    fn none<T>(&mut self, key: &str, text: &str) -> Option<T> {
+        self.add(key, text);
+        None
+    }
+
+    fn mapped<T>(&mut self, key: &str, result: Result<T, MappingError>) -> Option<T> {
+        result.map_err(|error| self.add(key, &error.to_string())).ok()
+    }
+
+    fn duration(&mut self, key: &str, text: &str) -> Option<Duration> {
+        match units::parse_duration(text) {
+            Ok(duration) => Some(duration),
+            Err(error) => self.none(key, &format!("found \"{text}\", expected {error}")),
+        }
+    }
+
+    fn seconds(&mut self, key: &str, duration: Duration) -> Option<u32> {
+        match u32::try_from(duration.as_secs()) {
+            Ok(seconds) if seconds > 0 && seconds < u32::MAX => Some(seconds),
+            _ => self.none(key, "expected 1s to 49710d"),
+        }
+    }
+
+    fn qos(&mut self, key: &str, qos: u8) -> Option<QoS> {
+        match qos {
+            0 => Some(QoS::AtMostOnce),
+            1 => Some(QoS::AtLeastOnce),
+            2 => self.none(key, "QoS 2 is not in this version"),
+            _ => self.none(key, "expected 0 or 1"),
+        }
+    }
+
+    fn route(
+        &mut self,
+        at: &impl Fn(&str) -> String,
+        filter: &str,
+        to: &str,
+        gateway: &str,
+    ) -> Option<(Filter, Template)> {
+        let filter = fill_gateway(filter, gateway).and_then(|filter| Filter::parse(&filter));
+        let filter = self.mapped(&at("filter"), filter)?;
+        let to = self.mapped(&at("to"), Template::parse(to, &filter, gateway))?;
+        Some((filter, to))
+    }
+}
+
+/// The keys of a `[[bridge]]`.
+pub const KEYS: &[Key] = &[
+    Key::required("name", Kind::Text),
+    Key::required("urls", Kind::Texts),
+    Key::optional("protocol", Kind::Integer(4, 5)),
+    Key::optional("client_id", Kind::Text),
+    Key::optional("session_expiry", Kind::Duration(1_000, 4_294_967_294_000)),
+    Key::optional("status_topic", Kind::Text),
+    Key::optional("username", Kind::Text),
+    Key::optional("password_file", Kind::Text),
+    Key::optional("profile", Kind::NotYet),
+    Key::optional("tls", Kind::Table(TLS_KEYS)),
+    Key::optional("keepalive", Kind::Duration(5_000, 65_535_000)),
+    Key::optional("window", Kind::Integer(1, 1_000)),
+    Key::optional("max_rate", Kind::NotYet),
+    Key::optional("max_bandwidth", Kind::NotYet),
+    Key::optional("monthly_budget", Kind::NotYet),
+    Key::optional("forward", Kind::Tables(FORWARD_KEYS)),
+    Key::optional("receive", Kind::Tables(RECEIVE_KEYS)),
+];
+
+const TLS_KEYS: &[Key] = &[
+    Key::optional("ca", Kind::Text),
+    Key::optional("cert", Kind::Text),
+    Key::optional("key", Kind::Text),
+    Key::optional("alpn", Kind::NotYet),
+    Key::optional("server_name", Kind::Text),
+];
+
+const FORWARD_KEYS: &[Key] = &[
+    Key::required("filter", Kind::Text),
+    Key::optional("to", Kind::Text),
+    Key::optional("qos", Kind::Integer(0, 2)),
+    Key::optional("store", Kind::Boolean),
+    Key::optional("max_age", Kind::NotYet),
+    Key::optional("priority", Kind::NotYet),
+    Key::optional("catch_up", Kind::NotYet),
+    Key::optional("when_full", Kind::NotYet),
+];
+
+const RECEIVE_KEYS: &[Key] = &[
+    Key::required("filter", Kind::Text),
+    Key::optional("to", Kind::Text),
+    Key::optional("qos", Kind::Integer(0, 2)),
+];
+
+/// Below it, rumqttc refuses to work, and a modem never sleeps.
+const KEEPALIVE_MIN: Duration = Duration::from_secs(5);
+/// What two bytes of CONNECT can say.
+const KEEPALIVE_MAX: Duration = Duration::from_secs(65_535);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> Config {
+        let forward = vec![ForwardConfig { filter: "a/#".to_owned(), ..ForwardConfig::default() }];
+        let urls = vec!["mqtts://broker.example.com".to_owned()];
+        Config { name: "cloud".to_owned(), urls, forward, ..Config::default() }
+    }
+
+    /// The keys that are wrong once `change` was made.
+    fn wrong(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = minimal();
+        change(&mut config);
+        let problems = config.check("barn-7").err().unwrap_or_default();
+        problems.into_iter().map(|problem| format!("{}: {}", problem.key, problem.text)).collect()
+    }
+
+    #[test]
+    fn what_is_right_becomes_values() {
+        let mut config = minimal();
+        config.client_id = "gw-{gateway}".to_owned();
+        config.status_topic = Some("sites/{gateway}/status".to_owned());
+        config.receive =
+            vec![ReceiveConfig { filter: "sites/{gateway}/#".to_owned(), ..ReceiveConfig::default() }];
+        let checked = config.check("barn-7").unwrap();
+        assert_eq!(checked.client_id, "gw-barn-7");
+        assert_eq!(checked.status_topic.as_deref(), Some("sites/barn-7/status"));
+        assert_eq!(checked.receives[0].filter.as_str(), "sites/barn-7/#");
+        assert_eq!(checked.forwards[0].name, "cloud:a/#");
+        assert_eq!((checked.session_expiry, checked.keepalive), (604_800, Duration::from_secs(60)));
+        assert_eq!((checked.window, checked.version), (100, Version::V5));
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let found = wrong(|config| {
+            config.name = "a/b".to_owned();
+            config.urls.push("mqtts://second.example.com".to_owned());
+            config.protocol = 3;
+            config.keepalive = "1s".to_owned();
+            config.session_expiry = "soon".to_owned();
+            config.window = 0;
+            config.forward[0].qos = 2;
+            config.forward.push(ForwardConfig { filter: "b#".to_owned(), ..ForwardConfig::default() });
+            config.forward[0].to = "x/{2}".to_owned();
+        });
+        let keys: Vec<&str> = found.iter().filter_map(|line| line.split(": ").next()).collect();
+        assert_eq!(
+            keys,
+            [
+                "name",
+                "urls",
+                "protocol",
+                "session_expiry",
+                "keepalive",
+                "window",
+                "forward[0].qos",
+                "forward[0].to",
+                "forward[1].filter"
+            ],
+            "{found:#?}"
+        );
+    }
+
+    #[test]
+    fn single_problems_say_what_was_expected() {
+        type Change<'a> = &'a dyn Fn(&mut Config);
+        let checks: [(Change<'_>, &str); 9] = [
+            (
+                &|config| config.urls.clear(),
+                "urls: expected one URL such as \"mqtts://broker.example.com:8883\"",
+            ),
+            (
+                &|config| config.urls = vec!["wss://a".into()],
+                "urls[0]: ws:// and wss:// are not in this version",
+            ),
+            (
+                &|config| {
+                    config.urls = vec!["mqtt://a".into()];
+                    config.tls = Some(TlsConfig::default());
+                },
+                "tls: TLS needs a URL that begins with mqtts://",
+            ),
+            (
+                &|config| config.tls = Some(TlsConfig { cert: Some("c".into()), ..TlsConfig::default() }),
+                "tls.key: a certificate needs its key",
+            ),
+            (&|config| config.password_file = Some("p".into()), "password_file: a password needs a username"),
+            (&|config| config.forward[0].qos = 2, "forward[0].qos: QoS 2 is not in this version"),
+            (
+                &|config| config.forward.push(config.forward[0].clone()),
+                "forward[1].filter: another forward route has the same filter",
+            ),
+            (&|config| config.client_id.clear(), "client_id: expected a client id"),
+            (
+                &|config| config.status_topic = Some("a/{topic}".into()),
+                "status_topic: only {gateway} is known here",
+            ),
+        ];
+        for (change, expected) in checks {
+            assert_eq!(wrong(|config| change(config)), [expected]);
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_tables_is_a_field_or_not_yet() {
+        let known = |keys: &[Key]| {
+            keys.iter()
+                .filter(|key| !matches!(key.kind, Kind::NotYet))
+                .map(|key| key.name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            known(KEYS),
+            [
+                "name",
+                "urls",
+                "protocol",
+                "client_id",
+                "session_expiry",
+                "status_topic",
+                "username",
+                "password_file",
+                "tls",
+                "keepalive",
+                "window",
+                "forward",
+                "receive"
+            ]
+        );
+        assert_eq!(known(TLS_KEYS), ["ca", "cert", "key", "server_name"]);
+        assert_eq!(known(FORWARD_KEYS), ["filter", "to", "qos", "store"]);
+        assert_eq!(known(RECEIVE_KEYS), ["filter", "to", "qos"]);
+    }
+}

@@ -1,0 +1,526 @@
+//! What is under way on one connection: packet ids, the window, and when the link is stuck. Pure.
+//!
+//! The protocol engine gives packet ids itself and tells them only by the order of its events, so what
+//! was handed over waits in a queue for its id. A message counts as arrived when its acknowledgement
+//! comes and never earlier; what is under way when the connection ends is simply forgotten here, since
+//! the store still has it.
+//!
+//! Invariant: at most `window` messages are handed over and not yet acknowledged.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::backoff;
+use crate::codec::Reason;
+use crate::record::{Message, Seq};
+
+/// The state of one connection's outward half.
+#[derive(Debug)]
+pub(super) struct Link {
+    limits: LinkLimits,
+    /// Handed to the engine, in order; it has not told their packet ids.
+    handed: VecDeque<Parcel>,
+    /// By packet id, on the wire.
+    sent: BTreeMap<u16, Parcel>,
+    /// QoS 0: passed on by the engine, and not yet written to upstream's socket as far as is known.
+    unwritten: VecDeque<Parcel>,
+    /// QoS 0 messages that were written, and that were reported as arrived.
+    written: u64,
+    reported: u64,
+    /// One whose packet id is still taken by an older message that upstream has not acknowledged; the
+    /// engine sends it once that acknowledgement comes.
+    held: Option<(u16, Parcel)>,
+    /// Refused for now, with the time to try again.
+    resting: Vec<(u64, Parcel)>,
+    /// Bytes of all of these.
+    weight: usize,
+    /// The engine will send nothing more.
+    wedged: bool,
+    /// When the last packet of upstream came.
+    heard: u64,
+    /// When the last acknowledgement came, or the first message after none was under way was handed over.
+    progressed: u64,
+}
+
+/// What bounds a link. Times in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinkLimits {
+    /// Messages handed over and not acknowledged.
+    pub(super) window: usize,
+    /// Bytes of these, so that large messages do not fill memory; one message may always go.
+    pub(super) window_bytes: usize,
+    /// Silence of upstream after which the connection is given up.
+    pub(super) silence: u64,
+    /// Time without an acknowledgement after which the link is not called connected.
+    pub(super) stall: u64,
+    /// Time without an acknowledgement after which the connection is given up.
+    pub(super) renew: u64,
+}
+
+/// A message on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parcel {
+    /// Where it comes from.
+    pub(super) origin: Origin,
+    /// The message as it is here.
+    pub(super) message: Arc<Message>,
+    /// How often upstream has refused it for now.
+    pub(super) refusals: u32,
+}
+
+/// Where a message comes from, so that its arrival is told there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A row of a route in the store.
+    Row {
+        /// Index of the route.
+        route: usize,
+        /// Its order number.
+        seq: Seq,
+    },
+    /// A route that keeps nothing.
+    Live {
+        /// Index of the route.
+        route: usize,
+    },
+    /// The bridge's own word on its status topic.
+    Status,
+}
+
+/// What an acknowledgement means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Upstream has it.
+    Arrived(Parcel),
+    /// Upstream will never take it.
+    Refused(Parcel, Reason),
+    /// Upstream does not take it now; it is tried again on this connection.
+    Later(Reason),
+}
+
+/// How the link does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pulse {
+    /// Well.
+    Flowing,
+    /// Messages are under way and acknowledgements do not come.
+    Stalled,
+    /// Nothing came from upstream for too long.
+    Silent,
+    /// No acknowledgement came for so long that the connection must be renewed.
+    Stuck,
+}
+
+/// The engine's events do not fit what was handed over, or upstream acknowledges what was not sent: this
+/// connection can no longer tell what has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("tell which messages have arrived")]
+pub(super) struct Confused;
+
+impl Link {
+    /// A fresh connection.
+    pub(super) fn new(limits: LinkLimits, now: u64) -> Link {
+        Link {
+            limits,
+            handed: VecDeque::new(),
+            sent: BTreeMap::new(),
+            unwritten: VecDeque::new(),
+            written: 0,
+            reported: 0,
+            held: None,
+            resting: Vec::new(),
+            weight: 0,
+            wedged: false,
+            heard: now,
+            progressed: now,
+        }
+    }
+
+    /// Whether one more message of this weight may be handed over.
+    pub(super) fn has_room(&self, weight: usize) -> bool {
+        let under_way = self.under_way();
+        under_way < self.limits.window
+            && (under_way == 0 || self.weight.saturating_add(weight) <= self.limits.window_bytes)
+    }
+
+    /// Messages handed over and not acknowledged, those that rest among them.
+    pub(super) fn under_way(&self) -> usize {
+        self.unacknowledged() + self.resting.len()
+    }
+
+    fn unacknowledged(&self) -> usize {
+        self.handed.len() + self.sent.len() + self.unwritten.len() + usize::from(self.held.is_some())
+    }
+
+    /// The parcel was handed to the engine.
+    pub(super) fn hand_over(&mut self, parcel: Parcel, now: u64) {
+        if self.unacknowledged() == 0 {
+            self.progressed = now;
+        }
+        self.weight += parcel.message.weight();
+        self.handed.push_back(parcel);
+    }
+
+    /// The engine has passed a PUBLISH on under this packet id; 0 is QoS 0.
+    pub(super) fn on_sent(&mut self, packet_id: u16) -> Result<(), Confused> {
+        if let Some((_, parcel)) = self.held.take_if(|(held, _)| *held == packet_id) {
+            self.sent.insert(packet_id, parcel);
+            return Ok(());
+        }
+        let parcel = self.handed.pop_front().ok_or(Confused)?;
+        if packet_id == 0 {
+            self.unwritten.push_back(parcel);
+            return Ok(());
+        }
+        match self.sent.insert(packet_id, parcel) {
+            Some(_) => Err(Confused),
+            None => Ok(()),
+        }
+    }
+
+    /// So many QoS 0 messages were written to upstream's socket on this connection.
+    pub(super) fn on_written(&mut self, written: u64) {
+        self.written = self.written.max(written);
+    }
+
+    /// A QoS 0 message that was written: it has arrived as far as anybody will ever know.
+    pub(super) fn take_written(&mut self, now: u64) -> Option<Outcome> {
+        // The two are told on separate ways, and either may come first.
+        if self.reported >= self.written {
+            return None;
+        }
+        let parcel = self.unwritten.pop_front()?;
+        self.reported += 1;
+        self.progressed = now;
+        self.weight = self.weight.saturating_sub(parcel.message.weight());
+        Some(Outcome::Arrived(parcel))
+    }
+
+    /// The engine holds the next PUBLISH back: its packet id is still taken. The older message keeps the
+    /// id until its acknowledgement comes, or that would be taken for the younger's.
+    pub(super) fn on_held(&mut self, packet_id: u16) -> Result<(), Confused> {
+        let parcel = self.handed.pop_front().ok_or(Confused)?;
+        match self.held.replace((packet_id, parcel)) {
+            Some(_) => Err(Confused),
+            None => Ok(()),
+        }
+    }
+
+    /// PUBACK. `random` spreads the retries of what is refused for now.
+    pub(super) fn on_acknowledged(
+        &mut self,
+        packet_id: u16,
+        reason: Reason,
+        now: u64,
+        random: u64,
+    ) -> Result<Outcome, Confused> {
+        let mut parcel = self.sent.remove(&packet_id).ok_or(Confused)?;
+        self.progressed = now;
+        // After a refusal the engine no longer sends what it held for the same id, nor anything after it.
+        let holds = self.held.as_ref().is_some_and(|(held, _)| *held == packet_id);
+        self.wedged |= holds && reason.is_error();
+        let weight = parcel.message.weight();
+        let outcome = match verdict(reason) {
+            Verdict::Taken => Outcome::Arrived(parcel),
+            Verdict::Never => Outcome::Refused(parcel, reason),
+            Verdict::Later => {
+                let rest = backoff::rest(parcel.refusals, random);
+                let due = now.saturating_add(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX));
+                parcel.refusals = parcel.refusals.saturating_add(1);
+                self.resting.push((due, parcel));
+                return Ok(Outcome::Later(reason));
+            }
+        };
+        self.weight = self.weight.saturating_sub(weight);
+        Ok(outcome)
+    }
+
+    /// A packet of upstream came.
+    pub(super) fn on_heard(&mut self, now: u64) {
+        self.heard = now;
+    }
+
+    /// A message that was refused for now and may be sent again. It is handed over anew.
+    pub(super) fn take_rested(&mut self, now: u64) -> Option<Parcel> {
+        let index = self.resting.iter().position(|(due, _)| *due <= now)?;
+        let (_, parcel) = self.resting.remove(index);
+        self.weight = self.weight.saturating_sub(parcel.message.weight());
+        Some(parcel)
+    }
+
+    /// How the link does.
+    pub(super) fn pulse(&self, now: u64) -> Pulse {
+        let waiting = self.unacknowledged() > 0;
+        let stalled = now.saturating_sub(self.progressed);
+        if now.saturating_sub(self.heard) >= self.limits.silence {
+            Pulse::Silent
+        } else if self.wedged || (waiting && stalled >= self.limits.renew) {
+            Pulse::Stuck
+        } else if waiting && stalled >= self.limits.stall {
+            Pulse::Stalled
+        } else {
+            Pulse::Flowing
+        }
+    }
+
+    /// Whether nothing waits for an acknowledgement.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.unacknowledged() == 0
+    }
+
+    /// The limits that it was made with.
+    pub(super) fn limits(&self) -> LinkLimits {
+        self.limits
+    }
+
+    /// When the pulse may change by itself, or a rested message be sent.
+    pub(super) fn deadline(&self, now: u64) -> u64 {
+        if self.wedged {
+            return now;
+        }
+        let mut deadline = self.heard.saturating_add(self.limits.silence);
+        if self.unacknowledged() > 0 {
+            for wait in [self.limits.stall, self.limits.renew] {
+                let at = self.progressed.saturating_add(wait);
+                if at > now {
+                    deadline = deadline.min(at);
+                }
+            }
+        }
+        self.resting.iter().fold(deadline, |deadline, (due, _)| deadline.min(*due))
+    }
+
+    /// Ends the link: what came from routes that keep nothing is lost with it.
+    pub(super) fn into_live(self) -> impl Iterator<Item = usize> {
+        let held = self.held.into_iter().map(|(_, parcel)| parcel);
+        let resting = self.resting.into_iter().map(|(_, parcel)| parcel);
+        let passed_on = self.sent.into_values().chain(self.unwritten);
+        self.handed.into_iter().chain(passed_on).chain(held).chain(resting).filter_map(|parcel| match parcel
+            .origin
+        {
+            Origin::Live { route } => Some(route),
+            Origin::Row { .. } | Origin::Status => None,
+        })
+    }
+}
+
+enum Verdict {
+    Taken,
+    Later,
+    Never,
+}
+
+/// What a PUBACK's reason means for the message.
+fn verdict(reason: Reason) -> Verdict {
+    match reason {
+        Reason::Success | Reason::NoMatchingSubscribers => Verdict::Taken,
+        Reason::NotAuthorized
+        | Reason::TopicNameInvalid
+        | Reason::PacketTooLarge
+        | Reason::PayloadFormatInvalid => Verdict::Never,
+        // Quotas, upstream's own trouble, and what gives no reason: the message itself may be well.
+        _ => Verdict::Later,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Properties, QoS};
+
+    const LIMITS: LinkLimits =
+        LinkLimits { window: 3, window_bytes: 10_000, silence: 90_000, stall: 30_000, renew: 60_000 };
+
+    fn parcel(seq: u64, payload: usize) -> Parcel {
+        let message = Message {
+            topic: "t".into(),
+            payload: vec![0; payload].into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: Properties::new(),
+            expiry: None,
+            received_wall: 0,
+        };
+        Parcel { origin: Origin::Row { route: 0, seq: Seq(seq) }, message: message.into(), refusals: 0 }
+    }
+
+    fn seq(parcel: &Parcel) -> u64 {
+        match parcel.origin {
+            Origin::Row { seq, .. } => seq.0,
+            Origin::Live { .. } | Origin::Status => 0,
+        }
+    }
+
+    fn show(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Arrived(parcel) => format!("arrived {}", seq(parcel)),
+            Outcome::Refused(parcel, _) => format!("refused {}", seq(parcel)),
+            Outcome::Later(_) => "later".to_owned(),
+        }
+    }
+
+    /// Plays a script, one word of the engine or of time a line, and shows what came of it. `give N`,
+    /// `sent ID`, `written COUNT`, `held ID`, `ack ID [CODE]`, `at MILLISECONDS`, `heard`, `pulse`, `room`, `rested`.
+    fn check(script: &[&str], expected: &str) {
+        let mut link = Link::new(LIMITS, 0);
+        let (mut now, mut shown) = (0, Vec::new());
+        for line in script {
+            let mut words = line.split(' ');
+            let word = words.next().unwrap();
+            let mut number = || words.next().map(|text| text.parse::<u64>().unwrap());
+            let first = number();
+            let id = || u16::try_from(first.unwrap()).unwrap();
+            match word {
+                "at" => now = first.unwrap(),
+                "give" => link.hand_over(parcel(first.unwrap(), 10), now),
+                "sent" => shown.extend(link.on_sent(id()).err().map(|_| "confused".to_owned())),
+                "written" => link.on_written(first.unwrap()),
+                "held" => shown.extend(link.on_held(id()).err().map(|_| "confused".to_owned())),
+                "ack" => {
+                    let code = u8::try_from(number().unwrap_or(0)).unwrap();
+                    match link.on_acknowledged(id(), Reason::from_code(code).unwrap(), now, 0) {
+                        Ok(outcome) => shown.push(show(&outcome)),
+                        Err(Confused) => shown.push("confused".to_owned()),
+                    }
+                }
+                "heard" => link.on_heard(now),
+                "pulse" => shown.push(format!("{:?} until {}", link.pulse(now), link.deadline(now))),
+                "room" => shown.push(if link.has_room(10) { "room" } else { "full" }.to_owned()),
+                "rested" => match link.take_rested(now) {
+                    Some(parcel) => {
+                        shown.push(format!("again {}", seq(&parcel)));
+                        link.hand_over(parcel, now);
+                    }
+                    None => shown.push("none".to_owned()),
+                },
+                other => panic!("unknown word {other}"),
+            }
+            while let Some(outcome) = link.take_written(now) {
+                shown.push(show(&outcome));
+            }
+        }
+        assert_eq!(shown.join(", "), expected, "{script:?}");
+    }
+
+    #[test]
+    fn acknowledgements_are_told_apart_in_any_order() {
+        check(
+            &["give 1", "give 2", "give 3", "sent 1", "sent 2", "sent 3", "ack 3", "ack 1", "ack 2"],
+            "arrived 3, arrived 1, arrived 2",
+        );
+        // A message is written only after the next was handed over.
+        check(&["give 1", "sent 1", "give 2", "ack 1", "sent 2", "ack 2"], "arrived 1, arrived 2");
+    }
+
+    #[test]
+    fn a_held_message_does_not_take_the_acknowledgement_of_the_one_before_it() {
+        // Id 1 is still open when it comes around again.
+        check(&["give 1", "sent 1", "give 2", "held 1", "ack 1", "sent 1", "ack 1"], "arrived 1, arrived 2");
+        check(&["give 1", "sent 1", "give 2", "held 1", "give 3", "held 1"], "confused");
+    }
+
+    #[test]
+    fn after_a_refusal_with_a_message_held_the_connection_is_renewed_at_once() {
+        check(&["give 1", "sent 1", "give 2", "held 1", "ack 1 151", "pulse"], "later, Stuck until 0");
+    }
+
+    #[test]
+    fn the_window_counts_all_that_is_not_acknowledged_and_what_rests() {
+        check(
+            &["room", "give 1", "give 2", "room", "give 3", "room", "sent 1", "room"],
+            "room, room, full, full",
+        );
+        check(
+            &[
+                "give 1",
+                "give 2",
+                "give 3",
+                "sent 1",
+                "sent 2",
+                "sent 3",
+                "ack 1 151",
+                "room",
+                "ack 2",
+                "room",
+            ],
+            "later, full, arrived 2, room",
+        );
+        let mut link = Link::new(LIMITS, 0);
+        assert!(link.has_room(1_000_000), "one message may always go");
+        link.hand_over(parcel(1, 9_500), 0);
+        assert!(!link.has_room(500));
+        link.on_sent(1).unwrap();
+        link.on_acknowledged(1, Reason::Success, 0, 0).unwrap();
+        assert!(link.has_room(500));
+        assert_eq!(link.weight, 0);
+    }
+
+    #[test]
+    fn a_message_of_qos_0_has_arrived_when_it_is_written() {
+        check(&["give 1", "give 2", "sent 0", "sent 1", "ack 1", "written 1"], "arrived 2, arrived 1");
+        check(
+            &["give 1", "give 2", "written 1", "sent 0", "sent 0", "room", "written 2"],
+            "arrived 1, room, arrived 2",
+        );
+    }
+
+    #[test]
+    fn what_is_refused_for_now_rests_and_what_is_refused_for_good_is_given_up() {
+        // Half of the first ceiling is the least rest.
+        check(
+            &["give 1", "sent 1", "ack 1 151", "at 499", "rested", "at 500", "rested", "sent 2", "ack 2"],
+            "later, none, again 1, arrived 1",
+        );
+        for (code, outcome) in [
+            (0, "arrived 1"),
+            (16, "arrived 1"),
+            (128, "later"),
+            (131, "later"),
+            (135, "refused 1"),
+            (144, "refused 1"),
+            (145, "later"),
+            (149, "refused 1"),
+            (151, "later"),
+            (153, "refused 1"),
+        ] {
+            check(&["give 1", "sent 1", &format!("ack 1 {code}")], outcome);
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_of_nothing_ends_the_connection() {
+        check(&["ack 1"], "confused");
+        check(&["give 1", "sent 1", "ack 2"], "confused");
+        check(&["sent 1"], "confused");
+        check(&["give 1", "sent 1", "ack 1", "ack 1"], "arrived 1, confused");
+    }
+
+    #[test]
+    fn a_link_whose_acknowledgements_stop_is_stalled_and_then_renewed() {
+        check(
+            &[
+                "at 10000", "heard", "give 1", "sent 1", "pulse", "at 40000", "heard", "pulse", "at 70000",
+                "heard", "pulse",
+            ],
+            "Flowing until 40000, Stalled until 70000, Stuck until 160000",
+        );
+        // An acknowledgement is progress, whatever else is still under way.
+        check(
+            &[
+                "give 1", "give 2", "sent 1", "sent 2", "at 29000", "heard", "ack 2", "at 58000", "heard",
+                "pulse",
+            ],
+            "arrived 2, Flowing until 59000",
+        );
+        // With nothing under way there is nothing to confirm.
+        check(
+            &["at 80000", "pulse", "heard", "at 160000", "pulse"],
+            "Flowing until 90000, Flowing until 170000",
+        );
+    }
+
+    #[test]
+    fn a_silent_upstream_is_given_up() {
+        check(&["at 89999", "pulse", "at 90000", "pulse"], "Flowing until 90000, Silent until 90000");
+    }
+}

@@ -1,0 +1,42 @@
+//! Carries messages up to the cloud's broker, and commands down.
+//!
+//! The store is the only queue: routes read their rows from it, and a row leaves it when upstream has
+//! acknowledged it, so a crash or a lost link repeats at most a window and loses nothing. rumqttc speaks
+//! the protocol for one connection at a time over our own dialer; on any error it is dropped, and the
+//! next connection begins at the oldest row that is not settled.
+
+mod url;
+mod mapping;
+mod config;
+mod backoff;
+mod shape;
+mod link;
+mod intake;
+mod trouble;
+mod tls;
+mod dialer;
+mod tally;
+mod relay;
+mod uplink;
+mod login;
+mod status;
+mod downlink;
+mod routes;
+mod session;
+mod runner;
+
+pub use config::{Checked, Config, Forward, ForwardConfig, KEYS, Receive, ReceiveConfig, Tls, TlsConfig};
+pub use mapping::{Filter, MappingError, Template};
+pub use routes::Supply;
+pub use runner::{Bridge, Pace};
+pub use status::{Counts, LinkState, Status, Subscription};
+pub use trouble::Trouble;
+pub use url::{Url, UrlError};
+
+/// A random number, for waits only: where the system has none, a wait is as short as it may be.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,582 @@
+//! One connection's life: subscribe, wait for the answers, then forward until it ends.
+//!
+//! A single loop that reacts to upstream, the store, the routes' queues, the local broker and time; what
+//! to send and what has arrived is [`Link`]'s to say. Dropped with its connection, it leaves nothing
+//! behind but what was settled.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use adapter_api::Qos;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use super::config::Checked;
+use super::downlink::{Done, Downlink, Inbound};
+use super::link::{Link, LinkLimits, Origin, Outcome, Parcel, Pulse};
+use super::mapping::is_topic;
+use super::random;
+use super::routes::{Live, Routes};
+use super::runner::{Memory, Pace};
+use super::shape::{Limits, Outbound, Retain, Unsendable, shape};
+use super::status::{ASKED, Board, LinkState};
+use super::trouble::{Trouble, show_reason};
+use super::uplink::{Arrival, Connection, Happening, OFFLINE, ONLINE, RECEIVE_MAXIMUM, Uplink, Welcome};
+use crate::clock::Clock;
+use crate::codec::{Properties, QoS, Reason};
+use crate::record::{DropReason, Message};
+
+/// What a session works with; it owns only its connection.
+pub(super) struct Session<'a> {
+    pub(super) config: &'a Checked,
+    pub(super) pace: &'a Pace,
+    pub(super) clock: Clock,
+    pub(super) routes: &'a mut Routes,
+    pub(super) downlink: Option<&'a mut Downlink>,
+    pub(super) board: &'a Board,
+    pub(super) memory: &'a mut Memory,
+}
+
+/// How a session ended.
+pub(super) enum End {
+    /// It was told to.
+    Stopped,
+    /// Something went wrong.
+    Failed(Trouble),
+}
+
+/// What the loop keeps.
+struct Loop<'a> {
+    session: Session<'a>,
+    uplink: Box<dyn Uplink>,
+    link: Link,
+    limits: Limits,
+    /// SUBSCRIBEs without an answer, by route, in order.
+    asked: VecDeque<usize>,
+    /// Whether all subscriptions so far were granted.
+    granted: bool,
+    /// Messages from upstream that the downlink has no room for; while there are any, none are read.
+    backlog: VecDeque<Inbound>,
+    gate: Gate,
+    /// Whether the log has a refusal of this connection.
+    refusal_told: bool,
+}
+
+/// Whether messages are forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// Not before the subscriptions are answered, or this time (milliseconds) has come.
+    Until(u64),
+    /// Yes.
+    Open,
+    /// No more: the bridge is stopping.
+    Shut,
+}
+
+impl Session<'_> {
+    /// Runs until the connection ends or `stop` turns true.
+    pub(super) async fn run(self, connection: Connection, stop: &mut watch::Receiver<bool>) -> End {
+        let Connection { uplink, mut happenings, mut written, guard } = connection;
+        let welcome = tokio::select! {
+            welcome = first_word(&mut happenings, self.pace.connack) => match welcome {
+                Ok(welcome) => welcome,
+                Err(trouble) => return End::Failed(trouble),
+            },
+            () = stopped(stop) => return End::Stopped,
+        };
+        let mut work = match Loop::new(self, uplink, &welcome) {
+            Ok(work) => work,
+            Err(trouble) => return End::Failed(trouble),
+        };
+        let mut ended = work.subscribe(welcome.session_present);
+        if ended.is_ok() {
+            ended = work.work(&mut happenings, &mut written, stop).await;
+        }
+        if ended.is_ok() {
+            ended = work.leave(&mut happenings, &mut written).await;
+        }
+        work.close();
+        match ended {
+            Ok(()) => {
+                // Upstream may be slow to close its side; the service is not.
+                let _ = timeout(LEAVE_WITHIN, guard.finish()).await;
+                End::Stopped
+            }
+            Err(trouble) => End::Failed(trouble),
+        }
+    }
+}
+
+impl<'a> Loop<'a> {
+    fn new(session: Session<'a>, uplink: Box<dyn Uplink>, welcome: &Welcome) -> Result<Loop<'a>, Trouble> {
+        let config = session.config;
+        // [MQTT5-3.2.2.3.3] a Receive Maximum of 0 is an error of upstream's.
+        let window = config.window.min(welcome.receive_maximum);
+        if window == 0 {
+            return Err(lost("upstream allows no message under way"));
+        }
+        let keepalive = welcome.keepalive.unwrap_or(config.keepalive);
+        let silence = keepalive + keepalive / 2;
+        let limits = LinkLimits {
+            window: usize::from(window),
+            window_bytes: WINDOW_BYTES,
+            silence: millis(silence),
+            stall: millis(session.pace.stall),
+            renew: millis(silence.max(session.pace.stall)),
+        };
+        let now = session.clock.now();
+        session.routes.rewind();
+        session.board.enter(LinkState::Connected, None, now.wall);
+        tracing::info!(bridge = %config.name, url = %config.url, "connected to upstream");
+        session.board.change(|status| {
+            status.session_present = Some(welcome.session_present);
+            status.counts.connects += 1;
+        });
+        let mut of_upstream = Limits::of(config.version);
+        of_upstream.qos = welcome.maximum_qos;
+        of_upstream.retain = welcome.retain;
+        if let Some(size) = welcome.maximum_packet_size {
+            of_upstream.packet_size = of_upstream.packet_size.min(size);
+        }
+        let gate = Gate::Until(now.mono.saturating_add(millis(session.pace.suback)));
+        Ok(Loop {
+            session,
+            uplink,
+            link: Link::new(limits, now.mono),
+            limits: of_upstream,
+            asked: VecDeque::new(),
+            granted: true,
+            backlog: VecDeque::new(),
+            gate,
+            refusal_told: false,
+        })
+    }
+
+    /// Subscribes the receive routes, unless upstream has kept them: over 3.1.1 each SUBSCRIBE would bring
+    /// the retained messages again.
+    fn subscribe(&mut self, session_present: bool) -> Result<(), Trouble> {
+        if session_present && self.session.memory.subscribed {
+            return Ok(());
+        }
+        self.session.memory.subscribed = false;
+        for (index, receive) in self.session.config.receives.iter().enumerate() {
+            self.uplink.subscribe(receive.filter.as_str(), receive.qos).map_err(overrun)?;
+            self.asked.push_back(index);
+            self.answer(index, ASKED.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn work(
+        &mut self,
+        happenings: &mut mpsc::Receiver<Happening>,
+        written: &mut watch::Receiver<u64>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), Trouble> {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut downlink = self.session.downlink.take();
+        let inward = downlink.as_ref().map(|downlink| downlink.inward.clone());
+        loop {
+            self.watch_over()?;
+            self.open_gate()?;
+            self.offer()?;
+            self.session.routes.flush();
+            self.session.routes.read_ahead();
+            self.session.board.change(|status| status.counts.in_flight = count(self.link.under_way()));
+            let now = self.session.clock.now().mono;
+            let wait = Duration::from_millis(self.deadline(now).saturating_sub(now));
+            let live =
+                if self.gate == Gate::Open && self.link.has_room(0) { Live::Take } else { Live::Leave };
+            tokio::select! {
+                taken = happenings.recv_many(&mut batch, BATCH_MAX), if self.backlog.is_empty() => {
+                    if taken == 0 {
+                        return Err(lost("the protocol engine has ended"));
+                    }
+                    for happening in batch.drain(..) {
+                        self.react(happening)?;
+                    }
+                }
+                count = newly_written(written) => self.on_written(count),
+                done = receipts(&mut downlink) => self.acknowledge(done)?,
+                sent = hand_in(inward.as_ref(), &self.backlog), if !self.backlog.is_empty() => {
+                    self.backlog.pop_front();
+                    sent?;
+                }
+                () = self.session.routes.changed(live) => {}
+                () = sleep(wait) => {}
+                () = stopped(stop) => return Ok(()),
+            }
+        }
+    }
+
+    fn deadline(&self, now: u64) -> u64 {
+        let deadline = self.link.deadline(now);
+        match self.gate {
+            Gate::Until(at) => deadline.min(at),
+            Gate::Open | Gate::Shut => deadline,
+        }
+    }
+
+    /// Says how the link does, and gives it up where it does not move.
+    fn watch_over(&self) -> Result<(), Trouble> {
+        let now = self.session.clock.now();
+        let within = self.session.pace.stall;
+        let limits = self.link.limits();
+        match self.link.pulse(now.mono) {
+            Pulse::Flowing => self.session.board.enter(LinkState::Connected, None, now.wall),
+            Pulse::Stalled => {
+                let trouble = Trouble::Stuck { within };
+                self.session.board.enter(LinkState::Stalled, Some(&trouble), now.wall)
+            }
+            Pulse::Silent => return Err(Trouble::Silent { within: Duration::from_millis(limits.silence) }),
+            Pulse::Stuck => return Err(Trouble::Stuck { within: Duration::from_millis(limits.renew) }),
+        };
+        Ok(())
+    }
+
+    /// Forwarding starts when all subscriptions are answered, or after their time.
+    fn open_gate(&mut self) -> Result<(), Trouble> {
+        let Gate::Until(at) = self.gate else { return Ok(()) };
+        let answered = self.asked.is_empty();
+        if !answered && self.session.clock.now().mono < at {
+            return Ok(());
+        }
+        self.gate = Gate::Open;
+        self.session.memory.subscribed = answered && self.granted;
+        for index in std::mem::take(&mut self.asked) {
+            self.answer(index, "not answered".to_owned());
+        }
+        self.tell_status(ONLINE)
+    }
+
+    /// Hands messages over while there is room.
+    fn offer(&mut self) -> Result<(), Trouble> {
+        if self.gate != Gate::Open {
+            return Ok(());
+        }
+        let now = self.session.clock.now().mono;
+        while let Some(parcel) = self.link.take_rested(now) {
+            self.send(parcel)?;
+        }
+        while let Some(parcel) = self.session.routes.next(|weight| self.link.has_room(weight)) {
+            self.send(parcel)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, parcel: Parcel) -> Result<(), Trouble> {
+        let (Origin::Row { route, .. } | Origin::Live { route }) = parcel.origin else { return Ok(()) };
+        let Some(forward) = self.session.routes.forward(route) else { return Ok(()) };
+        match shape(&parcel.message, forward, &self.limits, self.session.clock.now().wall) {
+            Ok(outbound) => self.hand_over(parcel, outbound),
+            Err(unsendable) => {
+                let reason = match unsendable {
+                    Unsendable::Expired => DropReason::Expired,
+                    Unsendable::TooLarge => DropReason::TooLarge,
+                    Unsendable::NoTopic => DropReason::Refused,
+                };
+                self.session.board.change(|status| match unsendable {
+                    Unsendable::Expired => status.counts.expired += 1,
+                    Unsendable::TooLarge | Unsendable::NoTopic => status.counts.given_up += 1,
+                });
+                self.session.routes.given_up(parcel.origin, reason);
+                Ok(())
+            }
+        }
+    }
+
+    fn hand_over(&mut self, parcel: Parcel, outbound: Outbound) -> Result<(), Trouble> {
+        self.uplink.publish(outbound).map_err(overrun)?;
+        self.link.hand_over(parcel, self.session.clock.now().mono);
+        Ok(())
+    }
+
+    /// The bridge's own word; retained, where upstream retains.
+    fn tell_status(&mut self, word: &'static str) -> Result<(), Trouble> {
+        let Some(topic) = &self.session.config.status_topic else { return Ok(()) };
+        let message = Message {
+            topic: topic.as_str().into(),
+            payload: Bytes::from_static(word.as_bytes()),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties: Properties::new(),
+            expiry: None,
+            received_wall: 0,
+        };
+        let outbound = Outbound {
+            topic: topic.clone(),
+            payload: message.payload.clone(),
+            qos: QoS::AtLeastOnce.min(self.limits.qos),
+            retain: self.limits.retain == Retain::Available,
+            expiry: None,
+            properties: Properties::new(),
+        };
+        self.hand_over(Parcel { origin: Origin::Status, message: message.into(), refusals: 0 }, outbound)
+    }
+
+    fn react(&mut self, happening: Happening) -> Result<(), Trouble> {
+        let now = self.session.clock.now().mono;
+        let outcome = match happening {
+            Happening::Sent(packet_id) => {
+                self.session.board.change(|status| status.counts.sent += 1);
+                self.link.on_sent(packet_id).map_err(confused)?;
+                self.report_written();
+                None
+            }
+            Happening::Held(packet_id) => {
+                self.link.on_held(packet_id).map_err(confused)?;
+                None
+            }
+            Happening::Acknowledged(packet_id, reason) => {
+                self.link.on_heard(now);
+                let outcome = self.link.on_acknowledged(packet_id, reason, now, random());
+                Some(outcome.map_err(confused)?)
+            }
+            Happening::Subscribed(answer) => {
+                self.link.on_heard(now);
+                self.on_subscribed(answer);
+                None
+            }
+            Happening::Arrived(arrival) => {
+                self.link.on_heard(now);
+                self.on_arrival(arrival)?;
+                None
+            }
+            Happening::Heard | Happening::Connected(_) => {
+                self.link.on_heard(now);
+                None
+            }
+            Happening::Left => None,
+            Happening::Lost(trouble) => return Err(trouble),
+        };
+        if let Some(outcome) = outcome {
+            self.session.memory.worked |= matches!(outcome, Outcome::Arrived(_));
+            self.on_outcome(outcome);
+        }
+        Ok(())
+    }
+
+    fn on_written(&mut self, count: u64) {
+        self.link.on_written(count);
+        self.report_written();
+    }
+
+    fn report_written(&mut self) {
+        let now = self.session.clock.now().mono;
+        while let Some(outcome) = self.link.take_written(now) {
+            self.session.memory.worked = true;
+            self.on_outcome(outcome);
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Arrived(parcel) => {
+                self.session.routes.arrived(parcel.origin);
+                self.session.board.change(|status| status.counts.acknowledged += 1);
+            }
+            Outcome::Refused(parcel, reason) => {
+                // Once for each connection: how many there are is counted.
+                if !std::mem::replace(&mut self.refusal_told, true) {
+                    let bridge = &self.session.config.name;
+                    let (topic, reason) = (&parcel.message.topic, show_reason(reason));
+                    tracing::warn!(%bridge, %topic, %reason, "upstream refuses messages for good");
+                }
+                self.session.routes.given_up(parcel.origin, DropReason::Refused);
+                self.session.board.change(|status| status.counts.given_up += 1);
+            }
+            Outcome::Later(_) => self.session.board.change(|status| status.counts.refused_for_now += 1),
+        }
+    }
+
+    fn on_subscribed(&mut self, answer: Result<QoS, Reason>) {
+        // An answer after its time finds nobody who asks.
+        let Some(index) = self.asked.pop_front() else { return };
+        let text = match answer {
+            Ok(_) => "granted".to_owned(),
+            Err(reason) => {
+                self.granted = false;
+                let refused = format!("refused ({})", show_reason(reason));
+                if let Some(receive) = self.session.config.receives.get(index) {
+                    let bridge = &self.session.config.name;
+                    tracing::warn!(%bridge, filter = %receive.filter, "upstream has {refused} a subscription");
+                }
+                refused
+            }
+        };
+        self.answer(index, text);
+    }
+
+    fn answer(&self, index: usize, text: String) {
+        self.session.board.change(|status| {
+            if let Some(subscription) = status.subscriptions.get_mut(index) {
+                subscription.answer = text;
+            }
+        });
+    }
+
+    /// Maps a message from upstream to its topics here.
+    fn on_arrival(&mut self, arrival: Arrival) -> Result<(), Trouble> {
+        if !is_topic(&arrival.topic) {
+            return Err(lost("upstream sends a topic that is none"));
+        }
+        let mut targets: Vec<(String, Qos)> = Vec::new();
+        for receive in &self.session.config.receives {
+            let Some(captures) = receive.filter.captures(&arrival.topic) else { continue };
+            let Some(topic) = receive.to.render(&arrival.topic, &captures) else { continue };
+            if !targets.iter().any(|(other, _)| *other == topic) {
+                targets.push((topic, own_qos(receive.qos)));
+            }
+        }
+        self.session.board.change(|status| {
+            status.counts.received += 1;
+            status.counts.unrouted += u64::from(targets.is_empty());
+        });
+        if targets.is_empty() {
+            // A subscription of an earlier configuration: it is acknowledged, or it would come for ever.
+            return self.uplink.acknowledge(arrival.receipt).map_err(overrun);
+        }
+        self.backlog.push_back(Inbound {
+            connection: self.session.memory.number,
+            receipt: arrival.receipt,
+            targets,
+            payload: arrival.payload,
+            retain: arrival.retain,
+        });
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, done: Done) -> Result<(), Trouble> {
+        self.session.board.change(|status| status.counts.denied += done.denied);
+        if done.connection == self.session.memory.number && done.receipt.packet_id != 0 {
+            self.uplink.acknowledge(done.receipt).map_err(overrun)?;
+        }
+        Ok(())
+    }
+
+    /// Says offline, waits a moment for what is under way, and disconnects.
+    async fn leave(
+        &mut self,
+        happenings: &mut mpsc::Receiver<Happening>,
+        written: &mut watch::Receiver<u64>,
+    ) -> Result<(), Trouble> {
+        let was_open = self.gate == Gate::Open;
+        self.gate = Gate::Shut;
+        if was_open {
+            self.tell_status(OFFLINE)?;
+        }
+        let farewell = async {
+            let mut asked_to_leave = false;
+            loop {
+                if !asked_to_leave && self.link.is_quiet() {
+                    self.uplink.disconnect().map_err(overrun)?;
+                    asked_to_leave = true;
+                }
+                tokio::select! {
+                    happening = happenings.recv() => match happening {
+                        Some(Happening::Left) => return Ok(()),
+                        // What comes now stays unacknowledged, and comes again.
+                        Some(Happening::Arrived(_)) => {}
+                        Some(happening) => self.react(happening)?,
+                        None => return Err(lost("the protocol engine has ended")),
+                    },
+                    count = newly_written(written) => self.on_written(count),
+                }
+            }
+        };
+        // Where upstream does not answer, its will says offline.
+        timeout(LEAVE_WITHIN, farewell).await.unwrap_or(Ok(()))
+    }
+
+    /// Settles what has arrived, and gives up what nobody keeps.
+    fn close(self) {
+        for route in self.link.into_live() {
+            self.session.routes.given_up(Origin::Live { route }, DropReason::LinkDown);
+        }
+        self.session.routes.flush();
+        self.session.board.change(|status| status.counts.in_flight = 0);
+    }
+}
+
+/// The first word of a connection.
+async fn first_word(
+    happenings: &mut mpsc::Receiver<Happening>,
+    within: Duration,
+) -> Result<Welcome, Trouble> {
+    match timeout(within, happenings.recv()).await {
+        Ok(Some(Happening::Connected(welcome))) => Ok(welcome),
+        Ok(Some(Happening::Lost(trouble))) => Err(trouble),
+        Ok(_) => Err(lost("upstream answered CONNECT with something else")),
+        Err(_) => Err(lost("upstream did not answer CONNECT")),
+    }
+}
+
+/// Waits until the bridge shall stop, or whoever could say so is gone.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the service is gone, which is a stop, too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// How many QoS 0 messages are written, once that changes; for ever once the stream is closed.
+async fn newly_written(written: &mut watch::Receiver<u64>) -> u64 {
+    if written.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    *written.borrow_and_update()
+}
+
+/// The next receipt; for ever where nothing is received.
+async fn receipts(downlink: &mut Option<&mut Downlink>) -> Done {
+    if let Some(downlink) = downlink
+        && let Some(done) = downlink.done.recv().await
+    {
+        return done;
+    }
+    std::future::pending().await
+}
+
+/// Hands the oldest waiting message to the downlink, waiting for room.
+async fn hand_in(inward: Option<&mpsc::Sender<Inbound>>, backlog: &VecDeque<Inbound>) -> Result<(), Trouble> {
+    let (Some(inward), Some(inbound)) = (inward, backlog.front()) else { return Ok(()) };
+    let permit = inward.reserve().await.map_err(|_| lost("the local broker is gone"))?;
+    permit.send(inbound.clone());
+    Ok(())
+}
+
+fn lost(why: &str) -> Trouble {
+    Trouble::Lost { why: why.to_owned() }
+}
+
+fn overrun(error: super::uplink::Overrun) -> Trouble {
+    lost(&error.to_string())
+}
+
+fn confused(error: super::link::Confused) -> Trouble {
+    lost(&error.to_string())
+}
+
+fn own_qos(qos: QoS) -> Qos {
+    match qos {
+        QoS::AtMostOnce => Qos::AtMostOnce,
+        QoS::AtLeastOnce => Qos::AtLeastOnce,
+        QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn count(messages: usize) -> u64 {
+    u64::try_from(messages).unwrap_or(u64::MAX)
+}
+
+/// Happenings that are taken at once.
+const BATCH_MAX: usize = 64;
+/// Bytes under way at most, so that a window of large messages does not fill the memory.
+const WINDOW_BYTES: usize = 4 << 20;
+/// How long a clean end may take, for each of its two steps.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// A backlog holds what one batch may bring, no more.
+const _: () = assert!(BATCH_MAX >= RECEIVE_MAXIMUM as usize);

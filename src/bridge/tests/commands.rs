@@ -1,0 +1,188 @@
+//! Down: subscriptions, acknowledgement after the local commit, and what upstream may do to them.
+//!
+//! Upstream is a script, so that it can do what no broker should.
+
+use std::time::Duration;
+
+use adapter_api::Qos;
+
+use super::host::House;
+use super::shelf::{Leaves, Shelf, reading};
+use super::upstream::{Play, Step, Upstream, connack, message, suback};
+use super::{Running, config, pace, receive};
+use crate::bridge::Supply;
+use crate::codec::{Connect, Reason};
+use crate::record::ReaderId;
+
+const READER: ReaderId = ReaderId(7);
+
+/// Sends commands after SUBACK, and again on the next connection what was not acknowledged.
+struct Commander {
+    waiting: Vec<(u16, &'static str, &'static str)>,
+    kept: bool,
+}
+
+impl Play for Commander {
+    fn connect(&mut self, number: usize, _connect: &Connect) -> Vec<Step> {
+        let mut steps = vec![Step::Send(connack(number > 1 && self.kept, Reason::Success))];
+        if number > 1 && self.kept {
+            steps.extend(self.send());
+        }
+        steps
+    }
+
+    fn subscribe(&mut self, _number: usize, packet_id: u16) -> Vec<Step> {
+        let mut steps = vec![Step::Send(suback(packet_id, Reason::GrantedQoS1))];
+        steps.extend(self.send());
+        steps
+    }
+
+    fn acknowledged(&mut self, _number: usize, packet_id: u16) -> Vec<Step> {
+        self.waiting.retain(|(waiting, ..)| *waiting != packet_id);
+        vec![]
+    }
+
+    fn idle(&mut self, number: usize) -> Vec<Step> {
+        // What is not acknowledged on the first connection comes again on the second.
+        if number == 1 && self.kept && !self.waiting.is_empty() { vec![Step::Cut] } else { vec![] }
+    }
+}
+
+impl Commander {
+    fn send(&self) -> Vec<Step> {
+        self.waiting.iter().map(|(id, topic, payload)| Step::Send(message(topic, payload, *id))).collect()
+    }
+}
+
+const COMMANDS: [(u16, &str, &str); 3] = [
+    (1, "sites/barn-7/commands/valve", "open"),
+    (2, "sites/barn-7/commands/pump/1", "off"),
+    (3, "elsewhere", "not for us"),
+];
+
+#[tokio::test]
+async fn commands_reach_the_broker_in_order_and_are_acknowledged_after_its_commit() {
+    for protocol in [4, 5] {
+        let upstream = Upstream::start(Commander { waiting: COMMANDS.to_vec(), kept: false }).await;
+        let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+        let mut config = config(&upstream.url(), protocol);
+        config.receive = vec![receive("sites/{gateway}/commands/#", "commands/{1}")];
+        let house = House::new();
+        house.let_commit(false);
+        let supplies = vec![Supply::Stored(READER)];
+        let mut running = Running::start(&config, supplies, shelf.handle.clone(), &house);
+        house.until("published", |state| !state.published.is_empty()).await;
+        running.until("seen", |status| status.counts.received == 3).await;
+        // Only what no route takes may have been acknowledged: nothing was committed.
+        assert!(upstream.saw().acknowledged.iter().all(|packet_id| *packet_id == 3));
+        house.let_commit(true);
+        upstream.until("acknowledged", |saw| saw.acknowledged.len() == 3).await;
+        let published = house.state().published.clone();
+        let own = |topic: &str, payload: &str| (topic.to_owned(), payload.to_owned(), Qos::AtLeastOnce);
+        assert_eq!(published, [own("commands/valve", "open"), own("commands/pump/1", "off")]);
+        assert_eq!(upstream.saw().filters, ["sites/barn-7/commands/#"]);
+        let hello = house.state().hellos[0].clone();
+        assert_eq!((hello.client_id.as_str(), hello.user.as_deref()), ("bridge:cloud", Some("bridge:cloud")));
+        let connect = upstream.saw().connects[0].clone();
+        assert!(!connect.clean_start);
+        let expiry = connect.properties.session_expiry();
+        assert_eq!(expiry, (protocol == 5).then_some(7 * 86_400));
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_whose_connection_was_lost_before_the_commit_comes_again() {
+    let upstream = Upstream::start(Commander { waiting: COMMANDS[..2].to_vec(), kept: true }).await;
+    let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+    let mut config = config(&upstream.url(), 5);
+    config.receive = vec![receive("sites/{gateway}/commands/#", "commands/{1}")];
+    let house = House::new();
+    house.let_commit(false);
+    let supplies = vec![Supply::Stored(READER)];
+    let mut running = Running::start(&config, supplies, shelf.handle.clone(), &house);
+    running.until("twice there", |status| status.counts.received == 4).await;
+    assert_eq!(upstream.saw().acknowledged, [0_u16; 0]);
+    house.let_commit(true);
+    upstream.until("acknowledged", |saw| saw.acknowledged.len() == 2).await;
+    // The session was kept, so nothing was subscribed again.
+    assert_eq!(upstream.saw().filters.len(), 1);
+    assert_eq!(running.status.borrow().session_present, Some(true));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_access_rule_denies_is_counted_and_does_not_block() {
+    let upstream = Upstream::start(Commander { waiting: COMMANDS[..2].to_vec(), kept: false }).await;
+    let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+    let mut config = config(&upstream.url(), 5);
+    config.receive = vec![receive("sites/{gateway}/commands/#", "commands/{1}")];
+    let house = House::new();
+    house.state().denied.push("commands/valve".to_owned());
+    let supplies = vec![Supply::Stored(READER)];
+    let mut running = Running::start(&config, supplies, shelf.handle.clone(), &house);
+    upstream.until("acknowledged", |saw| saw.acknowledged.len() == 2).await;
+    running.until("counted", |status| status.counts.denied == 1).await;
+    running.stop().await;
+}
+
+/// Answers no SUBSCRIBE, or refuses it.
+struct Unwilling {
+    answer: Option<Reason>,
+}
+
+impl Play for Unwilling {
+    fn subscribe(&mut self, _number: usize, packet_id: u16) -> Vec<Step> {
+        self.answer.map(|reason| Step::Send(suback(packet_id, reason))).into_iter().collect()
+    }
+}
+
+#[tokio::test]
+async fn a_refused_or_unanswered_subscription_is_told_and_forwarding_starts_all_the_same() {
+    for (answer, told) in [(None, "not answered"), (Some(Reason::NotAuthorized), "refused (not authorized)")]
+    {
+        let upstream = Upstream::start(Unwilling { answer }).await;
+        let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+        let mut config = config(&upstream.url(), 5);
+        config.receive = vec![receive("commands/#", "{topic}")];
+        shelf.put(READER, [reading("sensors/a", "x")]);
+        let mut pace = pace();
+        pace.suback = Duration::from_millis(50);
+        let supplies = vec![Supply::Stored(READER)];
+        let mut running = Running::start_at(&config, supplies, shelf.handle.clone(), &House::new(), pace);
+        let status = running.until("forwarded", |status| status.counts.acknowledged == 1).await;
+        assert_eq!(status.subscriptions[0].answer, told);
+        running.stop().await;
+    }
+}
+
+/// Sends more at once than anybody can take.
+struct Flood;
+
+impl Play for Flood {
+    fn subscribe(&mut self, _number: usize, packet_id: u16) -> Vec<Step> {
+        let mut steps = vec![Step::Send(suback(packet_id, Reason::GrantedQoS1))];
+        steps.extend((1..=500).map(|id| Step::Send(message("commands/a", &id.to_string(), id))));
+        steps
+    }
+}
+
+#[tokio::test]
+async fn a_flood_from_upstream_waits_and_nothing_of_it_is_lost() {
+    let upstream = Upstream::start(Flood).await;
+    let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+    let mut config = config(&upstream.url(), 4);
+    config.receive = vec![receive("commands/#", "{topic}")];
+    let house = House::new();
+    house.let_commit(false);
+    let supplies = vec![Supply::Stored(READER)];
+    let running = Running::start(&config, supplies, shelf.handle.clone(), &house);
+    house.until("published", |state| !state.published.is_empty()).await;
+    let received = running.status.borrow().counts.received;
+    assert!(received < 200, "{received}: the rest is not read");
+    house.let_commit(true);
+    upstream.until("acknowledged", |saw| saw.acknowledged.len() == 500).await;
+    assert_eq!(upstream.saw().acknowledged, (1..=500).collect::<Vec<u16>>());
+    assert_eq!(house.state().published.len(), 500);
+    running.stop().await;
+}

@@ -1,0 +1,144 @@
+//! A client's answers to what it was sent, and what their commits allow.
+//!
+//! For a kept session each answer is a write: the row is settled (lazily), a PUBREC is recorded before
+//! PUBREL leaves, and a QoS 2 packet id is free only once the end of its exchange is committed.
+
+use super::backlog::pubrel;
+use super::client::{Client, ClientKey};
+use super::ledger::Step;
+use super::outlet::Label;
+use super::{Broker, ConnectionId, Effect, Turn};
+use crate::codec::{Ack, QoS, Reason};
+use crate::record::Write;
+use crate::session::Stage;
+
+impl Broker {
+    fn client_of(&self, id: ConnectionId) -> Option<ClientKey> {
+        self.connections.get(id)?.client
+    }
+
+    pub(super) fn on_puback(&mut self, id: ConnectionId, packet_id: u16, turn: &mut Turn<'_>) {
+        let Some(key) = self.client_of(id) else { return };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let known = client
+            .session
+            .flight
+            .find(packet_id)
+            .is_some_and(|exchange| exchange.qos == QoS::AtLeastOnce && exchange.sent);
+        if !known {
+            return;
+        }
+        self.complete(key, packet_id, turn);
+    }
+
+    pub(super) fn on_pubrec(&mut self, id: ConnectionId, ack: &Ack, turn: &mut Turn<'_>) {
+        let Some(key) = self.client_of(id) else { return };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let packet_id = ack.packet_id;
+        let exchange =
+            client.session.flight.find(packet_id).filter(|exchange| exchange.qos == QoS::ExactlyOnce);
+        let Some(exchange) = exchange else {
+            let packet = pubrel(packet_id, Reason::PacketIdentifierNotFound);
+            return turn.effects.push(Effect::Send { connection: id, packet });
+        };
+        match exchange.stage {
+            Stage::Sent if ack.reason.is_error() => self.complete(key, packet_id, turn), // [MQTT5-4.3.3-4]
+            Stage::Sent => match &client.session.backlog {
+                Some(backlog) => {
+                    exchange.stage = Stage::Recording;
+                    let write = Write::LeaseReceived { reader: backlog.reader, seq: exchange.seq };
+                    let ticket = self.ledger.write(write, turn.effects);
+                    self.ledger.after(ticket, Step::Release(key, packet_id));
+                }
+                None => {
+                    exchange.stage = Stage::Released;
+                    turn.effects
+                        .push(Effect::Send { connection: id, packet: pubrel(packet_id, Reason::Success) });
+                }
+            },
+            Stage::Released => {
+                turn.effects
+                    .push(Effect::Send { connection: id, packet: pubrel(packet_id, Reason::Success) });
+            }
+            // Not yet sent, not yet recorded, or over: nothing to say.
+            Stage::Leasing | Stage::Recording | Stage::Ended => {}
+        }
+    }
+
+    pub(super) fn on_pubcomp(&mut self, id: ConnectionId, packet_id: u16, turn: &mut Turn<'_>) {
+        let Some(key) = self.client_of(id) else { return };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let released =
+            client.session.flight.find(packet_id).is_some_and(|exchange| exchange.stage == Stage::Released);
+        if released {
+            self.complete(key, packet_id, turn);
+        }
+    }
+
+    /// An exchange is over.
+    pub(super) fn complete(&mut self, key: ClientKey, packet_id: u16, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match &mut client.session.backlog {
+            Some(backlog) => {
+                let Some(exchange) = client.session.flight.find(packet_id) else { return };
+                backlog.finish(exchange.seq);
+                let write = Write::Settled { reader: backlog.reader, seq: exchange.seq };
+                let ticket = self.ledger.write(write, turn.effects);
+                if exchange.qos == QoS::ExactlyOnce {
+                    client.session.flight.end(packet_id);
+                    self.ledger.after(ticket, Step::End(key, packet_id));
+                } else {
+                    client.session.flight.remove(packet_id);
+                }
+            }
+            None => {
+                client.session.flight.remove(packet_id);
+            }
+        }
+        self.pump(key, turn);
+    }
+
+    /// Message and packet id of a QoS 2 exchange are committed: PUBLISH leaves.
+    pub(super) fn on_leased(&mut self, key: ClientKey, packet_id: u16, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Client { session, outlet, .. } = client;
+        let Some(exchange) = session.flight.find(packet_id) else { return };
+        if exchange.stage != Stage::Leasing {
+            return;
+        }
+        exchange.stage = Stage::Sent;
+        // Without a parcel the client is away, or the row is still to be read again.
+        if let (Some(outlet), Some(parcel)) = (outlet, exchange.parcel.take()) {
+            exchange.sent = true;
+            let label = Label::of(&parcel.want, packet_id);
+            outlet.deliver(parcel.message, label, turn.now.wall, &mut self.counters, turn.effects);
+        }
+    }
+
+    /// PUBREC is committed: PUBREL leaves.
+    pub(super) fn on_recorded(&mut self, key: ClientKey, packet_id: u16, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Client { session, outlet, .. } = client;
+        let Some(exchange) = session.flight.find(packet_id) else { return };
+        if exchange.stage != Stage::Recording {
+            return;
+        }
+        exchange.stage = Stage::Released;
+        if let Some(outlet) = outlet {
+            let packet = pubrel(packet_id, Reason::Success);
+            turn.effects.push(Effect::Send { connection: outlet.connection, packet });
+            session.flight.resume(packet_id);
+        }
+    }
+
+    /// The end of a QoS 2 exchange is committed: its packet id is free.
+    pub(super) fn on_ended(&mut self, key: ClientKey, packet_id: u16, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let ended =
+            client.session.flight.find(packet_id).is_some_and(|exchange| exchange.stage == Stage::Ended);
+        if ended {
+            client.session.flight.remove(packet_id);
+            self.pump(key, turn);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What a client has not yet been sent: from the log, from RAM, from the retained store.
+//!
+//! [`Broker::pump`] is called whenever there may be room. A kept session reads the tail of the log where
+//! that reaches back far enough, and asks the store where it does not; one question is open at a time.
+
+use std::sync::Arc;
+
+use super::client::{Client, ClientKey};
+use super::fan::{NOBODY, Offered};
+use super::ledger::Step;
+use super::outlet::Label;
+use super::{Broker, Effect, Turn};
+use crate::codec::{Ack, Packet, Properties, QoS, Reason};
+use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
+use crate::session::{Next, Parcel, Reading, RetainedWalk, Stage};
+
+impl Broker {
+    /// Sends what waits for the client, as far as it can take it.
+    pub(super) fn pump(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get(key) else { return };
+        if client.outlet.is_none() {
+            return;
+        }
+        if client.session.backlog.is_some() {
+            self.pump_log(key, turn);
+        } else {
+            self.pump_queue(key, turn);
+        }
+        self.pump_walks(key, turn);
+    }
+
+    fn has_room(&self, key: ClientKey) -> bool {
+        self.clients
+            .get(key)
+            .and_then(|client| client.outlet.as_ref().map(|outlet| outlet.has_room(&client.session.flight)))
+            .unwrap_or(false)
+    }
+
+    fn pump_queue(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        while self.has_room(key)
+            && let Some(parcel) = self.clients.get_mut(key).and_then(|client| client.session.queue.pop())
+        {
+            if parcel.message.remaining(turn.now.wall) == Some(0) {
+                self.counters.expired += 1;
+                continue;
+            }
+            self.start_live(key, parcel, turn);
+        }
+    }
+
+    fn pump_log(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        while self.has_room(key) {
+            let Some(client) = self.clients.get_mut(key) else { return };
+            let Client { session, outlet: Some(outlet), .. } = client else { return };
+            let Some(backlog) = &mut session.backlog else { return };
+            if backlog.caught_up() || backlog.reading() != Reading::Idle {
+                return;
+            }
+            let reader = backlog.reader;
+            let after = backlog.cursor();
+            if !self.ledger.tail_covers(after) {
+                // An answer that does not know what a limit took would bring it back.
+                if !self.ledger.is_committed(backlog.shortened_by()) {
+                    return;
+                }
+                let room = outlet.room(&session.flight);
+                let whole = outlet
+                    .credit
+                    .map_or(u32::from(outlet.window), |credit| credit.min(u32::from(outlet.window)));
+                // Not for every single acknowledgement: half a window at a time.
+                if room * 2 >= whole || session.flight.under_way() == 0 {
+                    backlog.ask();
+                    turn.effects.push(Effect::Read { reader, after, limit: room.min(ROWS_MAX) });
+                }
+                return;
+            }
+            if backlog.shortened() && after >= backlog.taken() {
+                for seq in backlog.survive(self.ledger.seqs(reader, after)) {
+                    let write = Write::Dropped { reader, seq, reason: DropReason::QueueFull };
+                    self.ledger.write(write, turn.effects);
+                }
+            }
+            match self.ledger.next_row(reader, after) {
+                Some((seq, parcel)) => self.take_row(key, seq, parcel, turn),
+                None => {
+                    backlog.advance(self.ledger.last_seq());
+                    self.forget_vanished(key, turn);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The store has answered.
+    pub(super) fn on_rows(&mut self, rows: Rows, turn: &mut Turn<'_>) {
+        let Rows { reader, rows, through } = rows;
+        let Some(key) = self.clients.reading(reader) else { return };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(backlog) = &mut client.session.backlog else { return };
+        let asked = backlog.answered();
+        if asked != Reading::Asked || client.outlet.is_none() {
+            return self.pump(key, turn);
+        }
+        for Row { seq, message, want, .. } in rows {
+            if !self.has_room(key) {
+                // What was asked for fits, save where a repeated PUBREL or a QoS 0 message has taken its
+                // place meanwhile: the rest is read again later.
+                return self.limit_backlog(key, turn);
+            }
+            self.take_row(key, seq, Parcel { message, want }, turn);
+        }
+        if let Some(backlog) = self.clients.get_mut(key).and_then(|client| client.session.backlog.as_mut()) {
+            backlog.advance(through);
+            if backlog.caught_up() {
+                self.forget_vanished(key, turn);
+            }
+        }
+        self.limit_backlog(key, turn);
+        self.pump(key, turn);
+    }
+
+    /// One row that was read: under way since before, done since long, or new.
+    fn take_row(&mut self, key: ClientKey, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Client { session, outlet: Some(outlet), .. } = client else { return };
+        let Some(backlog) = &mut session.backlog else { return };
+        let Some(exchange) = session.flight.of(seq) else {
+            if backlog.read(seq) == Next::New {
+                self.start_row(key, seq, parcel, turn);
+            }
+            return;
+        };
+        backlog.skip(seq);
+        let packet_id = exchange.packet_id;
+        match exchange.stage {
+            // [MQTT-4.4.0-1] [MQTT-3.3.1-1]
+            Stage::Sent => {
+                let label = Label { dup: exchange.sent, ..Label::of(&parcel.want, packet_id) };
+                let label = Label { qos: exchange.qos, ..label };
+                exchange.sent = true;
+                session.flight.resume(packet_id);
+                outlet.deliver(parcel.message, label, turn.now.wall, &mut self.counters, turn.effects);
+            }
+            Stage::Leasing => {
+                exchange.parcel = Some(Box::new(parcel));
+                session.flight.resume(packet_id);
+            }
+            Stage::Recording | Stage::Released | Stage::Ended => {}
+        }
+    }
+
+    /// Exchanges whose rows were not found again can never be sent: they are over.
+    fn forget_vanished(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get(key) else { return };
+        for packet_id in client.session.flight.unread() {
+            self.complete(key, packet_id, turn);
+        }
+    }
+
+    /// PUBREL is sent again for what was past PUBREC. [MQTT-4.4.0-1]
+    pub(super) fn repeat_releases(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Client { session, outlet: Some(outlet), .. } = client else { return };
+        for packet_id in session.flight.to_release() {
+            session.flight.resume(packet_id);
+            turn.effects.push(Effect::Send {
+                connection: outlet.connection,
+                packet: pubrel(packet_id, Reason::Success),
+            });
+        }
+    }
+
+    /// Retained messages for new subscriptions, while there is room for them.
+    fn pump_walks(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        while let Some(client) = self.clients.get(key)
+            && let Some(walk) = client.session.walks.front()
+            && self.ledger.is_committed(walk.behind)
+        {
+            let found = self.retained.find(&walk.filter, walk.after.as_deref(), 1).pop();
+            let Some(message) = found else {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.session.walks.pop_front();
+                }
+                continue;
+            };
+            if message.remaining(turn.now.wall) == Some(0) {
+                self.retained.clear(&message.topic);
+                self.counters.expired += 1;
+                continue;
+            }
+            let want = retained_want(walk, &message);
+            let topic = message.topic.clone();
+            if !self.bring_retained(key, message, want, turn) {
+                return;
+            }
+            if let Some(walk) = self.clients.get_mut(key).and_then(|client| client.session.walks.front_mut())
+            {
+                walk.after = Some(topic);
+            }
+        }
+    }
+
+    /// Sends one retained message; false where the client must first take others.
+    fn bring_retained(
+        &mut self,
+        key: ClientKey,
+        message: Arc<Message>,
+        want: Want,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        if want.qos == QoS::AtMostOnce {
+            self.offer_once(key.slot, &message, want, turn);
+            return true;
+        }
+        let Some(client) = self.clients.get(key) else { return false };
+        let Some(backlog) = &client.session.backlog else {
+            let ready = self.has_room(key) && client.session.queue.is_empty();
+            if ready {
+                let offered = self.offer_live(key, Parcel { message, want }, &mut None, turn);
+                debug_assert_eq!(offered, Offered::Taken, "there is room");
+            }
+            return ready;
+        };
+        let ready = backlog.caught_up() && self.has_room(key);
+        if ready && self.ledger.is_busy() {
+            self.ledger.after(self.ledger.newest(), Step::Pump(key));
+            return false;
+        }
+        if ready {
+            let want = Want { reader: backlog.reader, ..want };
+            let audience = vec![want.clone()];
+            let (seq, _) = self.ledger.append(message.clone(), audience, false, None, turn.effects);
+            self.offer_kept(key, seq, Parcel { message, want }, turn);
+        }
+        ready
+    }
+}
+
+fn retained_want(walk: &RetainedWalk, message: &Message) -> Want {
+    Want {
+        reader: NOBODY,
+        qos: walk.options.qos.min(message.qos),
+        retain: true, // [MQTT-3.3.1-8]
+        subscription_ids: walk.identifier.into_iter().collect(),
+    }
+}
+
+/// PUBREL.
+pub(super) fn pubrel(packet_id: u16, reason: Reason) -> Packet {
+    Packet::PubRel(Ack { packet_id, reason, properties: Properties::new() })
+}
+
+/// Rows of one question, so that an answer does not hold much RAM whatever the client's window.
+const ROWS_MAX: u32 = 128;

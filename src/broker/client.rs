@@ -1,0 +1,156 @@
+//! The clients that have a session, connected or not, by slot and by client id.
+//!
+//! A [`ClientKey`] names one session for as long as it lives: a slot is reused, a serial is not.
+
+use std::collections::BTreeMap;
+
+use bytestring::ByteString;
+use foldhash::quality::FixedState;
+use hashbrown::HashMap;
+use slab::Slab;
+
+use super::outlet::Outlet;
+use super::{ConnectionId, Counters};
+use crate::record::{ReaderId, SessionWill};
+use crate::session::{Backlog, Session};
+
+/// Names a session while it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ClientKey {
+    pub(super) slot: u32,
+    pub(super) serial: u32,
+}
+
+/// A session and where it is connected.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) serial: u32,
+    pub(super) session: Session,
+    /// Its connection, from CONNECT on.
+    pub(super) connection: Option<ConnectionId>,
+    /// The way out, from CONNACK on.
+    pub(super) outlet: Option<Outlet>,
+    /// What its connection leaves behind, or has left and is still to be published.
+    pub(super) will: Option<Box<SessionWill>>,
+    /// When the will is due, monotonic; only while it is away.
+    pub(super) will_due: Option<u64>,
+    /// When the session ends, monotonic; only while it is away. `None`: never.
+    pub(super) ends: Option<u64>,
+    /// The earliest deadline that is armed for it.
+    pub(super) armed: u64,
+    /// When its connection ended, wall clock.
+    pub(super) ended_wall: Option<u64>,
+    /// Whether it is one of the house's own ports.
+    pub(super) house: bool,
+}
+
+/// Every client.
+pub(super) struct Clients {
+    slots: Slab<Client>,
+    by_id: HashMap<ByteString, u32, FixedState>,
+    by_reader: BTreeMap<ReaderId, ClientKey>,
+    next_serial: u32,
+}
+
+impl Clients {
+    pub(super) fn new(seed: u64) -> Clients {
+        Clients {
+            slots: Slab::new(),
+            by_id: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_reader: BTreeMap::new(),
+            next_serial: 0,
+        }
+    }
+
+    pub(super) fn named(&self, client_id: &str) -> Option<ClientKey> {
+        let slot = *self.by_id.get(client_id)?;
+        self.slots.get(slot as usize).map(|client| ClientKey { slot, serial: client.serial })
+    }
+
+    pub(super) fn insert(&mut self, session: Session) -> ClientKey {
+        let client_id = ByteString::from(&*session.client_id);
+        self.next_serial = self.next_serial.wrapping_add(1);
+        let serial = self.next_serial;
+        let reader = session.backlog.as_ref().map(|backlog| backlog.reader);
+        let slot = self.slots.insert(Client {
+            serial,
+            session: Session { client_id: client_id.clone(), ..session },
+            connection: None,
+            outlet: None,
+            will: None,
+            will_due: None,
+            ends: None,
+            armed: u64::MAX,
+            ended_wall: None,
+            house: false,
+        });
+        let slot = u32::try_from(slot).expect("sessions fit into memory, so into 32 bits");
+        self.by_id.insert(client_id, slot);
+        let key = ClientKey { slot, serial };
+        self.by_reader.extend(reader.map(|reader| (reader, key)));
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: ClientKey) -> Option<Client> {
+        self.get(key)?;
+        let client = self.slots.try_remove(key.slot as usize)?;
+        self.by_id.remove(&*client.session.client_id);
+        if let Some(backlog) = &client.session.backlog {
+            self.by_reader.remove(&backlog.reader);
+        }
+        Some(client)
+    }
+
+    /// Gives a session its place in the log.
+    pub(super) fn keep(&mut self, key: ClientKey, backlog: Backlog) {
+        let reader = backlog.reader;
+        if let Some(client) = self.get_mut(key) {
+            client.session.backlog = Some(backlog);
+            self.by_reader.insert(reader, key);
+        }
+    }
+
+    /// The session that reads the log under this name.
+    pub(super) fn reading(&self, reader: ReaderId) -> Option<ClientKey> {
+        self.by_reader.get(&reader).copied()
+    }
+
+    pub(super) fn get(&self, key: ClientKey) -> Option<&Client> {
+        self.slots.get(key.slot as usize).filter(|client| client.serial == key.serial)
+    }
+
+    pub(super) fn get_mut(&mut self, key: ClientKey) -> Option<&mut Client> {
+        self.slots.get_mut(key.slot as usize).filter(|client| client.serial == key.serial)
+    }
+
+    pub(super) fn in_slot(&self, slot: u32) -> Option<&Client> {
+        self.slots.get(slot as usize)
+    }
+
+    pub(super) fn in_slot_mut(&mut self, slot: u32) -> Option<&mut Client> {
+        self.slots.get_mut(slot as usize)
+    }
+
+    pub(super) fn key_of(&self, slot: u32) -> Option<ClientKey> {
+        self.slots.get(slot as usize).map(|client| ClientKey { slot, serial: client.serial })
+    }
+
+    /// Every client, in the order of slots.
+    pub(super) fn keys(&self) -> Vec<ClientKey> {
+        self.slots
+            .iter()
+            .filter_map(|(slot, client)| {
+                Some(ClientKey { slot: u32::try_from(slot).ok()?, serial: client.serial })
+            })
+            .collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn count(&self, counters: &mut Counters) {
+        counters.sessions = self.slots.len() as u64;
+        counters.kept_sessions = self.by_reader.len() as u64;
+    }
+}

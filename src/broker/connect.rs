@@ -1,0 +1,380 @@
+//! From CONNECT to CONNACK: who is it, which session does it get, when does that stand.
+//!
+//! A session that outlives its connection is committed before CONNACK; until then, and while a password
+//! is being checked, the connection's packets wait.
+
+use bytestring::ByteString;
+
+use super::client::ClientKey;
+use super::connection::Phase;
+use super::depart::Cause;
+use super::ledger::Step;
+use super::outlet::Outlet;
+use super::pace::Kind;
+use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn};
+use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
+use crate::record::{LeaseState, Now, ReaderId, RestoredSession, SessionRecord, SessionWill, Ticket, Write};
+use crate::router::filter;
+use crate::session::{Backlog, Session, Stage};
+
+impl Broker {
+    pub(super) fn on_connect(&mut self, id: ConnectionId, connect: Connect, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.version = connect.version;
+        connection.maximum_packet_size = connect.properties.maximum_packet_size();
+        turn.effects.push(Effect::Speak {
+            connection: id,
+            version: connect.version,
+            maximum_packet_size: connection.maximum_packet_size,
+        });
+        if let Some(reason) = self.objection(&connect) {
+            return self.refuse(id, connect.client_id, reason, turn);
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        match (&connection.peer.trust, connect.username.clone()) {
+            (Trust::Port { .. }, _) => self.admit(id, connect, turn),
+            (Trust::Anonymous, None) => self.admit(id, connect, turn),
+            (Trust::Anonymous, Some(_)) if self.config.passwords == Passwords::Absent => {
+                self.admit(id, connect, turn);
+            }
+            (Trust::Password, None) => self.refuse(id, connect.client_id, Reason::NotAuthorized, turn),
+            (Trust::Anonymous | Trust::Password, Some(username)) => {
+                let password = connect.password.clone().unwrap_or_default();
+                connection.phase = Phase::Verifying(Box::new(connect));
+                turn.effects.push(Effect::Verify { connection: id, username, password });
+            }
+        }
+    }
+
+    pub(super) fn on_verified(&mut self, id: ConnectionId, accepted: bool, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !matches!(connection.phase, Phase::Verifying(_)) {
+            return;
+        }
+        let Phase::Verifying(connect) = std::mem::replace(&mut connection.phase, Phase::Fresh) else {
+            return;
+        };
+        if accepted {
+            self.admit(id, *connect, turn);
+            self.go_on(id, turn);
+        } else {
+            self.refuse(id, connect.client_id, Reason::BadUserNameOrPassword, turn);
+        }
+    }
+
+    /// What is wrong with a CONNECT, whoever sends it.
+    fn objection(&self, connect: &Connect) -> Option<Reason> {
+        let limits = &self.config.limits;
+        if connect.properties.authentication_method().is_some() {
+            return Some(Reason::BadAuthenticationMethod); // [MQTT5-4.12.0-1]
+        }
+        let may_be_empty = match connect.version {
+            Version::V31 => false,
+            Version::V311 => connect.clean_start, // [MQTT-3.1.3-8]
+            Version::V5 => true,
+        };
+        if connect.client_id.is_empty() && !may_be_empty {
+            return Some(Reason::ClientIdentifierNotValid);
+        }
+        if let Some(will) = &connect.will {
+            if filter::check_topic(&will.topic).is_err() {
+                return Some(Reason::TopicNameInvalid);
+            }
+            if will.retain && !limits.retain && connect.version == Version::V5 {
+                return Some(Reason::RetainNotSupported); // [MQTT5-3.2.2-13]
+            }
+        }
+        let taken_over = self
+            .clients
+            .named(&connect.client_id)
+            .is_some_and(|key| self.clients.get(key).is_some_and(|client| client.connection.is_some()));
+        if self.counters.clients >= u64::from(limits.max_connections) && !taken_over {
+            return Some(Reason::QuotaExceeded);
+        }
+        let sessions = u64::from(limits.max_connections) * SESSIONS_PER_CONNECTION;
+        if self.clients.len() as u64 >= sessions && self.clients.named(&connect.client_id).is_none() {
+            return Some(Reason::QuotaExceeded);
+        }
+        None
+    }
+
+    /// Turns a connection away before its session stands.
+    pub(super) fn refuse(
+        &mut self,
+        id: ConnectionId,
+        client_id: ByteString,
+        reason: Reason,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        self.pace.forget(&mut connection.rhythm);
+        self.counters.connections_refused += 1;
+        let answer = ConnAck { session_present: false, reason, properties: Properties::new() }; // [MQTT-3.2.2-4]
+        turn.effects.push(Effect::Send { connection: id, packet: Packet::ConnAck(answer) });
+        turn.effects.push(Effect::Close { connection: id });
+        turn.effects.push(Effect::Note(Note::Refused { client_id, peer: connection.peer.name, reason }));
+    }
+
+    /// Gives the connection its session.
+    fn admit(&mut self, id: ConnectionId, connect: Connect, turn: &mut Turn<'_>) {
+        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+        let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
+        // [MQTT-3.1.4-2] [MQTT5-3.1.4-3]
+        if let Some(former) = self.clients.named(&client_id).and_then(|key| self.clients.get(key)?.connection)
+        {
+            let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
+            self.part(former, cause, turn);
+        }
+        let found = self.clients.named(&client_id);
+        if let Some(key) = found
+            && connect.clean_start
+        {
+            self.end_session(key, turn); // [MQTT-3.1.2-6] [MQTT5-3.1.2-4]
+        }
+        let session_present = found.is_some() && !connect.clean_start;
+        let expiry = self.granted_expiry(&connect);
+        let user = self.user_of(id, &connect);
+        let house = self.connections.get(id).is_some_and(|connection| connection.is_house());
+        let key = match self.clients.named(&client_id) {
+            Some(key) => key,
+            None => self.clients.insert(Session::new(client_id, None, expiry)),
+        };
+        if expiry > 0 {
+            self.keep(key);
+        }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.session.user = user;
+        client.session.expiry = expiry;
+        client.house = house;
+        client.connection = Some(id);
+        client.will = connect.will.as_ref().map(|will| Box::new(kept_will(will)));
+        client.will_due = None; // [MQTT5-3.1.3-9]
+        client.ends = None;
+        client.ended_wall = None;
+        let kept = client.session.backlog.is_some();
+        self.settle_in(id, key, &connect, turn);
+        let answer = self.connack(id, &connect, assigned, session_present);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.phase = Phase::Opening(Box::new(Packet::ConnAck(answer)));
+        self.counters.clients += 1;
+        if !kept {
+            return self.finish_opening(id, turn);
+        }
+        let ticket = self.write_session(key, turn);
+        if let Some(connection) = self.connections.get_mut(id) {
+            self.pace.begin(&mut connection.rhythm, Kind::Other, ticket);
+        }
+        self.ledger.after(ticket, Step::Open(id));
+    }
+
+    /// What the connection itself keeps of its CONNECT.
+    fn settle_in(&mut self, id: ConnectionId, key: ClientKey, connect: &Connect, turn: &mut Turn<'_>) {
+        let keep_alive = self.granted_keep_alive(id, connect);
+        let max_inflight = self.config.limits.max_inflight;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.client = Some(key);
+        connection.silence = u64::from(keep_alive) * 1_500; // [MQTT-3.1.2-22]
+        connection.heard = turn.now.mono;
+        let receive_maximum = connect.properties.receive_maximum().unwrap_or(u16::MAX);
+        // A port says by its credit what it can take.
+        let own = if connection.is_port() { u16::MAX } else { max_inflight };
+        connection.window = receive_maximum.min(own).max(1);
+    }
+
+    fn user_of(&self, id: ConnectionId, connect: &Connect) -> Option<ByteString> {
+        match &self.connections.get(id)?.peer.trust {
+            Trust::Port { user, .. } => user.clone(),
+            Trust::Anonymous | Trust::Password => connect.username.as_deref().map(ByteString::from),
+        }
+    }
+
+    /// A session gets its place in the log when it first is to outlive its connection.
+    fn keep(&mut self, key: ClientKey) {
+        let kept = self.clients.get(key).is_some_and(|client| client.session.backlog.is_some());
+        if !kept {
+            self.last_reader += 1;
+            let reader = ReaderId(self.last_reader);
+            self.clients.keep(key, Backlog::new(reader, self.ledger.last_seq()));
+        }
+    }
+
+    fn granted_expiry(&self, connect: &Connect) -> u32 {
+        let wished = match connect.version {
+            Version::V5 => connect.properties.session_expiry().unwrap_or(0), // [MQTT5-3.1.2.11.2]
+            Version::V31 | Version::V311 if connect.clean_start => 0,
+            Version::V31 | Version::V311 => u32::MAX,
+        };
+        wished.min(self.config.limits.max_session_expiry)
+    }
+
+    /// Seconds; the client's own before MQTT 5, which cannot be told another, and a port's, which cannot
+    /// be half dead.
+    fn granted_keep_alive(&self, id: ConnectionId, connect: &Connect) -> u16 {
+        if self.connections.get(id).is_some_and(|connection| connection.is_port()) {
+            return connect.keep_alive;
+        }
+        let most = self.config.limits.max_keepalive;
+        match (connect.version, connect.keep_alive) {
+            (Version::V5, 0) => most,
+            (Version::V5, wished) => wished.min(most),
+            (Version::V31 | Version::V311, wished) => wished,
+        }
+    }
+
+    fn connack(
+        &self,
+        id: ConnectionId,
+        connect: &Connect,
+        assigned: Option<ByteString>,
+        session_present: bool,
+    ) -> ConnAck {
+        let mut list = Vec::new();
+        if connect.version == Version::V5 {
+            let limits = &self.config.limits;
+            let wished = connect.properties.session_expiry().unwrap_or(0);
+            if self.granted_expiry(connect) != wished {
+                list.push(Property::SessionExpiryInterval(self.granted_expiry(connect)));
+            }
+            list.push(Property::ReceiveMaximum(limits.max_inflight));
+            if !limits.retain {
+                list.push(Property::RetainAvailable(0));
+            }
+            list.push(Property::MaximumPacketSize(limits.max_packet_size));
+            list.extend(assigned.map(Property::AssignedClientIdentifier)); // [MQTT5-3.2.2-16]
+            if limits.max_topic_alias > 0 {
+                list.push(Property::TopicAliasMaximum(limits.max_topic_alias));
+            }
+            list.push(Property::SharedSubscriptionAvailable(0));
+            let keep_alive = self.granted_keep_alive(id, connect);
+            if keep_alive != connect.keep_alive {
+                list.push(Property::ServerKeepAlive(keep_alive)); // [MQTT5-3.2.2-21]
+            }
+        }
+        ConnAck {
+            // 3.1 has no such flag. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+            session_present: session_present && connect.version != Version::V31,
+            reason: Reason::Success,
+            properties: Properties::from_list(&list),
+        }
+    }
+
+    /// The session stands: CONNACK leaves, then what was under way, then what waits.
+    pub(super) fn finish_opening(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !matches!(connection.phase, Phase::Opening(_)) {
+            return;
+        }
+        let Phase::Opening(answer) = std::mem::replace(&mut connection.phase, Phase::Open) else { return };
+        self.pace.end(&mut connection.rhythm, Kind::Other);
+        turn.effects.push(Effect::Send { connection: id, packet: *answer });
+        let Some(key) = connection.client else { return };
+        let outlet = Outlet {
+            connection: id,
+            window: connection.window,
+            credit: connection.credit,
+            maximum_packet_size: connection.maximum_packet_size,
+        };
+        let peer = connection.peer.name.clone();
+        self.counters.connections_accepted += 1;
+        if let Some(client) = self.clients.get_mut(key) {
+            client.outlet = Some(outlet);
+            let client_id = client.session.client_id.clone();
+            turn.effects.push(Effect::Note(Note::Connected { client_id, peer }));
+        }
+        self.repeat_releases(key, turn);
+        self.pump(key, turn);
+        self.go_on(id, turn);
+    }
+
+    /// Writes the session as it is now.
+    pub(super) fn write_session(&mut self, key: ClientKey, turn: &mut Turn<'_>) -> Ticket {
+        let Some(client) = self.clients.get(key) else { return Ticket(0) };
+        let Some(backlog) = &client.session.backlog else { return Ticket(0) };
+        let record = SessionRecord {
+            reader: backlog.reader,
+            client_id: client.session.client_id.clone(),
+            user: client.session.user.clone(),
+            expiry: client.session.expiry,
+            ended_wall: client.ended_wall,
+            subscriptions: client.session.subscriptions.clone(),
+            will: client.will.as_deref().cloned(),
+        };
+        self.ledger.write(Write::Session(record.into()), turn.effects)
+    }
+
+    /// A session that was found in the store; its connection ended at the latest now.
+    pub(super) fn restore(&mut self, restored: RestoredSession, now: Now) {
+        let RestoredSession { record, cursor, last, queued, leases, inward } = restored;
+        let leased = leases.len() as u64;
+        let mut session = Session::new(record.client_id, record.user, record.expiry);
+        session.backlog = Some(Backlog::restored(record.reader, cursor, last, queued.saturating_sub(leased)));
+        session.subscriptions = record.subscriptions;
+        let mut leases = leases;
+        leases.sort_by_key(|lease| lease.seq);
+        for lease in leases {
+            let stage = match lease.state {
+                LeaseState::Sent => Stage::Sent,
+                LeaseState::Received => Stage::Released,
+            };
+            session.flight.restore(lease.packet_id, lease.seq, stage);
+        }
+        for packet_id in inward {
+            session.inward.hold(packet_id, Ticket(0));
+        }
+        let key = self.clients.insert(session);
+        let ended = record.ended_wall.unwrap_or(now.wall).min(now.wall);
+        let passed = now.wall - ended;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.ended_wall = Some(ended);
+        client.ends = due_after(now.mono, passed, record.expiry);
+        client.will_due = record.will.as_ref().and_then(|will| {
+            let delay = will.properties.will_delay().unwrap_or(0).min(record.expiry);
+            due_after(now.mono, passed, delay)
+        });
+        client.will = record.will.map(Box::new);
+        let subscriptions = client.session.subscriptions.clone();
+        for subscription in &subscriptions {
+            self.enter_subscription(key, subscription);
+        }
+        self.arm_client(key);
+    }
+
+    /// A client id that no client can foresee by counting, nor a restart repeat.
+    fn assign_client_id(&mut self) -> ByteString {
+        loop {
+            self.assigned_ids += 1;
+            let first = mix(self.seed ^ self.assigned_ids);
+            let second = mix(first ^ self.seed.rotate_left(24));
+            let client_id = format!("{}-{first:016x}{:08x}", self.config.gateway, second >> 32);
+            if self.clients.named(&client_id).is_none() {
+                return client_id.into();
+            }
+        }
+    }
+}
+
+/// When `seconds` will have passed, of which `passed` milliseconds have; `None` for never.
+pub(super) fn due_after(mono: u64, passed: u64, seconds: u32) -> Option<u64> {
+    (seconds != u32::MAX).then(|| mono + (u64::from(seconds) * 1_000).saturating_sub(passed))
+}
+
+fn kept_will(will: &Will) -> SessionWill {
+    SessionWill {
+        qos: will.qos,
+        retain: will.retain,
+        topic: ByteString::from(&*will.topic),
+        payload: will.payload.to_vec().into(),
+        properties: will.properties.compact(),
+    }
+}
+
+/// Sessions, connected or not, for each of `max_connections`; further ones are refused (0x97).
+const SESSIONS_PER_CONNECTION: u64 = 10;
+
+/// SplitMix64's output function.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
+}

@@ -1,0 +1,206 @@
+//! The connections, by slot, and what belongs to a connection and not to a session.
+//!
+//! A connection that waits (for a password, for the commit of its session, for a busy store) holds the
+//! packets that come meanwhile, in order. How much it can hold is bounded: it is paused, so no more
+//! comes than one read had already decoded.
+
+use std::collections::VecDeque;
+
+use bytestring::ByteString;
+
+use super::client::ClientKey;
+use super::pace::{Kind, Rhythm};
+use super::{ConnectionId, Peer, Trust};
+use crate::codec::{Connect, Packet, QoS, Reason, Version};
+use crate::record::Ticket;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: ConnectionId,
+    pub(super) peer: Peer,
+    pub(super) phase: Phase,
+    pub(super) version: Version,
+    /// Its session, from CONNECT on.
+    pub(super) client: Option<ClientKey>,
+    /// Milliseconds without a packet after which it is dead; 0 is never.
+    pub(super) silence: u64,
+    /// When its last packet came, monotonic.
+    pub(super) heard: u64,
+    /// The earliest deadline that is armed for it.
+    pub(super) armed: u64,
+    /// The client's Receive Maximum within our own limit.
+    pub(super) window: u16,
+    /// Credit of a port that is not yet open.
+    pub(super) credit: Option<u32>,
+    /// The client's Maximum Packet Size.
+    pub(super) maximum_packet_size: Option<u32>,
+    /// Topics by alias, from 1; empty where not set.
+    pub(super) aliases: Vec<ByteString>,
+    /// Its publishes of QoS 1 and 2 that are not yet answered in full.
+    pub(super) unanswered: u32,
+    /// Answers that wait for a commit, in their order.
+    pub(super) answers: VecDeque<Pending>,
+    pub(super) rhythm: Rhythm,
+    pub(super) held: VecDeque<Held>,
+    pub(super) paused: bool,
+}
+
+/// How far a connection is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// CONNECT has not come.
+    Fresh,
+    /// Its password is being checked.
+    Verifying(Box<Connect>),
+    /// Its session is being committed; the packet is the CONNACK.
+    Opening(Box<Packet>),
+    /// CONNACK is sent.
+    Open,
+    /// As open, but a publish of its waits for the store.
+    Waiting,
+}
+
+/// Something that waits for its connection.
+#[derive(Debug)]
+pub(super) enum Held {
+    Packet(Packet),
+    Malformed(Reason),
+}
+
+/// An answer and what it waits for.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) ticket: Ticket,
+    /// `None` where it waits only for the answers before it.
+    pub(super) waits: Option<Kind>,
+    pub(super) answer: Answer,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub(super) enum Answer {
+    PubAck(u16, Reason),
+    PubRec(u16, Reason),
+    PubComp(u16, Reason),
+    /// SUBACK or UNSUBACK.
+    Other(Box<Packet>),
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnectionId, peer: Peer, now: u64) -> Connection {
+        let (counts, credit) = match &peer.trust {
+            Trust::Port { credit, waits, .. } => (*waits, Some(*credit)),
+            Trust::Anonymous | Trust::Password => (true, None),
+        };
+        Connection {
+            id,
+            peer,
+            phase: Phase::Fresh,
+            version: Version::V311,
+            client: None,
+            silence: 0,
+            heard: now,
+            armed: u64::MAX,
+            window: 0,
+            credit,
+            maximum_packet_size: None,
+            aliases: Vec::new(),
+            unanswered: 0,
+            answers: VecDeque::new(),
+            rhythm: Rhythm::new(counts),
+            held: VecDeque::new(),
+            paused: false,
+        }
+    }
+
+    /// Whether its packets wait.
+    pub(super) fn holds(&self) -> bool {
+        matches!(self.phase, Phase::Verifying(_) | Phase::Opening(_) | Phase::Waiting)
+    }
+
+    /// Whether CONNACK is sent.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Waiting)
+    }
+
+    pub(super) fn is_port(&self) -> bool {
+        matches!(self.peer.trust, Trust::Port { .. })
+    }
+
+    /// Whether it is one of the house's own ports.
+    pub(super) fn is_house(&self) -> bool {
+        matches!(&self.peer.trust, Trust::Port { user: Some(user), .. } if user.starts_with("tidegate"))
+    }
+
+    /// Whether so many of its answers wait that another request must wait before it is taken. Bounds what
+    /// one client can make us hold while the store does not answer.
+    pub(super) fn owes_too_much(&self, packet: &Packet) -> bool {
+        let most = match packet {
+            Packet::Publish(publish) if publish.qos > QoS::AtMostOnce => ANSWERS_MAX,
+            Packet::PubRel(_) => ANSWERS_MAX,
+            Packet::Subscribe(_) | Packet::Unsubscribe(_) => SUBSCRIBES_MAX,
+            _ => return false,
+        };
+        self.answers.len() >= most
+    }
+
+    /// When it is dead if nothing comes, monotonic.
+    pub(super) fn due(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Fresh => Some(self.heard + CONNECT_WITHIN),
+            _ if self.silence == 0 || self.paused || self.holds() => None,
+            _ => Some(self.heard + self.silence),
+        }
+    }
+}
+
+/// Every connection.
+#[derive(Default)]
+pub(super) struct Connections {
+    slots: Vec<Option<Box<Connection>>>,
+}
+
+impl Connections {
+    pub(super) fn insert(&mut self, connection: Connection) {
+        let slot = connection.id.slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(Box::new(connection));
+        }
+    }
+
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.slots.get(id.slot as usize)?.as_deref().filter(|connection| connection.id == id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.slot as usize)?.as_deref_mut().filter(|connection| connection.id == id)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
+        self.get(id)?;
+        self.slots.get_mut(id.slot as usize)?.take()
+    }
+
+    /// The connection that has this slot now.
+    pub(super) fn in_slot(&self, slot: u32) -> Option<ConnectionId> {
+        self.slots.get(slot as usize)?.as_deref().map(|connection| connection.id)
+    }
+
+    /// Every connection, in the order of slots.
+    pub(super) fn ids(&self) -> Vec<ConnectionId> {
+        self.slots.iter().flatten().map(|connection| connection.id).collect()
+    }
+}
+
+/// Answers of one connection that may wait for a commit; further publishes are not read.
+const ANSWERS_MAX: usize = 4_096;
+/// The same before SUBSCRIBE and UNSUBSCRIBE, each of which writes the whole session.
+const SUBSCRIBES_MAX: usize = 64;
+/// Milliseconds from the opening of a connection within which CONNECT must come.
+const CONNECT_WITHIN: u64 = 10_000;
+/// Packets that a connection holds before it is paused.
+pub(super) const HELD_BEFORE_PAUSE: usize = 16;

@@ -1,0 +1,47 @@
+//! What the broker has counted since its start.
+//!
+//! Only what the store cannot count: rows and what became of them are the store's figures.
+
+use std::collections::BTreeMap;
+
+use crate::record::DropReason;
+
+/// Figures of one moment; those that only grow say so.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Clients connected, ports too.
+    pub clients: u64,
+    /// Sessions, connected or not.
+    pub sessions: u64,
+    /// Sessions that outlive their connections.
+    pub kept_sessions: u64,
+    /// Subscriptions of clients.
+    pub subscriptions: u64,
+    /// Retained messages.
+    pub retained: u64,
+    /// Clients accepted; grows.
+    pub connections_accepted: u64,
+    /// Clients turned away; grows.
+    pub connections_refused: u64,
+    /// PUBLISH packets taken; grows.
+    pub received: u64,
+    /// PUBLISH packets sent, repeats too; grows.
+    pub sent: u64,
+    /// Publishes that were refused and routed to nobody; grows.
+    pub not_accepted: u64,
+    /// Copies that ran out of time before their client could take them; grows.
+    pub expired: u64,
+    /// Publishes or copies that a limit or a rule took, rows of kept sessions too; grows.
+    pub dropped: BTreeMap<DropReason, u64>,
+    /// Messages handed to the store and not yet committed.
+    pub uncommitted: u64,
+    /// Connections whose reading waits for the store.
+    pub paused: u64,
+}
+
+impl Counters {
+    /// Counts what was dropped.
+    pub(super) fn drop(&mut self, reason: DropReason, count: u64) {
+        *self.dropped.entry(reason).or_default() += count;
+    }
+}

@@ -1,0 +1,242 @@
+//! The end of a connection and of a session, and the will that either leaves behind.
+//!
+//! A will is published when its delay is over or its session ends, whichever is first, and never when
+//! the client has said goodbye or is back in time.
+
+use std::sync::Arc;
+
+use super::client::ClientKey;
+use super::connect::due_after;
+use super::connection::{Held, Phase};
+use super::fan::Pressure;
+use super::publish::{is_reserved, is_volatile};
+use super::{Broker, ConnectionId, Effect, Note, Turn};
+use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
+use crate::record::{DropReason, Message, SessionWill, Write};
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// DISCONNECT, without the will.
+    Goodbye,
+    /// DISCONNECT that asks for the will.
+    GoodbyeWithWill,
+    /// It broke.
+    Lost,
+    /// We end it.
+    Expelled(Reason),
+    /// Its client connected anew and goes on with the session.
+    TakenOver,
+    /// Its client connected anew and wants none of the session.
+    Replaced,
+    /// The service stops.
+    Stopping,
+}
+
+impl Cause {
+    /// What DISCONNECT says where the server sends it.
+    fn told(self) -> Option<Reason> {
+        match self {
+            Cause::Goodbye | Cause::GoodbyeWithWill | Cause::Lost => None,
+            Cause::Expelled(reason) => Some(reason),
+            Cause::TakenOver | Cause::Replaced => Some(Reason::SessionTakenOver), // [MQTT5-3.1.4-3]
+            Cause::Stopping => Some(Reason::ServerShuttingDown),
+        }
+    }
+
+    fn noted(self) -> Reason {
+        match self {
+            Cause::Goodbye => Reason::Success,
+            Cause::GoodbyeWithWill => Reason::DisconnectWithWill,
+            Cause::Lost => Reason::UnspecifiedError,
+            other => other.told().unwrap_or(Reason::UnspecifiedError),
+        }
+    }
+}
+
+impl Broker {
+    pub(super) fn on_disconnect(&mut self, id: ConnectionId, disconnect: &Disconnect, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let Some(key) = connection.client else { return };
+        if connection.version == Version::V5
+            && let Some(expiry) = disconnect.properties.session_expiry()
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            // [MQTT5-3.14.2.2.2]
+            if client.session.expiry == 0 && expiry > 0 {
+                return self.expel(id, Reason::ProtocolError, turn);
+            }
+            client.session.expiry = expiry.min(self.config.limits.max_session_expiry);
+        }
+        let cause = match disconnect.reason {
+            Reason::Success => Cause::Goodbye, // [MQTT-3.14.4-3]
+            _ => Cause::GoodbyeWithWill,
+        };
+        self.part(id, cause, turn);
+    }
+
+    pub(super) fn on_lost(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        // What it still had to say was never answered; only its goodbye counts.
+        let mut goodbye = None;
+        for held in std::mem::take(&mut connection.held) {
+            match held {
+                Held::Packet(Packet::Disconnect(disconnect)) => goodbye = Some(disconnect),
+                Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce => {
+                    self.counters.drop(DropReason::StoreBusy, 1);
+                }
+                Held::Packet(_) | Held::Malformed(_) => {}
+            }
+        }
+        match goodbye {
+            Some(disconnect) if connection.client.is_some() => self.on_disconnect(id, &disconnect, turn),
+            _ => self.part(id, Cause::Lost, turn),
+        }
+    }
+
+    /// Ends a connection for a reason that an MQTT 5 client is told.
+    pub(super) fn expel(&mut self, id: ConnectionId, reason: Reason, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get(id) else { return };
+        if matches!(connection.phase, Phase::Fresh) && connection.client.is_none() {
+            // [MQTT-3.1.2-2]
+            if reason == Reason::UnsupportedProtocolVersion {
+                turn.effects.push(Effect::Speak {
+                    connection: id,
+                    version: Version::V311,
+                    maximum_packet_size: None,
+                });
+                return self.refuse(id, Default::default(), reason, turn);
+            }
+            return self.drop_connection(id, turn);
+        }
+        self.part(id, Cause::Expelled(reason), turn);
+    }
+
+    /// Closes a connection that never had a session.
+    pub(super) fn drop_connection(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        if let Some(mut connection) = self.connections.remove(id) {
+            self.pace.forget(&mut connection.rhythm);
+            self.counters.connections_refused += 1;
+            turn.effects.push(Effect::Close { connection: id });
+        }
+    }
+
+    /// Ends a connection; its session goes on alone, or ends too.
+    pub(super) fn part(&mut self, id: ConnectionId, cause: Cause, turn: &mut Turn<'_>) {
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        self.pace.forget(&mut connection.rhythm);
+        if let Phase::Waiting = connection.phase {
+            self.waiting.retain(|waiting| *waiting != id);
+        }
+        if cause != Cause::Lost {
+            if let (Some(reason), Version::V5, true) =
+                (cause.told(), connection.version, connection.is_open())
+            {
+                let packet = Packet::Disconnect(Disconnect { reason, properties: Properties::new() });
+                turn.effects.push(Effect::Send { connection: id, packet });
+            }
+            turn.effects.push(Effect::Close { connection: id });
+        }
+        let Some(key) = connection.client else { return };
+        self.counters.clients -= 1;
+        self.leave(key, cause, turn);
+    }
+
+    /// The session is without a connection.
+    fn leave(&mut self, key: ClientKey, cause: Cause, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.connection = None;
+        client.outlet = None;
+        client.session.detach();
+        let client_id = client.session.client_id.clone();
+        turn.effects.push(Effect::Note(Note::Disconnected { client_id, reason: cause.noted() }));
+        if cause == Cause::Goodbye {
+            client.will = None; // [MQTT-3.1.2-10] [MQTT5-3.1.2-10]
+        }
+        let expiry = client.session.expiry;
+        if expiry == 0 || client.session.backlog.is_none() {
+            return self.end_session(key, turn);
+        }
+        let delay =
+            client.will.as_ref().and_then(|will| will.properties.will_delay()).unwrap_or(0).min(expiry);
+        client.ended_wall = Some(turn.now.wall);
+        client.ends = due_after(turn.now.mono, 0, expiry);
+        client.will_due = client.will.as_ref().and_then(|_| due_after(turn.now.mono, 0, delay));
+        if delay == 0 {
+            self.publish_will(key, turn);
+        }
+        self.write_session(key, turn);
+        self.arm_client(key);
+    }
+
+    /// The session is over; its will, if one is left, is due. [MQTT5-3.1.2-8]
+    pub(super) fn end_session(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        self.publish_will(key, turn);
+        let Some(client) = self.clients.remove(key) else { return };
+        let subscriber = self.subscriber(key.slot);
+        for subscription in &client.session.subscriptions {
+            self.router.unsubscribe(&subscription.filter, subscriber);
+        }
+        if let Some(backlog) = client.session.backlog {
+            self.ledger.write(Write::SessionRemoved { reader: backlog.reader }, turn.effects);
+        }
+    }
+
+    fn publish_will(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.will_due = None;
+        let Some(will) = client.will.take() else { return };
+        let SessionWill { qos, retain, topic, payload, properties } = *will;
+        if is_reserved(&topic) && !client.house {
+            return self.counters.drop(DropReason::Denied, 1);
+        }
+        let message = Message {
+            qos: if is_volatile(&topic) { QoS::AtMostOnce } else { qos },
+            topic,
+            payload,
+            retain: retain && self.config.limits.retain,
+            properties: properties.travelling(),
+            expiry: properties.message_expiry(),
+            received_wall: turn.now.wall,
+        };
+        self.route(Arc::new(message), Some(key.slot), None, Pressure::Force, turn);
+    }
+
+    /// A will's delay or a session's expiry may be over.
+    pub(super) fn on_client_due(&mut self, key: ClientKey, armed: u64, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.armed != armed {
+            return;
+        }
+        client.armed = u64::MAX;
+        let is_over = |due: Option<u64>| due.is_some_and(|due| due <= turn.now.mono);
+        if client.connection.is_some() {
+            return;
+        }
+        if is_over(client.ends) {
+            return self.end_session(key, turn);
+        }
+        if is_over(client.will_due) {
+            self.publish_will(key, turn);
+            self.write_session(key, turn);
+        }
+        self.arm_client(key);
+    }
+
+    /// The service stops: wills first, while there is somebody to hear them, then every client.
+    pub(super) fn on_stop(&mut self, turn: &mut Turn<'_>) {
+        for key in self.clients.keys() {
+            let leaves_now = self.clients.get(key).is_some_and(|client| {
+                let delayed =
+                    client.will.as_ref().is_some_and(|will| will.properties.will_delay().unwrap_or(0) > 0);
+                client.connection.is_some() && !(delayed && client.session.backlog.is_some())
+            });
+            if leaves_now {
+                self.publish_will(key, turn);
+            }
+        }
+        for id in self.connections.ids() {
+            self.part(id, Cause::Stopping, turn);
+        }
+    }
+}

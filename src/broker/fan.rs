@@ -1,0 +1,350 @@
+//! One message to everybody who wants it: the log, routes, retained store, sessions.
+//!
+//! A copy of QoS 0 costs one effect. A kept session that has caught up gets its copy at once, from RAM;
+//! one that has not only counts it. A message is made compact before anything holds it for long.
+
+use std::sync::Arc;
+
+use super::client::{Client, ClientKey};
+use super::depart::Cause;
+use super::ledger::Step;
+use super::outlet::Label;
+use super::publish::is_volatile;
+use super::{Broker, Effect, Turn};
+use crate::codec::{QoS, Reason};
+use crate::record::{DropReason, Message, ReaderId, Seq, Ticket, Want, Write};
+use crate::router::Match;
+use crate::session::{Parcel, Reading, Stage};
+
+/// What a publish does while the store is busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pressure {
+    /// It waits, if it is of QoS 1 or 2.
+    Wait,
+    /// It goes on: there is nobody who could wait.
+    Force,
+}
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Routed {
+    /// The store is busy and nothing was done.
+    Busy,
+    /// It is on its way.
+    Done {
+        /// The write that holds it, if anybody durable wants it.
+        ticket: Option<Ticket>,
+        /// Whether anybody wants it.
+        wanted: bool,
+    },
+}
+
+/// The write that holds a message.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    seq: Seq,
+    ticket: Ticket,
+}
+
+impl Broker {
+    /// Routes a message that was checked.
+    pub(super) fn route(
+        &mut self,
+        message: Arc<Message>,
+        source: Option<u32>,
+        inward: Option<(ReaderId, u16)>,
+        pressure: Pressure,
+        turn: &mut Turn<'_>,
+    ) -> Routed {
+        let mut matches = std::mem::take(&mut self.matches);
+        self.router.matches(&message.topic, source.map(|slot| self.subscriber(slot)), &mut matches);
+        let volatile = is_volatile(&message.topic);
+        let mut retains = message.retain && self.changes_retained(&message);
+        let mut audience = if volatile { Vec::new() } else { self.audience(&message, &matches) };
+        let mut durable = (retains && !volatile) || !audience.is_empty();
+        if durable && pressure == Pressure::Wait && self.ledger.is_busy() {
+            if message.qos > QoS::AtMostOnce {
+                self.matches = matches;
+                return Routed::Busy;
+            }
+            self.counters.drop(DropReason::StoreBusy, 1);
+            (retains, durable) = (false, false);
+            audience.clear();
+        }
+        let message = if durable || retains { Arc::new(message.compact()) } else { message };
+        let kept = durable.then(|| {
+            let (seq, ticket) = self.ledger.append(message.clone(), audience, retains, inward, turn.effects);
+            Kept { seq, ticket }
+        });
+        if retains {
+            self.retain(message.clone());
+        }
+        let wanted = !matches.is_empty();
+        self.fan_out(&message, &mut matches, kept, turn);
+        matches.clear();
+        self.matches = matches;
+        Routed::Done { ticket: kept.map(|kept| kept.ticket), wanted }
+    }
+
+    /// An empty payload for a topic that retains nothing changes nothing.
+    fn changes_retained(&self, message: &Message) -> bool {
+        !message.payload.is_empty() || self.retained.of(&message.topic).is_some()
+    }
+
+    fn retain(&mut self, message: Arc<Message>) {
+        // [MQTT-3.3.1-5] [MQTT-3.3.1-10]
+        if message.payload.is_empty() {
+            self.retained.clear(&message.topic);
+        } else {
+            self.retained.set(message);
+        }
+    }
+
+    /// The durable destinations, sorted by reader.
+    fn audience(&self, message: &Message, matches: &[Match]) -> Vec<Want> {
+        let routes = self.routes();
+        let mut audience = Vec::new();
+        for found in matches {
+            let number = found.subscriber.0;
+            if number < routes {
+                if let Some(route) = self.config.routes.get(number as usize).filter(|route| route.store) {
+                    audience.push(Want {
+                        reader: route.reader,
+                        qos: message.qos,
+                        retain: message.retain,
+                        subscription_ids: Vec::new(),
+                    });
+                }
+                continue;
+            }
+            let qos = found.qos.min(message.qos);
+            if qos == QoS::AtMostOnce {
+                continue;
+            }
+            let client = self.clients.in_slot(number - routes);
+            if let Some(backlog) = client.and_then(|client| client.session.backlog.as_ref()) {
+                audience.push(Want {
+                    reader: backlog.reader,
+                    qos,
+                    retain: found.retain_as_published && message.retain,
+                    subscription_ids: found.identifiers.clone(),
+                });
+            }
+        }
+        audience.sort_unstable_by_key(|want| want.reader);
+        audience
+    }
+
+    fn fan_out(
+        &mut self,
+        message: &Arc<Message>,
+        matches: &mut Vec<Match>,
+        kept: Option<Kept>,
+        turn: &mut Turn<'_>,
+    ) {
+        let routes = self.routes();
+        let mut own: Option<Arc<Message>> = kept.map(|_| message.clone());
+        let mut overfull = Vec::new();
+        for found in matches.drain(..) {
+            let number = found.subscriber.0;
+            if number < routes {
+                let route = number as usize;
+                if self.config.routes.get(route).is_some_and(|route| !route.store) {
+                    turn.effects.push(Effect::Forward { route, message: message.clone() });
+                }
+                continue;
+            }
+            let slot = number - routes;
+            let qos = found.qos.min(message.qos); // [MQTT-3.8.4-8] [MQTT5-3.8.4-8]
+            let want = |reader| Want {
+                reader,
+                qos,
+                retain: found.retain_as_published && message.retain,
+                subscription_ids: found.identifiers,
+            };
+            if qos == QoS::AtMostOnce {
+                self.offer_once(slot, message, want(NOBODY), turn);
+                continue;
+            }
+            let Some(key) = self.clients.key_of(slot) else { continue };
+            let reader = self
+                .clients
+                .get(key)
+                .and_then(|client| client.session.backlog.as_ref())
+                .map(|own| own.reader);
+            match (reader, kept) {
+                (Some(reader), Some(kept)) => {
+                    let parcel = Parcel { message: message.clone(), want: want(reader) };
+                    self.offer_kept(key, kept.seq, parcel, turn);
+                }
+                (Some(_), None) => {}
+                (None, _) => {
+                    let parcel = Parcel { message: message.clone(), want: want(NOBODY) };
+                    if self.offer_live(key, parcel, &mut own, turn) == Offered::Overfull {
+                        overfull.push(key);
+                    }
+                }
+            }
+        }
+        for key in overfull {
+            if let Some(id) = self.clients.get(key).and_then(|client| client.connection) {
+                self.part(id, Cause::Expelled(Reason::QuotaExceeded), turn);
+            }
+        }
+    }
+
+    /// QoS 0: now or not at all.
+    pub(super) fn offer_once(&mut self, slot: u32, message: &Arc<Message>, want: Want, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.in_slot_mut(slot) else { return };
+        let Some(outlet) = &mut client.outlet else { return };
+        if outlet.credit == Some(0) {
+            return self.counters.drop(DropReason::QueueFull, 1);
+        }
+        if !outlet.takes(message, QoS::AtMostOnce, &want.subscription_ids) {
+            return self.counters.drop(DropReason::TooLarge, 1);
+        }
+        let label = Label::of(&want, 0);
+        outlet.deliver(message.clone(), label, turn.now.wall, &mut self.counters, turn.effects);
+    }
+
+    /// QoS 1 and 2 for a session that ends with its connection: now, or from RAM when there is room.
+    /// `own` is a compact copy of the message, made once for all that must wait.
+    pub(super) fn offer_live(
+        &mut self,
+        key: ClientKey,
+        parcel: Parcel,
+        own: &mut Option<Arc<Message>>,
+        turn: &mut Turn<'_>,
+    ) -> Offered {
+        let Some(client) = self.clients.get_mut(key) else { return Offered::Taken };
+        let Some(outlet) = &client.outlet else { return Offered::Taken };
+        if !client.session.queue.is_empty() || !outlet.has_room(&client.session.flight) {
+            let message = own.get_or_insert_with(|| Arc::new(parcel.message.compact())).clone();
+            let full = client.session.queue.weight() + message.weight() > self.config.limits.max_send_buffer;
+            if full {
+                return Offered::Overfull;
+            }
+            client.session.queue.push(Parcel { message, ..parcel });
+            return Offered::Taken;
+        }
+        self.start_live(key, parcel, turn);
+        Offered::Taken
+    }
+
+    /// Begins the exchange of a message without a row.
+    pub(super) fn start_live(&mut self, key: ClientKey, parcel: Parcel, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Client { session, outlet: Some(outlet), .. } = client else { return };
+        let Parcel { message, want } = parcel;
+        if !outlet.takes(&message, want.qos, &want.subscription_ids) {
+            return self.counters.drop(DropReason::TooLarge, 1);
+        }
+        let Some(exchange) = session.flight.begin(Seq(0), want.qos, Stage::Sent) else { return };
+        let label = Label::of(&want, exchange.packet_id);
+        outlet.deliver(message, label, turn.now.wall, &mut self.counters, turn.effects);
+    }
+
+    /// QoS 1 and 2 for a kept session: now if it has caught up, else its row waits in the log.
+    pub(super) fn offer_kept(&mut self, key: ClientKey, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let ready = client.outlet.as_ref().is_some_and(|outlet| outlet.has_room(&client.session.flight));
+        let Some(backlog) = &mut client.session.backlog else { return };
+        if ready && backlog.caught_up() {
+            backlog.pass(seq);
+            return self.start_row(key, seq, parcel, turn);
+        }
+        backlog.want(seq);
+        self.limit_backlog(key, turn);
+    }
+
+    /// Drops the oldest rows that wait over `max_queued_messages`. Not while rows are being read: nobody
+    /// could say which of them the answer still has.
+    pub(super) fn limit_backlog(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let most = self.config.limits.max_queued_messages;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(backlog) = &mut client.session.backlog else { return };
+        let reader = backlog.reader;
+        while backlog.waiting() > most && backlog.reading() != Reading::Asked {
+            let after = backlog.taken();
+            let covered = self.ledger.tail_covers(after.max(backlog.cursor()));
+            let oldest = self.ledger.next_row(reader, after).filter(|_| covered && !backlog.shortened());
+            let count = match oldest {
+                Some((seq, _)) => {
+                    backlog.lose(seq);
+                    let write = Write::Dropped { reader, seq, reason: DropReason::QueueFull };
+                    self.ledger.write(write, turn.effects);
+                    1
+                }
+                None => {
+                    let count = backlog.waiting() - most;
+                    let write = Write::DropOldest { reader, after, count };
+                    let ticket = self.ledger.write(write, turn.effects);
+                    backlog.shorten(count, ticket);
+                    self.ledger.after(ticket, Step::Pump(key));
+                    count
+                }
+            };
+            self.counters.drop(DropReason::QueueFull, count);
+        }
+    }
+
+    /// Begins the exchange of a row that the session has just taken.
+    pub(super) fn start_row(&mut self, key: ClientKey, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Client { session, outlet: Some(outlet), .. } = client else { return };
+        let Parcel { message, want } = parcel;
+        let reader = want.reader;
+        // [MQTT5-3.3.2-5] [MQTT5-3.1.2-25]
+        let gone = if message.remaining(turn.now.wall) == Some(0) && message.expiry != Some(0) {
+            Some(DropReason::Expired)
+        } else if !outlet.takes(&message, want.qos, &want.subscription_ids) {
+            Some(DropReason::TooLarge)
+        } else {
+            None
+        };
+        if let Some(reason) = gone {
+            self.ledger.write(Write::Dropped { reader, seq, reason }, turn.effects);
+            match reason {
+                DropReason::Expired => self.counters.expired += 1,
+                reason => self.counters.drop(reason, 1),
+            }
+            return;
+        }
+        if want.qos != QoS::ExactlyOnce {
+            let Some(exchange) = session.flight.begin(seq, want.qos, Stage::Sent) else { return };
+            let label = Label::of(&want, exchange.packet_id);
+            outlet.deliver(message, label, turn.now.wall, &mut self.counters, turn.effects);
+            return;
+        }
+        let Some(exchange) = session.flight.begin(seq, QoS::ExactlyOnce, Stage::Leasing) else { return };
+        let packet_id = exchange.packet_id;
+        exchange.parcel = Some(Box::new(Parcel { message, want }));
+        let ticket = self.ledger.write(Write::Leased { reader, seq, packet_id }, turn.effects);
+        self.ledger.after(ticket, Step::Lease(key, packet_id));
+    }
+}
+
+impl Label {
+    /// A first copy as it is wanted.
+    pub(super) fn of(want: &Want, packet_id: u16) -> Label {
+        Label {
+            packet_id,
+            qos: want.qos,
+            dup: false,
+            retain: want.retain,
+            subscription_ids: want.subscription_ids.clone(),
+        }
+    }
+}
+
+/// What became of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// It is sent, waits, or was not wanted after all.
+    Taken,
+    /// The client takes nothing and its queue is full.
+    Overfull,
+}
+
+/// Stands for a session that has no place in the log.
+pub(super) const NOBODY: ReaderId = ReaderId(0);

@@ -1,0 +1,215 @@
+//! The stream of writes to the store: tickets, order numbers, and what waits for a commit.
+//!
+//! The tail holds the newest messages of the log in RAM: all that are not committed, and a bounded
+//! number that are, so that a session that keeps up never reads the disk. Invariant: a step that waits
+//! for a ticket is handed out once, after [`Ledger::commit`] has covered it, in the order of tickets.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::client::ClientKey;
+use super::{ConnectionId, Effect};
+use crate::record::{Message, ReaderId, Seq, Ticket, Want, Write};
+use crate::session::Parcel;
+
+pub(super) struct Ledger {
+    issued: Ticket,
+    committed: Ticket,
+    last_seq: Seq,
+    /// The newest messages; the front has the order number `first`, and there is no gap.
+    tail: VecDeque<TailRow>,
+    first: Seq,
+    /// How many at the back of the tail are not committed, and what they weigh.
+    uncommitted: usize,
+    uncommitted_weight: usize,
+    /// What the committed ones weigh.
+    committed_weight: usize,
+    steps: VecDeque<(Ticket, Step)>,
+    /// [`TAIL_MESSAGES`] and [`UNCOMMITTED_MESSAGES_MAX`], which tests narrow.
+    tail_messages: usize,
+    uncommitted_max: usize,
+}
+
+struct TailRow {
+    ticket: Ticket,
+    message: Arc<Message>,
+    audience: Arc<[Want]>,
+}
+
+/// What is done once a write is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// CONNACK of a kept session.
+    Open(ConnectionId),
+    /// The next answers of a connection.
+    Answer(ConnectionId),
+    /// A QoS 2 PUBLISH.
+    Lease(ClientKey, u16),
+    /// A PUBREL.
+    Release(ClientKey, u16),
+    /// A packet id is free.
+    End(ClientKey, u16),
+    /// The log may be read.
+    Pump(ClientKey),
+}
+
+impl Ledger {
+    pub(super) fn new(last_seq: Seq) -> Ledger {
+        Ledger {
+            issued: Ticket(0),
+            committed: Ticket(0),
+            last_seq,
+            tail: VecDeque::new(),
+            first: Seq(last_seq.0 + 1),
+            uncommitted: 0,
+            uncommitted_weight: 0,
+            committed_weight: 0,
+            steps: VecDeque::new(),
+            tail_messages: TAIL_MESSAGES,
+            uncommitted_max: UNCOMMITTED_MESSAGES_MAX,
+        }
+    }
+
+    /// Narrower limits, so that few messages reach them.
+    #[cfg(test)]
+    pub(super) fn bound(&mut self, tail_messages: usize, uncommitted_max: usize) {
+        (self.tail_messages, self.uncommitted_max) = (tail_messages, uncommitted_max);
+    }
+
+    /// Hands a write to the store.
+    pub(super) fn write(&mut self, write: Write, effects: &mut Vec<Effect>) -> Ticket {
+        self.issued.0 += 1;
+        effects.push(Effect::Write(write));
+        self.issued
+    }
+
+    /// Hands a message to the store under the next order number.
+    pub(super) fn append(
+        &mut self,
+        message: Arc<Message>,
+        audience: Vec<Want>,
+        retained: bool,
+        inward: Option<(ReaderId, u16)>,
+        effects: &mut Vec<Effect>,
+    ) -> (Seq, Ticket) {
+        self.last_seq.0 += 1;
+        let seq = self.last_seq;
+        let audience: Arc<[Want]> = audience.into();
+        self.uncommitted += 1;
+        self.uncommitted_weight += message.weight();
+        let write =
+            Write::Message { seq, message: message.clone(), audience: audience.clone(), retained, inward };
+        let ticket = self.write(write, effects);
+        self.tail.push_back(TailRow { ticket, message, audience });
+        (seq, ticket)
+    }
+
+    /// Lets a step wait for a write.
+    pub(super) fn after(&mut self, ticket: Ticket, step: Step) {
+        // Nearly always the newest ticket; a repeated QoS 2 publish may wait for an older one.
+        let place = match self.steps.back() {
+            Some((newest, _)) if *newest > ticket => {
+                self.steps.partition_point(|(known, _)| *known <= ticket)
+            }
+            _ => self.steps.len(),
+        };
+        self.steps.insert(place, (ticket, step));
+    }
+
+    /// The store has committed up to here.
+    pub(super) fn commit(&mut self, through: Ticket) {
+        self.committed = self.committed.max(through.min(self.issued));
+        while self.uncommitted > 0
+            && let Some(row) = self.tail.get(self.tail.len() - self.uncommitted)
+            && row.ticket <= self.committed
+        {
+            let weight = row.message.weight();
+            self.uncommitted -= 1;
+            self.uncommitted_weight -= weight;
+            self.committed_weight += weight;
+        }
+        while (self.tail.len() - self.uncommitted > self.tail_messages || self.committed_weight > TAIL_BYTES)
+            && self.tail.len() > self.uncommitted
+            && let Some(row) = self.tail.pop_front()
+        {
+            self.committed_weight -= row.message.weight();
+            self.first.0 += 1;
+        }
+    }
+
+    /// The next step whose write is committed.
+    pub(super) fn next_step(&mut self) -> Option<Step> {
+        match self.steps.front() {
+            Some((ticket, _)) if *ticket <= self.committed => self.steps.pop_front().map(|(_, step)| step),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_committed(&self, ticket: Ticket) -> bool {
+        ticket <= self.committed
+    }
+
+    /// The newest write.
+    pub(super) fn newest(&self) -> Ticket {
+        self.issued
+    }
+
+    pub(super) fn last_seq(&self) -> Seq {
+        self.last_seq
+    }
+
+    pub(super) fn uncommitted(&self) -> usize {
+        self.uncommitted
+    }
+
+    /// Whether the store owes so much that nothing more is handed to it for now.
+    pub(super) fn is_busy(&self) -> bool {
+        self.uncommitted >= self.uncommitted_max
+            || self.uncommitted_weight >= UNCOMMITTED_BYTES_MAX
+            || self.issued.0 - self.committed.0 >= UNCOMMITTED_WRITES_MAX
+    }
+
+    /// Whether the store has caught up so far that those who wait may go on.
+    pub(super) fn is_relaxed(&self) -> bool {
+        self.uncommitted <= self.uncommitted_max / 2
+            && self.uncommitted_weight <= UNCOMMITTED_BYTES_MAX / 2
+            && self.issued.0 - self.committed.0 <= UNCOMMITTED_WRITES_MAX / 2
+    }
+
+    /// Whether every row after this one is in the tail.
+    pub(super) fn tail_covers(&self, after: Seq) -> bool {
+        after.0 + 1 >= self.first.0
+    }
+
+    /// The reader's next row in the tail.
+    pub(super) fn next_row(&self, reader: ReaderId, after: Seq) -> Option<(Seq, Parcel)> {
+        self.rows(reader, after)
+            .next()
+            .map(|(seq, message, want)| (seq, Parcel { message: message.clone(), want: want.clone() }))
+    }
+
+    /// The reader's rows in the tail after this one.
+    pub(super) fn seqs(&self, reader: ReaderId, after: Seq) -> Vec<Seq> {
+        self.rows(reader, after).map(|(seq, _, _)| seq).collect()
+    }
+
+    fn rows(&self, reader: ReaderId, after: Seq) -> impl Iterator<Item = (Seq, &Arc<Message>, &Want)> {
+        let from = usize::try_from((after.0 + 1).saturating_sub(self.first.0)).unwrap_or(usize::MAX);
+        let first = self.first.0;
+        self.tail.iter().enumerate().skip(from).filter_map(move |(place, row)| {
+            let found = row.audience.binary_search_by_key(&reader, |want| want.reader).ok()?;
+            Some((Seq(first + place as u64), &row.message, row.audience.get(found)?))
+        })
+    }
+}
+
+/// Messages that may wait for a commit; beyond, who publishes more is not read.
+const UNCOMMITTED_MESSAGES_MAX: usize = 8_192;
+/// The same in bytes.
+const UNCOMMITTED_BYTES_MAX: usize = 4_000_000;
+/// The same for writes of every kind.
+const UNCOMMITTED_WRITES_MAX: u64 = 65_536;
+/// Committed messages that stay in RAM for sessions that are a little late; older ones are read.
+const TAIL_MESSAGES: usize = 1_024;
+/// The same in bytes.
+const TAIL_BYTES: usize = 1_000_000;

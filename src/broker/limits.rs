@@ -1,0 +1,156 @@
+//! `[limits]`: what one client and all of them together may take.
+//!
+//! [`LimitsConfig`] is the table as it is written, [`Limits`] the checked values that the broker works
+//! with. Each policy at the limit stands beside its field.
+
+use adapter_api::schema::{Key, Kind, Problem};
+use adapter_api::units::{parse_duration, parse_size};
+use serde::Deserialize;
+
+/// The table as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// See [`Limits::max_connections`].
+    pub max_connections: u32,
+    /// See [`Limits::max_packet_size`].
+    pub max_packet_size: String,
+    /// See [`Limits::max_inflight`].
+    pub max_inflight: u16,
+    /// See [`Limits::max_queued_messages`].
+    pub max_queued_messages: u64,
+    /// See [`Limits::max_send_buffer`].
+    pub max_send_buffer: String,
+    /// See [`Limits::max_keepalive`].
+    pub max_keepalive: String,
+    /// See [`Limits::max_session_expiry`].
+    pub max_session_expiry: String,
+    /// See [`Limits::max_topic_alias`].
+    pub max_topic_alias: u16,
+    /// See [`Limits::retain`].
+    pub retain: bool,
+}
+
+/// The checked limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Clients connected at a time; further ones are refused with 0x97 (3.1.1: 3).
+    pub max_connections: u32,
+    /// Bytes of one packet from a client; announced, and a larger one ends the connection (0x95).
+    pub max_packet_size: u32,
+    /// Receive Maximum both ways; a client that exceeds it is disconnected (0x93).
+    pub max_inflight: u16,
+    /// Messages that wait for one session that outlives its connection; the oldest are dropped.
+    pub max_queued_messages: u64,
+    /// Bytes that wait in RAM for one connection: beyond, QoS 0 is dropped, and a session that ends with
+    /// its connection is closed over QoS 1 and 2 (0x97).
+    pub max_send_buffer: usize,
+    /// Seconds; a longer Keep Alive is lowered by Server Keep Alive (MQTT 5).
+    pub max_keepalive: u16,
+    /// Seconds; a longer Session Expiry Interval is lowered. `u32::MAX` never expires.
+    pub max_session_expiry: u32,
+    /// Topic aliases that one client may set; a higher one ends the connection (0x94).
+    pub max_topic_alias: u16,
+    /// Whether retained messages are kept; if not, MQTT 5 clients are told so.
+    pub retain: bool,
+}
+
+/// The keys of `[limits]`.
+pub const LIMITS_KEYS: &[Key] = &[
+    Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
+    Key::optional("max_packet_size", Kind::Size(1_024, 268_435_455)),
+    Key::optional("max_inflight", Kind::Integer(1, 65_535)),
+    Key::optional("max_queued_messages", Kind::Integer(1, 1_000_000_000)),
+    Key::optional("max_queued_bytes", Kind::NotYet),
+    Key::optional("when_queue_full", Kind::NotYet),
+    Key::optional("max_send_buffer", Kind::Size(16_384, 1_000_000_000)),
+    Key::optional("max_memory", Kind::NotYet),
+    Key::optional("max_keepalive", Kind::Duration(1_000, 65_535_000)),
+    Key::optional("max_session_expiry", Kind::Duration(1_000, 4_294_967_294_000)),
+    Key::optional("max_topic_alias", Kind::Integer(0, 65_535)),
+    Key::optional("retain", Kind::Boolean),
+];
+
+impl Default for LimitsConfig {
+    fn default() -> LimitsConfig {
+        LimitsConfig {
+            max_connections: 10_000,
+            max_packet_size: "256KB".into(),
+            max_inflight: 20,
+            max_queued_messages: 10_000,
+            max_send_buffer: "1MB".into(),
+            max_keepalive: "18h".into(),
+            max_session_expiry: "30d".into(),
+            max_topic_alias: 10,
+            retain: true,
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// The limits, or everything that is wrong with them.
+    pub fn check(&self) -> Result<Limits, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let limits = Limits {
+            max_connections: self.max_connections,
+            max_packet_size: u32::try_from(size("max_packet_size", &self.max_packet_size, &mut problems))
+                .unwrap_or(PACKET_MAX)
+                .min(PACKET_MAX),
+            max_inflight: self.max_inflight.max(1),
+            max_queued_messages: self.max_queued_messages.max(1),
+            max_send_buffer: usize::try_from(size("max_send_buffer", &self.max_send_buffer, &mut problems))
+                .unwrap_or(usize::MAX),
+            max_keepalive: u16::try_from(seconds("max_keepalive", &self.max_keepalive, &mut problems))
+                .unwrap_or(u16::MAX),
+            max_session_expiry: u32::try_from(seconds(
+                "max_session_expiry",
+                &self.max_session_expiry,
+                &mut problems,
+            ))
+            .unwrap_or(u32::MAX),
+            max_topic_alias: self.max_topic_alias,
+            retain: self.retain,
+        };
+        if problems.is_empty() { Ok(limits) } else { Err(problems) }
+    }
+}
+
+fn size(key: &str, text: &str, problems: &mut Vec<Problem>) -> u64 {
+    parse_size(text).unwrap_or_else(|expected| {
+        problems.push(Problem { key: key.into(), text: format!("found \"{text}\", expected {expected}") });
+        0
+    })
+}
+
+fn seconds(key: &str, text: &str, problems: &mut Vec<Problem>) -> u64 {
+    parse_duration(text).map(|duration| duration.as_secs()).unwrap_or_else(|expected| {
+        problems.push(Problem { key: key.into(), text: format!("found \"{text}\", expected {expected}") });
+        0
+    })
+}
+
+/// The largest packet that MQTT can say.
+const PACKET_MAX: u32 = 268_435_455;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let limits = LimitsConfig::default().check().unwrap();
+        assert_eq!((limits.max_packet_size, limits.max_send_buffer), (256_000, 1_000_000));
+        assert_eq!((limits.max_keepalive, limits.max_session_expiry), (64_800, 2_592_000));
+    }
+
+    #[test]
+    fn every_wrong_value_is_named() {
+        let wrong = LimitsConfig {
+            max_keepalive: "long".into(),
+            max_packet_size: "5 apples".into(),
+            ..Default::default()
+        };
+        let keys: Vec<String> = wrong.check().unwrap_err().into_iter().map(|problem| problem.key).collect();
+        assert_eq!(keys, ["max_packet_size", "max_keepalive"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! The way out to one connected client: what it can take, and copies for it.
+//!
+//! Exists from CONNACK to the end of the connection. It bounds what is under way by the client's Receive
+//! Maximum or the port's credit, and knows what is too large for the client.
+
+use std::sync::Arc;
+
+use super::{ConnectionId, Copy, Counters, Effect};
+use crate::codec::QoS;
+use crate::record::Message;
+use crate::session::Flight;
+
+#[derive(Debug)]
+pub(super) struct Outlet {
+    pub(super) connection: ConnectionId,
+    /// Exchanges that may be under way.
+    pub(super) window: u16,
+    /// Messages that a port may still be sent; `None` for a network client.
+    pub(super) credit: Option<u32>,
+    /// The client's Maximum Packet Size.
+    pub(super) maximum_packet_size: Option<u32>,
+}
+
+/// How one copy leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Label {
+    /// 0 at QoS 0.
+    pub(super) packet_id: u16,
+    pub(super) qos: QoS,
+    pub(super) dup: bool,
+    pub(super) retain: bool,
+    pub(super) subscription_ids: Vec<u32>,
+}
+
+impl Outlet {
+    /// Whether an exchange may begin.
+    pub(super) fn has_room(&self, flight: &Flight) -> bool {
+        flight.under_way() < self.window && self.credit != Some(0) && flight.len() < usize::from(u16::MAX)
+    }
+
+    /// Exchanges that may begin at once.
+    pub(super) fn room(&self, flight: &Flight) -> u32 {
+        let window = u32::from(self.window.saturating_sub(flight.under_way()));
+        self.credit.map_or(window, |credit| credit.min(window))
+    }
+
+    /// Whether the client takes a packet of this size. [MQTT5-3.1.2-24]
+    pub(super) fn takes(&self, message: &Message, qos: QoS, subscription_ids: &[u32]) -> bool {
+        self.maximum_packet_size
+            .is_none_or(|maximum| packet_size(message, qos, subscription_ids) <= u64::from(maximum))
+    }
+
+    /// Sends one copy.
+    pub(super) fn deliver(
+        &mut self,
+        message: Arc<Message>,
+        label: Label,
+        wall: u64,
+        counters: &mut Counters,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(credit) = &mut self.credit {
+            *credit = credit.saturating_sub(1);
+        }
+        counters.sent += 1;
+        let expiry = message.expiry.and_then(|_| message.remaining(wall)); // [MQTT5-3.3.2-6]
+        let Label { packet_id, qos, dup, retain, subscription_ids } = label;
+        effects.push(Effect::Deliver(Copy {
+            connection: self.connection,
+            message,
+            packet_id,
+            qos,
+            dup,
+            retain,
+            expiry,
+            subscription_ids,
+        }));
+    }
+}
+
+/// Bytes of the PUBLISH of MQTT 5, at most.
+fn packet_size(message: &Message, qos: QoS, subscription_ids: &[u32]) -> u64 {
+    let expiry = if message.expiry.is_some() { EXPIRY_PROPERTY } else { 0 };
+    let identifiers: u64 = subscription_ids.iter().map(|id| 1 + variable_length(u64::from(*id))).sum();
+    let properties = length(message.properties.as_bytes()) + expiry + identifiers;
+    let packet_id = if qos == QoS::AtMostOnce { 0 } else { 2 };
+    let remaining = 2
+        + length(message.topic.as_bytes())
+        + packet_id
+        + variable_length(properties)
+        + properties
+        + length(&message.payload);
+    1 + variable_length(remaining) + remaining
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// Bytes of a variable byte integer.
+fn variable_length(value: u64) -> u64 {
+    match value {
+        0..128 => 1,
+        128..16_384 => 2,
+        16_384..2_097_152 => 3,
+        _ => 4,
+    }
+}
+
+/// Bytes of a Message Expiry Interval.
+const EXPIRY_PROPERTY: u64 = 5;

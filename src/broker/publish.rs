@@ -1,0 +1,294 @@
+//! A PUBLISH from a client: is it valid, is it allowed, who wants it, when is it answered.
+//!
+//! Answers of one connection leave in the order of its requests; one that waits for a commit holds back
+//! those behind it. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+
+use super::connection::{Answer, Held, Pending, Phase};
+use super::fan::{Pressure, Routed};
+use super::ledger::Step;
+use super::pace::Kind;
+use super::{Broker, ConnectionId, Effect, Turn};
+use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason, Version};
+use crate::record::{DropReason, Message, ReaderId, Ticket, Write};
+use crate::router::filter;
+
+impl Broker {
+    pub(super) fn on_publish(&mut self, id: ConnectionId, publish: Publish, turn: &mut Turn<'_>) {
+        let topic = match self.topic_of(id, &publish) {
+            Ok(topic) => topic,
+            Err(reason) => return self.expel(id, reason, turn),
+        };
+        if self.repeats(id, &publish, turn) {
+            return;
+        }
+        let Some(connection) = self.connections.get(id) else { return };
+        let Some(source) = connection.client else { return };
+        if is_reserved(&topic) && !connection.is_house() {
+            return self.deny(id, &publish, turn);
+        }
+        let message = Arc::new(Message {
+            qos: if is_volatile(&topic) { QoS::AtMostOnce } else { publish.qos },
+            topic,
+            payload: publish.payload.clone(),
+            retain: publish.retain && self.config.limits.retain,
+            properties: publish.properties.travelling(),
+            expiry: publish.properties.message_expiry(),
+            received_wall: turn.now.wall,
+        });
+        let inward = self.inward_of(id, &publish);
+        match self.route(message, Some(source.slot), inward, Pressure::Wait, turn) {
+            Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
+            Routed::Done { ticket, wanted } => {
+                self.counters.received += 1;
+                self.acknowledge(id, &publish, ticket, wanted, turn);
+            }
+        }
+    }
+
+    /// The topic by name or alias, or what is wrong with the packet.
+    fn topic_of(&mut self, id: ConnectionId, publish: &Publish) -> Result<ByteString, Reason> {
+        let limits = &self.config.limits;
+        let Some(connection) = self.connections.get_mut(id) else { return Err(Reason::UnspecifiedError) };
+        if publish.properties.is_empty() || connection.version != Version::V5 {
+            if publish.topic.is_empty() && connection.version == Version::V5 {
+                return Err(Reason::ProtocolError);
+            }
+        } else {
+            let properties = &publish.properties;
+            // [MQTT5-3.3.4-6]
+            if properties.subscription_identifiers().next().is_some() {
+                return Err(Reason::ProtocolError);
+            }
+            // [MQTT5-3.3.2-14]
+            if properties.response_topic().is_some_and(|topic| filter::check_topic(&topic).is_err()) {
+                return Err(Reason::ProtocolError);
+            }
+            if let Some(alias) = properties.topic_alias() {
+                return alias_topic(&mut connection.aliases, alias, limits.max_topic_alias, &publish.topic);
+            }
+            if publish.topic.is_empty() {
+                return Err(Reason::ProtocolError);
+            }
+        }
+        filter::check_topic(&publish.topic).map_err(|_| Reason::TopicNameInvalid)?;
+        if connection.version == Version::V5 {
+            if publish.retain && !limits.retain {
+                return Err(Reason::RetainNotSupported); // [MQTT5-3.2.2-14]
+            }
+            let full = connection.unanswered >= u32::from(limits.max_inflight);
+            if publish.qos > QoS::AtMostOnce && full && !publish.dup && !connection.is_port() {
+                return Err(Reason::ReceiveMaximumExceeded); // [MQTT5-3.3.4-9]
+            }
+        }
+        Ok(publish.topic.clone())
+    }
+
+    /// A QoS 2 packet id that is not yet released is answered again and not routed. [MQTT-4.3.3-2]
+    fn repeats(&mut self, id: ConnectionId, publish: &Publish, turn: &mut Turn<'_>) -> bool {
+        if publish.qos != QoS::ExactlyOnce {
+            return false;
+        }
+        let key = self.connections.get(id).and_then(|connection| connection.client);
+        let held = key
+            .and_then(|key| self.clients.get(key))
+            .and_then(|client| client.session.inward.of(publish.packet_id));
+        let Some(ticket) = held else { return false };
+        let ticket = (!self.ledger.is_committed(ticket)).then_some(ticket);
+        self.answer(id, ticket, Kind::Publish, Answer::PubRec(publish.packet_id, Reason::Success), turn);
+        true
+    }
+
+    fn deny(&mut self, id: ConnectionId, publish: &Publish, turn: &mut Turn<'_>) {
+        self.counters.drop(DropReason::Denied, 1);
+        self.counters.not_accepted += 1;
+        let v5 = self.connections.get(id).is_some_and(|connection| connection.version == Version::V5);
+        let reason = if v5 { Reason::NotAuthorized } else { Reason::Success };
+        self.count_unanswered(id, publish.qos);
+        match publish.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => {
+                self.answer(id, None, Kind::Publish, Answer::PubAck(publish.packet_id, reason), turn);
+            }
+            QoS::ExactlyOnce => {
+                self.answer(id, None, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
+            }
+        }
+    }
+
+    /// The kept session and packet id that are committed together with a QoS 2 publish.
+    fn inward_of(&self, id: ConnectionId, publish: &Publish) -> Option<(ReaderId, u16)> {
+        if publish.qos != QoS::ExactlyOnce {
+            return None;
+        }
+        let key = self.connections.get(id)?.client?;
+        let reader = self.clients.get(key)?.session.backlog.as_ref()?.reader;
+        Some((reader, publish.packet_id))
+    }
+
+    fn acknowledge(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish,
+        ticket: Option<Ticket>,
+        wanted: bool,
+        turn: &mut Turn<'_>,
+    ) {
+        let reason = if wanted { Reason::Success } else { Reason::NoMatchingSubscribers };
+        self.count_unanswered(id, publish.qos);
+        match publish.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => {
+                self.answer(id, ticket, Kind::Publish, Answer::PubAck(publish.packet_id, reason), turn);
+            }
+            QoS::ExactlyOnce => {
+                let ticket = ticket.or_else(|| {
+                    let (reader, packet_id) = self.inward_of(id, publish)?;
+                    Some(self.ledger.write(Write::Inward { reader, packet_id }, turn.effects))
+                });
+                let key = self.connections.get(id).and_then(|connection| connection.client);
+                if let Some(client) = key.and_then(|key| self.clients.get_mut(key)) {
+                    client.session.inward.hold(publish.packet_id, ticket.unwrap_or_default());
+                }
+                self.answer(id, ticket, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
+            }
+        }
+    }
+
+    fn count_unanswered(&mut self, id: ConnectionId, qos: QoS) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && qos > QoS::AtMostOnce
+        {
+            connection.unanswered += 1;
+        }
+    }
+
+    /// The packet, and all that comes after it, waits until the store has caught up.
+    pub(super) fn wait_for_store(&mut self, id: ConnectionId, packet: Packet, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.phase = Phase::Waiting;
+        connection.held.push_front(Held::Packet(packet));
+        if !std::mem::replace(&mut connection.paused, true) {
+            turn.effects.push(Effect::Pause { connection: id });
+        }
+        self.waiting.push_back(id);
+    }
+
+    /// Sends an answer, once `ticket` is committed and every answer before it has left.
+    pub(super) fn answer(
+        &mut self,
+        id: ConnectionId,
+        ticket: Option<Ticket>,
+        kind: Kind,
+        answer: Answer,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let before = connection.answers.back().map(|pending| pending.ticket);
+        let Some(due) = ticket.or(before) else {
+            return self.send_answer(id, answer, turn);
+        };
+        let waits = ticket.map(|_| kind);
+        connection.answers.push_back(Pending {
+            ticket: before.map_or(due, |before| due.max(before)),
+            waits,
+            answer,
+        });
+        if ticket.is_some() {
+            self.pace.begin(&mut connection.rhythm, kind, due);
+            self.ledger.after(due, Step::Answer(id));
+        }
+    }
+
+    /// Sends the answers whose writes are committed.
+    pub(super) fn send_answers(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        while let Some(connection) = self.connections.get_mut(id)
+            && connection.answers.front().is_some_and(|pending| self.ledger.is_committed(pending.ticket))
+            && let Some(pending) = connection.answers.pop_front()
+        {
+            if let Some(kind) = pending.waits {
+                self.pace.end(&mut connection.rhythm, kind);
+            }
+            self.send_answer(id, pending.answer, turn);
+        }
+    }
+
+    fn send_answer(&mut self, id: ConnectionId, answer: Answer, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let ack = |packet_id, reason| Ack { packet_id, reason, properties: Properties::new() };
+        let (packet, ends) = match answer {
+            Answer::PubAck(packet_id, reason) => (Packet::PubAck(ack(packet_id, reason)), true),
+            Answer::PubRec(packet_id, reason) => (Packet::PubRec(ack(packet_id, reason)), reason.is_error()),
+            Answer::PubComp(packet_id, reason) => (Packet::PubComp(ack(packet_id, reason)), true),
+            Answer::Other(packet) => (*packet, false),
+        };
+        if ends {
+            connection.unanswered = connection.unanswered.saturating_sub(1);
+        }
+        let subscribed = matches!(packet, Packet::SubAck(_));
+        let key = connection.client;
+        turn.effects.push(Effect::Send { connection: id, packet });
+        if let Some(key) = key
+            && subscribed
+        {
+            self.pump(key, turn);
+        }
+    }
+
+    /// The client's second word on a QoS 2 publish: the packet id is free.
+    pub(super) fn on_pubrel(&mut self, id: ConnectionId, packet_id: u16, turn: &mut Turn<'_>) {
+        let key = self.connections.get(id).and_then(|connection| connection.client);
+        let Some(client) = key.and_then(|key| self.clients.get_mut(key)) else { return };
+        let known = client.session.inward.release(packet_id);
+        let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
+        // Committed before PUBCOMP: else a crash would bring the id back, and the client's next message
+        // under it would pass for a repeat.
+        let ticket = match &client.session.backlog {
+            Some(backlog) if known => {
+                let write = Write::InwardReleased { reader: backlog.reader, packet_id };
+                Some(self.ledger.write(write, turn.effects))
+            }
+            _ => None,
+        };
+        self.answer(id, ticket, Kind::Publish, Answer::PubComp(packet_id, reason), turn);
+    }
+}
+
+/// Sets or reads a topic alias. [MQTT5-3.3.2-8] [MQTT5-3.3.2-9] [MQTT5-3.3.2-12]
+fn alias_topic(
+    aliases: &mut Vec<ByteString>,
+    alias: u16,
+    most: u16,
+    topic: &ByteString,
+) -> Result<ByteString, Reason> {
+    if alias == 0 || alias > most {
+        return Err(Reason::TopicAliasInvalid);
+    }
+    let index = usize::from(alias) - 1;
+    if topic.is_empty() {
+        let known = aliases.get(index).filter(|known| !known.is_empty());
+        return known.cloned().ok_or(Reason::ProtocolError);
+    }
+    filter::check_topic(topic).map_err(|_| Reason::TopicNameInvalid)?;
+    if aliases.len() <= index {
+        aliases.resize(index + 1, ByteString::new());
+    }
+    let topic = ByteString::from(&**topic);
+    if let Some(place) = aliases.get_mut(index) {
+        *place = topic.clone();
+    }
+    Ok(topic)
+}
+
+/// Whether only the house itself publishes to this topic.
+pub(super) fn is_reserved(topic: &str) -> bool {
+    is_volatile(topic) || topic == "tidegate" || topic.starts_with("tidegate/")
+}
+
+/// Whether the topic is never stored.
+pub(super) fn is_volatile(topic: &str) -> bool {
+    topic == "$SYS" || topic.starts_with("$SYS/")
+}

@@ -1,0 +1,130 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+//!
+//! For a session that outlives its connection the answer leaves after the commit of the session as it
+//! then is; retained messages follow the answer.
+
+use bytestring::ByteString;
+
+use super::client::ClientKey;
+use super::connection::Answer;
+use super::pace::Kind;
+use super::{Broker, ConnectionId, Turn};
+use crate::codec::{
+    Packet, Properties, QoS, Reason, RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe,
+};
+use crate::record::{StoredSubscription, Ticket};
+use crate::router::Interest;
+use crate::router::filter::{self, FilterKind};
+use crate::session::RetainedWalk;
+
+impl Broker {
+    pub(super) fn on_subscribe(&mut self, id: ConnectionId, subscribe: Subscribe, turn: &mut Turn<'_>) {
+        let Some(key) = self.connections.get(id).and_then(|connection| connection.client) else { return };
+        let Subscribe { packet_id, properties, filters } = subscribe;
+        let identifier = properties.subscription_identifiers().next();
+        let mut reasons = Vec::with_capacity(filters.len());
+        let mut walks = Vec::new();
+        let mut changed = false;
+        for Subscription { filter, options } in filters {
+            let reason = self.grant(key, &filter, options.qos);
+            reasons.push(reason);
+            if reason.is_error() {
+                continue;
+            }
+            let filter = ByteString::from(&*filter);
+            let subscription = StoredSubscription { filter, options, identifier };
+            let new = self.enter_subscription(key, &subscription);
+            changed = true;
+            // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
+            let brings = match options.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => new,
+                RetainHandling::DoNotSend => false,
+            };
+            if brings {
+                walks.push(RetainedWalk {
+                    filter: subscription.filter.clone(),
+                    options,
+                    identifier,
+                    after: None,
+                    behind: Ticket(0),
+                });
+            }
+            self.remember(key, subscription, new);
+        }
+        let ticket = changed.then(|| self.write_session(key, turn)).filter(|ticket| *ticket > Ticket(0));
+        if let Some(client) = self.clients.get_mut(key) {
+            for walk in walks {
+                client.session.walks.retain(|known| known.filter != walk.filter);
+                client.session.walks.push_back(RetainedWalk { behind: ticket.unwrap_or_default(), ..walk });
+            }
+        }
+        let answer = SubAck { packet_id, properties: Properties::new(), reasons };
+        self.answer(id, ticket, Kind::Other, Answer::Other(Box::new(Packet::SubAck(answer))), turn);
+    }
+
+    pub(super) fn on_unsubscribe(&mut self, id: ConnectionId, unsubscribe: Unsubscribe, turn: &mut Turn<'_>) {
+        let Some(key) = self.connections.get(id).and_then(|connection| connection.client) else { return };
+        let subscriber = self.subscriber(key.slot);
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        let mut changed = false;
+        for filter in &unsubscribe.filters {
+            let gone = self.router.unsubscribe(filter, subscriber);
+            if gone && let Some(client) = self.clients.get_mut(key) {
+                client.session.remove_subscription(filter);
+                changed = true;
+            }
+            reasons.push(match gone {
+                true => Reason::Success,
+                false if filter::check_filter(filter).is_err() => Reason::TopicFilterInvalid,
+                false => Reason::NoSubscriptionExisted, // [MQTT5-3.11.3-1]
+            });
+        }
+        let ticket = changed.then(|| self.write_session(key, turn)).filter(|ticket| *ticket > Ticket(0));
+        let answer = UnsubAck { packet_id: unsubscribe.packet_id, properties: Properties::new(), reasons };
+        self.answer(id, ticket, Kind::Other, Answer::Other(Box::new(Packet::UnsubAck(answer))), turn);
+    }
+
+    /// Lets the router know; true where the client had no subscription with this filter.
+    pub(super) fn enter_subscription(&mut self, key: ClientKey, subscription: &StoredSubscription) -> bool {
+        let StoredSubscription { filter, options, identifier } = subscription;
+        let interest = Interest {
+            qos: options.qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            identifier: *identifier,
+        };
+        let subscriber = self.subscriber(key.slot);
+        self.router.subscribe(filter, subscriber, interest)
+    }
+
+    /// The answer to one filter.
+    fn grant(&self, key: ClientKey, filter: &str, qos: QoS) -> Reason {
+        let full = self
+            .clients
+            .get(key)
+            .is_none_or(|client| client.session.subscriptions.len() >= SUBSCRIPTIONS_MAX);
+        match filter::check_filter(filter) {
+            Err(_) => Reason::TopicFilterInvalid,
+            Ok(FilterKind::Shared) => Reason::SharedSubscriptionsNotSupported,
+            Ok(_) if full => Reason::QuotaExceeded,
+            Ok(FilterKind::Exact | FilterKind::Wildcard) => match qos {
+                QoS::AtMostOnce => Reason::Success,
+                QoS::AtLeastOnce => Reason::GrantedQoS1,
+                QoS::ExactlyOnce => Reason::GrantedQoS2,
+            },
+        }
+    }
+
+    fn remember(&mut self, key: ClientKey, subscription: StoredSubscription, new: bool) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if new {
+            client.session.subscriptions.push(subscription);
+        } else {
+            client.session.replace_subscription(subscription); // [MQTT-3.8.4-3]
+        }
+    }
+}
+
+/// Subscriptions of one client; further ones are refused (0x97).
+const SUBSCRIPTIONS_MAX: usize = 10_000;

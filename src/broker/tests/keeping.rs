@@ -1,0 +1,574 @@
+//! Scripts of sessions that outlive their connections: the log, the window, QoS 2, restarts.
+//!
+//! The model stands for the store: `commit`, `rows` and `crash` are its words.
+
+use super::script::{check, check_with, config, with_route};
+use crate::broker::Config;
+
+/// `sub` keeps its session on connection 2, `pub` does not.
+const PAIR: [&str; 7] =
+    ["open 1", "1 connect pub clean", "open 2", "2 connect sub", "commit", "2 subscribe 1 t/# q2", "commit"];
+
+fn pair_with(config: Config, events: &[&str], expected: &str) {
+    let mut all = PAIR.to_vec();
+    if !events.contains(&"--") {
+        all.push("--");
+    }
+    all.extend(events);
+    check_with(config, &all, expected);
+}
+
+fn pair(events: &[&str], expected: &str) {
+    pair_with(config(), events, expected);
+}
+
+fn narrow(max_inflight: u16) -> Config {
+    let mut narrow = config();
+    narrow.limits.max_inflight = max_inflight;
+    narrow
+}
+
+#[test]
+fn a_publish_for_a_kept_session_is_acknowledged_once_committed() {
+    pair(
+        &["1 publish t/a x q1 id=9", "commit"],
+        "write message 1 t/a x for [r1 q1]
+         2 < publish t/a x q1 id=1
+         1 < puback 9",
+    );
+}
+
+#[test]
+fn an_absent_session_counts_as_one_that_is_there() {
+    pair(
+        &["2 lost", "commit", "--", "1 publish t/a x q1 id=9", "commit"],
+        "write message 1 t/a x for [r1 q1]
+         1 < puback 9",
+    );
+}
+
+#[test]
+fn qos_0_for_a_kept_session_writes_nothing() {
+    pair(
+        &["1 publish t/a x", "2 lost", "commit", "1 publish t/a y"],
+        "2 < publish t/a x\nwrite session sub r1 [t/#] ended",
+    );
+}
+
+#[test]
+fn a_client_s_answer_settles_its_row() {
+    pair(&["1 publish t/a x q1 id=9", "--", "2 puback 1", "2 puback 1"], "write settled r1/1");
+}
+
+#[test]
+fn qos_2_outward_waits_for_each_of_its_commits() {
+    pair(
+        &["1 publish t/a x q2 id=9", "commit 1", "commit 1", "2 pubrec 1", "commit 1", "2 pubcomp 1"],
+        "write message 1 t/a x for [r1 q2]
+         write leased r1/1 id=1
+         1 < pubrec 9
+         2 < publish t/a x q2 id=1
+         write received r1/1
+         2 < pubrel 1
+         write settled r1/1",
+    );
+}
+
+#[test]
+fn what_was_under_way_is_repeated_with_its_packet_id() {
+    pair(
+        &[
+            "1 publish t/a x q1 id=1",
+            "1 publish t/b y q2 id=2",
+            "1 publish t/c z q2 id=3",
+            "commit",
+            "2 pubrec 3",
+            "commit",
+            "2 lost",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+        ],
+        "2 < connack present
+         2 < pubrel 3
+         2 < publish t/a x q1 id=1 dup
+         2 < publish t/b y q2 id=2 dup",
+    );
+}
+
+#[test]
+fn a_qos_2_message_that_was_never_sent_is_no_repeat() {
+    pair(
+        &["1 publish t/b y q2 id=2", "2 lost", "commit", "open 2", "2 connect sub", "--", "commit"],
+        "2 < connack present
+         2 < publish t/b y q2 id=1",
+    );
+}
+
+#[test]
+fn after_the_repeats_the_rest_follows_in_order() {
+    pair(
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "2 lost",
+            "1 publish t/a 2 q1 id=2",
+            "1 publish t/a 3 q1 id=3",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+            "1 publish t/a 4 q1 id=4",
+        ],
+        "1 < puback 1
+         1 < puback 2
+         1 < puback 3
+         2 < connack present
+         2 < publish t/a 1 q1 id=1 dup
+         2 < publish t/a 2 q1 id=2
+         2 < publish t/a 3 q1 id=3
+         write message 4 t/a 4 for [r1 q1]
+         2 < publish t/a 4 q1 id=4",
+    );
+}
+
+#[test]
+fn a_full_window_leaves_the_rest_in_the_log() {
+    pair_with(
+        narrow(1),
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "1 publish t/a 3 q1 id=3",
+            "commit",
+            "--",
+            "2 puback 1",
+            "2 puback 2",
+        ],
+        "write settled r1/1
+         2 < publish t/a 2 q1 id=2
+         write settled r1/2
+         2 < publish t/a 3 q1 id=3",
+    );
+}
+
+#[test]
+fn a_restart_asks_the_store_and_repeats_leases_under_their_ids() {
+    pair_with(
+        narrow(3),
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/b 2 q2 id=2",
+            "1 publish t/c 3 q1 id=3",
+            "1 publish t/c 4 q1 id=4",
+            "commit",
+            "crash",
+            "open 2",
+            "--",
+            "2 connect sub",
+            "commit",
+            "rows",
+            "2 puback 1",
+            "2 puback 3",
+            "rows",
+        ],
+        "write session sub r1 [t/#]
+         2 < connack present
+         read r1 after 0 limit 3
+         2 < publish t/a 1 q1 id=1
+         2 < publish t/b 2 q2 id=2 dup
+         2 < publish t/c 3 q1 id=3
+         write settled r1/1
+         write settled r1/3
+         read r1 after 3 limit 2
+         2 < publish t/c 4 q1 id=4",
+    );
+}
+
+#[test]
+fn a_restart_repeats_pubrel_for_what_was_past_pubrec() {
+    pair(
+        &[
+            "1 publish t/b 2 q2 id=2",
+            "commit",
+            "2 pubrec 1",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+            "rows",
+            "2 pubcomp 1",
+        ],
+        "2 < connack present
+         2 < pubrel 1
+         read r1 after 0 limit 19
+         write settled r1/1",
+    );
+}
+
+#[test]
+fn rows_for_a_connection_that_is_gone_are_thrown_away_and_asked_for_again() {
+    pair(
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "ask",
+            "2 lost",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+            "rows",
+            "rows",
+        ],
+        "2 < connack present
+         read r1 after 0 limit 20
+         2 < publish t/a 1 q1 id=1",
+    );
+}
+
+#[test]
+fn a_message_published_while_rows_are_read_comes_after_them() {
+    pair(
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "ask",
+            "open 1",
+            "1 connect pub clean",
+            "--",
+            "1 publish t/a 2 q1 id=1",
+            "rows",
+            "commit",
+        ],
+        "write message 2 t/a 2 for [r1 q1]
+         2 < publish t/a 1 q1 id=1
+         2 < publish t/a 2 q1 id=2
+         1 < puback 1",
+    );
+}
+
+#[test]
+fn the_oldest_waiting_rows_go_when_the_queue_is_full() {
+    let mut few = narrow(1);
+    few.limits.max_queued_messages = 2;
+    pair_with(
+        few,
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "1 publish t/a 3 q1 id=3",
+            "--",
+            "1 publish t/a 4 q1 id=4",
+            "1 publish t/a 5 q1 id=5",
+            "2 puback 1",
+            "2 puback 2",
+            "2 puback 3",
+        ],
+        "write message 4 t/a 4 for [r1 q1]
+         write dropped r1/2 queue_full
+         write message 5 t/a 5 for [r1 q1]
+         write dropped r1/3 queue_full
+         write settled r1/1
+         2 < publish t/a 4 q1 id=2
+         write settled r1/4
+         2 < publish t/a 5 q1 id=3
+         write settled r1/5",
+    );
+}
+
+#[test]
+fn no_limit_takes_rows_while_they_are_read() {
+    let mut few = narrow(2);
+    few.limits.max_queued_messages = 2;
+    pair_with(
+        few,
+        &[
+            "2 lost",
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "ask",
+            "open 1",
+            "1 connect pub clean",
+            "1 publish t/a 3 q1 id=1",
+            "--",
+            "rows",
+        ],
+        "2 < publish t/a 1 q1 id=1
+         2 < publish t/a 2 q1 id=2",
+    );
+}
+
+#[test]
+fn an_expired_row_is_dropped_and_not_delivered() {
+    check(
+        &[
+            "open 1",
+            "1 connect pub v5 clean",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "2 subscribe 1 t q1",
+            "commit",
+            "2 lost",
+            "1 publish t old q1 id=1 expiry=5",
+            "1 publish t new q1 id=2 expiry=50",
+            "commit",
+            "after 5000",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+        ],
+        "2 < connack present
+         write dropped r1/1 expired
+         2 < publish t new q1 id=1 expiry=45",
+    );
+}
+
+#[test]
+fn expiry_does_not_break_an_exchange_that_has_begun() {
+    check(
+        &[
+            "open 1",
+            "1 connect pub v5 clean",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "2 subscribe 1 t q2",
+            "commit",
+            "1 publish t x q2 id=1 expiry=5",
+            "commit",
+            "2 lost",
+            "after 9000",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+        ],
+        "2 < connack present
+         2 < publish t x q2 id=1 dup expiry=0",
+    );
+}
+
+#[test]
+fn a_row_too_large_for_the_client_is_dropped_and_the_rest_flows() {
+    check(
+        &[
+            "open 1",
+            "1 connect pub clean",
+            "open 2",
+            "2 connect sub v5 expiry=60 size=20",
+            "commit",
+            "2 subscribe 1 t q1",
+            "commit",
+            "--",
+            "1 publish t this-is-too-long q1 id=1",
+            "1 publish t short q1 id=2",
+        ],
+        "write message 1 t this-is-too-long for [r1 q1]
+         write dropped r1/1 too_large
+         write message 2 t short for [r1 q1]
+         2 < publish t short q1 id=1",
+    );
+}
+
+#[test]
+fn qos_2_inward_of_a_kept_session_is_committed_before_pubrec() {
+    pair(
+        &["2 publish x y q2 id=4", "commit", "2 pubrel 4", "commit"],
+        "write inward r1/4
+         2 < pubrec 4 0x10
+         write released r1/4
+         2 < pubcomp 4",
+    );
+    pair_with(
+        with_route(true),
+        &["2 publish up/x y q2 id=4", "commit"],
+        "write message 1 up/x y for [r1 q2] inward r2/4
+         2 < pubrec 4",
+    );
+}
+
+#[test]
+fn a_repeat_after_a_crash_is_known() {
+    pair_with(
+        with_route(true),
+        &[
+            "2 publish up/x y q2 id=4",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "--",
+            "2 publish up/x y q2 id=4 dup",
+            "2 pubrel 4",
+            "commit",
+        ],
+        "2 < pubrec 4
+         write released r2/4
+         2 < pubcomp 4",
+    );
+}
+
+#[test]
+fn a_repeat_before_the_commit_waits_for_it() {
+    pair_with(
+        with_route(true),
+        &[
+            "2 publish up/x y q2 id=4",
+            "2 lost",
+            "open 2",
+            "2 connect sub",
+            "2 publish up/x y q2 id=4 dup",
+            "--",
+            "commit 1",
+            "commit",
+        ],
+        "2 < connack present
+         2 < pubrec 4",
+    );
+}
+
+#[test]
+fn what_a_crash_took_was_never_acknowledged() {
+    pair(&["1 publish t/a 1 q1 id=1", "crash", "open 2", "2 connect sub", "commit", "--", "rows"], "");
+}
+
+#[test]
+fn a_session_that_is_no_longer_kept_ends_with_its_connection() {
+    check(
+        &[
+            "open 1",
+            "1 connect a v5 expiry=60",
+            "commit",
+            "1 lost",
+            "open 1",
+            "1 connect a v5",
+            "--",
+            "commit",
+            "1 lost",
+        ],
+        "1 < connack present keep=64800
+         write removed r1",
+    );
+}
+
+#[test]
+fn messages_between_connect_and_connack_wait_in_the_log() {
+    pair(
+        &["2 lost", "commit", "open 2", "2 connect sub", "--", "1 publish t/a x q1 id=1", "commit"],
+        "write message 1 t/a x for [r1 q1]
+         2 < connack present
+         2 < publish t/a x q1 id=1
+         1 < puback 1",
+    );
+}
+
+#[test]
+fn a_port_that_keeps_its_session_reads_as_far_as_its_credit() {
+    check(
+        &[
+            "open 1",
+            "1 connect pub clean",
+            "open 2 port credit=1",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            "2 subscribe 1 t q1",
+            "commit",
+            "1 publish t 1 q1 id=1",
+            "1 publish t 2 q1 id=2",
+            "commit",
+            "--",
+            "2 puback 1",
+            "2 granted 1",
+        ],
+        "write settled r1/1
+         2 < publish t 2 q1 id=2",
+    );
+}
+
+#[test]
+fn subscriptions_outlive_a_restart() {
+    pair(
+        &["crash", "open 1", "1 connect pub clean", "--", "1 publish t/a x q1 id=1"],
+        "write message 1 t/a x for [r1 q1]",
+    );
+}
+
+#[test]
+fn the_smaller_window_of_a_new_connection_holds_for_repeats_too() {
+    check(
+        &[
+            "open 1",
+            "1 connect pub clean",
+            "open 2",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            "2 subscribe 1 t q1",
+            "commit",
+            "1 publish t 1 q1 id=1",
+            "1 publish t 2 q1 id=2",
+            "commit",
+            "2 lost",
+            "open 2",
+            "2 connect sub v5 expiry=60 window=1",
+            "--",
+            "commit",
+            "2 puback 1",
+        ],
+        "2 < connack present keep=64800
+         2 < publish t 1 q1 id=1 dup
+         write settled r1/1
+         2 < publish t 2 q1 id=2 dup",
+    );
+}
+
+#[test]
+fn the_oldest_rows_on_disk_go_when_the_queue_is_full() {
+    let mut few = narrow(2);
+    few.limits.max_queued_messages = 2;
+    pair_with(
+        few,
+        &[
+            "2 lost",
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "commit",
+            "crash",
+            "open 1",
+            "1 connect pub clean",
+            "--",
+            "1 publish t/a 3 q1 id=1",
+            "commit",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "rows",
+        ],
+        "write message 3 t/a 3 for [r1 q1]
+         write oldest 1 of r1 after 0
+         1 < puback 1
+         write session sub r1 [t/#]
+         2 < connack present
+         read r1 after 0 limit 2
+         2 < publish t/a 2 q1 id=1
+         2 < publish t/a 3 q1 id=2",
+    );
+}

@@ -1,0 +1,16 @@
+//! The broker's tests: scripts in one text language, and a random simulation with its invariants.
+//!
+//! Nothing here waits or reads a clock; only the fresh seed of the simulation comes from outside.
+
+mod model;
+mod script;
+mod speech;
+mod connecting;
+mod publishing;
+mod subscribing;
+mod keeping;
+mod wills;
+mod pacing;
+mod random;
+mod client;
+mod simulation;

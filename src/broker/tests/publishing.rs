@@ -1,0 +1,402 @@
+//! Scripts of PUBLISH and its answers, QoS 0 to 2, towards clients that are there.
+//!
+//! What outlives a connection is in `keeping`.
+
+use super::script::{check, check_with, config, with_route};
+
+const PAIR: [&str; 5] =
+    ["open 1", "1 connect pub v5 clean", "open 2", "2 connect sub v5 clean", "2 subscribe 1 t/+ q2"];
+
+fn pair(events: &[&'static str], expected: &str) {
+    let mut all = PAIR.to_vec();
+    all.push("--");
+    all.extend(events);
+    check(&all, expected);
+}
+
+#[test]
+fn qos_0_goes_straight_through() {
+    pair(&["1 publish t/a hi"], "2 < publish t/a hi");
+}
+
+#[test]
+fn qos_1_is_answered_at_once_where_nobody_durable_wants_it() {
+    pair(&["1 publish t/a hi q1 id=5"], "2 < publish t/a hi q1 id=1\n1 < puback 5");
+}
+
+#[test]
+fn nobody_wanting_it_is_said_in_the_answer() {
+    pair(&["1 publish x hi q1 id=5", "1 publish x hi q2 id=6"], "1 < puback 5 0x10\n1 < pubrec 6 0x10");
+}
+
+#[test]
+fn qos_2_is_exactly_once_on_both_sides() {
+    pair(
+        &[
+            "1 publish t/a hi q2 id=5",
+            "1 publish t/a hi q2 id=5 dup",
+            "1 pubrel 5",
+            "2 pubrec 1",
+            "2 pubcomp 1",
+        ],
+        "2 < publish t/a hi q2 id=1
+         1 < pubrec 5
+         1 < pubrec 5
+         1 < pubcomp 5
+         2 < pubrel 1",
+    );
+}
+
+#[test]
+fn a_released_packet_id_is_a_new_message() {
+    pair(
+        &["1 publish t/a one q2 id=5", "1 pubrel 5", "1 publish t/a two q2 id=5"],
+        "2 < publish t/a one q2 id=1
+         1 < pubrec 5
+         1 < pubcomp 5
+         2 < publish t/a two q2 id=2
+         1 < pubrec 5",
+    );
+}
+
+#[test]
+fn an_unknown_packet_id_is_answered_as_such() {
+    pair(&["1 pubrel 9", "2 pubrec 9", "2 puback 9", "2 pubcomp 9"], "1 < pubcomp 9 0x92\n2 < pubrel 9 0x92");
+}
+
+#[test]
+fn a_refusing_pubrec_ends_the_exchange() {
+    pair(
+        &["1 publish t/a hi q2 id=5", "2 pubrec 1 0x97", "2 pubrec 1"],
+        "2 < publish t/a hi q2 id=1
+         1 < pubrec 5
+         2 < pubrel 1 0x92",
+    );
+}
+
+#[test]
+fn qos_is_the_lower_of_both() {
+    check(
+        &[
+            "open 1",
+            "1 connect a clean",
+            "1 subscribe 1 t q1",
+            "--",
+            "1 publish t x q2 id=1",
+            "1 publish t y",
+        ],
+        "1 < publish t x q1 id=1
+         1 < pubrec 1
+         1 < publish t y",
+    );
+}
+
+#[test]
+fn the_receive_maximum_of_the_client_is_kept() {
+    check(
+        &[
+            "open 1",
+            "1 connect a v5 clean window=2",
+            "1 subscribe 1 t q1",
+            "--",
+            "1 publish t 1 q1 id=1 ; publish t 2 q1 id=2 ; publish t 3 q1 id=3 ; publish t 4",
+            "1 puback 2",
+        ],
+        "1 < publish t 1 q1 id=1
+         1 < puback 1
+         1 < publish t 2 q1 id=2
+         1 < puback 2
+         1 < puback 3
+         1 < publish t 4
+         1 < publish t 3 q1 id=3",
+    );
+}
+
+#[test]
+fn who_exceeds_our_receive_maximum_is_disconnected() {
+    let mut narrow = config();
+    narrow.limits.max_inflight = 2;
+    check_with(
+        narrow,
+        &[
+            "open 1",
+            "1 connect a v5 clean",
+            "--",
+            "1 publish t 1 q2 id=1 ; publish t 2 q2 id=2 ; publish t 3 q2 id=3",
+        ],
+        "1 < pubrec 1 0x10
+         1 < pubrec 2 0x10
+         1 < disconnect 0x93
+         close 1",
+    );
+}
+
+#[test]
+fn an_older_client_may_have_as_many_under_way_as_it_likes() {
+    let mut narrow = config();
+    narrow.limits.max_inflight = 1;
+    check_with(
+        narrow,
+        &["open 1", "1 connect a clean", "--", "1 publish t 1 q2 id=1 ; publish t 2 q2 id=2"],
+        "1 < pubrec 1 0x10
+         1 < pubrec 2 0x10",
+    );
+}
+
+#[test]
+fn a_window_that_is_full_lets_the_rest_wait_in_ram_until_that_is_full() {
+    let mut small = config();
+    small.limits.max_send_buffer = 250;
+    check_with(
+        small,
+        &[
+            "open 1",
+            "1 connect pub clean",
+            "open 2",
+            "2 connect sub v5 clean window=1",
+            "2 subscribe 1 t q1",
+            "--",
+            "1 publish t 1 q1 id=1",
+            "1 publish t 2 q1 id=2",
+            "1 publish t 3 q1 id=3",
+            "1 publish t 4 q1 id=4",
+        ],
+        "2 < publish t 1 q1 id=1
+         1 < puback 1
+         1 < puback 2
+         1 < puback 3
+         2 < disconnect 0x97
+         close 2
+         1 < puback 4",
+    );
+}
+
+#[test]
+fn a_message_too_large_for_one_client_is_skipped_for_it_alone() {
+    check(
+        &[
+            "open 1",
+            "1 connect a v5 clean size=20",
+            "1 subscribe 1 t q1",
+            "open 2",
+            "2 connect b v5 clean",
+            "2 subscribe 1 t q1",
+            "--",
+            "2 publish t twelve-bytes q1 id=1",
+            "2 publish t thirteen-byte q1 id=2",
+        ],
+        "1 < publish t twelve-bytes q1 id=1
+         2 < publish t twelve-bytes q1 id=1
+         2 < puback 1
+         2 < publish t thirteen-byte q1 id=2
+         2 < puback 2",
+    );
+}
+
+#[test]
+fn a_topic_alias_stands_for_its_topic() {
+    pair(
+        &[
+            "1 publish t/a one alias=3",
+            "1 publish - two alias=3",
+            "1 publish t/b three alias=3",
+            "1 publish - four alias=3",
+        ],
+        "2 < publish t/a one
+         2 < publish t/a two
+         2 < publish t/b three
+         2 < publish t/b four",
+    );
+}
+
+#[test]
+fn a_wrong_topic_alias_ends_the_connection() {
+    pair(&["1 publish t/a x alias=11"], "1 < disconnect 0x94\nclose 1");
+    pair(&["1 publish t/a x alias=0"], "1 < disconnect 0x94\nclose 1");
+    pair(&["1 publish - x alias=1"], "1 < disconnect 0x82\nclose 1");
+    pair(&["1 publish - x"], "1 < disconnect 0x82\nclose 1");
+}
+
+#[test]
+fn a_topic_alias_ends_with_its_connection() {
+    pair(
+        &[
+            "1 publish t/a x alias=1",
+            "1 lost",
+            "open 1",
+            "1 connect pub v5 clean keep=9",
+            "1 publish - x alias=1",
+        ],
+        "2 < publish t/a x
+         1 < connack
+         1 < disconnect 0x82
+         close 1",
+    );
+}
+
+#[test]
+fn what_a_client_may_not_say_in_publish_ends_the_connection() {
+    pair(&["1 publish t/+ x"], "1 < disconnect 0x90\nclose 1");
+    pair(&["1 publish t/a x sid=1"], "1 < disconnect 0x82\nclose 1");
+    pair(&["1 publish t/a x answer=b/#"], "1 < disconnect 0x82\nclose 1");
+}
+
+#[test]
+fn user_properties_travel_and_aliases_do_not() {
+    pair(&["1 publish t/a x note=hello alias=1"], "2 < publish t/a x note=hello");
+}
+
+#[test]
+fn time_in_the_queue_is_taken_from_the_expiry() {
+    check(
+        &[
+            "open 1",
+            "1 connect a v5 clean window=1",
+            "1 subscribe 1 t q1",
+            "1 publish t 1 q1 id=1",
+            "1 publish t 2 q1 id=2 expiry=10",
+            "1 publish t 3 q1 id=3 expiry=2",
+            "1 publish t 4 q1 id=4",
+            "after 3500",
+            "--",
+            "1 puback 1",
+            "1 puback 2",
+        ],
+        "1 < publish t 2 q1 id=2 expiry=7
+         1 < publish t 4 q1 id=3",
+    );
+}
+
+#[test]
+fn the_house_alone_publishes_its_own_topics() {
+    check(
+        &[
+            "open 1",
+            "1 connect a clean",
+            "1 subscribe 1 #",
+            "--",
+            "1 publish tidegate/x y q1 id=1",
+            "1 publish $SYS/x y q2 id=2",
+            "1 publish tidegate/x y",
+        ],
+        "1 < puback 1
+         1 < pubrec 2",
+    );
+    check(
+        &[
+            "open 1",
+            "1 connect a v5 clean",
+            "--",
+            "1 publish tidegate/x y q1 id=1",
+            "1 publish $SYS/x y q2 id=2",
+        ],
+        "1 < puback 1 0x87
+         1 < pubrec 2 0x87",
+    );
+    check(
+        &[
+            "open 1 port user=tidegate:status",
+            "1 connect a v5 clean",
+            "1 subscribe 1 tidegate/#",
+            "--",
+            "1 publish tidegate/x y q1 id=1",
+        ],
+        "1 < publish tidegate/x y
+         1 < puback 1",
+    );
+    check(
+        &["open 1 port user=modbus:line", "1 connect a v5 clean", "--", "1 publish tidegate/x y q1 id=1"],
+        "1 < puback 1 0x87",
+    );
+}
+
+#[test]
+fn sys_topics_are_never_stored() {
+    check(
+        &[
+            "open 1 port user=tidegate:sys",
+            "1 connect a v5 clean",
+            "open 2",
+            "2 connect b",
+            "commit",
+            "2 subscribe 1 $SYS/# q1",
+            "commit",
+            "--",
+            "1 publish $SYS/load 5 q1 retain id=1",
+        ],
+        "2 < publish $SYS/load 5
+         1 < puback 1",
+    );
+}
+
+#[test]
+fn a_route_that_stores_wants_every_qos() {
+    check_with(
+        with_route(true),
+        &[
+            "open 1",
+            "1 connect a v5 clean",
+            "--",
+            "1 publish up/x 0",
+            "1 publish up/x 1 q1 id=1",
+            "1 publish up/x 2 q2 id=2",
+            "commit 2",
+            "commit",
+        ],
+        "write message 1 up/x 0 for [r1]
+         write message 2 up/x 1 for [r1 q1]
+         write message 3 up/x 2 for [r1 q2]
+         1 < puback 1
+         1 < pubrec 2",
+    );
+}
+
+#[test]
+fn a_route_that_stores_nothing_is_handed_the_message() {
+    check_with(
+        with_route(false),
+        &["open 1", "1 connect a v5 clean", "--", "1 publish up/x 1 q1 id=1"],
+        "forward 0 up/x 1
+         1 < puback 1",
+    );
+}
+
+#[test]
+fn a_port_is_sent_no_more_than_its_credit() {
+    check(
+        &[
+            "open 1 port credit=2",
+            "1 connect p v5 clean",
+            "1 subscribe 1 t q1",
+            "open 2",
+            "2 connect a clean",
+            "--",
+            "2 publish t 1 q1 id=1 ; publish t 2 ; publish t 3 ; publish t 4 q1 id=4",
+            "1 puback 1",
+            "1 granted 1",
+        ],
+        "1 < publish t 1 q1 id=1
+         2 < puback 1
+         1 < publish t 2
+         2 < puback 4
+         1 < publish t 4 q1 id=2",
+    );
+}
+
+#[test]
+fn the_order_of_answers_is_that_of_requests() {
+    check_with(
+        with_route(true),
+        &[
+            "open 1",
+            "1 connect a v5 clean",
+            "--",
+            "1 publish up/x 1 q1 id=1 ; publish z 2 q1 id=2 ; ping",
+            "commit",
+        ],
+        "write message 1 up/x 1 for [r1 q1]
+         1 < pong
+         1 < puback 1
+         1 < puback 2 0x10",
+    );
+}

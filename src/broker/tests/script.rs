@@ -1,0 +1,176 @@
+//! Runs a script against a broker and says what it did.
+//!
+//! Each line is an event; what is said after the last `--` is compared. Lines that start with a number
+//! are a packet or a word of that connection.
+
+use std::collections::BTreeMap;
+
+use super::super::*;
+use super::model::Model;
+use super::speech::{self, Words};
+use crate::record::{Rows, Ticket};
+
+/// What a script runs against.
+pub(super) struct Script {
+    pub(super) broker: Broker,
+    pub(super) model: Model,
+    pub(super) now: Now,
+    pub(super) said: Vec<String>,
+    pub(super) effects: Vec<Effect>,
+    config: Config,
+    generations: BTreeMap<u32, u32>,
+    reads: Vec<Rows>,
+    asked: Vec<(ReaderId, crate::record::Seq, u32)>,
+}
+
+/// The events' effects, line by line.
+pub(super) fn check(events: &[&str], expected: &str) {
+    check_with(config(), events, expected);
+}
+
+/// The same with another configuration.
+pub(super) fn check_with(config: Config, events: &[&str], expected: &str) {
+    let mut script = Script::new(config);
+    script.run(events);
+    let expected: Vec<&str> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    assert_eq!(script.said, expected, "\nsaid:\n{}\n", script.said.join("\n"));
+}
+
+/// Defaults, and routes only where a test adds them.
+pub(super) fn config() -> Config {
+    Config {
+        limits: LimitsConfig::default().check().expect("the defaults are valid"),
+        gateway: "barn".into(),
+        routes: Vec::new(),
+        passwords: Passwords::Absent,
+    }
+}
+
+/// A route for `up/#`, reader 1.
+pub(super) fn with_route(store: bool) -> Config {
+    let route = Route { reader: ReaderId(1), filter: "up/#".into(), store, name: "up".into() };
+    Config { routes: vec![route], ..config() }
+}
+
+impl Script {
+    pub(super) fn new(config: Config) -> Script {
+        let now = Now { mono: 0, wall: 1_000_000_000 };
+        let restored =
+            Restored { last_reader: u32::try_from(config.routes.len()).unwrap(), ..Restored::default() };
+        let mut model = Model::default();
+        model.disk.last_reader = restored.last_reader;
+        model.view.last_reader = restored.last_reader;
+        Script {
+            broker: Broker::new(config.clone(), 7, restored, now),
+            model,
+            now,
+            said: Vec::new(),
+            effects: Vec::new(),
+            config,
+            generations: BTreeMap::new(),
+            reads: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    pub(super) fn run(&mut self, events: &[&str]) {
+        for line in events {
+            self.step(line);
+        }
+    }
+
+    fn step(&mut self, line: &str) {
+        let words = Words::of(line);
+        match words.at(0) {
+            "--" => self.said.clear(),
+            "open" => self.open(&words),
+            "commit" => {
+                let count = words.0.get(1).map_or(usize::MAX, |count| count.parse().expect("a count"));
+                let through = self.model.commit(count);
+                self.handle(vec![Event::Committed { through }]);
+            }
+            "ask" => {
+                for (reader, after, limit) in std::mem::take(&mut self.asked) {
+                    self.reads.push(self.model.read(reader, after, limit));
+                }
+            }
+            "rows" => {
+                self.step("ask");
+                let reads = std::mem::take(&mut self.reads).into_iter().map(Event::Rows).collect();
+                self.handle(reads);
+            }
+            "after" => {
+                let millis: u64 = words.at(1).parse().expect("milliseconds");
+                self.now = Now { mono: self.now.mono + millis, wall: self.now.wall + millis };
+                self.handle(vec![Event::Tick]);
+            }
+            "crash" => {
+                self.broker = Broker::new(self.config.clone(), 7, self.model.crash(), self.now);
+                self.asked.clear();
+                self.reads.clear();
+                self.handle(vec![Event::Tick]);
+            }
+            "stop" => self.handle(vec![Event::Stop]),
+            slot => {
+                let connection =
+                    self.connection(slot.parse().unwrap_or_else(|_| panic!("what is {line:?}?")));
+                let rest = line.split_once(' ').expect("a word").1;
+                // Several packets of one read.
+                let events = rest.split(" ; ").map(|one| event(connection, one)).collect();
+                self.handle(events);
+            }
+        }
+    }
+
+    fn open(&mut self, words: &Words<'_>) {
+        let slot: u32 = words.at(1).parse().expect("a slot");
+        *self.generations.entry(slot).or_default() += 1;
+        let trust = if words.has("port") {
+            Trust::Port {
+                user: words.value("user").map(Into::into),
+                credit: words.number("credit").unwrap_or(100),
+                waits: words.has("waits"),
+            }
+        } else if words.has("password") {
+            Trust::Password
+        } else {
+            Trust::Anonymous
+        };
+        let connection = self.connection(slot);
+        self.handle(vec![Event::Opened { connection, peer: Peer { name: format!("peer-{slot}"), trust } }]);
+    }
+
+    fn connection(&self, slot: u32) -> ConnectionId {
+        ConnectionId { slot, generation: self.generations.get(&slot).copied().unwrap_or(0) }
+    }
+
+    pub(super) fn handle(&mut self, mut events: Vec<Event>) {
+        let mut effects = Vec::new();
+        self.broker.handle(&mut events, self.now, &mut effects);
+        assert!(events.is_empty(), "events are drained");
+        for effect in &effects {
+            match effect {
+                Effect::Write(write) => {
+                    let _: Ticket = self.model.write(write);
+                }
+                Effect::Read { reader, after, limit } => self.asked.push((*reader, *after, *limit)),
+                _ => {}
+            }
+        }
+        self.said.extend(effects.iter().filter_map(speech::effect));
+        self.effects = effects;
+    }
+}
+
+fn event(connection: ConnectionId, text: &str) -> Event {
+    let words = Words::of(text);
+    match words.at(0) {
+        "drained" => Event::Drained { connection },
+        "lost" => Event::Lost { connection },
+        "verified" => Event::Verified { connection, accepted: true },
+        "rejected" => Event::Verified { connection, accepted: false },
+        "granted" => Event::Granted { connection, messages: words.at(1).parse().expect("a count") },
+        "malformed" => Event::Malformed { connection, reason: speech::reason(words.at(1)) },
+        _ => Event::Packet { connection, packet: speech::packet(text) },
+    }
+}

@@ -1,0 +1,330 @@
+//! Packets and effects as words, both ways.
+//!
+//! `publish a/b hi q1 id=5 dup retain`: what is not said has its default. `-` is an empty topic or payload.
+
+use bytes::Bytes;
+
+use super::super::{Copy, Effect, Note};
+use crate::codec::*;
+use crate::record::{Message, SessionRecord, Want, Write};
+
+/// The words after a packet's own: `q1`, `dup`, `id=5`.
+pub(super) struct Words<'a>(pub(super) Vec<&'a str>);
+
+impl<'a> Words<'a> {
+    pub(super) fn of(text: &'a str) -> Words<'a> {
+        Words(text.split_whitespace().collect())
+    }
+
+    pub(super) fn at(&self, place: usize) -> &'a str {
+        self.0.get(place).copied().unwrap_or_else(|| panic!("word {place} is missing in {:?}", self.0))
+    }
+
+    pub(super) fn has(&self, word: &str) -> bool {
+        self.0.contains(&word)
+    }
+
+    pub(super) fn value(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    pub(super) fn number<N: std::str::FromStr>(&self, name: &str) -> Option<N> {
+        self.value(name).map(|value| value.parse().ok().unwrap_or_else(|| panic!("{name}={value}")))
+    }
+
+    fn qos(&self) -> QoS {
+        if self.has("q2") {
+            QoS::ExactlyOnce
+        } else if self.has("q1") {
+            QoS::AtLeastOnce
+        } else {
+            QoS::AtMostOnce
+        }
+    }
+
+    fn reason(&self) -> Reason {
+        self.0.iter().find_map(|word| word.strip_prefix("0x")).map_or(Reason::Success, reason)
+    }
+
+    fn text(&self, place: usize) -> &'a str {
+        match self.at(place) {
+            "-" => "",
+            text => text,
+        }
+    }
+}
+
+pub(super) fn reason(hex: &str) -> Reason {
+    let code = u8::from_str_radix(hex.trim_start_matches("0x"), 16).expect("a hex code");
+    Reason::from_code(code).expect("a reason code")
+}
+
+pub(super) fn packet(text: &str) -> Packet {
+    let words = Words::of(text);
+    let ack = || Ack {
+        packet_id: words.at(1).parse().expect("a packet id"),
+        reason: words.reason(),
+        properties: Properties::new(),
+    };
+    match words.at(0) {
+        "connect" => Packet::Connect(Box::new(connect(&words))),
+        "publish" => Packet::Publish(publish(&words)),
+        "puback" => Packet::PubAck(ack()),
+        "pubrec" => Packet::PubRec(ack()),
+        "pubrel" => Packet::PubRel(ack()),
+        "pubcomp" => Packet::PubComp(ack()),
+        "subscribe" => Packet::Subscribe(subscribe(text)),
+        "unsubscribe" => Packet::Unsubscribe(Unsubscribe {
+            packet_id: words.at(1).parse().expect("a packet id"),
+            properties: Properties::new(),
+            filters: words.0.iter().skip(2).map(|filter| (*filter).into()).collect(),
+        }),
+        "ping" => Packet::PingReq,
+        "disconnect" => {
+            let expiry = words.number("expiry").map(Property::SessionExpiryInterval);
+            Packet::Disconnect(Disconnect {
+                reason: words.reason(),
+                properties: Properties::from_list(expiry.as_slice()),
+            })
+        }
+        "auth" => Packet::Auth(Auth { reason: Reason::ReAuthenticate, properties: Properties::new() }),
+        other => panic!("no packet is called {other}"),
+    }
+}
+
+fn connect(words: &Words<'_>) -> Connect {
+    let mut list = Vec::new();
+    list.extend(words.number("expiry").map(Property::SessionExpiryInterval));
+    list.extend(words.number("window").map(Property::ReceiveMaximum));
+    list.extend(words.number("size").map(Property::MaximumPacketSize));
+    list.extend(words.value("method").map(|method| Property::AuthenticationMethod(method.into())));
+    let will = words.value("will").map(|will| {
+        let parts: Vec<&str> = will.split(':').collect();
+        let mut list = Vec::new();
+        list.extend(words.number("delay").map(Property::WillDelayInterval));
+        Will {
+            qos: Words(parts.clone()).qos(),
+            retain: parts.contains(&"retain"),
+            topic: parts[0].into(),
+            payload: Bytes::copy_from_slice(parts[1].as_bytes()),
+            properties: Properties::from_list(&list),
+        }
+    });
+    Connect {
+        version: if words.has("v5") {
+            Version::V5
+        } else if words.has("v31") {
+            Version::V31
+        } else {
+            Version::V311
+        },
+        clean_start: words.has("clean"),
+        keep_alive: words.number("keep").unwrap_or(0),
+        client_id: words.text(1).into(),
+        will,
+        username: words.value("user").map(Into::into),
+        password: words.value("pass").map(|pass| Bytes::copy_from_slice(pass.as_bytes())),
+        properties: Properties::from_list(&list),
+    }
+}
+
+fn publish(words: &Words<'_>) -> Publish {
+    let mut list = Vec::new();
+    list.extend(words.number("expiry").map(Property::MessageExpiryInterval));
+    list.extend(words.number("alias").map(Property::TopicAlias));
+    list.extend(words.number("sid").map(Property::SubscriptionIdentifier));
+    list.extend(words.value("answer").map(|topic| Property::ResponseTopic(topic.into())));
+    list.extend(words.value("note").map(|note| Property::UserProperty("note".into(), note.into())));
+    Publish {
+        dup: words.has("dup"),
+        qos: words.qos(),
+        retain: words.has("retain"),
+        topic: words.text(1).into(),
+        packet_id: words.number("id").unwrap_or(0),
+        properties: Properties::from_list(&list),
+        payload: Bytes::copy_from_slice(words.text(2).as_bytes()),
+    }
+}
+
+fn subscribe(text: &str) -> Subscribe {
+    let (head, _) = text.split_once(',').unwrap_or((text, ""));
+    let words = Words::of(head);
+    let identifier = words.number("sid").map(Property::SubscriptionIdentifier);
+    let filters = text.splitn(3, ' ').nth(2).expect("a filter").split(',').map(|one| {
+        let words = Words::of(one);
+        Subscription {
+            filter: words.text(0).into(),
+            options: SubscriptionOptions {
+                qos: words.qos(),
+                no_local: words.has("nl"),
+                retain_as_published: words.has("rap"),
+                retain_handling: if words.has("rh2") {
+                    RetainHandling::DoNotSend
+                } else if words.has("rh1") {
+                    RetainHandling::SendIfNew
+                } else {
+                    RetainHandling::Send
+                },
+            },
+        }
+    });
+    Subscribe {
+        packet_id: words.at(1).parse().expect("a packet id"),
+        properties: Properties::from_list(identifier.as_slice()),
+        filters: filters.collect(),
+    }
+}
+
+/// An effect as a line; `None` for what scripts do not look at.
+pub(super) fn effect(effect: &Effect) -> Option<String> {
+    Some(match effect {
+        Effect::Speak { .. }
+        | Effect::Note(Note::Connected { .. } | Note::Disconnected { .. } | Note::Refused { .. }) => {
+            return None;
+        }
+        Effect::Send { connection, packet } => format!("{} < {}", connection.slot, sent(packet)),
+        Effect::Deliver(copy) => format!("{} < {}", copy.connection.slot, delivered(copy)),
+        Effect::Close { connection } => format!("close {}", connection.slot),
+        Effect::Pause { connection } => format!("pause {}", connection.slot),
+        Effect::Resume { connection } => format!("resume {}", connection.slot),
+        Effect::Verify { connection, username, password } => {
+            format!("verify {} {username} {}", connection.slot, String::from_utf8_lossy(password))
+        }
+        Effect::Write(write) => format!("write {}", written(write)),
+        Effect::Hurry => "hurry".into(),
+        Effect::Read { reader, after, limit } => {
+            format!("read r{} after {} limit {limit}", reader.0, after.0)
+        }
+        Effect::Forward { route, message } => format!("forward {route} {}", named(message)),
+    })
+}
+
+fn named(message: &Message) -> String {
+    let payload =
+        if message.payload.is_empty() { "-".into() } else { String::from_utf8_lossy(&message.payload) };
+    format!("{} {payload}", message.topic)
+}
+
+fn qos(qos: QoS) -> &'static str {
+    match qos {
+        QoS::AtMostOnce => "",
+        QoS::AtLeastOnce => " q1",
+        QoS::ExactlyOnce => " q2",
+    }
+}
+
+fn ids(list: &[u32]) -> String {
+    if list.is_empty() {
+        return String::new();
+    }
+    let list: Vec<String> = list.iter().map(u32::to_string).collect();
+    format!(" ids={}", list.join(","))
+}
+
+fn delivered(copy: &Copy) -> String {
+    let mut line = format!("publish {}{}", named(&copy.message), qos(copy.qos));
+    if copy.packet_id > 0 {
+        line += &format!(" id={}", copy.packet_id);
+    }
+    if copy.dup {
+        line += " dup";
+    }
+    if copy.retain {
+        line += " retain";
+    }
+    if let Some(expiry) = copy.expiry {
+        line += &format!(" expiry={expiry}");
+    }
+    for (_, note) in copy.message.properties.user_properties() {
+        line += &format!(" note={note}");
+    }
+    line + &ids(&copy.subscription_ids)
+}
+
+fn sent(packet: &Packet) -> String {
+    let coded = |name: &str, ack: &Ack| match ack.reason {
+        Reason::Success => format!("{name} {}", ack.packet_id),
+        reason => format!("{name} {} {:#04x}", ack.packet_id, reason.code()),
+    };
+    let codes = |reasons: &[Reason]| {
+        let list: Vec<String> = reasons.iter().map(|reason| format!("{:#04x}", reason.code())).collect();
+        list.join(" ")
+    };
+    match packet {
+        Packet::ConnAck(connack) => {
+            let mut line = match (connack.reason, connack.session_present) {
+                (Reason::Success, false) => "connack".to_owned(),
+                (Reason::Success, true) => "connack present".to_owned(),
+                (reason, _) => format!("connack {:#04x}", reason.code()),
+            };
+            if let Some(id) = connack.properties.assigned_client_identifier() {
+                line += &format!(" id-of-{}-characters", id.len());
+            }
+            if let Some(expiry) = connack.properties.session_expiry() {
+                line += &format!(" expiry={expiry}");
+            }
+            if let Some(keep) = connack.properties.server_keep_alive() {
+                line += &format!(" keep={keep}");
+            }
+            line
+        }
+        Packet::PubAck(ack) => coded("puback", ack),
+        Packet::PubRec(ack) => coded("pubrec", ack),
+        Packet::PubRel(ack) => coded("pubrel", ack),
+        Packet::PubComp(ack) => coded("pubcomp", ack),
+        Packet::SubAck(ack) => format!("suback {} {}", ack.packet_id, codes(&ack.reasons)),
+        Packet::UnsubAck(ack) => format!("unsuback {} {}", ack.packet_id, codes(&ack.reasons)),
+        Packet::PingResp => "pong".into(),
+        Packet::Disconnect(disconnect) => format!("disconnect {:#04x}", disconnect.reason.code()),
+        other => panic!("a server does not send {other:?}"),
+    }
+}
+
+fn wanted(want: &Want) -> String {
+    let retain = if want.retain { " retain" } else { "" };
+    format!("r{}{}{retain}{}", want.reader.0, qos(want.qos), ids(&want.subscription_ids))
+}
+
+fn written(write: &Write) -> String {
+    match write {
+        Write::Message { seq, message, audience, retained, inward } => {
+            let audience: Vec<String> = audience.iter().map(wanted).collect();
+            let mut line = format!("message {} {} for [{}]", seq.0, named(message), audience.join(", "));
+            if *retained {
+                line += " retained";
+            }
+            if let Some((reader, packet_id)) = inward {
+                line += &format!(" inward r{}/{packet_id}", reader.0);
+            }
+            line
+        }
+        Write::Inward { reader, packet_id } => format!("inward r{}/{packet_id}", reader.0),
+        Write::InwardReleased { reader, packet_id } => format!("released r{}/{packet_id}", reader.0),
+        Write::Session(record) => session(record),
+        Write::SessionRemoved { reader } => format!("removed r{}", reader.0),
+        Write::Leased { reader, seq, packet_id } => format!("leased r{}/{} id={packet_id}", reader.0, seq.0),
+        Write::LeaseReceived { reader, seq } => format!("received r{}/{}", reader.0, seq.0),
+        Write::Settled { reader, seq } => format!("settled r{}/{}", reader.0, seq.0),
+        Write::Dropped { reader, seq, reason } => {
+            format!("dropped r{}/{} {}", reader.0, seq.0, reason.as_str())
+        }
+        Write::DropOldest { reader, after, count } => {
+            format!("oldest {count} of r{} after {}", reader.0, after.0)
+        }
+    }
+}
+
+fn session(record: &SessionRecord) -> String {
+    let mut line = format!("session {} r{}", record.client_id, record.reader.0);
+    if !record.subscriptions.is_empty() {
+        let filters: Vec<&str> = record.subscriptions.iter().map(|known| &*known.filter).collect();
+        line += &format!(" [{}]", filters.join(", "));
+    }
+    if record.will.is_some() {
+        line += " will";
+    }
+    if record.ended_wall.is_some() {
+        line += " ended";
+    }
+    line
+}

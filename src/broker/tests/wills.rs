@@ -1,0 +1,223 @@
+//! Scripts of wills: published at loss, taken back by a goodbye, delayed, stored.
+//!
+//! Connection 9 is a witness that is subscribed to the will topic.
+
+use super::script::{check, check_with, config, with_route};
+
+/// A witness on connection 9.
+const WITNESS: [&str; 3] = ["open 9", "9 connect witness clean", "9 subscribe 1 w q1"];
+
+fn witnessed(events: &[&str], expected: &str) {
+    let mut all = WITNESS.to_vec();
+    if !events.contains(&"--") {
+        all.push("--");
+    }
+    all.extend(events);
+    check(&all, expected);
+}
+
+#[test]
+fn a_will_is_published_when_the_connection_is_lost() {
+    witnessed(&["open 1", "1 connect a clean will=w:gone", "--", "1 lost"], "9 < publish w gone");
+    witnessed(
+        &["open 1", "1 connect a clean keep=2 will=w:gone", "--", "after 3000"],
+        "close 1\n9 < publish w gone",
+    );
+    witnessed(
+        &["open 1", "1 connect a clean will=w:gone", "--", "1 malformed 0x81"],
+        "close 1\n9 < publish w gone",
+    );
+}
+
+#[test]
+fn a_goodbye_takes_the_will_back() {
+    witnessed(&["open 1", "1 connect a clean will=w:gone", "--", "1 disconnect"], "close 1");
+}
+
+#[test]
+fn a_goodbye_may_ask_for_the_will() {
+    witnessed(
+        &["open 1", "1 connect a v5 clean will=w:gone", "--", "1 disconnect 0x04"],
+        "close 1
+         9 < publish w gone",
+    );
+}
+
+#[test]
+fn a_will_may_be_retained() {
+    witnessed(
+        &["open 1", "1 connect a clean will=w:gone:q1:retain", "--", "1 lost", "9 subscribe 2 w q1"],
+        "write message 1 w gone for [] retained
+         9 < publish w gone q1 id=1
+         9 < suback 2 0x01
+         9 < publish w gone q1 id=2 retain",
+    );
+}
+
+#[test]
+fn a_will_waits_for_its_delay() {
+    witnessed(
+        &[
+            "open 1",
+            "1 connect a v5 expiry=60 delay=5 will=w:gone",
+            "commit",
+            "1 lost",
+            "commit",
+            "--",
+            "after 4999",
+            "after 1",
+        ],
+        "9 < publish w gone
+         write session a r1 ended",
+    );
+}
+
+#[test]
+fn a_will_does_not_wait_longer_than_its_session() {
+    witnessed(
+        &[
+            "open 1",
+            "1 connect a v5 expiry=3 delay=5 will=w:gone",
+            "commit",
+            "1 lost",
+            "commit",
+            "--",
+            "after 2999",
+            "after 1",
+        ],
+        "9 < publish w gone
+         write removed r1",
+    );
+    witnessed(&["open 1", "1 connect a v5 clean delay=5 will=w:gone", "--", "1 lost"], "9 < publish w gone");
+}
+
+#[test]
+fn who_is_back_in_time_has_no_will_published() {
+    witnessed(
+        &[
+            "open 1",
+            "1 connect a v5 expiry=60 delay=5 will=w:gone",
+            "commit",
+            "1 lost",
+            "open 1",
+            "1 connect a v5 expiry=60",
+            "commit",
+            "--",
+            "after 6000",
+        ],
+        "",
+    );
+}
+
+#[test]
+fn a_take_over_publishes_the_will_unless_it_is_delayed() {
+    witnessed(
+        &[
+            "open 1",
+            "1 connect a v5 expiry=60 will=w:gone",
+            "commit",
+            "open 2",
+            "--",
+            "2 connect a v5 expiry=60",
+        ],
+        "1 < disconnect 0x8e
+         close 1
+         9 < publish w gone
+         write session a r1 ended
+         write session a r1",
+    );
+    witnessed(
+        &[
+            "open 1",
+            "1 connect a v5 expiry=60 delay=9 will=w:gone",
+            "commit",
+            "open 2",
+            "--",
+            "2 connect a v5 expiry=60",
+        ],
+        "1 < disconnect 0x8e
+         close 1
+         write session a r1 will ended
+         write session a r1",
+    );
+    witnessed(
+        &[
+            "open 1",
+            "1 connect a v5 expiry=60 delay=9 will=w:gone",
+            "commit",
+            "open 2",
+            "--",
+            "2 connect a v5 clean keep=9",
+        ],
+        "1 < disconnect 0x8e
+         close 1
+         write session a r1 will ended
+         9 < publish w gone
+         write removed r1
+         2 < connack",
+    );
+}
+
+#[test]
+fn a_will_outlives_a_crash_and_keeps_its_delay() {
+    check(
+        &[
+            "open 1",
+            "1 connect a v5 expiry=60 delay=5 will=w:gone:retain",
+            "commit",
+            "1 lost",
+            "commit",
+            "after 2000",
+            "crash",
+            "--",
+            "after 2999",
+            "after 1",
+        ],
+        "write message 1 w gone for [] retained
+         write session a r1 ended",
+    );
+}
+
+#[test]
+fn a_client_that_was_there_when_the_power_failed_is_gone_after_it() {
+    check(
+        &["open 1", "1 connect a will=w:gone:retain", "commit", "--", "crash"],
+        "write message 1 w gone for [] retained
+         write session a r1 ended",
+    );
+}
+
+#[test]
+fn a_will_for_a_route_is_stored() {
+    check_with(
+        with_route(true),
+        &["open 1", "1 connect a clean will=up/w:gone:q1", "--", "1 lost"],
+        "write message 1 up/w gone for [r1 q1]",
+    );
+}
+
+#[test]
+fn a_will_for_the_house_s_own_topics_is_denied() {
+    witnessed(&["open 1", "1 connect a clean will=tidegate/status:offline", "--", "1 lost"], "");
+}
+
+#[test]
+fn a_will_with_a_wrong_topic_is_refused_at_connect() {
+    check(&["open 1", "1 connect a v5 clean will=w/#:gone"], "1 < connack 0x90\nclose 1");
+}
+
+#[test]
+fn wills_are_published_when_the_service_stops() {
+    check_with(
+        config(),
+        &[
+            "open 1 port user=tidegate:status",
+            "1 connect tidegate v5 clean will=tidegate/status:offline:q1:retain",
+            "--",
+            "stop",
+        ],
+        "write message 1 tidegate/status offline for [] retained
+         1 < disconnect 0x8b
+         close 1",
+    );
+}

@@ -1,0 +1,169 @@
+//! What the operator wrote, read and checked.
+//!
+//! [`load`] reads file, folder and environment and gives either everything, checked, or every mistake
+//! with its place. The keys are the rooms' own: each states them in a table and checks its values
+//! itself; this room walks, merges and leads complaints back to their lines.
+
+mod place;
+mod source;
+mod walk;
+mod value;
+mod similar;
+mod merge;
+mod environment;
+mod relations;
+pub mod schema;
+pub mod gateway;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use gateway::Gateway;
+pub use place::{Place, Wrong};
+pub use source::{DEFAULT_FILE, Sources};
+
+use crate::auth;
+use crate::bridge;
+use crate::broker;
+use crate::journal;
+use crate::listener::{self, Listener};
+use crate::store;
+use figment::value::Dict;
+use merge::Reader;
+use place::Report;
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// `[gateway]`.
+    pub gateway: Gateway,
+    /// `[[listener]]`.
+    pub listeners: Vec<Listener>,
+    /// `[auth]`.
+    pub auth: auth::Config,
+    /// `[limits]`.
+    pub limits: broker::Limits,
+    /// `[store]`.
+    pub store: store::Checked,
+    /// `[[bridge]]`.
+    pub bridges: Vec<bridge::Checked>,
+    /// `[[modbus]]`.
+    pub modbus: Vec<adapter_modbus::Bus>,
+    /// `[[serial]]`.
+    pub serial: Vec<adapter_serial::Checked>,
+    /// `[mqtt_sn]`, where it is given.
+    pub mqtt_sn: Option<adapter_mqtt_sn::Checked>,
+    /// `[log]`.
+    pub log: journal::Levels,
+    /// What is allowed and perhaps not meant.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the configuration: `file`, or the default one where none is named.
+///
+/// # Errors
+/// Everything that is wrong, by place.
+pub fn load(file: Option<&Path>) -> Result<Loaded, Vec<Wrong>> {
+    let mut report = Report::default();
+    let sources = Sources::gather(file, &mut report);
+    check(&sources, report)
+}
+
+/// Where the control socket of the service with this configuration stands. A configuration that is wrong
+/// elsewhere still leads to it: the service may run on an older one.
+///
+/// # Errors
+/// Where a file that was asked for is not there, or `[gateway]` itself is wrong.
+pub fn run_dir(file: Option<&Path>) -> Result<PathBuf, Vec<Wrong>> {
+    let mut report = Report::default();
+    let sources = Sources::gather(file, &mut report);
+    if file.is_some_and(|file| !file.exists()) {
+        return Err(report.into_wrongs());
+    }
+    let Some(merged) = merged(&sources, &mut report) else { return Err(report.into_wrongs()) };
+    let mut read = Reader::new(&merged, &mut report);
+    let gateway = read.section("gateway", |raw: &gateway::Config| raw.check(&sources.surroundings));
+    gateway.map(|gateway| gateway.run_dir).ok_or_else(|| report.into_wrongs())
+}
+
+/// Makes the configuration of what was read. Reads nothing itself.
+///
+/// # Errors
+/// Everything that is wrong, by place.
+pub fn from_sources(sources: &Sources) -> Result<Loaded, Vec<Wrong>> {
+    check(sources, Report::default())
+}
+
+/// What is wrong with one text, whatever it holds: never panics. For fuzzing.
+pub fn examine(text: &str) -> Vec<Wrong> {
+    let files = vec![("fuzz.toml".into(), text.to_owned())];
+    from_sources(&Sources { files, ..Sources::default() }).err().unwrap_or_default()
+}
+
+/// Everything that was read, walked and merged.
+fn merged(sources: &Sources, report: &mut Report) -> Option<Dict> {
+    let mut counts = BTreeMap::new();
+    let mut walk_file =
+        |(name, text): &(_, String)| walk::walk(name, text, schema::ROOT, &mut counts, report);
+    let files = sources.files.iter().map(&mut walk_file).collect();
+    let merged = merge::merge(files).map_err(|error| report.broken(Place::Default, error));
+    let mut merged = merged.ok()?;
+    environment::apply(&sources.variables, schema::ROOT, &mut merged, report);
+    merge::refuse_twins(schema::ROOT, &merged, "", report);
+    Some(merged)
+}
+
+fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
+    let merged = match merged(sources, &mut report) {
+        Some(merged) if !report.torn => merged,
+        _ => return Err(report.into_wrongs()),
+    };
+    let mut read = Reader::new(&merged, &mut report);
+    let gateway = read.section("gateway", |raw: &gateway::Config| raw.check(&sources.surroundings));
+    let id = gateway.as_ref().map_or("gateway", |gateway| &gateway.id);
+    let mut listeners = read.list("listener", listener::Config::check);
+    let auth = read.section("auth", |raw: &auth::Config| Ok(raw.clone()));
+    let limits = read.section("limits", broker::LimitsConfig::check);
+    let store = read.section("store", store::Config::check);
+    let bridges = read.list("bridge", |raw: &bridge::Config| raw.check(id));
+    let modbus = read.list("modbus", adapter_modbus::Config::check);
+    let serial = read.list("serial", adapter_serial::Config::check);
+    let mqtt_sn = read.given("mqtt_sn", adapter_mqtt_sn::Config::check);
+    let log = read.section("log", journal::Config::check);
+    if !merged.contains_key("listener") {
+        let default =
+            listener::Config::default().check().map_err(|problems| report.problems("listener", problems));
+        listeners.extend(default.ok().map(|listener| ("listener".to_owned(), listener)));
+    }
+    relations::listeners(&listeners, &mut report);
+    relations::devices(&modbus, &serial, &mut report);
+    relations::bridges(&bridges, &mut report);
+    relations::passwords(auth.as_ref(), &listeners, &mut report);
+    match (gateway, auth, limits, store, log) {
+        (Some(gateway), Some(auth), Some(limits), Some(store), Some(log)) if report.is_clean() => {
+            Ok(Loaded {
+                gateway,
+                listeners: values(listeners),
+                auth,
+                limits,
+                store,
+                bridges: values(bridges),
+                modbus: values(modbus),
+                serial: values(serial),
+                mqtt_sn,
+                log,
+                warnings: report.warnings,
+            })
+        }
+        _ => Err(report.into_wrongs()),
+    }
+}
+
+fn values<C>(entries: Vec<(String, C)>) -> Vec<C> {
+    entries.into_iter().map(|(_, value)| value).collect()
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod shipped;

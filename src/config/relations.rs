@@ -1,0 +1,114 @@
+//! What no room can see alone: one setting against another room's.
+//!
+//! A contradiction is refused; what is allowed and perhaps not meant becomes a warning, shown by `check`
+//! and at every start.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::place::Report;
+use crate::auth::{self, PasswordFile};
+use crate::bridge;
+use crate::broker::Trust;
+use crate::codec::QoS;
+use crate::listener::{Bind, Listener};
+
+/// No two listeners may claim one address; what is open to the network is warned of.
+pub(super) fn listeners(listeners: &[(String, Listener)], report: &mut Report) {
+    for (index, (path, listener)) in listeners.iter().enumerate() {
+        report.warnings.extend(listener.warning());
+        let before = listeners.iter().take(index);
+        let Some((first, _)) = before.into_iter().find(|(_, other)| collide(&other.bind, &listener.bind))
+        else {
+            continue;
+        };
+        let place = report.place(&format!("{first}.bind"));
+        report
+            .wrong(&format!("{path}.bind"), format!("{} is taken: {place} claims it already", listener.bind));
+    }
+}
+
+/// No two lines may claim one serial device: each would read what the other was told.
+pub(super) fn devices(
+    modbus: &[(String, adapter_modbus::Bus)],
+    serial: &[(String, adapter_serial::Checked)],
+    report: &mut Report,
+) {
+    let buses = modbus.iter().filter_map(|(path, bus)| match &bus.link {
+        adapter_modbus::checked::Link::Serial(line) => {
+            Some((format!("{path}.serial.device"), line.device.as_str()))
+        }
+        adapter_modbus::checked::Link::Tcp(_) => None,
+    });
+    let lines = serial.iter().map(|(path, line)| (format!("{path}.device"), line.device.as_str()));
+    let mut claimed: BTreeMap<&str, String> = BTreeMap::new();
+    for (path, device) in buses.chain(lines) {
+        if let Some(first) = claimed.get(device) {
+            let place = report.place(first);
+            report.wrong(&path, format!("{device} is taken: {place} claims it already"));
+        } else {
+            claimed.insert(device, path);
+        }
+    }
+}
+
+/// What a bridge does with messages and secrets that the operator may not expect.
+pub(super) fn bridges(bridges: &[(String, bridge::Checked)], report: &mut Report) {
+    for (path, bridge) in bridges {
+        if bridge.forwards.is_empty() && bridge.receives.is_empty() {
+            let path = report.show(path);
+            report.warnings.push(format!(
+                "{path}: without [[bridge.forward]] and [[bridge.receive]] it carries nothing"
+            ));
+        }
+        for (index, forward) in bridge.forwards.iter().enumerate() {
+            if forward.store && forward.qos == QoS::AtMostOnce {
+                let path = report.show(&format!("{path}.forward[{index}]"));
+                report.warnings.push(format!(
+                    "{path}: qos = 0 counts a message as delivered when it is written to the socket, so a lost link can lose what was acknowledged"
+                ));
+            }
+        }
+    }
+}
+
+/// Whether those who need a password can have one.
+pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Listener)], report: &mut Report) {
+    let Some(auth) = auth else { return };
+    match &auth.password_file {
+        Some(path) => {
+            if let Err(error) = PasswordFile::at(path).refresh() {
+                report
+                    .warnings
+                    .push(format!("auth.password_file: cannot {error}, so nobody can log in by password"));
+            }
+        }
+        None => {
+            for (path, listener) in listeners.iter().filter(|(_, listener)| listener.trust == Trust::Password)
+            {
+                let path = report.show(path);
+                report.warnings.push(format!(
+                    "{path}: nobody can come in at {}: it wants passwords and there is no [auth] password_file",
+                    listener.bind
+                ));
+            }
+        }
+    }
+}
+
+/// Whether the kernel would refuse the second of the two.
+fn collide(one: &Bind, other: &Bind) -> bool {
+    match (one, other) {
+        (Bind::Unix(one), Bind::Unix(other)) => one == other,
+        (Bind::Tcp(one), Bind::Tcp(other)) => {
+            let wild = |address: &SocketAddr| address.ip().is_unspecified();
+            let same_family = one.is_ipv4() == other.is_ipv4();
+            // Port 0 takes a free port each time.
+            one.port() != 0
+                && one.port() == other.port()
+                && same_family
+                && (one.ip() == other.ip() || wild(one) || wild(other))
+        }
+        _ => false,
+    }
+}

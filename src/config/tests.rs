@@ -1,0 +1,278 @@
+//! Promises of the configuration: what is told to the operator, and where it stands.
+//!
+//! One `check` takes files, variables and the complaints that must come of them.
+
+use super::*;
+
+fn sources(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Sources {
+    Sources {
+        files: files.iter().map(|(name, text)| ((*name).into(), (*text).to_owned())).collect(),
+        variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        ..Sources::default()
+    }
+}
+
+/// The complaints about these files and variables, one a line, are these.
+fn check(files: &[(&str, &str)], variables: &[(&str, &str)], expected: &[&str]) {
+    let wrongs = from_sources(&sources(files, variables)).err().unwrap_or_default();
+    let wrongs: Vec<String> = wrongs.iter().map(Wrong::to_string).collect();
+    assert_eq!(wrongs, expected);
+}
+
+const CLOUD: &str = "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtt://192.0.2.1:1883\"]\n";
+
+#[test]
+fn an_empty_file_is_a_valid_configuration() {
+    check(&[("a.toml", "")], &[], &[]);
+    check(&[], &[], &[]);
+}
+
+#[test]
+fn five_mistakes_in_one_file_are_told_at_once_with_their_lines() {
+    let text = "\
+[gateway]
+id = \"a/b\"
+
+[store]
+max_sise = \"1GB\"
+commit_interval = \"20 parsecs\"
+
+[[bridge]]
+name = \"cloud\"
+urls = [\"mqtt://192.0.2.1\", 5]
+window = 0
+
+[http]
+bind = \"off\"
+";
+    check(
+        &[("a.toml", text)],
+        &[],
+        &[
+            "a.toml:2: gateway.id: found \"a/b\", expected 1 to 64 letters that fit into one level of a topic, without \"/\", \"+\", \"#\" and \"$\" at the start",
+            "a.toml:5: store.max_sise: unknown key (did you mean \"max_size\"?)",
+            "a.toml:6: store.commit_interval: found \"20 parsecs\", expected a duration such as \"500ms\", \"30s\", \"15m\", \"12h\" or \"7d\"",
+            "a.toml:10: bridge[cloud].urls[1]: found 5, expected a text",
+            "a.toml:11: bridge[cloud].window: found 0, expected a whole number from 1 to 1000",
+            "a.toml:13: http: not in this version",
+        ],
+    );
+}
+
+#[test]
+fn syntax_errors_hide_no_other_mistake() {
+    let text = "[store]\nmax_size =\n\n[gateway]\nidd = \"x\"\n[log\nlevel = 5\n";
+    let wrongs = from_sources(&sources(&[("a.toml", text)], &[])).expect_err("three mistakes at least");
+    let lines: Vec<usize> = wrongs
+        .iter()
+        .filter_map(|wrong| match &wrong.place {
+            Place::Line(_, line) => Some(*line),
+            _ => None,
+        })
+        .collect();
+    assert!(lines.contains(&2) && lines.contains(&5) && lines.contains(&6), "{wrongs:?}");
+}
+
+#[test]
+fn a_missing_key_is_told_where_its_table_begins() {
+    let text = "# first\n\n[[bridge]]\nname = \"a\"\n\n[[bridge.forward]]\nqos = 1\n";
+    check(
+        &[("a.toml", text)],
+        &[],
+        &[
+            "a.toml:3: bridge[a].urls: missing, expected a list of texts",
+            "a.toml:6: bridge[a].forward[0].filter: missing, expected a text",
+        ],
+    );
+}
+
+#[test]
+fn lists_of_several_files_are_joined_and_later_keys_win() {
+    let first = format!("[gateway]\nid = \"one\"\n{CLOUD}");
+    let second =
+        "[gateway]\nid = \"two\"\n[[bridge]]\nname = \"backup\"\nurls = [\"mqtt://192.0.2.2:1883\"]\n";
+    let loaded =
+        from_sources(&sources(&[("a.toml", &first), ("conf.d/b.toml", second)], &[])).expect("valid");
+    assert_eq!(loaded.gateway.id, "two");
+    assert_eq!(loaded.bridges.len(), 2);
+}
+
+#[test]
+fn a_mistake_in_a_joined_list_is_told_in_its_own_file() {
+    let second = "\n[[bridge]]\nname = \"backup\"\nurls = [\"mqtt://192.0.2.2:1883\"]\nwindow = 5000\n";
+    check(
+        &[("a.toml", CLOUD), ("b.toml", second)],
+        &[],
+        &["b.toml:5: bridge[backup].window: found 5000, expected a whole number from 1 to 1000"],
+    );
+}
+
+#[test]
+fn two_entries_of_one_name_name_both_places() {
+    check(
+        &[("a.toml", CLOUD), ("b.toml", &format!("\n{CLOUD}"))],
+        &[],
+        &["b.toml:3: bridge[cloud].name: the name \"cloud\" is taken: a.toml:2 has it already"],
+    );
+}
+
+#[test]
+fn the_environment_sets_keys_of_sections_and_of_named_entries() {
+    let text = "[[bridge]]\nname = \"far-cloud\"\nurls = [\"mqtt://192.0.2.1:1883\"]\n";
+    let variables = [
+        ("TIDEGATE_GATEWAY__ID", "0123"),
+        ("TIDEGATE_GATEWAY__DATA_DIR", "/data"),
+        ("TIDEGATE_BRIDGE__FAR_CLOUD__USERNAME", "0123"),
+        ("TIDEGATE_BRIDGE__FAR_CLOUD__WINDOW", "7"),
+        ("TIDEGATE_MQTT_SN__BIND", "127.0.0.1:10000"),
+    ];
+    let loaded = from_sources(&sources(&[("a.toml", text)], &variables)).expect("valid");
+    assert_eq!(loaded.gateway.id, "0123");
+    assert_eq!(loaded.gateway.data_dir, Path::new("/data"));
+    assert!(loaded.mqtt_sn.is_some());
+    let bridge = loaded.bridges.first().expect("one bridge");
+    assert_eq!(bridge.username.as_deref(), Some("0123"));
+    assert_eq!(bridge.window, 7);
+}
+
+#[test]
+fn wrong_variables_are_told_by_their_names() {
+    check(
+        &[("a.toml", CLOUD)],
+        &[
+            ("TIDEGATE_BRIDGE__CLOUD__WINDOW", "many"),
+            ("TIDEGATE_BRIDGE__MOON__WINDOW", "5"),
+            ("TIDEGATE_HTTP__BIND", "off"),
+            ("TIDEGATE_STORE__MAX_SISE", "1GB"),
+            ("TIDEGATE_STROE__MAX_SIZE", "1GB"),
+        ],
+        &[
+            "environment TIDEGATE_BRIDGE__CLOUD__WINDOW: bridge[cloud].window: found \"many\", expected a whole number from 1 to 1000",
+            "environment TIDEGATE_BRIDGE__MOON__WINDOW: no key of a [[bridge]] has this name; the entries are: cloud",
+            "environment TIDEGATE_HTTP__BIND: not in this version",
+            "environment TIDEGATE_STORE__MAX_SISE: unknown key of [store] (did you mean \"MAX_SIZE\"?)",
+            "environment TIDEGATE_STROE__MAX_SIZE: unknown section (did you mean \"STORE\"?)",
+        ],
+    );
+}
+
+#[test]
+fn a_variable_that_could_mean_two_entries_is_refused() {
+    let text = CLOUD.replace("cloud", "a-b") + &CLOUD.replace("cloud", "a_b");
+    check(
+        &[("a.toml", &text)],
+        &[("TIDEGATE_BRIDGE__A_B__WINDOW", "5")],
+        &[
+            "environment TIDEGATE_BRIDGE__A_B__WINDOW: could mean bridge[a-b].window or bridge[a_b].window, so it is refused",
+        ],
+    );
+}
+
+#[test]
+fn a_variable_without_a_section_is_only_warned_of() {
+    let loaded = from_sources(&sources(&[], &[("TIDEGATE_PORT", "tcp://192.0.2.1:1883")])).expect("valid");
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("TIDEGATE_PORT")));
+    assert!(!loaded.warnings.iter().any(|warning| warning.contains("192.0.2.1")));
+}
+
+#[test]
+fn a_room_is_asked_although_another_of_its_keys_is_wrong() {
+    check(
+        &[("a.toml", "[gateway]\nid = \"a/b\"\ndata_dir = \"\"\nrun = 5\n")],
+        &[],
+        &[
+            "a.toml:2: gateway.id: found \"a/b\", expected 1 to 64 letters that fit into one level of a topic, without \"/\", \"+\", \"#\" and \"$\" at the start",
+            "a.toml:3: gateway.data_dir: found no path, expected a folder",
+            "a.toml:4: gateway.run: unknown key",
+        ],
+    );
+}
+
+#[test]
+fn two_listeners_on_one_address_name_both_places() {
+    let text =
+        "[[listener]]\nbind = \"0.0.0.0:1883\"\n[[listener]]\nname = \"b\"\nbind = \"127.0.0.1:1883\"\n";
+    check(
+        &[("a.toml", text)],
+        &[],
+        &["a.toml:5: listener[b].bind: 127.0.0.1:1883 is taken: a.toml:2 claims it already"],
+    );
+}
+
+#[test]
+fn two_lines_on_one_serial_device_name_both_places() {
+    let text = "[[modbus]]\nname = \"a\"\nserial = { device = \"/dev/x\" }\n[[modbus.device]]\nname = \"m\"\nunit = 1\n[[modbus.device.point]]\nname = \"p\"\nregister = \"coil:1\"\n[[serial]]\nname = \"b\"\ndevice = \"/dev/x\"\n";
+    check(
+        &[("a.toml", text)],
+        &[],
+        &["a.toml:12: serial[b].device: /dev/x is taken: a.toml:3 claims it already"],
+    );
+}
+
+/// Some warning about this text holds this word.
+fn check_warning(text: &str, expected: &str) {
+    let loaded = from_sources(&sources(&[("a.toml", text)], &[])).expect("valid");
+    assert!(loaded.warnings.iter().any(|warning| warning.contains(expected)), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn what_is_perhaps_not_meant_is_warned_of() {
+    check_warning("[[listener]]\nbind = \"0.0.0.0:1883\"\nallow_anonymous = true\n", "anybody");
+    check_warning("[[listener]]\nbind = \"0.0.0.0:1883\"\n", "nobody can come in");
+    check_warning("[auth]\npassword_file = \"/nonexistent/passwd\"\n", "/nonexistent/passwd");
+    check_warning(CLOUD, "carries nothing");
+    check_warning(&format!("{CLOUD}[[bridge.forward]]\nfilter = \"#\"\nqos = 0\n"), "qos = 0");
+}
+
+#[test]
+fn an_empty_configuration_opens_one_local_door() {
+    let loaded = from_sources(&Sources::default()).expect("valid");
+    let doors: Vec<String> = loaded.listeners.iter().map(|listener| listener.bind.to_string()).collect();
+    assert_eq!(doors, ["127.0.0.1:1883"]);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_be_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("none.toml");
+    let wrongs = load(Some(&path)).expect_err("it is not there");
+    assert!(wrongs.iter().any(|wrong| wrong.to_string().contains("none.toml: cannot read the file")));
+}
+
+#[test]
+fn the_folder_beside_the_file_is_read_in_name_order() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    std::fs::create_dir(folder.path().join("conf.d")).expect("a folder");
+    write("tidegate.toml", "[gateway]\nid = \"one\"\n");
+    write("conf.d/20.toml", "[gateway]\nid = \"three\"\n");
+    write("conf.d/10.toml", "[gateway]\nid = \"two\"\n");
+    write("conf.d/30.toml.bak", "nonsense");
+    let loaded = load(Some(&folder.path().join("tidegate.toml"))).expect("valid");
+    assert_eq!(loaded.gateway.id, "three");
+}
+
+#[test]
+fn no_text_makes_the_examination_panic() {
+    for text in [
+        "",
+        "=",
+        "[",
+        "[[bridge]]\n[bridge.x",
+        "a.b.c = 1\n[a]",
+        "bridge = 5",
+        "[[store]]",
+        "\u{feff}x",
+        "listener = [[1]]",
+        "store = {max_size = {}}",
+        "gateway.id.x = 1",
+        "[mqtt_sn]\npredefined = 5",
+    ] {
+        examine(text);
+    }
+    let deep = "[".repeat(100_000);
+    assert!(!examine(&format!("x = {deep}")).is_empty());
+    assert!(!examine(&format!("x = {}1", "{a=".repeat(50_000))).is_empty());
+    assert!(!examine(&"a.".repeat(50_000)).is_empty());
+}

@@ -1,0 +1,183 @@
+//! What the service says of itself, as `status --json` prints it.
+//!
+//! The service fills it, commands render it. Fields may be added; none changes its meaning.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole of it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// `[gateway] id`.
+    pub gateway: String,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Every configured listener.
+    pub listeners: Vec<ListenerStatus>,
+    /// The broker's counters.
+    pub broker: BrokerStatus,
+    /// The store; `None` where it could not be asked in time.
+    pub store: Option<StoreFigures>,
+    /// Every configured bridge.
+    pub bridges: Vec<BridgeStatus>,
+    /// Every forward route.
+    pub routes: Vec<RouteStatus>,
+    /// Parts of adapters by their path, `modbus/line-1/meter`.
+    pub adapters: BTreeMap<String, AdapterStatus>,
+    /// What is wrong with the gateway as a whole, in words.
+    pub warnings: Vec<String>,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenerStatus {
+    /// Its name, or its configured address.
+    pub name: String,
+    /// The bound address, with the real port where 0 was configured; the configured one until bound.
+    pub address: String,
+    /// Why it is not open, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The broker's counters since the start.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BrokerStatus {
+    /// Clients connected now.
+    pub clients: u64,
+    /// Sessions, connected or kept.
+    pub sessions: u64,
+    /// Subscriptions.
+    pub subscriptions: u64,
+    /// Retained messages.
+    pub retained: u64,
+    /// PUBLISH packets received.
+    pub messages_received: u64,
+    /// PUBLISH packets sent.
+    pub messages_sent: u64,
+    /// Further counters by name.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, serde_json::Value>,
+}
+
+/// How the store does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreFigures {
+    /// Pages in use and the WAL, in bytes.
+    pub size: u64,
+    /// `max_size`.
+    pub max_size: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Bytes written to disk since the start.
+    pub written: u64,
+    /// Why it does not commit, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// One bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeStatus {
+    /// Its name.
+    pub name: String,
+    /// `connected`, `connecting`, `stalled`, `down`.
+    pub state: String,
+    /// Milliseconds since 1970 when it came into this state.
+    pub since: u64,
+    /// Why, in words, where it is not connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The upstream that it speaks to or tries, without its secrets.
+    pub url: String,
+    /// When it is tried again, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<u64>,
+    /// Its receive routes' subscriptions.
+    pub subscriptions: Vec<SubscriptionStatus>,
+    /// What passed since the start.
+    pub counts: BridgeCounts,
+}
+
+/// One receive route's subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SubscriptionStatus {
+    /// Its filter.
+    pub filter: String,
+    /// `asked`, `granted`, or why upstream refuses it.
+    pub answer: String,
+}
+
+/// What passed over a bridge since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeCounts {
+    /// PUBLISH packets written, repeats among them.
+    pub sent: u64,
+    /// Of these, those that upstream acknowledged.
+    pub acknowledged: u64,
+    /// Sent and not yet acknowledged.
+    pub in_flight: u64,
+    /// Messages that came from upstream.
+    pub received: u64,
+    /// Connections made.
+    pub connects: u64,
+    /// Connections lost, and attempts that failed.
+    pub failures: u64,
+}
+
+/// The conservation line of one route.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteStatus {
+    /// Its name.
+    pub name: String,
+    /// Its bridge.
+    pub bridge: String,
+    /// Counted in the transaction that holds the message.
+    pub received: u64,
+    /// Acknowledged upstream.
+    pub delivered: u64,
+    /// Counted from the rows.
+    pub queued: u64,
+    /// Run out of time.
+    pub expired: u64,
+    /// By reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// One part of an adapter.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AdapterStatus {
+    /// `starting`, `up` or `down`.
+    pub state: String,
+    /// Milliseconds since 1970 when it came into this state.
+    pub since: u64,
+    /// Why, in words, where it is not up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// A flat object of counters.
+    pub counters: serde_json::Value,
+}
+
+impl RouteStatus {
+    /// All that was dropped, whatever the reason.
+    pub fn dropped_in_all(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
+    /// Whether `received = delivered + queued + expired + dropped`.
+    pub fn is_conserved(&self) -> bool {
+        self.received == self.delivered + self.queued + self.expired + self.dropped_in_all()
+    }
+}

@@ -1,0 +1,236 @@
+//! Carrying out what the broker says, in its order.
+//!
+//! Nothing is sent here: bytes gather in outboxes until the turn's end, and writes for the store in one
+//! batch. What is said to somebody who has left is lost on purpose.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use tracing::warn;
+
+use super::notes::{Limiter, Notes};
+use super::outbox::{Flushed, Pool};
+use super::table::Link;
+use super::template::{Templates, append};
+use super::turn::Engine;
+use super::verify::{Question, Verifier};
+use super::{Input, Inputs};
+use crate::broker::{ConnectionId, Copy, Effect, Event};
+use crate::codec::{Ack, Packet, Properties, QoS, Reason, encode};
+use crate::record::{Now, Write};
+use crate::store::Handle;
+use crate::unstored::Inlet;
+
+/// What effects need beside the connections themselves.
+pub(super) struct Courier {
+    pub(super) pool: Pool,
+    /// Connections with something to send.
+    pub(super) dirty: Vec<ConnectionId>,
+    /// Connections that the broker has closed and that are not yet gone, with the time at which they go
+    /// in any case; in the order of that time.
+    pub(super) farewells: VecDeque<(u64, ConnectionId)>,
+    /// Bytes of messages put into outboxes since they were last flushed.
+    pub(super) gathered: usize,
+    templates: Templates,
+    writes: Vec<Write>,
+    hurry: bool,
+    store: Handle,
+    inputs: Inputs,
+    verifier: Option<Verifier>,
+    unstored: Vec<Option<Inlet>>,
+    notes: Notes,
+    unsayable: Limiter,
+}
+
+impl Courier {
+    pub(super) fn new(
+        store: Handle,
+        inputs: Inputs,
+        verifier: Option<Verifier>,
+        unstored: Vec<Option<Inlet>>,
+    ) -> Courier {
+        Courier {
+            pool: Pool::default(),
+            dirty: Vec::new(),
+            farewells: VecDeque::new(),
+            gathered: 0,
+            templates: Templates::default(),
+            writes: Vec::new(),
+            hurry: false,
+            store,
+            inputs,
+            verifier,
+            unstored,
+            notes: Notes::default(),
+            unsayable: Limiter::default(),
+        }
+    }
+
+    /// Hands the turn's writes to the store in one piece.
+    pub(super) fn hand_over(&mut self) {
+        if !self.writes.is_empty() || self.hurry {
+            self.store.write(mem::take(&mut self.writes), mem::take(&mut self.hurry));
+        }
+    }
+}
+
+impl Engine {
+    /// Carries out the effects of one call of the broker.
+    pub(super) fn carry_out(&mut self, effects: &mut Vec<Effect>, now: Now) {
+        for effect in effects.drain(..) {
+            self.carry_out_one(effect, now);
+        }
+        self.courier.templates.release();
+        if self.courier.gathered > GATHERED_BYTES_MAX {
+            self.flush_all();
+        }
+    }
+
+    fn carry_out_one(&mut self, effect: Effect, now: Now) {
+        match effect {
+            Effect::Deliver(copy) => self.deliver(copy),
+            Effect::Send { connection, packet } => self.send(connection, packet, now),
+            Effect::Write(write) => self.courier.writes.push(write),
+            Effect::Hurry => self.courier.hurry = true,
+            Effect::Speak { connection, version, maximum_packet_size } => {
+                if let Some(socket) = self.table.socket(connection) {
+                    socket.version = version;
+                    socket.maximum_packet_size = maximum_packet_size.unwrap_or(u32::MAX);
+                }
+            }
+            Effect::Close { connection } => self.close(connection, now),
+            Effect::Pause { connection } => {
+                if let Some(socket) = self.table.socket(connection) {
+                    socket.pause();
+                }
+            }
+            Effect::Resume { connection } => {
+                if let Some(socket) = self.table.socket(connection) {
+                    socket.resume();
+                    self.intake.list(&mut self.table, connection);
+                }
+            }
+            Effect::Verify { connection, username, password } => {
+                self.verify(Question { connection, username, password });
+            }
+            Effect::Read { reader, after, limit } => {
+                let inputs = self.courier.inputs.clone();
+                self.courier.store.read(reader, after, limit, move |rows| {
+                    // An engine that is gone needs no rows.
+                    let _ = inputs.send_blocking(Input::Rows(rows));
+                });
+            }
+            Effect::Forward { route, message } => {
+                if let Some(Some(inlet)) = self.courier.unstored.get(route) {
+                    inlet.put(&message);
+                }
+            }
+            Effect::Note(note) => self.courier.notes.write(&note, now.mono),
+        }
+    }
+
+    fn send(&mut self, connection: ConnectionId, packet: Packet, now: Now) {
+        let encoded = match self.table.link(connection) {
+            Some(Link::Port(port)) => {
+                port.answer(packet, &mut self.events);
+                if port.is_overrun() {
+                    self.lose_port(connection);
+                }
+                return;
+            }
+            Some(Link::Socket(socket)) if socket.is_open() => {
+                encode(&packet, socket.version, socket.buffer(&mut self.courier.pool))
+            }
+            Some(Link::Socket(_)) | None => return,
+        };
+        self.mark_dirty(connection);
+        if let Err(error) = encoded
+            && let Some(missed) = self.courier.unsayable.admit(now.mono)
+        {
+            warn!(missed, "cannot send a packet to a client: {error}");
+        }
+    }
+
+    fn deliver(&mut self, copy: Copy) {
+        let (connection, qos, packet_id) = (copy.connection, copy.qos, copy.packet_id);
+        let limit = self.limits.max_send_buffer;
+        let courier = &mut self.courier;
+        let socket = match self.table.link(connection) {
+            Some(Link::Port(port)) => {
+                port.deliver(&copy);
+                if port.is_overrun() {
+                    self.lose_port(connection);
+                }
+                return;
+            }
+            Some(Link::Socket(socket)) if socket.is_open() => socket,
+            Some(Link::Socket(_)) | None => return,
+        };
+        let Some((bytes, id_at)) = courier.templates.encode(socket.version, copy) else {
+            return self.discard(connection, qos, packet_id);
+        };
+        if bytes.len() > socket.maximum_packet_size as usize {
+            return self.discard(connection, qos, packet_id);
+        }
+        if qos == QoS::AtMostOnce && socket.is_full(bytes.len(), limit) {
+            // Much may be sent in one turn; only what the peer does not take is over the limit.
+            let written = &mut self.counters.bytes_out;
+            let flushed = socket.flush(connection, self.inbox.poll.registry(), &mut courier.pool, written);
+            if flushed != Flushed::All && socket.is_full(bytes.len(), limit) {
+                self.counters.dropped_send_buffer += 1;
+                return;
+            }
+        }
+        courier.gathered += bytes.len();
+        append(socket.buffer(&mut courier.pool), bytes, id_at, qos, packet_id);
+        if socket.mark_dirty() {
+            courier.dirty.push(connection);
+        }
+    }
+
+    /// A message that the client cannot be sent counts as sent, for the broker has to go on.
+    /// [MQTT5-3.1.2-25]
+    fn discard(&mut self, connection: ConnectionId, qos: QoS, packet_id: u16) {
+        self.counters.dropped_too_large += 1;
+        let ack = Ack { packet_id, reason: Reason::PacketTooLarge, properties: Properties::new() };
+        let packet = match qos {
+            QoS::AtMostOnce => return,
+            QoS::AtLeastOnce => Packet::PubAck(ack),
+            QoS::ExactlyOnce => Packet::PubRec(ack),
+        };
+        self.events.push(Event::Packet { connection, packet });
+    }
+
+    fn verify(&mut self, question: Question) {
+        let connection = question.connection;
+        let asked = match &self.courier.verifier {
+            Some(verifier) => verifier.ask(question),
+            None => false,
+        };
+        if !asked {
+            self.counters.passwords_unchecked += 1;
+            self.events.push(Event::Verified { connection, accepted: false });
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId, now: Now) {
+        match self.table.link(connection) {
+            Some(Link::Port(port)) => {
+                port.close();
+                self.forget_port(connection);
+            }
+            Some(Link::Socket(socket)) => {
+                socket.close();
+                self.courier.farewells.push_back((now.mono + FAREWELL, connection));
+                self.mark_dirty(connection);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Where one turn has more for everybody together, outboxes are flushed before its end.
+const GATHERED_BYTES_MAX: usize = 1 << 20;
+
+/// Milliseconds that a closed connection has to take its last bytes and to see the end.
+const FAREWELL: u64 = 2_000;

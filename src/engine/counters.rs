@@ -1,0 +1,36 @@
+//! What the engine counts, for `status` and the tests.
+//!
+//! Numbers only ever grow, but for the gauges that say so.
+
+use serde::Serialize;
+
+/// Counts since the start, and two gauges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counters {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Network clients that are connected, or whose last words are on their way.
+    pub sockets: u64,
+    /// In-process clients.
+    pub ports: u64,
+    /// Clients let in at a listener.
+    pub accepted: u64,
+    /// Clients turned away because `max_connections` were there.
+    pub over_max_connections: u64,
+    /// Bytes read from clients.
+    pub bytes_in: u64,
+    /// Bytes written to clients.
+    pub bytes_out: u64,
+    /// Packets decoded.
+    pub packets_in: u64,
+    /// Connections that sent what is no MQTT.
+    pub malformed: u64,
+    /// QoS 0 deliveries dropped because the receiver had `max_send_buffer` waiting.
+    pub dropped_send_buffer: u64,
+    /// Deliveries dropped because the receiver takes no packet that large.
+    pub dropped_too_large: u64,
+    /// Ports closed because they did not read what they had granted.
+    pub ports_overrun: u64,
+    /// Passwords not checked because too many waited to be.
+    pub passwords_unchecked: u64,
+}

@@ -1,0 +1,353 @@
+//! One network client: its stream, its decoder, what waits to leave, and how it stands.
+//!
+//! Edge-triggered: the kernel says once that there is something, so what it said is remembered here
+//! until a read or a write comes back empty-handed.
+
+use std::io::{self, Read};
+
+use mio::{Interest, Registry, Token};
+
+use super::intake::{Allowance, ReadBuffer};
+use super::outbox::{Flushed, Outbox, Pool};
+use crate::broker::{ConnectionId, Event};
+use crate::codec::{Decoder, Side, Version};
+use crate::listener::Stream;
+
+/// A network client.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Stream,
+    decoder: Decoder,
+    outbox: Outbox,
+    /// Of its CONNECT.
+    pub(super) version: Version,
+    /// What the client takes at most.
+    pub(super) maximum_packet_size: u32,
+    phase: Phase,
+    /// The kernel may have bytes for us.
+    readable: bool,
+    /// The peer has ended its half: a read will say so, however little came before.
+    hung_up: bool,
+    /// Stands in the list of those to be served.
+    listed: bool,
+    /// By the broker.
+    paused: bool,
+    /// Its outbox is full, so it is not read on: answers to what it sends would make it fuller.
+    choked: bool,
+    /// Stands in the list of those to be flushed.
+    dirty: bool,
+    /// The last write came back empty-handed.
+    blocked: bool,
+    /// The kernel tells us when it takes bytes again.
+    watches_writable: bool,
+    /// Something was sent since the last read that found nothing.
+    spoken: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// It has broken the rules: nothing is read, the broker has the last word.
+    Silenced,
+    /// What was sent is flushed, then the stream is ended.
+    Closing,
+    /// Ended on our side; what still comes is thrown away, so that the kernel does not answer it with a
+    /// reset that would overtake our last words.
+    Lingering,
+}
+
+/// What one read brought.
+enum Got {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Served {
+    /// Nothing is left for now.
+    Idle,
+    /// There is more, for the next turn.
+    Again,
+    /// It has broken the rules.
+    Malformed,
+    /// The peer is gone, which the broker does not know.
+    Lost,
+    /// The peer is gone, as the broker wished.
+    Ended,
+}
+
+/// What remains of a connection that the broker has closed and all of whose bytes have left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// Nothing: it can be forgotten.
+    Done,
+    /// The peer has to see our end first.
+    Linger,
+}
+
+impl Socket {
+    pub(super) fn new(stream: Stream, max_packet_size: usize) -> Socket {
+        Socket {
+            stream,
+            decoder: Decoder::new(Side::Server, max_packet_size),
+            outbox: Outbox::default(),
+            version: Version::V311,
+            maximum_packet_size: u32::MAX,
+            phase: Phase::Open,
+            readable: false,
+            hung_up: false,
+            listed: false,
+            paused: false,
+            choked: false,
+            dirty: false,
+            blocked: false,
+            watches_writable: false,
+            spoken: false,
+        }
+    }
+
+    /// Notes what the kernel says.
+    pub(super) fn polled(&mut self, event: &mio::event::Event) {
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.readable = true;
+        }
+        if event.is_read_closed() || event.is_error() {
+            self.hung_up = true;
+        }
+        if event.is_writable() {
+            self.blocked = false;
+        }
+    }
+
+    /// Whether it has to be put into the list of those to be served.
+    pub(super) fn enlist(&mut self) -> bool {
+        let wanted = !self.listed && self.is_read();
+        self.listed |= wanted;
+        wanted
+    }
+
+    fn is_read(&self) -> bool {
+        match self.phase {
+            Phase::Open => !self.paused && !self.choked,
+            Phase::Silenced | Phase::Closing => false,
+            Phase::Lingering => true,
+        }
+    }
+
+    /// Decodes and reads, up to the limits of a turn.
+    pub(super) fn serve(
+        &mut self,
+        id: ConnectionId,
+        buffer: &mut ReadBuffer,
+        left: &mut Allowance,
+        events: &mut Vec<Event>,
+    ) -> Served {
+        self.listed = false;
+        let served = match self.phase {
+            Phase::Open if self.is_read() => self.read_and_decode(id, buffer, left, events),
+            Phase::Lingering => self.discard(buffer, left),
+            Phase::Open | Phase::Silenced | Phase::Closing => Served::Idle,
+        };
+        self.listed = served == Served::Again;
+        served
+    }
+
+    fn read_and_decode(
+        &mut self,
+        id: ConnectionId,
+        buffer: &mut ReadBuffer,
+        left: &mut Allowance,
+        events: &mut Vec<Event>,
+    ) -> Served {
+        let before = events.len();
+        loop {
+            if let Some(served) = self.decode(id, left, events) {
+                return served;
+            }
+            if !self.readable {
+                if events.len() > before && self.decoder.is_empty() {
+                    events.push(Event::Drained { connection: id });
+                }
+                return Served::Idle;
+            }
+            if left.bytes == 0 {
+                return Served::Again;
+            }
+            match self.read(buffer, left.bytes) {
+                Got::Bytes(count) => {
+                    left.bytes -= count;
+                    self.decoder.feed(buffer.take(count));
+                }
+                Got::Nothing => {}
+                Got::End => return Served::Lost,
+            }
+        }
+    }
+
+    /// Decodes what was fed; `None` once nothing whole is left.
+    fn decode(&mut self, id: ConnectionId, left: &mut Allowance, events: &mut Vec<Event>) -> Option<Served> {
+        while left.packets > 0 {
+            match self.decoder.decode() {
+                Ok(Some(packet)) => {
+                    left.packets -= 1;
+                    events.push(Event::Packet { connection: id, packet });
+                }
+                Ok(None) => return None,
+                Err(malformed) => {
+                    self.phase = Phase::Silenced;
+                    events.push(Event::Malformed { connection: id, reason: malformed.reason() });
+                    return Some(Served::Malformed);
+                }
+            }
+        }
+        Some(Served::Again)
+    }
+
+    fn read(&mut self, buffer: &mut ReadBuffer, most: usize) -> Got {
+        let room = buffer.room(most);
+        let asked = room.len();
+        loop {
+            match self.stream.read(room) {
+                Ok(0) => return Got::End,
+                Ok(count) => {
+                    // A short read has emptied the kernel's buffer; what comes later is told anew. An
+                    // end that was told already is not.
+                    if count < asked && !self.hung_up {
+                        self.readable = false;
+                        self.spoken = false;
+                    }
+                    return Got::Bytes(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    self.spoken = false;
+                    return Got::Nothing;
+                }
+                Err(_) => return Got::End,
+            }
+        }
+    }
+
+    fn discard(&mut self, buffer: &mut ReadBuffer, left: &mut Allowance) -> Served {
+        match self.read(buffer, left.bytes) {
+            Got::Bytes(count) => {
+                left.bytes -= count;
+                if self.readable { Served::Again } else { Served::Idle }
+            }
+            Got::Nothing => Served::Idle,
+            Got::End => Served::Ended,
+        }
+    }
+
+    /// The broker wants nothing more from it for now.
+    pub(super) fn pause(&mut self) {
+        self.paused = true;
+        // It may stay so for long, and must not keep the shared buffer from being used again.
+        self.decoder.compact();
+    }
+
+    /// The broker takes more again; the caller lists it.
+    pub(super) fn resume(&mut self) {
+        self.paused = false;
+    }
+
+    /// Whether anything may be sent to it.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Silenced)
+    }
+
+    /// Whether so many bytes more would be over the limit of what may wait.
+    pub(super) fn is_full(&self, more: usize, limit: usize) -> bool {
+        self.outbox.waiting() + more > limit
+    }
+
+    /// Whether the peer takes no bytes for now.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Whether something waits that has not left.
+    pub(super) fn is_sending(&self) -> bool {
+        self.outbox.waiting() > 0
+    }
+
+    /// Where to append what is to be sent.
+    pub(super) fn buffer(&mut self, pool: &mut Pool) -> &mut Vec<u8> {
+        self.outbox.buffer(pool)
+    }
+
+    /// Whether it has to be put into the list of those to be flushed.
+    pub(super) fn mark_dirty(&mut self) -> bool {
+        !std::mem::replace(&mut self.dirty, true)
+    }
+
+    /// Sends what waits. Adds to `written` what has left.
+    pub(super) fn flush(
+        &mut self,
+        id: ConnectionId,
+        registry: &Registry,
+        pool: &mut Pool,
+        written: &mut u64,
+    ) -> Flushed {
+        self.dirty = false;
+        if self.blocked {
+            return Flushed::Blocked;
+        }
+        self.spoken |= self.is_sending();
+        let flushed = self.outbox.flush(&mut self.stream, pool, written);
+        if flushed == Flushed::Blocked {
+            self.blocked = true;
+            if !self.watches_writable && self.watch_writable(id, registry).is_err() {
+                return Flushed::Gone;
+            }
+        }
+        flushed
+    }
+
+    /// Once it was blocked the interest stays: edge-triggered, it costs nothing more.
+    fn watch_writable(&mut self, id: ConnectionId, registry: &Registry) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        registry.reregister(&mut self.stream, Token(id.slot as usize), both)?;
+        self.watches_writable = true;
+        Ok(())
+    }
+
+    /// Reads no more from a peer whose outbox is over the limit, and reads on once half of it has left.
+    /// Whether it is to be listed.
+    pub(super) fn choke(&mut self, limit: usize) -> bool {
+        let waiting = self.outbox.waiting();
+        if waiting > limit {
+            self.choked = true;
+            self.decoder.compact();
+        } else if self.choked && waiting <= limit / 2 {
+            self.choked = false;
+            return true;
+        }
+        false
+    }
+
+    /// The broker has done with it.
+    pub(super) fn close(&mut self) {
+        if self.is_open() {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// Whether the broker has done with it and bytes may still have to leave.
+    pub(super) fn is_closing(&self) -> bool {
+        self.phase == Phase::Closing
+    }
+
+    /// Everything has left: ends our side of the stream.
+    pub(super) fn say_farewell(&mut self) -> Farewell {
+        let unread = self.readable || self.spoken;
+        if self.hung_up || !unread || self.stream.end_writing().is_err() {
+            return Farewell::Done;
+        }
+        self.phase = Phase::Lingering;
+        Farewell::Linger
+    }
+}

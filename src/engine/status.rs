@@ -1,0 +1,51 @@
+//! How the engine does, as `status` shows it: a JSON value, since it crosses to another thread whole.
+//!
+//! No figure is computed here: each is read where it is kept.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::Counters;
+use crate::broker;
+use crate::listener::Standing;
+
+/// `{"listeners": [...], "broker": {...}, "engine": {...}}`.
+pub(super) fn of(engine: &Counters, broker: &broker::Counters, doors: &[Standing]) -> Value {
+    json!({
+        "listeners": doors.iter().map(door).collect::<Vec<_>>(),
+        "broker": figures(broker),
+        "engine": engine,
+    })
+}
+
+fn figures(broker: &broker::Counters) -> Value {
+    let dropped: BTreeMap<&str, u64> =
+        broker.dropped.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+    json!({
+        "clients": broker.clients,
+        "sessions": broker.sessions,
+        "kept_sessions": broker.kept_sessions,
+        "subscriptions": broker.subscriptions,
+        "retained": broker.retained,
+        "messages_received": broker.received,
+        "messages_sent": broker.sent,
+        "connections_accepted": broker.connections_accepted,
+        "connections_refused": broker.connections_refused,
+        "not_accepted": broker.not_accepted,
+        "expired": broker.expired,
+        "dropped": dropped,
+        "uncommitted": broker.uncommitted,
+        "paused": broker.paused,
+    })
+}
+
+fn door(standing: &Standing) -> Value {
+    let address = standing.bound.as_ref().unwrap_or(&standing.bind).to_string();
+    json!({
+        "name": standing.name,
+        "address": address,
+        "open": standing.bound.is_some(),
+        "error": standing.trouble,
+    })
+}

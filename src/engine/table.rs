@@ -1,0 +1,104 @@
+//! Who is connected: sockets and in-process ports, in one space of numbers.
+//!
+//! A slot is used again, its generation is not: an effect for somebody who has left finds nobody.
+
+use slab::Slab;
+
+use super::port::Port;
+use super::socket::Socket;
+use crate::broker::ConnectionId;
+
+/// Every connection.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    slots: Slab<Entry>,
+    generation: u32,
+    sockets: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    generation: u32,
+    link: Link,
+}
+
+/// What stands behind a connection.
+#[derive(Debug)]
+pub(super) enum Link {
+    Socket(Socket),
+    Port(Box<Port>),
+}
+
+impl Table {
+    /// How many network clients there are.
+    pub(super) fn sockets(&self) -> usize {
+        self.sockets
+    }
+
+    /// How many ports there are.
+    pub(super) fn ports(&self) -> usize {
+        self.slots.len() - self.sockets
+    }
+
+    /// The number that the next [`Table::insert`] gives.
+    pub(super) fn next_id(&self) -> ConnectionId {
+        let slot = u32::try_from(self.slots.vacant_key()).expect("fewer than 2^32 descriptors exist");
+        ConnectionId { slot, generation: self.generation }
+    }
+
+    /// Takes a connection in.
+    pub(super) fn insert(&mut self, link: Link) -> ConnectionId {
+        let id = self.next_id();
+        self.generation = self.generation.wrapping_add(1);
+        if matches!(link, Link::Socket(_)) {
+            self.sockets += 1;
+        }
+        self.slots.insert(Entry { generation: id.generation, link });
+        id
+    }
+
+    /// Forgets a connection; a socket is closed by that.
+    pub(super) fn remove(&mut self, id: ConnectionId) {
+        if self.link(id).is_some() {
+            let entry = self.slots.remove(id.slot as usize);
+            if matches!(entry.link, Link::Socket(_)) {
+                self.sockets -= 1;
+            }
+        }
+        if self.slots.is_empty() {
+            self.slots.shrink_to_fit();
+        }
+    }
+
+    /// Whoever has this number, if he is still there.
+    pub(super) fn link(&mut self, id: ConnectionId) -> Option<&mut Link> {
+        let entry = self.slots.get_mut(id.slot as usize)?;
+        (entry.generation == id.generation).then_some(&mut entry.link)
+    }
+
+    /// The socket with this number.
+    pub(super) fn socket(&mut self, id: ConnectionId) -> Option<&mut Socket> {
+        match self.link(id)? {
+            Link::Socket(socket) => Some(socket),
+            Link::Port(_) => None,
+        }
+    }
+
+    /// The port with this number.
+    pub(super) fn port(&mut self, id: ConnectionId) -> Option<&mut Port> {
+        match self.link(id)? {
+            Link::Port(port) => Some(port),
+            Link::Socket(_) => None,
+        }
+    }
+
+    /// The socket in a slot that the kernel names, with its whole number.
+    pub(super) fn polled(&mut self, slot: usize) -> Option<(ConnectionId, &mut Socket)> {
+        let entry = self.slots.get_mut(slot)?;
+        let id = ConnectionId { slot: u32::try_from(slot).ok()?, generation: entry.generation };
+        match &mut entry.link {
+            Link::Socket(socket) => Some((id, socket)),
+            Link::Port(_) => None,
+        }
+    }
+}

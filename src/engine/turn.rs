@@ -1,0 +1,300 @@
+//! The loop: poll, gather, ask the broker, carry out, flush.
+//!
+//! One turn is one call of the broker, however much has come.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::{Events, Interest, Token};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+use super::carry::Courier;
+use super::counters::Counters;
+use super::inbox::WAKER;
+use super::intake::{Intake, Slice};
+use super::notes::Limiter;
+use super::port::Port;
+use super::socket::Socket;
+use super::status;
+use super::table::{Link, Table};
+use super::verify::Verifier;
+use super::{Heartbeat, Inbox, Input, Limits, Parts};
+use crate::broker::{Broker, ConnectionId, Effect, Event, Peer};
+use crate::clock::Clock;
+use crate::listener::{Accepted, Board, Doors};
+use crate::record::Now;
+
+/// The engine; [`Engine::run`] is its thread.
+pub struct Engine {
+    pub(super) inbox: Inbox,
+    pub(super) table: Table,
+    pub(super) intake: Intake,
+    pub(super) courier: Courier,
+    /// What the next call of the broker will be told.
+    pub(super) events: Vec<Event>,
+    pub(super) counters: Counters,
+    pub(super) limits: Limits,
+    clock: Clock,
+    broker: Broker,
+    doors: Doors,
+    /// Ports by their number; the order of their opening.
+    ports: std::collections::BTreeMap<u64, ConnectionId>,
+    /// Who waits for [`Input::Status`].
+    asked: Vec<oneshot::Sender<Value>>,
+    turned_away: Limiter,
+    heartbeat: Heartbeat,
+    /// When to end at the latest; set once the service stops.
+    stopping: Option<u64>,
+}
+
+impl Engine {
+    /// Puts the parts together and opens the listeners; one that cannot be opened is tried again later.
+    ///
+    /// # Errors
+    /// Where the kernel gives no thread for comparing passwords.
+    pub fn new(parts: Parts) -> io::Result<Engine> {
+        let Parts { inbox, clock, broker, store, listeners, limits, passwords, unstored, heartbeat } = parts;
+        let verifier = passwords.map(|file| Verifier::start(file, inbox.inputs())).transpose()?;
+        let doors = Doors::open(listeners, inbox.poll.registry(), FIRST_DOOR, clock.now().mono);
+        Ok(Engine {
+            courier: Courier::new(store, inbox.inputs(), verifier, unstored),
+            inbox,
+            table: Table::default(),
+            intake: Intake::default(),
+            events: Vec::new(),
+            counters: Counters::default(),
+            limits,
+            clock,
+            broker,
+            doors,
+            ports: std::collections::BTreeMap::new(),
+            asked: Vec::new(),
+            turned_away: Limiter::default(),
+            heartbeat,
+            stopping: None,
+        })
+    }
+
+    /// How the listeners stand, for any thread.
+    pub fn board(&self) -> Board {
+        self.doors.board()
+    }
+
+    /// Turns until [`Input::Stop`] has been obeyed.
+    ///
+    /// # Errors
+    /// Where polling fails, which no peer can cause.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut polled = Events::with_capacity(POLLED_MAX);
+        let mut effects = Vec::new();
+        loop {
+            let timeout = self.timeout();
+            match self.inbox.poll.poll(&mut polled, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.counters.turns += 1;
+            self.heartbeat.turns.fetch_add(1, Ordering::Relaxed);
+            let now = self.clock.now();
+            self.gather(&polled, now);
+            self.intake.begin_turn();
+            loop {
+                let slice = self.intake.serve(&mut self.table, &mut self.events, &mut self.counters);
+                self.broker.handle(&mut self.events, now, &mut effects);
+                self.carry_out(&mut effects, now);
+                if slice == Slice::Last {
+                    break;
+                }
+            }
+            self.end_turn(&mut effects);
+            self.end_farewells(now);
+            self.answer_status();
+            if self.stopping.is_some_and(|deadline| now.mono >= deadline || self.table.sockets() == 0) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands the turn's writes to the store, then sends what is to leave.
+    fn end_turn(&mut self, effects: &mut Vec<Effect>) {
+        // First, so that the disk works meanwhile.
+        self.courier.hand_over();
+        self.flush_all();
+        // One message to very many has made it large.
+        effects.shrink_to(EFFECTS_KEPT);
+    }
+
+    /// How long the loop may sleep.
+    fn timeout(&self) -> Option<Duration> {
+        let busy = self.intake.is_ready()
+            || !self.events.is_empty()
+            || !self.inbox.is_empty()
+            || (self.doors.is_knocked() && self.stopping.is_none());
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let deadlines =
+            [self.broker.deadline(), self.doors.deadline(), self.farewell_deadline(), self.stopping];
+        let next = deadlines.into_iter().flatten().min();
+        let sleep = next.map(|at| Duration::from_millis(at.saturating_sub(self.clock.now().mono)));
+        match (sleep, self.heartbeat.every) {
+            (Some(sleep), Some(every)) => Some(sleep.min(every)),
+            (sleep, every) => sleep.or(every),
+        }
+    }
+
+    /// Turns everything that has happened into events, in the order in which it is to be told.
+    fn gather(&mut self, polled: &Events, now: Now) {
+        for event in polled {
+            match event.token() {
+                WAKER => {}
+                Token(token) if token >= FIRST_DOOR => self.doors.knock(token - FIRST_DOOR),
+                Token(slot) => self.socket_polled(slot, event),
+            }
+        }
+        if self.stopping.is_none() {
+            self.let_in(now);
+        }
+        self.take_inputs(now);
+        if self.broker.deadline().is_some_and(|deadline| deadline <= now.mono) {
+            self.events.push(Event::Tick);
+        }
+    }
+
+    fn socket_polled(&mut self, slot: usize, event: &mio::event::Event) {
+        let Some((id, socket)) = self.table.polled(slot) else { return };
+        let was_blocked = socket.is_blocked();
+        socket.polled(event);
+        if was_blocked && !socket.is_blocked() && socket.mark_dirty() {
+            self.courier.dirty.push(id);
+        }
+        self.intake.list(&mut self.table, id);
+    }
+
+    fn let_in(&mut self, now: Now) {
+        self.doors.try_again(self.inbox.poll.registry(), FIRST_DOOR, now.mono);
+        for _ in 0..TURN_ACCEPTED_MAX {
+            let Some(accepted) = self.doors.accept(now.mono) else { return };
+            if self.table.sockets() >= self.limits.max_connections + TURNED_AWAY_POLITELY {
+                self.counters.over_max_connections += 1;
+                if let Some(missed) = self.turned_away.admit(now.mono) {
+                    warn!(peer = %accepted.peer, missed, "client turned away: max_connections are there");
+                }
+                continue;
+            }
+            if let Err(error) = self.take_in(accepted) {
+                debug!("cannot poll a client: {error}");
+            }
+        }
+    }
+
+    fn take_in(&mut self, accepted: Accepted) -> io::Result<()> {
+        let Accepted { mut stream, peer, trust } = accepted;
+        let token = Token(self.table.next_id().slot as usize);
+        self.inbox.poll.registry().register(&mut stream, token, Interest::READABLE)?;
+        let connection = self.table.insert(Link::Socket(Socket::new(stream, self.limits.max_packet_size)));
+        self.counters.accepted += 1;
+        self.events.push(Event::Opened { connection, peer: Peer { name: peer.to_string(), trust } });
+        Ok(())
+    }
+
+    fn take_inputs(&mut self, now: Now) {
+        self.inbox.rearm();
+        for _ in 0..TURN_INPUTS_MAX {
+            let Some(input) = self.inbox.next() else { break };
+            self.take_input(input, now);
+        }
+    }
+
+    fn take_input(&mut self, input: Input, now: Now) {
+        match input {
+            Input::PortOpened { port, hello, outward } => {
+                let id = self.table.next_id();
+                let opened = Port::open(port, id, hello, outward, &mut self.events);
+                self.table.insert(Link::Port(Box::new(opened)));
+                self.ports.insert(port, id);
+            }
+            Input::FromPort { port, request } => {
+                let Some(&id) = self.ports.get(&port) else { return };
+                if let Some(port) = self.table.port(id) {
+                    let drained = Event::Drained { connection: id };
+                    // Several requests in a row are drained once.
+                    self.events.pop_if(|last| *last == drained);
+                    port.request(request, &mut self.events);
+                    self.events.push(drained);
+                }
+            }
+            Input::PortLost { port } => {
+                if let Some(connection) = self.ports.remove(&port) {
+                    self.events.push(Event::Lost { connection });
+                    self.table.remove(connection);
+                }
+            }
+            Input::Committed(through) => self.events.push(Event::Committed { through }),
+            Input::Rows(rows) => self.events.push(Event::Rows(rows)),
+            Input::Verified { connection, accepted } => {
+                self.events.push(Event::Verified { connection, accepted });
+            }
+            Input::Status(reply) => self.asked.push(reply),
+            Input::Stop => {
+                self.doors.close();
+                self.events.push(Event::Stop);
+                self.stopping.get_or_insert(now.mono + STOP);
+            }
+        }
+    }
+
+    /// Forgets a port that the broker has closed or that has to go.
+    pub(super) fn forget_port(&mut self, id: ConnectionId) {
+        if let Some(port) = self.table.port(id) {
+            let number = port.number();
+            self.ports.remove(&number);
+            self.table.remove(id);
+        }
+    }
+
+    /// A port did not read what it had granted: it is lost.
+    pub(super) fn lose_port(&mut self, id: ConnectionId) {
+        self.counters.ports_overrun += 1;
+        self.events.push(Event::Lost { connection: id });
+        self.forget_port(id);
+    }
+
+    fn answer_status(&mut self) {
+        if self.asked.is_empty() {
+            return;
+        }
+        self.counters.sockets = self.table.sockets() as u64;
+        self.counters.ports = self.table.ports() as u64;
+        let status = status::of(&self.counters, &self.broker.counters(), &self.board().read());
+        for reply in self.asked.drain(..) {
+            // Who has asked may have given up.
+            let _ = reply.send(status.clone());
+        }
+    }
+}
+
+/// Doors are polled under numbers from here on, connections below.
+const FIRST_DOOR: usize = 1 << 31;
+
+/// What the kernel tells in one turn; more waits for the next.
+const POLLED_MAX: usize = 1_024;
+
+/// Clients let in in one turn; more waits for the next.
+const TURN_ACCEPTED_MAX: usize = 256;
+
+/// So many beyond `max_connections` are let in, for the broker to refuse them in MQTT's own words; who
+/// comes beyond these finds the connection closed.
+const TURNED_AWAY_POLITELY: usize = 64;
+
+/// Room for so many effects is kept from one turn to the next.
+const EFFECTS_KEPT: usize = 4_096;
+
+/// Inputs taken in one turn; more waits for the next.
+const TURN_INPUTS_MAX: usize = 1_024;
+
+/// Milliseconds from [`Input::Stop`] to the end, at most.
+const STOP: u64 = 1_000;

@@ -1,0 +1,85 @@
+//! What the service says of itself: to the journal under systemd, else to standard error.
+//!
+//! Every event carries its fields, and those of the spans around it, as fields: the journal keeps them
+//! apart, standard error prints them behind the message. An event that repeats too often is counted
+//! instead, so that no peer can fill the disk with our words.
+
+mod config;
+mod event;
+mod limiter;
+mod sink;
+
+pub use config::{Config, KEYS, Levels, ROOMS};
+
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+
+use event::Layer;
+use sink::Sink;
+
+/// The process already has a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("start the log: this process has one already")]
+pub struct AlreadyStarted;
+
+/// Takes everything that this process says from now on.
+///
+/// # Errors
+/// Where it was called before.
+pub fn start(levels: &Levels) -> Result<(), AlreadyStarted> {
+    let layer = Layer::new(Sink::here()).with_filter(targets(levels));
+    tracing::subscriber::set_global_default(Registry::default().with(layer)).map_err(|_| AlreadyStarted)?;
+    // Libraries speak through `log`; what they may say is decided by the same filter.
+    tracing_log::LogTracer::builder().init().map_err(|_| AlreadyStarted)
+}
+
+/// Levels by module. Libraries say at most what is a warning, unless their room was asked for.
+fn targets(levels: &Levels) -> Targets {
+    let mut targets = Targets::new().with_default(levels.level.min(LIBRARIES));
+    for ours in OURS {
+        targets = targets.with_target(*ours, levels.level);
+    }
+    for (room, level) in &levels.rooms {
+        for module in modules(room) {
+            targets = targets.with_target(module, *level);
+        }
+    }
+    targets
+}
+
+/// The modules and libraries that speak for a room.
+fn modules(room: &str) -> Vec<String> {
+    let room = room.replace('-', "_");
+    let (ours, library) = match room.as_str() {
+        "modbus" => (format!("adapter_{room}"), Some("tokio_modbus")),
+        "serial" | "mqtt_sn" => (format!("adapter_{room}"), None),
+        "bridge" => ("tidegate::bridge".to_owned(), Some("rumqttc")),
+        _ => (format!("tidegate::{room}"), None),
+    };
+    std::iter::once(ours).chain(library.map(str::to_owned)).collect()
+}
+
+const OURS: &[&str] = &["tidegate", "adapter_api", "adapter_modbus", "adapter_mqtt_sn", "adapter_serial"];
+const LIBRARIES: tracing::level_filters::LevelFilter = tracing::level_filters::LevelFilter::WARN;
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn each_room_has_its_level_and_libraries_whisper() {
+        let config = Config { level: "info,bridge=debug,modbus=trace,store=off".to_owned() };
+        let targets = targets(&config.check().expect("levels"));
+        assert!(targets.would_enable("tidegate::engine::turn", &Level::INFO));
+        assert!(!targets.would_enable("tidegate::engine", &Level::DEBUG));
+        assert!(targets.would_enable("tidegate::bridge::link", &Level::DEBUG));
+        assert!(targets.would_enable("rumqttc::v5", &Level::DEBUG));
+        assert!(targets.would_enable("adapter_modbus", &Level::TRACE));
+        assert!(!targets.would_enable("tidegate::store", &Level::ERROR));
+        assert!(!targets.would_enable("rustls", &Level::INFO));
+        assert!(targets.would_enable("rustls", &Level::WARN));
+    }
+}

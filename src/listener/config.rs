@@ -1,0 +1,131 @@
+//! The keys of `[[listener]]`, raw and checked.
+//!
+//! Anonymous clients are welcome by default only where no one from outside can come.
+
+use adapter_api::schema::{Key, Kind, Problem};
+use serde::Deserialize;
+
+use super::Bind;
+use crate::broker::Trust;
+
+/// One `[[listener]]` as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name in logs and status; the address where it is left out.
+    pub name: Option<String>,
+    /// `ADDRESS:PORT` or `unix:PATH`.
+    pub bind: String,
+    /// `mqtt`.
+    pub protocol: String,
+    /// Whether clients may come without user name and password.
+    pub allow_anonymous: Option<bool>,
+}
+
+impl Default for Config {
+    /// The listener of an empty configuration.
+    fn default() -> Config {
+        Config {
+            name: None,
+            bind: "127.0.0.1:1883".to_owned(),
+            protocol: "mqtt".to_owned(),
+            allow_anonymous: None,
+        }
+    }
+}
+
+/// What a `[[listener]]` may hold.
+pub const KEYS: &[Key] = &[
+    Key::optional("name", Kind::Text),
+    Key::required("bind", Kind::Text),
+    Key::optional("protocol", Kind::Choice(&["mqtt", "ws"])),
+    Key::optional("allow_anonymous", Kind::Boolean),
+    Key::optional("tls", Kind::NotYet),
+];
+
+/// A checked listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Name in logs and status.
+    pub name: String,
+    /// Where.
+    pub bind: Bind,
+    /// What its clients may do before they have shown a password: never [`Trust::Port`].
+    pub trust: Trust,
+}
+
+impl Config {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// Every key that is wrong.
+    pub fn check(&self) -> Result<Listener, Vec<Problem>> {
+        let mut problems = Vec::new();
+        if self.protocol != "mqtt" {
+            let text = format!("\"{}\" is not in this version; expected \"mqtt\"", self.protocol);
+            problems.push(Problem { key: "protocol".to_owned(), text });
+        }
+        let bind = match self.bind.parse::<Bind>() {
+            Ok(bind) => bind,
+            Err(expected) => {
+                let text = format!("found \"{}\", expected {expected}", self.bind);
+                problems.push(Problem { key: "bind".to_owned(), text });
+                return Err(problems);
+            }
+        };
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let anonymous = self.allow_anonymous.unwrap_or(bind.is_local());
+        Ok(Listener {
+            name: self.name.clone().unwrap_or_else(|| bind.to_string()),
+            trust: if anonymous { Trust::Anonymous } else { Trust::Password },
+            bind,
+        })
+    }
+}
+
+impl Listener {
+    /// What the operator should know at every start: anybody on the network may come in here.
+    pub fn warning(&self) -> Option<String> {
+        let open = self.trust == Trust::Anonymous && !self.bind.is_local();
+        open.then(|| {
+            format!(
+                "listener {}: allow_anonymous lets anybody who can reach {} publish and subscribe without a password",
+                self.name, self.bind
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(bind: &str, allow_anonymous: Option<bool>) -> Listener {
+        Config { bind: bind.to_owned(), allow_anonymous, ..Config::default() }.check().unwrap()
+    }
+
+    #[test]
+    fn anonymous_clients_are_welcome_by_default_only_from_this_machine() {
+        assert_eq!(check("127.0.0.1:1883", None).trust, Trust::Anonymous);
+        assert_eq!(check("[::1]:1883", None).trust, Trust::Anonymous);
+        assert_eq!(check("unix:/run/x.sock", None).trust, Trust::Anonymous);
+        assert_eq!(check("0.0.0.0:1883", None).trust, Trust::Password);
+        assert_eq!(check("127.0.0.1:1883", Some(false)).trust, Trust::Password);
+    }
+
+    #[test]
+    fn an_open_door_to_the_network_is_warned_of() {
+        assert!(check("0.0.0.0:1883", Some(true)).warning().unwrap().contains("0.0.0.0:1883"));
+        assert_eq!(check("0.0.0.0:1883", None).warning(), None);
+        assert_eq!(check("127.0.0.1:1883", Some(true)).warning(), None);
+    }
+
+    #[test]
+    fn every_wrong_key_is_named() {
+        let config = Config { bind: "here".to_owned(), protocol: "ws".to_owned(), ..Config::default() };
+        let keys: Vec<String> = config.check().unwrap_err().into_iter().map(|problem| problem.key).collect();
+        assert_eq!(keys, ["protocol", "bind"]);
+    }
+}

@@ -1,0 +1,286 @@
+//! All doors together: opened at the start, tried again, accepted from in turn.
+//!
+//! At a limit (descriptors, memory of the kernel) accepting rests for a moment and those who knock wait in
+//! the kernel's queue; nobody spins. Every change of a door is said once and stands on the [`Board`].
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mio::{Registry, Token};
+use tracing::{info, warn};
+
+use super::door::Door;
+use super::{Bind, Listener, Stream, StreamPeer};
+use crate::broker::Trust;
+
+/// Every configured listener, open or not.
+#[derive(Debug)]
+pub struct Doors {
+    entries: Vec<Entry>,
+    board: Board,
+}
+
+#[derive(Debug)]
+struct Entry {
+    listener: Listener,
+    door: Option<Door>,
+    /// Somebody may be waiting: edge-triggered, so it stays until accept says that nobody is.
+    knocked: bool,
+    /// When to open it again, or to accept again; monotonic milliseconds.
+    again: Option<u64>,
+    /// What was said last, so that it is said once.
+    trouble: Option<String>,
+}
+
+/// One who came in.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The stream.
+    pub stream: Stream,
+    /// Who, for logs.
+    pub peer: StreamPeer,
+    /// By the listener's rules.
+    pub trust: Trust,
+}
+
+/// How the listeners stand, for any thread to read.
+#[derive(Debug, Clone, Default)]
+pub struct Board(Arc<Mutex<Vec<Standing>>>);
+
+/// How one listener stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its name.
+    pub name: String,
+    /// As configured.
+    pub bind: Bind,
+    /// Where it listens, with the port that was given for port 0; `None` while it cannot.
+    pub bound: Option<Bind>,
+    /// Why it does not listen or accept.
+    pub trouble: Option<String>,
+}
+
+impl Doors {
+    /// Opens what can be opened. Door n is polled under token `first_token + n`.
+    pub fn open(listeners: Vec<Listener>, registry: &Registry, first_token: usize, now: u64) -> Doors {
+        let entries = listeners
+            .into_iter()
+            .map(|listener| Entry { listener, door: None, knocked: false, again: Some(now), trouble: None })
+            .collect();
+        let mut doors = Doors { entries, board: Board::default() };
+        for entry in &doors.entries {
+            if let Some(warning) = entry.listener.warning() {
+                warn!(listener = %entry.listener.name, "{warning}");
+            }
+        }
+        doors.try_again(registry, first_token, now);
+        doors
+    }
+
+    /// Where others read how the listeners stand.
+    pub fn board(&self) -> Board {
+        self.board.clone()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no listener at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Notes that somebody knocks at a door.
+    pub fn knock(&mut self, index: usize) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.knocked = true;
+        }
+    }
+
+    /// Whether [`Doors::accept`] may find somebody.
+    pub fn is_knocked(&self) -> bool {
+        self.entries.iter().any(|entry| entry.knocked && entry.again.is_none())
+    }
+
+    /// When [`Doors::try_again`] is due; monotonic milliseconds.
+    pub fn deadline(&self) -> Option<u64> {
+        self.entries.iter().filter_map(|entry| entry.again).min()
+    }
+
+    /// Opens doors whose time has come, and ends rests.
+    pub fn try_again(&mut self, registry: &Registry, first_token: usize, now: u64) {
+        let mut changed = false;
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            if entry.again.is_none_or(|again| again > now) {
+                continue;
+            }
+            entry.again = None;
+            if entry.door.is_none() {
+                entry.open(registry, Token(first_token + index), now);
+                changed = true;
+            }
+        }
+        if changed {
+            self.post();
+        }
+    }
+
+    /// The next one who waits at any door; `None` where nobody does.
+    pub fn accept(&mut self, now: u64) -> Option<Accepted> {
+        for entry in self.entries.iter_mut().filter(|entry| entry.knocked && entry.again.is_none()) {
+            let Some(door) = &entry.door else { continue };
+            match door.accept() {
+                Ok((stream, peer)) => {
+                    let recovered = entry.trouble.take().is_some();
+                    let trust = entry.listener.trust.clone();
+                    if recovered {
+                        self.post();
+                    }
+                    return Some(Accepted { stream, peer, trust });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,
+                // The one who knocked has left again, which is no trouble of ours.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    entry.again = Some(now + REST);
+                    entry.complain(&format!("cannot accept clients: {error}"));
+                    self.post();
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Closes every door.
+    pub fn close(&mut self) {
+        self.entries.clear();
+        self.post();
+    }
+
+    fn post(&mut self) {
+        let standings = self.entries.iter().map(Entry::standing).collect();
+        *self.board.0.lock().unwrap_or_else(PoisonError::into_inner) = standings;
+    }
+}
+
+impl Entry {
+    fn open(&mut self, registry: &Registry, token: Token, now: u64) {
+        match Door::open(&self.listener.bind, registry, token) {
+            Ok(door) => {
+                let bound = door.bound().unwrap_or_else(|_| self.listener.bind.clone());
+                info!(listener = %self.listener.name, bound = %bound, "listening");
+                self.trouble = None;
+                // Somebody may have knocked between listen and register.
+                self.knocked = true;
+                self.door = Some(door);
+            }
+            Err(error) => {
+                self.again = Some(now + RETRY);
+                self.complain(&format!("cannot listen on {}: {error}", self.listener.bind));
+            }
+        }
+    }
+
+    fn complain(&mut self, trouble: &str) {
+        if self.trouble.as_deref() != Some(trouble) {
+            warn!(listener = %self.listener.name, "{trouble}; trying again");
+            self.trouble = Some(trouble.to_owned());
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            name: self.listener.name.clone(),
+            bind: self.listener.bind.clone(),
+            bound: self.door.as_ref().and_then(|door| door.bound().ok()),
+            trouble: self.trouble.clone(),
+        }
+    }
+}
+
+impl Board {
+    /// How they stand now.
+    pub fn read(&self) -> Vec<Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Milliseconds until a door that would not open is tried again.
+const RETRY: u64 = 2_000;
+
+/// Milliseconds for which accepting rests where descriptors or kernel memory ran out.
+const REST: u64 = 500;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use mio::{Events, Poll};
+
+    use super::*;
+    use crate::listener::Config;
+
+    fn listener(bind: &str) -> Listener {
+        Config { bind: bind.to_owned(), ..Config::default() }.check().unwrap()
+    }
+
+    fn address(board: &Board) -> std::net::SocketAddr {
+        match board.read().first().and_then(|standing| standing.bound.clone()) {
+            Some(Bind::Tcp(address)) => address,
+            other => panic!("not bound: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_taken_port_does_not_stop_the_start_and_is_tried_again() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bind = taken.local_addr().unwrap().to_string();
+        let poll = Poll::new().unwrap();
+        let mut doors = Doors::open(vec![listener(&bind), listener("127.0.0.1:0")], poll.registry(), 1, 0);
+        let [first, second] = &doors.board().read()[..] else { panic!("two listeners") };
+        assert!(first.bound.is_none() && first.trouble.as_ref().unwrap().contains(&bind));
+        assert!(second.bound.is_some());
+
+        drop(taken);
+        assert_eq!(doors.deadline(), Some(RETRY));
+        doors.try_again(poll.registry(), 1, RETRY);
+        assert_eq!(address(&doors.board()).to_string(), bind);
+        assert_eq!(doors.board().read()[0].trouble, None);
+        assert_eq!(doors.deadline(), None);
+    }
+
+    #[test]
+    fn who_knocks_is_let_in_by_the_rules_of_the_door() {
+        let mut poll = Poll::new().unwrap();
+        let mut doors = Doors::open(vec![listener("127.0.0.1:0")], poll.registry(), 7, 0);
+        let client = TcpStream::connect(address(&doors.board())).unwrap();
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, None).unwrap();
+        assert_eq!(events.iter().next().unwrap().token(), Token(7));
+        doors.knock(0);
+        let accepted = doors.accept(0).unwrap();
+        assert_eq!(accepted.trust, Trust::Anonymous);
+        assert_eq!(accepted.peer, StreamPeer::Tcp(client.local_addr().unwrap()));
+        let Stream::Tcp(stream) = &accepted.stream else { panic!("TCP") };
+        assert!(stream.nodelay().unwrap(), "inherited from the listening socket");
+        assert!(doors.accept(0).is_none() && !doors.is_knocked());
+    }
+
+    #[test]
+    fn a_unix_socket_left_behind_is_replaced_and_a_used_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let bind = format!("unix:{}/mqtt.sock", folder.path().display());
+        let poll = Poll::new().unwrap();
+        drop(std::os::unix::net::UnixListener::bind(folder.path().join("mqtt.sock")).unwrap());
+        let mut first = Doors::open(vec![listener(&bind)], poll.registry(), 1, 0);
+        assert!(first.board().read()[0].bound.is_some());
+        let second = Doors::open(vec![listener(&bind)], poll.registry(), 2, 0);
+        assert!(second.board().read()[0].trouble.is_some());
+        first.close();
+        assert!(!folder.path().join("mqtt.sock").exists());
+    }
+}

@@ -1,0 +1,473 @@
+//! Subscriptions by filter, and who of them wants a topic.
+//!
+//! Filters without a wildcard are found by one look into a map, whatever their number; the others hang
+//! in a tree of levels whose edges are one map for the whole tree. A subscriber with several matching
+//! filters is found once, with the highest QoS and every identifier. What is found is put into a list
+//! that the caller reuses.
+
+use bytestring::ByteString;
+use foldhash::quality::FixedState;
+use hashbrown::{Equivalent, HashMap};
+
+use super::filter::split_level;
+use crate::codec::QoS;
+
+/// A number for whoever subscribes; small and dense, given by the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subscriber(pub u32);
+
+/// How a subscription wants its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interest {
+    /// Highest QoS.
+    pub qos: QoS,
+    /// Not the subscriber's own messages.
+    pub no_local: bool,
+    /// RETAIN stays as it was published.
+    pub retain_as_published: bool,
+    /// Subscription identifier.
+    pub identifier: Option<u32>,
+}
+
+/// One subscriber that wants the topic, over all its filters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    /// Who.
+    pub subscriber: Subscriber,
+    /// The highest QoS among its matching filters.
+    pub qos: QoS,
+    /// Whether one of them keeps RETAIN as published.
+    pub retain_as_published: bool,
+    /// Their identifiers.
+    pub identifiers: Vec<u32>,
+}
+
+/// Every subscription.
+pub struct Router {
+    exact: HashMap<ByteString, Vec<Entry>, FixedState>,
+    edges: HashMap<Edge, u32, FixedState>,
+    nodes: Vec<Node>,
+    free: Vec<u32>,
+    /// Wildcard subscriptions; the tree is not walked while there is none.
+    wildcards: usize,
+    total: usize,
+    stamps: Vec<Stamp>,
+    turn: u64,
+}
+
+/// Marks where in the list a subscriber already stands, so that no set is needed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stamp {
+    turn: u64,
+    place: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    subscriber: Subscriber,
+    interest: Interest,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    parent: u32,
+    level: ByteString,
+    /// Filters that end here.
+    ends: Vec<Entry>,
+    /// Filters that end in `#` below here.
+    multi: Vec<Entry>,
+    plus: Option<u32>,
+    children: u32,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Edge {
+    parent: u32,
+    level: ByteString,
+}
+
+#[derive(Hash)]
+struct EdgeRef<'a> {
+    parent: u32,
+    level: &'a str,
+}
+
+impl Equivalent<Edge> for EdgeRef<'_> {
+    fn equivalent(&self, edge: &Edge) -> bool {
+        self.parent == edge.parent && *self.level == *edge.level
+    }
+}
+
+impl Router {
+    /// Empty; the seed keeps clients from choosing names that collide.
+    pub fn new(seed: u64) -> Router {
+        Router {
+            exact: HashMap::with_hasher(FixedState::with_seed(seed)),
+            edges: HashMap::with_hasher(FixedState::with_seed(seed.rotate_left(32))),
+            nodes: vec![Node::default()],
+            free: Vec::new(),
+            wildcards: 0,
+            total: 0,
+            stamps: Vec::new(),
+            turn: 0,
+        }
+    }
+
+    /// How many subscriptions there are.
+    pub fn len(&self) -> usize {
+        self.total
+    }
+
+    /// Whether nobody subscribes to anything.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Adds a subscription, or replaces the one of this subscriber with this filter; true where it is new.
+    pub fn subscribe(&mut self, filter: &ByteString, subscriber: Subscriber, interest: Interest) -> bool {
+        let entry = Entry { subscriber, interest };
+        let new = if is_exact(filter) {
+            match self.exact.get_mut(&**filter) {
+                Some(entries) => put(entries, entry),
+                None => {
+                    self.exact.insert(ByteString::from(&**filter), vec![entry]);
+                    true
+                }
+            }
+        } else {
+            let (node, multi) = self.reach(filter);
+            let new = self.entries(node, multi).is_some_and(|entries| put(entries, entry));
+            self.wildcards += usize::from(new);
+            new
+        };
+        self.total += usize::from(new);
+        new
+    }
+
+    /// Takes a subscription back; false where there was none.
+    pub fn unsubscribe(&mut self, filter: &str, subscriber: Subscriber) -> bool {
+        let gone = if is_exact(filter) {
+            let Some(entries) = self.exact.get_mut(filter) else { return false };
+            let gone = take(entries, subscriber);
+            if entries.is_empty() {
+                self.exact.remove(filter);
+            }
+            gone
+        } else {
+            let Some((node, multi)) = self.find(filter) else { return false };
+            let gone = self.entries(node, multi).is_some_and(|entries| take(entries, subscriber));
+            self.wildcards -= usize::from(gone);
+            self.prune(node);
+            gone
+        };
+        self.total -= usize::from(gone);
+        gone
+    }
+
+    /// Fills `found` with everybody who wants the topic when `publisher` publishes it.
+    pub fn matches(&mut self, topic: &str, publisher: Option<Subscriber>, found: &mut Vec<Match>) {
+        found.clear();
+        self.turn += 1;
+        let mut finder = Finder { turn: self.turn, publisher, stamps: &mut self.stamps, found };
+        if let Some(entries) = self.exact.get(topic) {
+            finder.take(entries);
+        }
+        if self.wildcards > 0 {
+            walk(&self.nodes, &self.edges, ROOT, topic, &mut finder);
+        }
+    }
+
+    fn entries(&mut self, node: u32, multi: Multi) -> Option<&mut Vec<Entry>> {
+        let node = self.nodes.get_mut(node as usize)?;
+        Some(match multi {
+            Multi::Yes => &mut node.multi,
+            Multi::No => &mut node.ends,
+        })
+    }
+
+    fn find(&self, filter: &str) -> Option<(u32, Multi)> {
+        let mut node = ROOT;
+        for level in filter.split('/') {
+            node = match level {
+                "#" => return Some((node, Multi::Yes)),
+                "+" => self.nodes.get(node as usize)?.plus?,
+                level => *self.edges.get(&EdgeRef { parent: node, level })?,
+            };
+        }
+        Some((node, Multi::No))
+    }
+
+    fn reach(&mut self, filter: &str) -> (u32, Multi) {
+        let mut node = ROOT;
+        for level in filter.split('/') {
+            if level == "#" {
+                return (node, Multi::Yes);
+            }
+            let next = match level {
+                "+" => self.nodes.get(node as usize).and_then(|node| node.plus),
+                level => self.edges.get(&EdgeRef { parent: node, level }).copied(),
+            };
+            node = next.unwrap_or_else(|| self.grow(node, level));
+        }
+        (node, Multi::No)
+    }
+
+    fn grow(&mut self, parent: u32, level: &str) -> u32 {
+        let level = ByteString::from(level);
+        let node = Node { parent, level: level.clone(), ..Node::default() };
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.nodes.push(Node::default());
+                u32::try_from(self.nodes.len() - 1).expect("subscriptions fit into memory, so into 32 bits")
+            }
+        };
+        if let Some(place) = self.nodes.get_mut(index as usize) {
+            *place = node;
+        }
+        if let Some(parent) = self.nodes.get_mut(parent as usize) {
+            parent.children += 1;
+            if &*level == "+" {
+                parent.plus = Some(index);
+                return index;
+            }
+        }
+        self.edges.insert(Edge { parent, level }, index);
+        index
+    }
+
+    /// Removes a node that serves nothing, and those above it that then serve nothing either.
+    fn prune(&mut self, mut index: u32) {
+        while index != ROOT {
+            let Some(node) = self.nodes.get_mut(index as usize) else { return };
+            if node.children > 0 || !node.ends.is_empty() || !node.multi.is_empty() {
+                return;
+            }
+            let Node { parent, level, .. } = std::mem::take(node);
+            self.free.push(index);
+            if let Some(above) = self.nodes.get_mut(parent as usize) {
+                above.children -= 1;
+                if &*level == "+" {
+                    above.plus = None;
+                } else {
+                    self.edges.remove(&EdgeRef { parent, level: &level });
+                }
+            }
+            index = parent;
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Multi {
+    Yes,
+    No,
+}
+
+struct Finder<'a> {
+    turn: u64,
+    publisher: Option<Subscriber>,
+    stamps: &'a mut Vec<Stamp>,
+    found: &'a mut Vec<Match>,
+}
+
+impl Finder<'_> {
+    fn take(&mut self, entries: &[Entry]) {
+        for Entry { subscriber, interest } in entries {
+            // [MQTT5-3.8.3-3]
+            if interest.no_local && self.publisher == Some(*subscriber) {
+                continue;
+            }
+            self.add(*subscriber, interest);
+        }
+    }
+
+    fn add(&mut self, subscriber: Subscriber, interest: &Interest) {
+        let index = subscriber.0 as usize;
+        if self.stamps.len() <= index {
+            self.stamps.resize(index + 1, Stamp::default());
+        }
+        let Some(stamp) = self.stamps.get_mut(index) else { return };
+        if stamp.turn == self.turn {
+            // [MQTT-3.3.5-1] [MQTT5-3.3.4-2] [MQTT5-3.3.4-4]
+            if let Some(seen) = self.found.get_mut(stamp.place) {
+                seen.qos = seen.qos.max(interest.qos);
+                seen.retain_as_published |= interest.retain_as_published;
+                seen.identifiers.extend(interest.identifier);
+            }
+            return;
+        }
+        *stamp = Stamp { turn: self.turn, place: self.found.len() };
+        self.found.push(Match {
+            subscriber,
+            qos: interest.qos,
+            retain_as_published: interest.retain_as_published,
+            identifiers: interest.identifier.into_iter().collect(),
+        });
+    }
+}
+
+/// `path` is what is left of the topic below the node. Depth is bounded by the levels of the topic.
+fn walk(
+    nodes: &[Node],
+    edges: &HashMap<Edge, u32, FixedState>,
+    at: u32,
+    path: &str,
+    finder: &mut Finder<'_>,
+) {
+    let Some(node) = nodes.get(at as usize) else { return };
+    // [MQTT-4.7.2-1]
+    let hidden = at == ROOT && path.starts_with('$');
+    if !hidden {
+        finder.take(&node.multi);
+    }
+    let (level, rest) = split_level(path);
+    let literal = edges.get(&EdgeRef { parent: at, level }).copied();
+    let plus = if hidden { None } else { node.plus };
+    for next in [literal, plus].into_iter().flatten() {
+        match (rest, nodes.get(next as usize)) {
+            (Some(rest), _) => walk(nodes, edges, next, rest, finder),
+            (None, Some(last)) => {
+                finder.take(&last.ends);
+                finder.take(&last.multi);
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+fn is_exact(filter: &str) -> bool {
+    !filter.bytes().any(|byte| byte == b'+' || byte == b'#')
+}
+
+fn put(entries: &mut Vec<Entry>, entry: Entry) -> bool {
+    match entries.iter_mut().find(|known| known.subscriber == entry.subscriber) {
+        Some(known) => {
+            *known = entry;
+            false
+        }
+        None => {
+            entries.push(entry);
+            true
+        }
+    }
+}
+
+fn take(entries: &mut Vec<Entry>, subscriber: Subscriber) -> bool {
+    match entries.iter().position(|known| known.subscriber == subscriber) {
+        Some(place) => {
+            entries.swap_remove(place);
+            true
+        }
+        None => false,
+    }
+}
+
+const ROOT: u32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::super::filter;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn interest(qos: QoS) -> Interest {
+        Interest { qos, no_local: false, retain_as_published: false, identifier: None }
+    }
+
+    fn found(router: &mut Router, topic: &str) -> Vec<u32> {
+        let mut list = Vec::new();
+        router.matches(topic, None, &mut list);
+        let mut list: Vec<u32> = list.iter().map(|found| found.subscriber.0).collect();
+        list.sort_unstable();
+        list
+    }
+
+    #[test]
+    fn overlapping_filters_of_one_subscriber_are_found_once() {
+        let mut router = Router::new(1);
+        for (filter, qos, identifier) in
+            [("a/b", QoS::AtMostOnce, 1), ("a/+", QoS::ExactlyOnce, 2), ("#", QoS::AtLeastOnce, 3)]
+        {
+            let interest = Interest { identifier: Some(identifier), ..interest(qos) };
+            assert!(router.subscribe(&filter.into(), Subscriber(7), interest));
+        }
+        let mut list = Vec::new();
+        router.matches("a/b", None, &mut list);
+        assert_eq!(list.len(), 1);
+        assert_eq!(list[0].qos, QoS::ExactlyOnce);
+        list[0].identifiers.sort_unstable();
+        assert_eq!(list[0].identifiers, [1, 2, 3]);
+    }
+
+    #[test]
+    fn no_local_spares_the_publisher_alone() {
+        let mut router = Router::new(1);
+        let local = Interest { no_local: true, ..interest(QoS::AtMostOnce) };
+        router.subscribe(&"a".into(), Subscriber(1), local);
+        router.subscribe(&"a".into(), Subscriber(2), local);
+        let mut list = Vec::new();
+        router.matches("a", Some(Subscriber(1)), &mut list);
+        assert_eq!(list.iter().map(|found| found.subscriber.0).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn the_tree_shrinks_to_nothing() {
+        let mut router = Router::new(1);
+        for filter in ["a/+/c", "a/+/#", "#", "+", "a/b", "x/y/z/+"] {
+            router.subscribe(&filter.into(), Subscriber(1), interest(QoS::AtMostOnce));
+        }
+        for filter in ["a/+/c", "a/+/#", "#", "+", "a/b", "x/y/z/+"] {
+            assert!(router.unsubscribe(filter, Subscriber(1)), "{filter}");
+            assert!(!router.unsubscribe(filter, Subscriber(1)), "{filter}");
+        }
+        assert!(router.is_empty() && router.edges.is_empty() && router.exact.is_empty());
+        assert_eq!(router.free.len() + 1, router.nodes.len());
+    }
+
+    fn level() -> impl Strategy<Value = &'static str> {
+        prop_oneof![Just("a"), Just("b"), Just(""), Just("$c")]
+    }
+
+    fn filters() -> impl Strategy<Value = String> {
+        let wild = prop_oneof![4 => level(), 2 => Just("+"), 1 => Just("#")];
+        proptest::collection::vec(wild, 1..5).prop_map(|levels| levels.join("/"))
+    }
+
+    proptest! {
+        #[test]
+        fn the_tree_agrees_with_the_rule(
+            changes in proptest::collection::vec((any::<bool>(), 0_u32..6, filters()), 0..60),
+            topics in proptest::collection::vec(proptest::collection::vec(level(), 1..5), 1..20),
+            seed in any::<u64>(),
+        ) {
+            let mut router = Router::new(seed);
+            let mut naive: Vec<(u32, String)> = Vec::new();
+            for (add, subscriber, filter) in changes {
+                if filter::check_filter(&filter).is_err() {
+                    continue;
+                }
+                let known = naive.iter().position(|known| known.0 == subscriber && known.1 == filter);
+                if add {
+                    let new = router.subscribe(&filter.as_str().into(), Subscriber(subscriber), interest(QoS::AtMostOnce));
+                    prop_assert_eq!(new, known.is_none());
+                    if new {
+                        naive.push((subscriber, filter));
+                    }
+                } else {
+                    prop_assert_eq!(router.unsubscribe(&filter, Subscriber(subscriber)), known.is_some());
+                    known.map(|place| naive.remove(place));
+                }
+            }
+            prop_assert_eq!(router.len(), naive.len());
+            for topic in topics {
+                let topic = topic.join("/");
+                let mut expected: Vec<u32> =
+                    naive.iter().filter(|known| filter::matches(&known.1, &topic)).map(|known| known.0).collect();
+                expected.sort_unstable();
+                expected.dedup();
+                prop_assert_eq!(found(&mut router, &topic), expected, "{}", topic);
+            }
+        }
+    }
+}

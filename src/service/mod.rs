@@ -1,0 +1,49 @@
+//! The appliance, put together: three threads, and who hands what to whom.
+//!
+//! Nothing is decided here that a room could decide itself: the service makes the rooms, joins them, waits
+//! for the end, and takes them down in the order in which nothing is lost. Where the store cannot be
+//! opened the field is served without it, and the house is built anew once it can.
+
+mod house;
+mod readings;
+mod report;
+mod routes;
+mod watchdog;
+
+use tokio::runtime;
+
+use crate::clock::Clock;
+use crate::config::Loaded;
+use crate::store::OpenError;
+use house::{Ending, House};
+
+/// Why the service does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Another instance has the data, or a newer program wrote it.
+    #[error("{0}")]
+    Store(#[from] OpenError),
+    /// The kernel gives no poll, thread, or random numbers.
+    #[error("start: {0}")]
+    Kernel(#[from] std::io::Error),
+    /// The kernel gives no random numbers.
+    #[error("choose a seed: {0}")]
+    Seed(#[from] getrandom::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Where another instance has the data directory, and where the kernel gives nothing to start with.
+pub fn run(loaded: Loaded) -> Result<(), ServiceError> {
+    let clock = Clock::start();
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    loop {
+        let house = House::build(&loaded, clock)?;
+        match runtime.block_on(house.live(&loaded)) {
+            Ending::Told => return Ok(()),
+            Ending::EngineFailed => return Err(std::io::Error::other("the engine has ended").into()),
+            Ending::StoreIsBack => tracing::info!("the store can be opened: starting anew with it"),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The status document, gathered from those who know.
+//!
+//! Each room says what it knows when it is asked; one that does not answer in time is left out, and that
+//! is said. No figure is computed here from others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+use super::routes::{Place, Route};
+use crate::bridge;
+use crate::clock::Clock;
+use crate::control::{AdapterStatus, RouteStatus, Status, StoreFigures};
+use crate::engine::{Input, Inputs};
+use crate::field::Parts;
+use crate::record::DropReason;
+use crate::store::{Handle, ReaderStatus, StoreStatus};
+
+/// Whom to ask.
+pub(super) struct Sources {
+    pub(super) gateway: String,
+    pub(super) clock: Clock,
+    pub(super) inputs: Inputs,
+    pub(super) store: Handle,
+    pub(super) routes: Vec<Route>,
+    pub(super) bridges: Vec<watch::Receiver<bridge::Status>>,
+    pub(super) parts: Parts,
+}
+
+/// The document as it stands now.
+pub(super) async fn status(sources: Arc<Sources>) -> Value {
+    let engine = ask_engine(&sources.inputs).await;
+    let store = ask_store(&sources).await;
+    let mut status = Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        gateway: sources.gateway.clone(),
+        uptime_s: sources.clock.now().mono / 1_000,
+        routes: sources.routes.iter().map(|route| route_status(route, store.as_ref())).collect(),
+        store: store.map(figures),
+        adapters: adapters(&sources.parts),
+        ..Status::default()
+    };
+    if status.store.is_none() {
+        status.warnings.push("the store does not answer".into());
+    }
+    let mut document = serde_json::to_value(status).unwrap_or_default();
+    let bridges = sources.bridges.iter().map(|bridge| serde_json::to_value(&*bridge.borrow()));
+    if let (Some(whole), Value::Object(engine)) = (document.as_object_mut(), engine) {
+        whole.insert("bridges".into(), bridges.flatten().collect());
+        // Listeners, the broker's counters and the engine's own are the engine's to tell.
+        whole.extend(engine);
+    }
+    document
+}
+
+async fn ask_engine(inputs: &Inputs) -> Value {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        inputs.send(Input::Status(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    timeout(PATIENCE, asked).await.ok().flatten().unwrap_or_default()
+}
+
+async fn ask_store(sources: &Sources) -> Option<StoreStatus> {
+    let (reply, answer) = oneshot::channel();
+    sources.store.status(move |status| {
+        // Whoever asked may have given up.
+        let _ = reply.send(status);
+    });
+    timeout(PATIENCE, answer).await.ok()?.ok()
+}
+
+fn figures(store: StoreStatus) -> StoreFigures {
+    StoreFigures {
+        size: store.size,
+        max_size: store.max_size,
+        commits: store.commits,
+        written: store.written,
+        trouble: store.trouble,
+    }
+}
+
+fn route_status(route: &Route, store: Option<&StoreStatus>) -> RouteStatus {
+    let named =
+        RouteStatus { name: route.name.clone(), bridge: route.bridge.clone(), ..RouteStatus::default() };
+    match &route.place {
+        Place::Stored(reader) => match store.and_then(|store| store.readers.get(reader)) {
+            Some(counts) => of_reader(named, counts),
+            None => named,
+        },
+        Place::Unstored(inlet) => {
+            let counts = inlet.counts();
+            RouteStatus {
+                received: counts.received,
+                delivered: counts.delivered,
+                queued: counts.queued,
+                dropped: words(&counts.dropped),
+                ..named
+            }
+        }
+    }
+}
+
+fn of_reader(named: RouteStatus, counts: &ReaderStatus) -> RouteStatus {
+    RouteStatus {
+        received: counts.received,
+        delivered: counts.delivered,
+        queued: counts.queued,
+        expired: counts.expired,
+        dropped: words(&counts.dropped),
+        ..named
+    }
+}
+
+fn words(dropped: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
+    dropped.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect()
+}
+
+fn adapters(parts: &Parts) -> BTreeMap<String, AdapterStatus> {
+    let part = |part: crate::field::Part| AdapterStatus {
+        state: part.health.state.as_str().into(),
+        since: part.since,
+        reason: part.health.reason,
+        counters: part.health.counters,
+    };
+    parts.read().into_iter().map(|(path, status)| (path, part(status))).collect()
+}
+
+/// How long a room may take to answer, before it is left out.
+const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,96 @@
+//! The forward routes of all bridges, as each room wants to have them.
+//!
+//! The broker knows them by index, the store by name and reader, the bridges as supplies. One list, in
+//! the order of the configuration, keeps the three in step.
+
+use crate::bridge::{self, Supply};
+use crate::broker;
+use crate::record::ReaderId;
+use crate::unstored::{self, Inlet};
+
+/// One forward route, joined up.
+pub(super) struct Route {
+    /// `<bridge>:<filter>`.
+    pub(super) name: String,
+    /// The bridge's name.
+    pub(super) bridge: String,
+    /// Its filter.
+    filter: String,
+    /// Where its messages wait.
+    pub(super) place: Place,
+}
+
+/// Where a route's messages wait.
+pub(super) enum Place {
+    /// In the store, for this reader.
+    Stored(ReaderId),
+    /// In RAM (`store = false`).
+    Unstored(Inlet),
+}
+
+/// The names of the routes that the store keeps, in order.
+pub(super) fn stored_names(bridges: &[bridge::Checked]) -> Vec<String> {
+    let forwards = bridges.iter().flat_map(|bridge| &bridge.forwards);
+    forwards.filter(|forward| forward.store).map(|forward| forward.name.clone()).collect()
+}
+
+/// All routes, and for each bridge its supplies; `readers` are those of [`stored_names`].
+pub(super) fn join(bridges: &[bridge::Checked], readers: &[ReaderId]) -> (Vec<Route>, Vec<Vec<Supply>>) {
+    let mut readers = readers.iter();
+    let mut routes = Vec::new();
+    let mut supplies = Vec::new();
+    for bridge in bridges {
+        let mut of_bridge = Vec::new();
+        for forward in &bridge.forwards {
+            let (place, supply) = if forward.store {
+                let reader = *readers.next().expect("one reader for each stored route");
+                (Place::Stored(reader), Supply::Stored(reader))
+            } else {
+                let (inlet, outlet) = unstored::queue(UNSTORED_BYTES_MAX);
+                (Place::Unstored(inlet), Supply::Unstored(outlet))
+            };
+            routes.push(Route {
+                name: forward.name.clone(),
+                bridge: bridge.name.clone(),
+                filter: forward.filter.to_string(),
+                place,
+            });
+            of_bridge.push(supply);
+        }
+        supplies.push(of_bridge);
+    }
+    (routes, supplies)
+}
+
+/// The routes as the broker wants to have them.
+pub(super) fn for_broker(routes: &[Route]) -> Vec<broker::Route> {
+    let route = |route: &Route| broker::Route {
+        reader: route.reader(),
+        filter: route.filter.as_str().into(),
+        store: matches!(route.place, Place::Stored(_)),
+        name: route.name.clone(),
+    };
+    routes.iter().map(route).collect()
+}
+
+/// The routes' queues in RAM, by the broker's index.
+pub(super) fn inlets(routes: &[Route]) -> Vec<Option<Inlet>> {
+    let inlet = |route: &Route| match &route.place {
+        Place::Unstored(inlet) => Some(inlet.clone()),
+        Place::Stored(_) => None,
+    };
+    routes.iter().map(inlet).collect()
+}
+
+impl Route {
+    fn reader(&self) -> ReaderId {
+        match self.place {
+            Place::Stored(reader) => reader,
+            // No audience ever names it.
+            Place::Unstored(_) => ReaderId(0),
+        }
+    }
+}
+
+/// Bytes that wait for a route that keeps nothing; beyond it the newest is dropped and counted.
+const UNSTORED_BYTES_MAX: usize = 1_000_000;

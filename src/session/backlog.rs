@@ -1,0 +1,200 @@
+//! Where a kept session stands in the log.
+//!
+//! Rows up to `taken` are under way (they stand in the session's flight) or done; rows after it wait.
+//! `cursor` is where reading goes on: behind `taken` only after a reconnect, until what was under way
+//! has been read and sent again. The rows that wait are counted, not held: RAM does not grow with them.
+
+use std::collections::BTreeSet;
+
+use crate::record::{ReaderId, Seq, Ticket};
+
+/// The place of one kept session.
+#[derive(Debug)]
+pub struct Backlog {
+    /// Its name in the log.
+    pub reader: ReaderId,
+    cursor: Seq,
+    taken: Seq,
+    last: Seq,
+    waiting: u64,
+    /// A limit has taken rows from the log whose numbers are not known here.
+    shortened: bool,
+    /// The write that took them last: the log is not read before its commit.
+    shortened_by: Ticket,
+    reading: Reading,
+    /// Rows after `taken` that are done: they were under way since before a restart.
+    done_ahead: BTreeSet<Seq>,
+}
+
+/// Whether the store is asked for rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// No.
+    Idle,
+    /// Yes.
+    Asked,
+    /// Yes, for a connection that is gone: the answer is thrown away.
+    Stale,
+}
+
+/// What a row that was read is for the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It has not been taken before.
+    New,
+    /// It was taken before: under way or done.
+    Taken,
+}
+
+impl Backlog {
+    /// A new reader that wants nothing written up to `last`.
+    pub fn new(reader: ReaderId, last: Seq) -> Backlog {
+        Backlog {
+            reader,
+            cursor: last,
+            taken: last,
+            last,
+            waiting: 0,
+            shortened: false,
+            shortened_by: Ticket(0),
+            reading: Reading::Idle,
+            done_ahead: BTreeSet::new(),
+        }
+    }
+
+    /// A reader as it was found at the start; `waiting` rows wait, leased ones apart.
+    pub fn restored(reader: ReaderId, cursor: Seq, last: Seq, waiting: u64) -> Backlog {
+        Backlog { last, waiting, ..Backlog::new(reader, cursor) }
+    }
+
+    /// Whether every row that it wants has been read on this connection.
+    pub fn caught_up(&self) -> bool {
+        self.cursor >= self.last
+    }
+
+    /// After which row reading goes on.
+    pub fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    /// Rows up to here are under way or done.
+    pub fn taken(&self) -> Seq {
+        self.taken
+    }
+
+    /// Rows that wait.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// Whether a limit has taken rows whose numbers are not known here.
+    pub fn shortened(&self) -> bool {
+        self.shortened
+    }
+
+    /// Of its rows in RAM, those that a limit has taken from the log: it takes the oldest, so the
+    /// newest `waiting` are still wanted.
+    pub fn survive(&mut self, mut rows: Vec<Seq>) -> Vec<Seq> {
+        let wanted = usize::try_from(self.waiting).unwrap_or(usize::MAX);
+        rows.truncate(rows.len().saturating_sub(wanted));
+        self.shortened = false;
+        if let Some(last) = rows.last() {
+            self.taken = self.taken.max(*last);
+        }
+        rows
+    }
+
+    /// Whether the store is asked.
+    pub fn reading(&self) -> Reading {
+        self.reading
+    }
+
+    /// A new row is wanted and waits.
+    pub fn want(&mut self, seq: Seq) {
+        if self.caught_up() {
+            self.cursor = Seq(seq.0.saturating_sub(1));
+            self.taken = self.cursor;
+        }
+        self.last = seq;
+        self.waiting += 1;
+    }
+
+    /// A new row is wanted and sent at once; only for who has caught up.
+    pub fn pass(&mut self, seq: Seq) {
+        self.last = seq;
+        self.cursor = seq;
+        self.taken = seq;
+    }
+
+    /// The row before which reading goes on has been looked at.
+    pub fn read(&mut self, seq: Seq) -> Next {
+        self.cursor = self.cursor.max(seq);
+        if seq <= self.taken || self.done_ahead.remove(&seq) {
+            return Next::Taken;
+        }
+        self.taken = seq;
+        self.done_ahead = self.done_ahead.split_off(&seq);
+        self.waiting = self.waiting.saturating_sub(1);
+        Next::New
+    }
+
+    /// A row that stands in the flight though it is after `taken`: under way since before a restart.
+    pub fn skip(&mut self, seq: Seq) {
+        self.cursor = self.cursor.max(seq);
+    }
+
+    /// A row is done. An answer of the store that is under way may still have it.
+    pub fn finish(&mut self, seq: Seq) {
+        if seq > self.taken {
+            self.done_ahead.insert(seq);
+        }
+    }
+
+    /// Nothing that it wants is left up to `through`.
+    pub fn advance(&mut self, through: Seq) {
+        self.cursor = self.cursor.max(through.min(self.last));
+        if self.caught_up() {
+            self.taken = self.taken.max(self.last);
+            self.waiting = 0;
+            self.shortened = false;
+            self.done_ahead.clear();
+        }
+    }
+
+    /// A limit takes the oldest waiting row.
+    pub fn lose(&mut self, oldest: Seq) {
+        self.taken = self.taken.max(oldest);
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
+    /// A limit takes so many of the oldest waiting rows, wherever they are in the log, by this write.
+    pub fn shorten(&mut self, count: u64, ticket: Ticket) {
+        self.waiting = self.waiting.saturating_sub(count);
+        self.shortened = true;
+        self.shortened_by = ticket;
+    }
+
+    /// The write that must be committed before the log is read.
+    pub fn shortened_by(&self) -> Ticket {
+        self.shortened_by
+    }
+
+    /// The store is asked for rows.
+    pub fn ask(&mut self) {
+        self.reading = Reading::Asked;
+    }
+
+    /// The store has answered; what was asked before.
+    pub fn answered(&mut self) -> Reading {
+        std::mem::replace(&mut self.reading, Reading::Idle)
+    }
+
+    /// The connection is gone: reading starts again at what was under way.
+    pub fn rewind(&mut self, oldest_unanswered: Option<Seq>) {
+        let before = oldest_unanswered.map_or(self.taken, |seq| Seq(seq.0.saturating_sub(1)));
+        self.cursor = before.min(self.taken);
+        if self.reading == Reading::Asked {
+            self.reading = Reading::Stale;
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Exchanges of QoS 1 and 2 towards one client, in the order of their first sending.
+//!
+//! The packet id of a QoS 2 exchange of a kept session stays taken until the commit that ends it, even
+//! when the client has already completed it. What is under way on the present connection is counted:
+//! that count is what Receive Maximum bounds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::codec::QoS;
+use crate::record::{Message, Seq, Want};
+
+/// The exchanges of one session.
+#[derive(Debug, Default)]
+pub struct Flight {
+    exchanges: VecDeque<Exchange>,
+    /// Packet ids given so far.
+    given: u64,
+    last_id: u16,
+    /// Exchanges under way on the present connection.
+    under_way: u16,
+}
+
+/// One exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Its packet id.
+    pub packet_id: u16,
+    /// Its row; 0 where the session has no backlog.
+    pub seq: Seq,
+    /// 1 or 2.
+    pub qos: QoS,
+    /// How far it is.
+    pub stage: Stage,
+    /// Whether a connection may have seen its PUBLISH.
+    pub sent: bool,
+    /// Whether it counts against the window of the present connection.
+    under_way: bool,
+    /// The message of an exchange in [`Stage::Leasing`], until it is sent.
+    pub parcel: Option<Box<Parcel>>,
+    /// Its number among the packet ids given; 0 where it was given before a restart.
+    number: u64,
+}
+
+/// A message and how it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// The message.
+    pub message: Arc<Message>,
+    /// The wish.
+    pub want: Want,
+}
+
+/// How far an exchange is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// QoS 2 of a kept session: the packet id is not yet committed, PUBLISH waits for it.
+    Leasing,
+    /// PUBLISH is sent, or must be sent again.
+    Sent,
+    /// QoS 2 of a kept session: PUBREC came and is not yet committed, PUBREL waits for it.
+    Recording,
+    /// PUBREL is sent, or must be sent again.
+    Released,
+    /// QoS 2 of a kept session: PUBCOMP came, the packet id is free once that is committed.
+    Ended,
+}
+
+impl Flight {
+    /// Exchanges under way on the present connection.
+    pub fn under_way(&self) -> u16 {
+        self.under_way
+    }
+
+    /// Every exchange, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Exchange> {
+        self.exchanges.iter()
+    }
+
+    /// Exchanges whose packet id is taken.
+    pub fn len(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// Whether nothing is unanswered.
+    pub fn is_empty(&self) -> bool {
+        self.exchanges.is_empty()
+    }
+
+    /// Begins an exchange on the present connection; `None` while every packet id is taken.
+    pub fn begin(&mut self, seq: Seq, qos: QoS, stage: Stage) -> Option<&mut Exchange> {
+        let packet_id = self.free_id()?;
+        self.last_id = packet_id;
+        self.given += 1;
+        self.under_way += 1;
+        self.exchanges.push_back(Exchange {
+            packet_id,
+            seq,
+            qos,
+            stage,
+            sent: stage == Stage::Sent,
+            under_way: true,
+            parcel: None,
+            number: self.given,
+        });
+        self.exchanges.back_mut()
+    }
+
+    /// Takes up an exchange that was under way before a restart. They come in the order of their rows.
+    pub fn restore(&mut self, packet_id: u16, seq: Seq, stage: Stage) {
+        self.exchanges.push_back(Exchange {
+            packet_id,
+            seq,
+            qos: QoS::ExactlyOnce,
+            stage,
+            sent: true,
+            under_way: false,
+            parcel: None,
+            number: 0,
+        });
+    }
+
+    /// The exchange with this packet id.
+    pub fn find(&mut self, packet_id: u16) -> Option<&mut Exchange> {
+        self.exchanges.iter_mut().find(|exchange| exchange.packet_id == packet_id)
+    }
+
+    /// The exchange of this row, unless it has ended.
+    pub fn of(&mut self, seq: Seq) -> Option<&mut Exchange> {
+        self.exchanges.iter_mut().find(|exchange| exchange.seq == seq)
+    }
+
+    /// Counts an exchange against the present connection, as its packet is sent again.
+    pub fn resume(&mut self, packet_id: u16) {
+        if let Some(exchange) = self.exchanges.iter_mut().find(|known| known.packet_id == packet_id)
+            && !std::mem::replace(&mut exchange.under_way, true)
+        {
+            self.under_way += 1;
+        }
+    }
+
+    /// The client has completed the exchange; its packet id stays taken until [`Flight::remove`].
+    pub fn end(&mut self, packet_id: u16) {
+        if let Some(exchange) = self.exchanges.iter_mut().find(|known| known.packet_id == packet_id) {
+            exchange.stage = Stage::Ended;
+            if std::mem::replace(&mut exchange.under_way, false) {
+                self.under_way -= 1;
+            }
+        }
+    }
+
+    /// The exchange is over and its packet id free.
+    pub fn remove(&mut self, packet_id: u16) -> Option<Exchange> {
+        let place = self.exchanges.iter().position(|exchange| exchange.packet_id == packet_id)?;
+        let exchange = self.exchanges.remove(place)?;
+        if exchange.under_way {
+            self.under_way -= 1;
+        }
+        Some(exchange)
+    }
+
+    /// The connection is gone: nothing is under way, messages are read again when there is a new one.
+    pub fn detach(&mut self) {
+        self.under_way = 0;
+        for exchange in &mut self.exchanges {
+            exchange.under_way = false;
+            exchange.parcel = None;
+        }
+    }
+
+    /// The oldest row whose PUBLISH has no answer.
+    pub fn oldest_unanswered(&self) -> Option<Seq> {
+        let unanswered = |exchange: &&Exchange| matches!(exchange.stage, Stage::Leasing | Stage::Sent);
+        self.exchanges.iter().filter(unanswered).map(|exchange| exchange.seq).min()
+    }
+
+    /// Packet ids whose PUBLISH was to be read and sent again and was not.
+    pub fn unread(&self) -> Vec<u16> {
+        let unread = |exchange: &&Exchange| exchange.stage == Stage::Sent && !exchange.under_way;
+        self.exchanges.iter().filter(unread).map(|exchange| exchange.packet_id).collect()
+    }
+
+    /// Packet ids whose PUBREL must be sent again, in the order of their PUBRECs' rows.
+    pub fn to_release(&self) -> Vec<u16> {
+        let released = |exchange: &&Exchange| exchange.stage == Stage::Released && !exchange.under_way;
+        self.exchanges.iter().filter(released).map(|exchange| exchange.packet_id).collect()
+    }
+
+    fn free_id(&self) -> Option<u16> {
+        if self.exchanges.len() >= usize::from(u16::MAX) {
+            return None;
+        }
+        let mut candidate = self.last_id;
+        loop {
+            candidate = candidate.checked_add(1).unwrap_or(1);
+            if self.surely_free() || !self.exchanges.iter().any(|exchange| exchange.packet_id == candidate) {
+                return Some(candidate);
+            }
+        }
+    }
+
+    /// Ids are given round, so while the oldest exchange is younger than one round the next is free.
+    fn surely_free(&self) -> bool {
+        self.exchanges
+            .front()
+            .is_none_or(|oldest| oldest.number > 0 && self.given - oldest.number < u64::from(u16::MAX) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_id_is_not_given_twice_over_a_whole_round() {
+        let mut flight = Flight::default();
+        let kept = flight
+            .begin(Seq(1), QoS::ExactlyOnce, Stage::Leasing)
+            .map(|exchange| exchange.packet_id)
+            .unwrap();
+        for round in 0..140_000_u64 {
+            let id = flight
+                .begin(Seq(round + 2), QoS::AtLeastOnce, Stage::Sent)
+                .map(|exchange| exchange.packet_id)
+                .unwrap();
+            assert!(id != 0 && id != kept, "round {round}");
+            flight.remove(id);
+        }
+        assert_eq!(flight.under_way(), 1);
+    }
+
+    #[test]
+    fn every_packet_id_may_be_taken() {
+        let mut flight = Flight::default();
+        for seq in 1..=65_535 {
+            assert!(flight.begin(Seq(seq), QoS::AtLeastOnce, Stage::Sent).is_some());
+        }
+        assert!(flight.begin(Seq(70_000), QoS::AtLeastOnce, Stage::Sent).is_none());
+        let mut ids: Vec<u16> = flight.iter().map(|exchange| exchange.packet_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 65_535);
+    }
+
+    #[test]
+    fn an_id_from_before_a_restart_is_left_out() {
+        let mut flight = Flight::default();
+        flight.restore(2, Seq(1), Stage::Sent);
+        let mut next =
+            || flight.begin(Seq(9), QoS::AtLeastOnce, Stage::Sent).map(|exchange| exchange.packet_id);
+        assert_eq!((next(), next()), (Some(1), Some(3)));
+    }
+}

@@ -1,0 +1,99 @@
+//! One client's session: what MQTT says must be remembered for it, and by which rules.
+//!
+//! A session knows no connection and sends nothing: it says what is under way, what waits and which
+//! packet id is next. One that outlives its connection has a [`Backlog`], a place in the log; one that
+//! does not has a [`Queue`] in RAM. Invariant: a packet id is given to one exchange at a time.
+
+mod backlog;
+mod flight;
+mod inward;
+mod queue;
+
+pub use backlog::{Backlog, Next, Reading};
+pub use flight::{Exchange, Flight, Parcel, Stage};
+pub use inward::Inward;
+pub use queue::Queue;
+
+use std::collections::VecDeque;
+
+use bytestring::ByteString;
+
+use crate::codec::SubscriptionOptions;
+use crate::record::{StoredSubscription, Ticket};
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    /// Client id.
+    pub client_id: ByteString,
+    /// User name at its last connection.
+    pub user: Option<ByteString>,
+    /// Seconds that it outlives its connection; 0 ends with it, `u32::MAX` never ends.
+    pub expiry: u32,
+    /// Subscriptions, in the order of their making.
+    pub subscriptions: Vec<StoredSubscription>,
+    /// Exchanges of QoS 1 and 2 towards the client.
+    pub flight: Flight,
+    /// QoS 2 packet ids from the client, not yet released.
+    pub inward: Inward,
+    /// Where it stands in the log; `None` for a session that ends with its connection.
+    pub backlog: Option<Backlog>,
+    /// What waits in RAM for a session without a backlog.
+    pub queue: Queue,
+    /// Retained messages that a subscription still brings.
+    pub walks: VecDeque<RetainedWalk>,
+}
+
+/// Retained messages on their way to a new subscription, sent as the window allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetainedWalk {
+    /// The subscription's filter.
+    pub filter: ByteString,
+    /// Its options.
+    pub options: SubscriptionOptions,
+    /// Its identifier.
+    pub identifier: Option<u32>,
+    /// The topic of the last message sent.
+    pub after: Option<ByteString>,
+    /// The write that its SUBACK waits for; 0 where it waits for none.
+    pub behind: Ticket,
+}
+
+impl Session {
+    /// A session without subscriptions.
+    pub fn new(client_id: ByteString, user: Option<ByteString>, expiry: u32) -> Session {
+        Session {
+            client_id,
+            user,
+            expiry,
+            subscriptions: Vec::new(),
+            flight: Flight::default(),
+            inward: Inward::default(),
+            backlog: None,
+            queue: Queue::default(),
+            walks: VecDeque::new(),
+        }
+    }
+
+    /// Puts a subscription in place of the one with its filter.
+    pub fn replace_subscription(&mut self, subscription: StoredSubscription) {
+        match self.subscriptions.iter_mut().find(|known| known.filter == subscription.filter) {
+            Some(known) => *known = subscription,
+            None => self.subscriptions.push(subscription),
+        }
+    }
+
+    /// Forgets a subscription.
+    pub fn remove_subscription(&mut self, filter: &str) {
+        self.subscriptions.retain(|known| *known.filter != *filter);
+        self.walks.retain(|walk| *walk.filter != *filter);
+    }
+
+    /// The connection is gone: what belonged to it alone is forgotten.
+    pub fn detach(&mut self) {
+        self.flight.detach();
+        if let Some(backlog) = &mut self.backlog {
+            backlog.rewind(self.flight.oldest_unanswered());
+        }
+    }
+}

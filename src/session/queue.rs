@@ -1,0 +1,39 @@
+//! Messages that wait in RAM for the window of a session that ends with its connection.
+//!
+//! Bounded in bytes by the caller (`max_send_buffer`), whose policy at the limit is to end the session.
+
+use std::collections::VecDeque;
+
+use super::Parcel;
+
+/// The waiting messages of one session.
+#[derive(Debug, Default)]
+pub struct Queue {
+    parcels: VecDeque<Parcel>,
+    weight: usize,
+}
+
+impl Queue {
+    /// Bytes that wait.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.parcels.is_empty()
+    }
+
+    /// Lets a message wait behind the others.
+    pub fn push(&mut self, parcel: Parcel) {
+        self.weight += parcel.message.weight();
+        self.parcels.push_back(parcel);
+    }
+
+    /// Takes the message that has waited longest.
+    pub fn pop(&mut self) -> Option<Parcel> {
+        let parcel = self.parcels.pop_front()?;
+        self.weight -= parcel.message.weight();
+        Some(parcel)
+    }
+}

@@ -1,0 +1,92 @@
+//! What the operator types.
+//!
+//! Wrong configurations are refused with every mistake and its line, a stop is clean, and a second
+//! instance does not touch the first one's data.
+
+use std::process::{Command, Output};
+
+use crate::program;
+use crate::stand::{Client, Gateway, Options};
+use tidegate::codec::QoS;
+
+#[test]
+fn five_mistakes_are_all_told_with_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.toml");
+    std::fs::write(
+        &file,
+        "[gateway]\nid = 7\n\n[store]\ncommit_intervall = \"20ms\"\nmax_size = \"much\"\n\n[[listener]]\nbind = \"nowhere\"\n\n[limits]\nmax_keepalive = true\n",
+    )
+    .unwrap();
+    let output = Command::new(program()).arg("check").arg("--config").arg(&file).output().unwrap();
+    let said = both(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for line in [2, 5, 6, 9, 12] {
+        assert!(said.contains(&format!("tidegate.toml:{line}")), "line {line} is not in:\n{said}");
+    }
+    assert!(said.contains("commit_interval"), "a near name is offered:\n{said}");
+    println!("measured:\n{said}");
+}
+
+#[test]
+fn a_stop_is_clean_and_a_start_after_it_finds_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(program(), folder.path(), "");
+    let mut absent = Client::connect(gateway.port(), &Options::kept("absent"));
+    absent.subscribe("stop/#", QoS::AtLeastOnce);
+    absent.disconnect();
+    Client::connect(gateway.port(), &Options::new("publisher")).publish_acknowledged("stop/x", "kept");
+    assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.log());
+    gateway.start_again();
+    assert_eq!(&Client::connect(gateway.port(), &Options::kept("absent")).message().payload[..], b"kept");
+}
+
+#[test]
+fn a_second_instance_leaves_the_first_ones_data_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(program(), folder.path(), "");
+    let output = Command::new(program())
+        .args(["run", "--config"])
+        .arg(folder.path().join("tidegate.toml"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    assert!(both(&output).contains("another"), "{}", both(&output));
+    Client::connect(gateway.port(), &Options::new("publisher"))
+        .publish_acknowledged("x", "the first serves on");
+}
+
+#[test]
+fn our_own_pub_and_sub_speak_as_mosquittos_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(program(), folder.path(), "");
+    let port = gateway.port().to_string();
+    let tidegate = |words: &[&str]| {
+        let output = Command::new(program()).args(words).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", both(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    tidegate(&["pub", "-p", &port, "-t", "own/a", "-m", "kept", "-r", "-q", "1"]);
+    assert_eq!(tidegate(&["sub", "-p", &port, "-t", "own/#", "-v", "-C", "1", "-W", "60"]), "own/a kept\n");
+}
+
+#[test]
+fn garbage_and_half_packets_end_one_connection_and_no_other() {
+    use std::io::{Read, Write};
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(program(), folder.path(), "");
+    let mut healthy = Client::connect(gateway.port(), &Options::new("healthy"));
+    for garbage in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x10, 0xFF, 0xFF, 0xFF, 0xFF], &[0xF0; 100], &[0x30, 0x02, 0, 0]]
+    {
+        let mut socket = std::net::TcpStream::connect(("127.0.0.1", gateway.port())).unwrap();
+        socket.write_all(garbage).unwrap();
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest);
+    }
+    healthy.publish_acknowledged("x", "still served");
+}
+
+fn both(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
