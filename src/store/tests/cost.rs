@@ -46,7 +46,8 @@ fn sized(seq: u64, readers: &[ReaderId]) -> Write {
 fn a_message_for_a_route_costs_little_flash() {
     let ten = bytes_a_message(10, 8_000, 0);
     let hundred = bytes_a_message(100, 20_000, 0);
-    assert!(ten <= 2_400, "{ten} at ten a commit");
+    // 2,369 and 522 on ext4; the limits leave room for other file systems' blocks.
+    assert!(ten <= 2_600, "{ten} at ten a commit");
     assert!(hundred <= 700, "{hundred} at a hundred a commit");
 }
 
