@@ -1,4 +1,6 @@
 //! The one place where the appliance reads the clock.
+//!
+//! Everything else is handed a [`Now`], so that a test can turn the time.
 
 use std::time::Instant;
 

@@ -2,11 +2,16 @@
 //!
 //! What a fuzzer finds is put into `tests/fuzz/seeds/<target>` together with its fix, and stays here.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that breaks should say where")]
+
 use std::fs;
 use std::path::Path;
 
 #[path = "fuzz/bodies/decode.rs"]
 mod decode;
+
+#[path = "fuzz/bodies/config.rs"]
+mod config;
 
 #[test]
 fn the_decoder_keeps_its_promises_over_the_corpus() {
@@ -22,6 +27,22 @@ fn the_decoder_keeps_its_promises_over_the_corpus() {
     }
     assert!(inputs.len() > 3_000, "{} inputs", inputs.len());
     inputs.iter().for_each(|input| decode::run(input));
+}
+
+#[test]
+fn the_configuration_keeps_its_promises_over_the_corpus() {
+    for seed in seeds("config") {
+        // Cut anywhere, a text is still a text.
+        (0..=seed.len()).step_by(7).for_each(|end| config::run(&seed[..end]));
+        config::run(&seed);
+    }
+}
+
+#[test]
+fn the_serial_framer_keeps_its_promises_over_the_corpus() {
+    for seed in seeds("serial_lines") {
+        adapter_serial::fuzz::lines(&seed);
+    }
 }
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {

@@ -96,7 +96,7 @@ impl PasswordFile {
         if self.stamp.is_some() && self.stamp == stamp {
             return Ok(());
         }
-        let known = std::mem::replace(&mut self.stamp, Some(stamp.unwrap_or(Stamp::MISSING)));
+        let known = self.stamp.replace(stamp.unwrap_or(Stamp::MISSING));
         if stamp.is_none() && known == Some(Stamp::MISSING) {
             return Ok(());
         }

@@ -36,10 +36,9 @@ pub(super) struct Routes {
     routes: Vec<Route>,
     /// Whose turn it is.
     turn: usize,
-    /// Which connection's reads are under way; answers to older ones are void.
-    generation: u64,
-    answers: mpsc::UnboundedReceiver<Answer>,
-    answer_to: mpsc::UnboundedSender<Answer>,
+    /// What the store answers to this connection's reads; what it still owes to an older one is void.
+    answers: mpsc::Receiver<Answer>,
+    answer_to: mpsc::Sender<Answer>,
 }
 
 struct Route {
@@ -54,7 +53,6 @@ enum Source {
 
 /// The store's answer to a read: at most one for each route is under way.
 struct Answer {
-    generation: u64,
     route: usize,
     rows: Rows,
 }
@@ -62,20 +60,20 @@ struct Answer {
 impl Routes {
     /// One supply for each route, in the order of the configuration.
     pub(super) fn new(forwards: &[Forward], supplies: Vec<Supply>, store: Handle) -> Routes {
-        let routes = forwards
+        let routes: Vec<Route> = forwards
             .iter()
             .zip(supplies)
             .map(|(forward, supply)| Route { forward: forward.clone(), source: Source::of(supply) })
             .collect();
         let committed = store.committed();
-        let (answer_to, answers) = mpsc::unbounded_channel();
-        Routes { store, committed, routes, turn: 0, generation: 0, answers, answer_to }
+        let (answer_to, answers) = answer_queue(&routes);
+        Routes { store, committed, routes, turn: 0, answers, answer_to }
     }
 
     /// A new connection: every stored route begins at its oldest unsettled row.
     pub(super) fn rewind(&mut self) {
         self.flush();
-        self.generation += 1;
+        (self.answer_to, self.answers) = answer_queue(&self.routes);
         for route in &mut self.routes {
             if let Source::Stored { intake, .. } = &mut route.source {
                 *intake = Intake::new();
@@ -94,10 +92,10 @@ impl Routes {
         for (index, route) in self.routes.iter_mut().enumerate() {
             let Source::Stored { reader, intake, .. } = &mut route.source else { continue };
             if let Some((after, limit)) = intake.ask(committed) {
-                let (generation, answer_to) = (self.generation, self.answer_to.clone());
+                let answer_to = self.answer_to.clone();
                 self.store.read(*reader, after, limit, move |rows| {
-                    // The bridge is gone: nobody needs the answer.
-                    let _ = answer_to.send(Answer { generation, route: index, rows });
+                    // There is a place for each route's one answer, or the connection is gone.
+                    let _ = answer_to.try_send(Answer { route: index, rows });
                 });
             }
         }
@@ -158,12 +156,11 @@ impl Routes {
     /// Waits until there may be something new to send. Whether messages of routes that keep nothing are
     /// taken is `live`: what the window cannot hold stays in their queue, within its limit.
     pub(super) async fn changed(&mut self, live: Live) {
-        let Routes { answers, committed, routes, generation, .. } = self;
+        let Routes { answers, committed, routes, .. } = self;
         tokio::select! {
             answer = answers.recv() => {
-                let Some(Answer { generation: of, route, rows }) = answer else { return };
-                let source = routes.get_mut(route).map(|route| &mut route.source);
-                if let (true, Some(Source::Stored { intake, .. })) = (of == *generation, source) {
+                let Some(Answer { route, rows }) = answer else { return };
+                if let Some(Source::Stored { intake, .. }) = routes.get_mut(route).map(|r| &mut r.source) {
                     intake.fill(rows);
                 }
             }
@@ -200,6 +197,11 @@ pub(super) enum Live {
     Take,
     /// There is none.
     Leave,
+}
+
+/// A place for each route's answer: at most one read of a route is under way.
+fn answer_queue(routes: &[Route]) -> (mpsc::Sender<Answer>, mpsc::Receiver<Answer>) {
+    mpsc::channel(routes.len().max(1))
 }
 
 impl Source {

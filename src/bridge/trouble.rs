@@ -85,7 +85,7 @@ pub enum Trouble {
         error: String,
     },
     /// Upstream refused the connection.
-    #[error("log in: upstream refuses the connection ({})", show_reason(*.reason))]
+    #[error("log in: upstream refuses the connection ({}){}", show_reason(*.reason), cure(*.reason))]
     Turned {
         /// Why.
         reason: Reason,
@@ -131,6 +131,17 @@ impl Trouble {
             Trouble::Silent { .. } => "silent",
             Trouble::Stuck { .. } => "stuck",
         }
+    }
+}
+
+/// What the operator can do about a refusal.
+fn cure(reason: Reason) -> &'static str {
+    match reason {
+        // Brokers answer a wrong password with either.
+        Reason::BadUserNameOrPassword | Reason::NotAuthorized => {
+            ": see username and password_file, and the rights there"
+        }
+        _ => "",
     }
 }
 

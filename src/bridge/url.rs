@@ -1,4 +1,6 @@
 //! Where upstream is: `mqtts://host:port` or `mqtt://host:port`. Pure.
+//!
+//! Nothing is resolved here; a port that is not given is the scheme's own.
 
 use std::fmt;
 

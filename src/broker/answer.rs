@@ -78,9 +78,10 @@ impl Broker {
     /// An exchange is over.
     pub(super) fn complete(&mut self, key: ClientKey, packet_id: u16, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        match &client.session.backlog {
+        match &mut client.session.backlog {
             Some(backlog) => {
                 let Some(exchange) = client.session.flight.find(packet_id) else { return };
+                backlog.finish(exchange.seq);
                 let write = Write::Settled { reader: backlog.reader, seq: exchange.seq };
                 let ticket = self.ledger.write(write, turn.effects);
                 if exchange.qos == QoS::ExactlyOnce {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::client::{Client, ClientKey};
 use super::fan::{NOBODY, Offered};
+use super::ledger::Step;
 use super::outlet::Label;
 use super::{Broker, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
-use crate::record::{Message, Row, Rows, Seq, Want};
+use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
 use crate::session::{Next, Parcel, Reading, RetainedWalk, Stage};
 
 impl Broker {
@@ -58,6 +59,10 @@ impl Broker {
             let reader = backlog.reader;
             let after = backlog.cursor();
             if !self.ledger.tail_covers(after) {
+                // An answer that does not know what a limit took would bring it back.
+                if !self.ledger.is_committed(backlog.shortened_by()) {
+                    return;
+                }
                 let room = outlet.room(&session.flight);
                 let whole = outlet
                     .credit
@@ -70,9 +75,12 @@ impl Broker {
                 return;
             }
             if backlog.shortened() && after >= backlog.taken() {
-                backlog.survive(self.ledger.seqs(reader, after));
+                for seq in backlog.survive(self.ledger.seqs(reader, after)) {
+                    let write = Write::Dropped { reader, seq, reason: DropReason::QueueFull };
+                    self.ledger.write(write, turn.effects);
+                }
             }
-            match self.ledger.next_row(reader, backlog.cursor()) {
+            match self.ledger.next_row(reader, after) {
                 Some((seq, parcel)) => self.take_row(key, seq, parcel, turn),
                 None => {
                     backlog.advance(self.ledger.last_seq());
@@ -89,25 +97,15 @@ impl Broker {
         let Some(key) = self.clients.reading(reader) else { return };
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(backlog) = &mut client.session.backlog else { return };
-        let Some(mut gone) = backlog.answered() else {
+        let asked = backlog.answered();
+        if asked != Reading::Asked || client.outlet.is_none() {
             return self.pump(key, turn);
-        };
-        if client.outlet.is_none() {
-            return;
         }
         for Row { seq, message, want, .. } in rows {
-            let Some(client) = self.clients.get_mut(key) else { return };
-            let under_way = client.session.flight.of(seq).is_some();
-            let Some(backlog) = &mut client.session.backlog else { return };
-            if gone > 0 && seq > backlog.taken() && !under_way {
-                gone -= 1;
-                backlog.lost_to_limit(seq);
-                continue;
-            }
             if !self.has_room(key) {
-                // A port's credit cannot shrink meanwhile, nor a window: only a store that answers with
-                // more than it was asked for comes here, and is asked again.
-                return self.pump(key, turn);
+                // What was asked for fits, save where a repeated PUBREL or a QoS 0 message has taken its
+                // place meanwhile: the rest is read again later.
+                return self.limit_backlog(key, turn);
             }
             self.take_row(key, seq, Parcel { message, want }, turn);
         }
@@ -117,6 +115,7 @@ impl Broker {
                 self.forget_vanished(key, turn);
             }
         }
+        self.limit_backlog(key, turn);
         self.pump(key, turn);
     }
 
@@ -222,7 +221,11 @@ impl Broker {
             }
             return ready;
         };
-        let ready = backlog.caught_up() && self.has_room(key) && !self.ledger.is_busy();
+        let ready = backlog.caught_up() && self.has_room(key);
+        if ready && self.ledger.is_busy() {
+            self.ledger.after(self.ledger.newest(), Step::Pump(key));
+            return false;
+        }
         if ready {
             let want = Want { reader: backlog.reader, ..want };
             let audience = vec![want.clone()];

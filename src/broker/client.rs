@@ -36,6 +36,8 @@ pub(super) struct Client {
     pub(super) will_due: Option<u64>,
     /// When the session ends, monotonic; only while it is away. `None`: never.
     pub(super) ends: Option<u64>,
+    /// The earliest deadline that is armed for it.
+    pub(super) armed: u64,
     /// When its connection ended, wall clock.
     pub(super) ended_wall: Option<u64>,
     /// Whether it is one of the house's own ports.
@@ -78,6 +80,7 @@ impl Clients {
             will: None,
             will_due: None,
             ends: None,
+            armed: u64::MAX,
             ended_wall: None,
             house: false,
         });
@@ -140,6 +143,10 @@ impl Clients {
                 Some(ClientKey { slot: u32::try_from(slot).ok()?, serial: client.serial })
             })
             .collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     pub(super) fn count(&self, counters: &mut Counters) {

@@ -91,6 +91,10 @@ impl Broker {
         if self.counters.clients >= u64::from(limits.max_connections) && !taken_over {
             return Some(Reason::QuotaExceeded);
         }
+        let sessions = u64::from(limits.max_connections) * SESSIONS_PER_CONNECTION;
+        if self.clients.len() as u64 >= sessions && self.clients.named(&connect.client_id).is_none() {
+            return Some(Reason::QuotaExceeded);
+        }
         None
     }
 
@@ -149,7 +153,7 @@ impl Broker {
         client.ended_wall = None;
         let kept = client.session.backlog.is_some();
         self.settle_in(id, key, &connect, turn);
-        let answer = self.connack(&connect, assigned, session_present);
+        let answer = self.connack(id, &connect, assigned, session_present);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Opening(Box::new(Packet::ConnAck(answer)));
         self.counters.clients += 1;
@@ -165,7 +169,7 @@ impl Broker {
 
     /// What the connection itself keeps of its CONNECT.
     fn settle_in(&mut self, id: ConnectionId, key: ClientKey, connect: &Connect, turn: &mut Turn<'_>) {
-        let keep_alive = self.granted_keep_alive(connect);
+        let keep_alive = self.granted_keep_alive(id, connect);
         let max_inflight = self.config.limits.max_inflight;
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.client = Some(key);
@@ -203,8 +207,12 @@ impl Broker {
         wished.min(self.config.limits.max_session_expiry)
     }
 
-    /// Seconds; the client's own before MQTT 5, which cannot be told another.
-    fn granted_keep_alive(&self, connect: &Connect) -> u16 {
+    /// Seconds; the client's own before MQTT 5, which cannot be told another, and a port's, which cannot
+    /// be half dead.
+    fn granted_keep_alive(&self, id: ConnectionId, connect: &Connect) -> u16 {
+        if self.connections.get(id).is_some_and(|connection| connection.is_port()) {
+            return connect.keep_alive;
+        }
         let most = self.config.limits.max_keepalive;
         match (connect.version, connect.keep_alive) {
             (Version::V5, 0) => most,
@@ -213,7 +221,13 @@ impl Broker {
         }
     }
 
-    fn connack(&self, connect: &Connect, assigned: Option<ByteString>, session_present: bool) -> ConnAck {
+    fn connack(
+        &self,
+        id: ConnectionId,
+        connect: &Connect,
+        assigned: Option<ByteString>,
+        session_present: bool,
+    ) -> ConnAck {
         let mut list = Vec::new();
         if connect.version == Version::V5 {
             let limits = &self.config.limits;
@@ -231,8 +245,9 @@ impl Broker {
                 list.push(Property::TopicAliasMaximum(limits.max_topic_alias));
             }
             list.push(Property::SharedSubscriptionAvailable(0));
-            if self.granted_keep_alive(connect) != connect.keep_alive {
-                list.push(Property::ServerKeepAlive(self.granted_keep_alive(connect))); // [MQTT5-3.2.2-21]
+            let keep_alive = self.granted_keep_alive(id, connect);
+            if keep_alive != connect.keep_alive {
+                list.push(Property::ServerKeepAlive(keep_alive)); // [MQTT5-3.2.2-21]
             }
         }
         ConnAck {
@@ -352,6 +367,9 @@ fn kept_will(will: &Will) -> SessionWill {
         properties: will.properties.compact(),
     }
 }
+
+/// Sessions, connected or not, for each of `max_connections`; further ones are refused (0x97).
+const SESSIONS_PER_CONNECTION: u64 = 10;
 
 /// SplitMix64's output function.
 fn mix(value: u64) -> u64 {

@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use super::client::ClientKey;
 use super::pace::{Kind, Rhythm};
 use super::{ConnectionId, Peer, Trust};
-use crate::codec::{Connect, Packet, Reason, Version};
+use crate::codec::{Connect, Packet, QoS, Reason, Version};
 use crate::record::Ticket;
 
 /// A connection.
@@ -133,6 +133,18 @@ impl Connection {
         matches!(&self.peer.trust, Trust::Port { user: Some(user), .. } if user.starts_with("tidegate"))
     }
 
+    /// Whether so many of its answers wait that another request must wait before it is taken. Bounds what
+    /// one client can make us hold while the store does not answer.
+    pub(super) fn owes_too_much(&self, packet: &Packet) -> bool {
+        let most = match packet {
+            Packet::Publish(publish) if publish.qos > QoS::AtMostOnce => ANSWERS_MAX,
+            Packet::PubRel(_) => ANSWERS_MAX,
+            Packet::Subscribe(_) | Packet::Unsubscribe(_) => SUBSCRIBES_MAX,
+            _ => return false,
+        };
+        self.answers.len() >= most
+    }
+
     /// When it is dead if nothing comes, monotonic.
     pub(super) fn due(&self) -> Option<u64> {
         match self.phase {
@@ -184,6 +196,10 @@ impl Connections {
     }
 }
 
+/// Answers of one connection that may wait for a commit; further publishes are not read.
+const ANSWERS_MAX: usize = 4_096;
+/// The same before SUBSCRIBE and UNSUBSCRIBE, each of which writes the whole session.
+const SUBSCRIBES_MAX: usize = 64;
 /// Milliseconds from the opening of a connection within which CONNECT must come.
 const CONNECT_WITHIN: u64 = 10_000;
 /// Packets that a connection holds before it is paused.

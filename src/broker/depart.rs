@@ -125,7 +125,9 @@ impl Broker {
     pub(super) fn part(&mut self, id: ConnectionId, cause: Cause, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.pace.forget(&mut connection.rhythm);
-        self.waiting.retain(|waiting| *waiting != id);
+        if let Phase::Waiting = connection.phase {
+            self.waiting.retain(|waiting| *waiting != id);
+        }
         if cause != Cause::Lost {
             if let (Some(reason), Version::V5, true) =
                 (cause.told(), connection.version, connection.is_open())
@@ -201,8 +203,12 @@ impl Broker {
     }
 
     /// A will's delay or a session's expiry may be over.
-    pub(super) fn on_client_due(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
-        let Some(client) = self.clients.get(key) else { return };
+    pub(super) fn on_client_due(&mut self, key: ClientKey, armed: u64, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if client.armed != armed {
+            return;
+        }
+        client.armed = u64::MAX;
         let is_over = |due: Option<u64>| due.is_some_and(|due| due <= turn.now.mono);
         if client.connection.is_some() {
             return;

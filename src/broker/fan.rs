@@ -14,7 +14,7 @@ use super::{Broker, Effect, Turn};
 use crate::codec::{QoS, Reason};
 use crate::record::{DropReason, Message, ReaderId, Seq, Ticket, Want, Write};
 use crate::router::Match;
-use crate::session::{Parcel, Stage};
+use crate::session::{Parcel, Reading, Stage};
 
 /// What a publish does while the store is busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,7 +246,6 @@ impl Broker {
 
     /// QoS 1 and 2 for a kept session: now if it has caught up, else its row waits in the log.
     pub(super) fn offer_kept(&mut self, key: ClientKey, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {
-        let most = self.config.limits.max_queued_messages;
         let Some(client) = self.clients.get_mut(key) else { return };
         let ready = client.outlet.as_ref().is_some_and(|outlet| outlet.has_room(&client.session.flight));
         let Some(backlog) = &mut client.session.backlog else { return };
@@ -255,11 +254,37 @@ impl Broker {
             return self.start_row(key, seq, parcel, turn);
         }
         backlog.want(seq);
-        if backlog.waiting() > most {
-            let write = Write::DropOldest { reader: backlog.reader, after: backlog.taken(), count: 1 };
-            backlog.shorten(1);
-            self.ledger.write(write, turn.effects);
-            self.counters.drop(DropReason::QueueFull, 1);
+        self.limit_backlog(key, turn);
+    }
+
+    /// Drops the oldest rows that wait over `max_queued_messages`. Not while rows are being read: nobody
+    /// could say which of them the answer still has.
+    pub(super) fn limit_backlog(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let most = self.config.limits.max_queued_messages;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(backlog) = &mut client.session.backlog else { return };
+        let reader = backlog.reader;
+        while backlog.waiting() > most && backlog.reading() != Reading::Asked {
+            let after = backlog.taken();
+            let covered = self.ledger.tail_covers(after.max(backlog.cursor()));
+            let oldest = self.ledger.next_row(reader, after).filter(|_| covered && !backlog.shortened());
+            let count = match oldest {
+                Some((seq, _)) => {
+                    backlog.lose(seq);
+                    let write = Write::Dropped { reader, seq, reason: DropReason::QueueFull };
+                    self.ledger.write(write, turn.effects);
+                    1
+                }
+                None => {
+                    let count = backlog.waiting() - most;
+                    let write = Write::DropOldest { reader, after, count };
+                    let ticket = self.ledger.write(write, turn.effects);
+                    backlog.shorten(count, ticket);
+                    self.ledger.after(ticket, Step::Pump(key));
+                    count
+                }
+            };
+            self.counters.drop(DropReason::QueueFull, count);
         }
     }
 

@@ -25,6 +25,9 @@ pub(super) struct Ledger {
     /// What the committed ones weigh.
     committed_weight: usize,
     steps: VecDeque<(Ticket, Step)>,
+    /// [`TAIL_MESSAGES`] and [`UNCOMMITTED_MESSAGES_MAX`], which tests narrow.
+    tail_messages: usize,
+    uncommitted_max: usize,
 }
 
 struct TailRow {
@@ -46,6 +49,8 @@ pub(super) enum Step {
     Release(ClientKey, u16),
     /// A packet id is free.
     End(ClientKey, u16),
+    /// The log may be read.
+    Pump(ClientKey),
 }
 
 impl Ledger {
@@ -60,7 +65,15 @@ impl Ledger {
             uncommitted_weight: 0,
             committed_weight: 0,
             steps: VecDeque::new(),
+            tail_messages: TAIL_MESSAGES,
+            uncommitted_max: UNCOMMITTED_MESSAGES_MAX,
         }
+    }
+
+    /// Narrower limits, so that few messages reach them.
+    #[cfg(test)]
+    pub(super) fn bound(&mut self, tail_messages: usize, uncommitted_max: usize) {
+        (self.tail_messages, self.uncommitted_max) = (tail_messages, uncommitted_max);
     }
 
     /// Hands a write to the store.
@@ -115,7 +128,7 @@ impl Ledger {
             self.uncommitted_weight -= weight;
             self.committed_weight += weight;
         }
-        while (self.tail.len() - self.uncommitted > TAIL_MESSAGES || self.committed_weight > TAIL_BYTES)
+        while (self.tail.len() - self.uncommitted > self.tail_messages || self.committed_weight > TAIL_BYTES)
             && self.tail.len() > self.uncommitted
             && let Some(row) = self.tail.pop_front()
         {
@@ -136,6 +149,11 @@ impl Ledger {
         ticket <= self.committed
     }
 
+    /// The newest write.
+    pub(super) fn newest(&self) -> Ticket {
+        self.issued
+    }
+
     pub(super) fn last_seq(&self) -> Seq {
         self.last_seq
     }
@@ -146,14 +164,14 @@ impl Ledger {
 
     /// Whether the store owes so much that nothing more is handed to it for now.
     pub(super) fn is_busy(&self) -> bool {
-        self.uncommitted >= UNCOMMITTED_MESSAGES_MAX
+        self.uncommitted >= self.uncommitted_max
             || self.uncommitted_weight >= UNCOMMITTED_BYTES_MAX
             || self.issued.0 - self.committed.0 >= UNCOMMITTED_WRITES_MAX
     }
 
     /// Whether the store has caught up so far that those who wait may go on.
     pub(super) fn is_relaxed(&self) -> bool {
-        self.uncommitted <= UNCOMMITTED_MESSAGES_MAX / 2
+        self.uncommitted <= self.uncommitted_max / 2
             && self.uncommitted_weight <= UNCOMMITTED_BYTES_MAX / 2
             && self.issued.0 - self.committed.0 <= UNCOMMITTED_WRITES_MAX / 2
     }
@@ -186,7 +204,7 @@ impl Ledger {
 }
 
 /// Messages that may wait for a commit; beyond, who publishes more is not read.
-pub(super) const UNCOMMITTED_MESSAGES_MAX: usize = 8_192;
+const UNCOMMITTED_MESSAGES_MAX: usize = 8_192;
 /// The same in bytes.
 const UNCOMMITTED_BYTES_MAX: usize = 4_000_000;
 /// The same for writes of every kind.

@@ -216,6 +216,9 @@ impl Broker {
                 _ => self.drop_connection(id, turn), // [MQTT-3.1.0-1]
             };
         }
+        if connection.owes_too_much(&packet) {
+            return self.wait_for_store(id, packet, turn);
+        }
         match packet {
             Packet::Publish(publish) => self.on_publish(id, publish, turn),
             Packet::PubAck(ack) => self.on_puback(id, ack.packet_id, turn),
@@ -281,6 +284,7 @@ impl Broker {
                 Step::Lease(key, packet_id) => self.on_leased(key, packet_id, turn),
                 Step::Release(key, packet_id) => self.on_recorded(key, packet_id, turn),
                 Step::End(key, packet_id) => self.on_ended(key, packet_id, turn),
+                Step::Pump(key) => self.pump(key, turn),
             }
         }
         if !self.ledger.is_relaxed() {
@@ -329,16 +333,29 @@ impl Broker {
             && due < connection.armed
         {
             connection.armed = due;
-            self.timers.push(due, Timer::Connection(id));
+            self.remind(due, Timer::Connection(id));
         }
     }
 
     /// Lets a client's next deadline be watched.
     fn arm_client(&mut self, key: ClientKey) {
-        if let Some(client) = self.clients.get(key)
+        if let Some(client) = self.clients.get_mut(key)
             && let Some(due) = [client.will_due, client.ends].into_iter().flatten().min()
+            && due < client.armed
         {
-            self.timers.push(due, Timer::Client(key));
+            client.armed = due;
+            self.remind(due, Timer::Client(key));
+        }
+    }
+
+    fn remind(&mut self, due: u64, timer: Timer) {
+        self.timers.push(due, timer);
+        if self.timers.is_crowded() {
+            let (connections, clients) = (&self.connections, &self.clients);
+            self.timers.retain(|timer| match timer {
+                Timer::Connection(id) => connections.get(id).is_some(),
+                Timer::Client(key) => clients.get(key).is_some(),
+            });
         }
     }
 
@@ -346,7 +363,7 @@ impl Broker {
         while let Some((due, timer)) = self.timers.pop(turn.now.mono) {
             match timer {
                 Timer::Connection(id) => self.on_connection_due(id, due, turn),
-                Timer::Client(key) => self.on_client_due(key, turn),
+                Timer::Client(key) => self.on_client_due(key, due, turn),
             }
         }
     }

@@ -41,7 +41,7 @@ impl Broker {
         });
         let inward = self.inward_of(id, &publish);
         match self.route(message, Some(source.slot), inward, Pressure::Wait, turn) {
-            Routed::Busy => self.wait_for_store(id, publish, turn),
+            Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
             Routed::Done { ticket, wanted } => {
                 self.counters.received += 1;
                 self.acknowledge(id, &publish, ticket, wanted, turn);
@@ -166,11 +166,11 @@ impl Broker {
         }
     }
 
-    /// The publish, and all that comes after it, waits until the store has caught up.
-    fn wait_for_store(&mut self, id: ConnectionId, publish: Publish, turn: &mut Turn<'_>) {
+    /// The packet, and all that comes after it, waits until the store has caught up.
+    pub(super) fn wait_for_store(&mut self, id: ConnectionId, packet: Packet, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Waiting;
-        connection.held.push_front(Held::Packet(Packet::Publish(publish)));
+        connection.held.push_front(Held::Packet(packet));
         if !std::mem::replace(&mut connection.paused, true) {
             turn.effects.push(Effect::Pause { connection: id });
         }

@@ -26,7 +26,7 @@ impl Broker {
         let mut walks = Vec::new();
         let mut changed = false;
         for Subscription { filter, options } in filters {
-            let reason = grant(&filter, options.qos);
+            let reason = self.grant(key, &filter, options.qos);
             reasons.push(reason);
             if reason.is_error() {
                 continue;
@@ -98,6 +98,24 @@ impl Broker {
         self.router.subscribe(filter, subscriber, interest)
     }
 
+    /// The answer to one filter.
+    fn grant(&self, key: ClientKey, filter: &str, qos: QoS) -> Reason {
+        let full = self
+            .clients
+            .get(key)
+            .is_none_or(|client| client.session.subscriptions.len() >= SUBSCRIPTIONS_MAX);
+        match filter::check_filter(filter) {
+            Err(_) => Reason::TopicFilterInvalid,
+            Ok(FilterKind::Shared) => Reason::SharedSubscriptionsNotSupported,
+            Ok(_) if full => Reason::QuotaExceeded,
+            Ok(FilterKind::Exact | FilterKind::Wildcard) => match qos {
+                QoS::AtMostOnce => Reason::Success,
+                QoS::AtLeastOnce => Reason::GrantedQoS1,
+                QoS::ExactlyOnce => Reason::GrantedQoS2,
+            },
+        }
+    }
+
     fn remember(&mut self, key: ClientKey, subscription: StoredSubscription, new: bool) {
         let Some(client) = self.clients.get_mut(key) else { return };
         if new {
@@ -108,15 +126,5 @@ impl Broker {
     }
 }
 
-/// The answer to one filter.
-fn grant(filter: &str, qos: QoS) -> Reason {
-    match filter::check_filter(filter) {
-        Err(_) => Reason::TopicFilterInvalid,
-        Ok(FilterKind::Shared) => Reason::SharedSubscriptionsNotSupported,
-        Ok(FilterKind::Exact | FilterKind::Wildcard) => match qos {
-            QoS::AtMostOnce => Reason::Success,
-            QoS::AtLeastOnce => Reason::GrantedQoS1,
-            QoS::ExactlyOnce => Reason::GrantedQoS2,
-        },
-    }
-}
+/// Subscriptions of one client; further ones are refused (0x97).
+const SUBSCRIPTIONS_MAX: usize = 10_000;

@@ -20,11 +20,24 @@ pub(super) enum Timer {
 #[derive(Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(u64, Timer)>>,
+    /// Twice what was left after the last clearing out.
+    roomy: usize,
 }
 
 impl Timers {
     pub(super) fn push(&mut self, due: u64, timer: Timer) {
         self.heap.push(Reverse((due, timer)));
+    }
+
+    /// Whether there are so many that those of the dead should go.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.heap.len() > self.roomy.max(TIMERS_MIN)
+    }
+
+    /// Forgets the reminders of the dead.
+    pub(super) fn retain(&mut self, is_alive: impl Fn(Timer) -> bool) {
+        self.heap.retain(|Reverse((_, timer))| is_alive(*timer));
+        self.roomy = self.heap.len() * 2;
     }
 
     pub(super) fn next(&self) -> Option<u64> {
@@ -37,5 +50,28 @@ impl Timers {
             return None;
         }
         self.heap.pop().map(|Reverse(entry)| entry)
+    }
+}
+
+/// Reminders below which none are cleared out.
+const TIMERS_MIN: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reminders_of_the_dead_do_not_pile_up() {
+        let mut timers = Timers::default();
+        let mut most = 0;
+        for serial in 0..100_000 {
+            timers.push(u64::from(serial), Timer::Client(ClientKey { slot: 0, serial }));
+            if timers.is_crowded() {
+                timers.retain(|timer| matches!(timer, Timer::Client(key) if key.serial + 10 > serial));
+            }
+            most = most.max(timers.heap.len());
+        }
+        assert!(most <= TIMERS_MIN + 1, "{most}");
+        assert_eq!(timers.pop(u64::MAX).map(|(due, _)| due), timers.next().map(|due| due - 1));
     }
 }

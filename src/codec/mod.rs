@@ -1,7 +1,7 @@
 //! Bytes to MQTT packets and back, versions 3.1, 3.1.1 and 5.0.
 //!
 //! [`Decoder`] is fed bytes as they come and hands out packets as they complete; an incomplete packet is
-//! not an error but a wait. Text and payloads are slices of what was fed. [`encode`] and
+//! not an error but a wait. Text and payloads are slices of what was fed. [`encode()`] and
 //! [`encode_publish`] append to a buffer. Nothing here reads a socket or knows a session; the largest
 //! packet is fixed when the decoder is made, so a peer cannot make us hold more.
 //!

@@ -1,4 +1,6 @@
 //! `tidegate check`: everything that is wrong with the configuration, or what it amounts to.
+//!
+//! It reads what the service would read, and opens neither the database nor a device.
 
 use super::{ConfigArgs, Failure};
 use crate::config::{self, Loaded};

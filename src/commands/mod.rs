@@ -105,9 +105,22 @@ impl fmt::Display for Failure {
             }
             Failure::Silent => Ok(()),
             // Errors are worded to follow "cannot".
-            Failure::Failed(error) => write!(out, "tidegate: cannot {error:#}"),
+            Failure::Failed(error) => write!(out, "tidegate: cannot {}", in_full(error)),
         }
     }
+}
+
+/// An error with its causes, save those that its text tells already.
+pub(super) fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
+        if told.is_empty() {
+            cause
+        } else if told.contains(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
+    })
 }
 
 /// Answers for a command that this version has not, or that no version has.
@@ -130,6 +143,14 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = crate::control::AskError::NoAnswer(std::io::Error::other("it hung up"));
+        let failure = Failure::failed(anyhow::Error::new(error).context("show the status"));
+        let expected = "tidegate: cannot show the status: get an answer from the service: it hung up";
+        assert_eq!(failure.to_string(), expected);
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! `tidegate status`: what the running service says of itself, as a table or as JSON.
+//!
+//! JSON is passed on as it came, with what a newer service may say besides; the table shows what it knows.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use clap::Args;
 
 use super::{ConfigArgs, Failure};
 use crate::config;
-use crate::control::{self, Ask, Status};
+use crate::control::{self, Ask, BridgeStatus, Status};
 
 /// `tidegate status`.
 #[derive(Debug, Args)]
@@ -53,10 +55,12 @@ pub fn render(status: &Status, now: u64) -> String {
     }
     render_local(status, &mut out);
     render_bridges(status, now, &mut out);
-    if !status.adapters.is_empty() {
+    // What bridges report like adapters do stands above already.
+    let parts = || status.adapters.iter().filter(|(path, _)| !path.starts_with("bridge/"));
+    if parts().next().is_some() {
         let _ = writeln!(out, "adapters");
-        let width = widest(status.adapters.keys());
-        for (path, part) in &status.adapters {
+        let width = widest(parts().map(|(path, _)| path));
+        for (path, part) in parts() {
             let since = since(part.since, now);
             let reason = part.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let _ =
@@ -104,13 +108,26 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
     }
     let width = widest(status.bridges.iter().map(|bridge| &bridge.name));
     for bridge in &status.bridges {
+        let (name, state, url) = (&bridge.name, &bridge.state, &bridge.url);
         let since = since(bridge.since, now);
-        let reason = bridge.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let _ = writeln!(out, "  {name:width$}  {state}{since} {url}{}", trouble(bridge, now));
+        let counts = &bridge.counts;
         let _ = writeln!(
             out,
-            "  {:width$}  {}{since} {}, {} in flight, {} connects{reason}",
-            bridge.name, bridge.state, bridge.url, bridge.in_flight, bridge.connects
+            "  {:width$}  sent {}, acknowledged {}, in flight {}, received {}, connects {}, failures {}",
+            "",
+            counts.sent,
+            counts.acknowledged,
+            counts.in_flight,
+            counts.received,
+            counts.connects,
+            counts.failures
         );
+        for subscription in
+            bridge.subscriptions.iter().filter(|subscription| subscription.answer != "granted")
+        {
+            let _ = writeln!(out, "  {:width$}  {}: {}", "", subscription.filter, subscription.answer);
+        }
     }
     if !status.routes.is_empty() {
         let _ = writeln!(out, "routes");
@@ -134,8 +151,18 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
     }
 }
 
+/// Why a bridge is not connected, and when it is tried again.
+fn trouble(bridge: &BridgeStatus, now: u64) -> String {
+    let reason = bridge.reason.as_ref().map(|reason| format!(": cannot {reason}")).unwrap_or_default();
+    let wait = bridge.next_attempt.and_then(|next| next.checked_sub(now));
+    let next =
+        wait.map(|wait| format!("; next try in {}", age(Duration::from_millis(wait)))).unwrap_or_default();
+    reason + &next
+}
+
+/// The counters that have counted; all of them stand in the JSON.
 fn counters(value: &serde_json::Value) -> String {
-    let pairs = value.as_object().into_iter().flatten();
+    let pairs = value.as_object().into_iter().flatten().filter(|(_, value)| value.as_u64() != Some(0));
     let shown: Vec<String> = pairs.map(|(name, value)| format!("{name} {value}")).collect();
     if shown.is_empty() { String::new() } else { format!("  [{}]", shown.join(", ")) }
 }
@@ -182,11 +209,13 @@ mod tests {
             "broker": {"clients": 2, "sessions": 3, "subscriptions": 4, "retained": 5,
                 "messages_received": 100, "messages_sent": 90, "invented_later": 1},
             "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900},
-            "bridges": [{"name": "cloud", "state": "down", "since": 1_000, "reason": "no route to host",
-                "url": "mqtts://cloud.example.com:8883", "connects": 3, "in_flight": 0}],
+            "bridges": [{"name": "cloud", "state": "down", "since": 1_000, "next_attempt": 304_000,
+                "reason": "connect: no route to host", "url": "mqtts://cloud.example.com:8883",
+                "subscriptions": [{"filter": "a/#", "answer": "granted"}, {"filter": "b", "answer": "not authorized"}],
+                "counts": {"sent": 9, "acknowledged": 8, "connects": 3, "failures": 2}}],
             "routes": [{"name": "cloud:sensors/#", "bridge": "cloud", "received": 10, "delivered": 5,
                 "queued": 2, "expired": 1, "dropped": {"full": 2}}],
-            "adapters": {"modbus/line-1/meter": {"state": "up", "since": 0, "counters": {"polls": 7}}},
+            "adapters": {"modbus/line-1/meter": {"state": "up", "since": 0, "counters": {"polls": 7, "late": 0}}},
         }))
         .expect("a status");
         let expected = "\
@@ -199,7 +228,9 @@ broker
 store
   12MB of 1GB, 7 commits, 900B written
 bridges
-  cloud  down for 5m mqtts://cloud.example.com:8883, 0 in flight, 3 connects: no route to host
+  cloud  down for 5m mqtts://cloud.example.com:8883: cannot connect: no route to host; next try in 3s
+         sent 9, acknowledged 8, in flight 0, received 0, connects 3, failures 2
+         b: not authorized
 routes
   cloud:sensors/#  received 10 = delivered 5 + queued 2 + expired 1 + dropped 2 (full 2)
 adapters

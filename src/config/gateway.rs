@@ -1,4 +1,6 @@
 //! `[gateway]`: who this gateway is and where it keeps its things.
+//!
+//! What is not given comes from the surroundings, which are an argument, so that a test chooses them.
 
 use std::path::{Path, PathBuf};
 

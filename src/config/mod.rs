@@ -136,6 +136,7 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
         listeners.extend(default.ok().map(|listener| ("listener".to_owned(), listener)));
     }
     relations::listeners(&listeners, &mut report);
+    relations::devices(&modbus, &serial, &mut report);
     relations::bridges(&bridges, &mut report);
     relations::passwords(auth.as_ref(), &listeners, &mut report);
     match (gateway, auth, limits, store, log) {

@@ -3,6 +3,7 @@
 //! A contradiction is refused; what is allowed and perhaps not meant becomes a warning, shown by `check`
 //! and at every start.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::place::Report;
@@ -24,6 +25,30 @@ pub(super) fn listeners(listeners: &[(String, Listener)], report: &mut Report) {
         let place = report.place(&format!("{first}.bind"));
         report
             .wrong(&format!("{path}.bind"), format!("{} is taken: {place} claims it already", listener.bind));
+    }
+}
+
+/// No two lines may claim one serial device: each would read what the other was told.
+pub(super) fn devices(
+    modbus: &[(String, adapter_modbus::Bus)],
+    serial: &[(String, adapter_serial::Checked)],
+    report: &mut Report,
+) {
+    let buses = modbus.iter().filter_map(|(path, bus)| match &bus.link {
+        adapter_modbus::checked::Link::Serial(line) => {
+            Some((format!("{path}.serial.device"), line.device.as_str()))
+        }
+        adapter_modbus::checked::Link::Tcp(_) => None,
+    });
+    let lines = serial.iter().map(|(path, line)| (format!("{path}.device"), line.device.as_str()));
+    let mut claimed: BTreeMap<&str, String> = BTreeMap::new();
+    for (path, device) in buses.chain(lines) {
+        if let Some(first) = claimed.get(device) {
+            let place = report.place(first);
+            report.wrong(&path, format!("{device} is taken: {place} claims it already"));
+        } else {
+            claimed.insert(device, path);
+        }
     }
 }
 

@@ -199,6 +199,16 @@ fn two_listeners_on_one_address_name_both_places() {
     );
 }
 
+#[test]
+fn two_lines_on_one_serial_device_name_both_places() {
+    let text = "[[modbus]]\nname = \"a\"\nserial = { device = \"/dev/x\" }\n[[modbus.device]]\nname = \"m\"\nunit = 1\n[[modbus.device.point]]\nname = \"p\"\nregister = \"coil:1\"\n[[serial]]\nname = \"b\"\ndevice = \"/dev/x\"\n";
+    check(
+        &[("a.toml", text)],
+        &[],
+        &["a.toml:12: serial[b].device: /dev/x is taken: a.toml:3 claims it already"],
+    );
+}
+
 /// Some warning about this text holds this word.
 fn check_warning(text: &str, expected: &str) {
     let loaded = from_sources(&sources(&[("a.toml", text)], &[])).expect("valid");

@@ -1,4 +1,6 @@
 //! A command's end of the control socket: asks one question and waits for the answer.
+//!
+//! It blocks, as a command may, and never longer than its timeout for each read.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;

@@ -98,10 +98,41 @@ pub struct BridgeStatus {
     pub reason: Option<String>,
     /// The upstream that it speaks to or tries, without its secrets.
     pub url: String,
-    /// Connections made since the start.
-    pub connects: u64,
+    /// When it is tried again, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt: Option<u64>,
+    /// Its receive routes' subscriptions.
+    pub subscriptions: Vec<SubscriptionStatus>,
+    /// What passed since the start.
+    pub counts: BridgeCounts,
+}
+
+/// One receive route's subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SubscriptionStatus {
+    /// Its filter.
+    pub filter: String,
+    /// `asked`, `granted`, or why upstream refuses it.
+    pub answer: String,
+}
+
+/// What passed over a bridge since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BridgeCounts {
+    /// PUBLISH packets written, repeats among them.
+    pub sent: u64,
+    /// Of these, those that upstream acknowledged.
+    pub acknowledged: u64,
     /// Sent and not yet acknowledged.
     pub in_flight: u64,
+    /// Messages that came from upstream.
+    pub received: u64,
+    /// Connections made.
+    pub connects: u64,
+    /// Connections lost, and attempts that failed.
+    pub failures: u64,
 }
 
 /// The conservation line of one route.

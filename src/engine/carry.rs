@@ -29,6 +29,8 @@ pub(super) struct Courier {
     /// Connections that the broker has closed and that are not yet gone, with the time at which they go
     /// in any case; in the order of that time.
     pub(super) farewells: VecDeque<(u64, ConnectionId)>,
+    /// Bytes of messages put into outboxes since they were last flushed.
+    pub(super) gathered: usize,
     templates: Templates,
     writes: Vec<Write>,
     hurry: bool,
@@ -51,6 +53,7 @@ impl Courier {
             pool: Pool::default(),
             dirty: Vec::new(),
             farewells: VecDeque::new(),
+            gathered: 0,
             templates: Templates::default(),
             writes: Vec::new(),
             hurry: false,
@@ -64,7 +67,7 @@ impl Courier {
     }
 
     /// Hands the turn's writes to the store in one piece.
-    fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) {
         if !self.writes.is_empty() || self.hurry {
             self.store.write(mem::take(&mut self.writes), mem::take(&mut self.hurry));
         }
@@ -78,8 +81,9 @@ impl Engine {
             self.carry_out_one(effect, now);
         }
         self.courier.templates.release();
-        // Before the sockets are flushed, so that the disk works meanwhile.
-        self.courier.hand_over();
+        if self.courier.gathered > GATHERED_BYTES_MAX {
+            self.flush_all();
+        }
     }
 
     fn carry_out_one(&mut self, effect: Effect, now: Now) {
@@ -177,6 +181,7 @@ impl Engine {
                 return;
             }
         }
+        courier.gathered += bytes.len();
         append(socket.buffer(&mut courier.pool), bytes, id_at, qos, packet_id);
         if socket.mark_dirty() {
             courier.dirty.push(connection);
@@ -223,6 +228,9 @@ impl Engine {
         }
     }
 }
+
+/// Where one turn has more for everybody together, outboxes are flushed before its end.
+const GATHERED_BYTES_MAX: usize = 1 << 20;
 
 /// Milliseconds that a closed connection has to take its last bytes and to see the end.
 const FAREWELL: u64 = 2_000;

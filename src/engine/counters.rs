@@ -1,4 +1,6 @@
 //! What the engine counts, for `status` and the tests.
+//!
+//! Numbers only ever grow, but for the gauges that say so.
 
 use serde::Serialize;
 

@@ -1,4 +1,6 @@
 //! The end of a turn: one write for each connection that has something, and who is gone by then.
+//!
+//! A connection that cannot take all of it is written on when the kernel says that it can.
 
 use super::outbox::Flushed;
 use super::socket::Farewell;
@@ -18,6 +20,7 @@ impl Engine {
 
     /// Flushes every connection that has something to send.
     pub(super) fn flush_all(&mut self) {
+        self.courier.gathered = 0;
         let mut dirty = std::mem::take(&mut self.courier.dirty);
         for id in dirty.drain(..) {
             self.flush(id);

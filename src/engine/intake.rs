@@ -2,7 +2,8 @@
 //!
 //! All connections read into one buffer. What was read is cut off and shared, so payloads are slices of
 //! it and an idle connection holds none. Each turn has a limit on bytes and packets, in all and for each
-//! connection; who has more is served again in the next turn, after the others.
+//! connection; who has more is served again in the next turn, after the others. What a turn brings goes to
+//! the broker in slices, so that the broker's words for it never fill the memory.
 
 use std::collections::VecDeque;
 
@@ -18,15 +19,29 @@ use crate::broker::{ConnectionId, Event};
 pub(super) struct Intake {
     ready: VecDeque<ConnectionId>,
     buffer: ReadBuffer,
+    /// How many of `ready` are still to be served in this turn.
+    unserved: usize,
+    /// What is left of this turn.
+    bytes: usize,
+    packets: usize,
 }
 
-/// What is left of a turn.
+/// What one connection may take of a turn.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct Allowance {
     /// Bytes to read.
     pub(super) bytes: usize,
     /// Packets to decode.
     pub(super) packets: usize,
+}
+
+/// Whether a turn has more for the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slice {
+    /// Somebody has not had his turn.
+    Full,
+    /// Everybody has, or the turn's limits are reached.
+    Last,
 }
 
 /// Memory to read into.
@@ -51,18 +66,34 @@ impl Intake {
         !self.ready.is_empty()
     }
 
-    /// Serves every listed connection once, as far as the turn's limits go.
-    pub(super) fn serve(&mut self, table: &mut Table, events: &mut Vec<Event>, counters: &mut Counters) {
-        let mut budget = Budget { bytes: TURN_BYTES_MAX, packets: TURN_PACKETS_MAX };
-        for _ in 0..self.ready.len() {
-            if budget.bytes == 0 || budget.packets == 0 {
-                break;
+    /// Begins a turn: everybody who is listed now may be served once.
+    pub(super) fn begin_turn(&mut self) {
+        self.unserved = self.ready.len();
+        self.bytes = TURN_BYTES_MAX;
+        self.packets = TURN_PACKETS_MAX;
+    }
+
+    /// Serves listed connections until the broker has enough for one call.
+    pub(super) fn serve(
+        &mut self,
+        table: &mut Table,
+        events: &mut Vec<Event>,
+        counters: &mut Counters,
+    ) -> Slice {
+        while self.unserved > 0 && self.bytes > 0 && self.packets > 0 {
+            if events.len() >= SLICE_EVENTS {
+                return Slice::Full;
             }
+            self.unserved -= 1;
             let Some(id) = self.ready.pop_front() else { break };
             let Some(socket) = table.socket(id) else { continue };
-            let before = budget.bytes;
-            let served = socket.serve(id, &mut self.buffer, &mut budget, events);
-            counters.bytes_in += (before - budget.bytes) as u64;
+            let granted = (CONNECTION_BYTES_MAX.min(self.bytes), CONNECTION_PACKETS_MAX.min(self.packets));
+            let mut left = Allowance { bytes: granted.0, packets: granted.1 };
+            let served = socket.serve(id, &mut self.buffer, &mut left, events);
+            self.bytes -= granted.0 - left.bytes;
+            self.packets -= granted.1 - left.packets;
+            counters.bytes_in += (granted.0 - left.bytes) as u64;
+            counters.packets_in += (granted.1 - left.packets) as u64;
             match served {
                 Served::Again => self.ready.push_back(id),
                 Served::Idle => {}
@@ -74,7 +105,7 @@ impl Intake {
                 Served::Ended => table.remove(id),
             }
         }
-        counters.packets_in += (TURN_PACKETS_MAX - budget.packets) as u64;
+        Slice::Last
     }
 }
 
@@ -99,11 +130,18 @@ impl ReadBuffer {
 /// What one connection may read in one turn; more waits for the next.
 pub(super) const CONNECTION_BYTES_MAX: usize = 64 << 10;
 
+/// Packets that one connection may send in one turn; more waits for the next.
+const CONNECTION_PACKETS_MAX: usize = 256;
+
+/// The broker is called when it has so many events: one message may go to thousands, and all that the
+/// broker says of one call is in memory at once.
+const SLICE_EVENTS: usize = 128;
+
 /// What all connections may read in one turn together.
 const TURN_BYTES_MAX: usize = 512 << 10;
 
-/// Packets of one turn: they are events in memory at once, and the turn's length is everybody's latency.
-const TURN_PACKETS_MAX: usize = 2_048;
+/// Packets of one turn: its length is everybody's latency, since what is said leaves at its end.
+const TURN_PACKETS_MAX: usize = 4_096;
 
 /// A new chunk is begun where less than this is left of the old one.
 const READ_BYTES_MIN: usize = 16 << 10;

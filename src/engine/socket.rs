@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use mio::{Interest, Registry, Token};
 
-use super::intake::{Budget, CONNECTION_BYTES_MAX, ReadBuffer};
+use super::intake::{Allowance, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
 use crate::codec::{Decoder, Side, Version};
@@ -141,13 +141,13 @@ impl Socket {
         &mut self,
         id: ConnectionId,
         buffer: &mut ReadBuffer,
-        budget: &mut Budget,
+        left: &mut Allowance,
         events: &mut Vec<Event>,
     ) -> Served {
         self.listed = false;
         let served = match self.phase {
-            Phase::Open if self.is_read() => self.read_and_decode(id, buffer, budget, events),
-            Phase::Lingering => self.discard(buffer, budget),
+            Phase::Open if self.is_read() => self.read_and_decode(id, buffer, left, events),
+            Phase::Lingering => self.discard(buffer, left),
             Phase::Open | Phase::Silenced | Phase::Closing => Served::Idle,
         };
         self.listed = served == Served::Again;
@@ -158,13 +158,12 @@ impl Socket {
         &mut self,
         id: ConnectionId,
         buffer: &mut ReadBuffer,
-        budget: &mut Budget,
+        left: &mut Allowance,
         events: &mut Vec<Event>,
     ) -> Served {
-        let mut allowance = CONNECTION_BYTES_MAX.min(budget.bytes);
         let before = events.len();
         loop {
-            if let Some(served) = self.decode(id, budget, events) {
+            if let Some(served) = self.decode(id, left, events) {
                 return served;
             }
             if !self.readable {
@@ -173,13 +172,12 @@ impl Socket {
                 }
                 return Served::Idle;
             }
-            if allowance == 0 {
+            if left.bytes == 0 {
                 return Served::Again;
             }
-            match self.read(buffer, allowance) {
+            match self.read(buffer, left.bytes) {
                 Got::Bytes(count) => {
-                    allowance -= count;
-                    budget.bytes -= count;
+                    left.bytes -= count;
                     self.decoder.feed(buffer.take(count));
                 }
                 Got::Nothing => {}
@@ -189,11 +187,11 @@ impl Socket {
     }
 
     /// Decodes what was fed; `None` once nothing whole is left.
-    fn decode(&mut self, id: ConnectionId, budget: &mut Budget, events: &mut Vec<Event>) -> Option<Served> {
-        while budget.packets > 0 {
+    fn decode(&mut self, id: ConnectionId, left: &mut Allowance, events: &mut Vec<Event>) -> Option<Served> {
+        while left.packets > 0 {
             match self.decoder.decode() {
                 Ok(Some(packet)) => {
-                    budget.packets -= 1;
+                    left.packets -= 1;
                     events.push(Event::Packet { connection: id, packet });
                 }
                 Ok(None) => return None,
@@ -233,10 +231,10 @@ impl Socket {
         }
     }
 
-    fn discard(&mut self, buffer: &mut ReadBuffer, budget: &mut Budget) -> Served {
-        match self.read(buffer, CONNECTION_BYTES_MAX.min(budget.bytes)) {
+    fn discard(&mut self, buffer: &mut ReadBuffer, left: &mut Allowance) -> Served {
+        match self.read(buffer, left.bytes) {
             Got::Bytes(count) => {
-                budget.bytes -= count;
+                left.bytes -= count;
                 if self.readable { Served::Again } else { Served::Idle }
             }
             Got::Nothing => Served::Idle,

@@ -1,4 +1,6 @@
 //! How the engine does, as `status` shows it: a JSON value, since it crosses to another thread whole.
+//!
+//! No figure is computed here: each is read where it is kept.
 
 use std::collections::BTreeMap;
 

@@ -101,12 +101,4 @@ impl Table {
             Link::Port(_) => None,
         }
     }
-
-    /// Whether any socket still has something to send.
-    pub(super) fn is_sending(&self) -> bool {
-        self.slots.iter().any(|(_, entry)| match &entry.link {
-            Link::Socket(socket) => socket.is_sending(),
-            Link::Port(_) => false,
-        })
-    }
 }

@@ -1,4 +1,6 @@
 //! The loop: poll, gather, ask the broker, carry out, flush.
+//!
+//! One turn is one call of the broker, however much has come.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -12,7 +14,7 @@ use tracing::{debug, warn};
 use super::carry::Courier;
 use super::counters::Counters;
 use super::inbox::WAKER;
-use super::intake::Intake;
+use super::intake::{Intake, Slice};
 use super::notes::Limiter;
 use super::port::Port;
 use super::socket::Socket;
@@ -20,7 +22,7 @@ use super::status;
 use super::table::{Link, Table};
 use super::verify::Verifier;
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
-use crate::broker::{Broker, ConnectionId, Event, Peer};
+use crate::broker::{Broker, ConnectionId, Effect, Event, Peer};
 use crate::clock::Clock;
 use crate::listener::{Accepted, Board, Doors};
 use crate::record::Now;
@@ -98,15 +100,31 @@ impl Engine {
             self.heartbeat.turns.fetch_add(1, Ordering::Relaxed);
             let now = self.clock.now();
             self.gather(&polled, now);
-            self.broker.handle(&mut self.events, now, &mut effects);
-            self.carry_out(&mut effects, now);
-            self.flush_all();
+            self.intake.begin_turn();
+            loop {
+                let slice = self.intake.serve(&mut self.table, &mut self.events, &mut self.counters);
+                self.broker.handle(&mut self.events, now, &mut effects);
+                self.carry_out(&mut effects, now);
+                if slice == Slice::Last {
+                    break;
+                }
+            }
+            self.end_turn(&mut effects);
             self.end_farewells(now);
             self.answer_status();
-            if self.stopping.is_some_and(|deadline| now.mono >= deadline || !self.table.is_sending()) {
+            if self.stopping.is_some_and(|deadline| now.mono >= deadline || self.table.sockets() == 0) {
                 return Ok(());
             }
         }
+    }
+
+    /// Hands the turn's writes to the store, then sends what is to leave.
+    fn end_turn(&mut self, effects: &mut Vec<Effect>) {
+        // First, so that the disk works meanwhile.
+        self.courier.hand_over();
+        self.flush_all();
+        // One message to very many has made it large.
+        effects.shrink_to(EFFECTS_KEPT);
     }
 
     /// How long the loop may sleep.
@@ -138,7 +156,6 @@ impl Engine {
             }
         }
         if self.stopping.is_none() {
-            self.intake.serve(&mut self.table, &mut self.events, &mut self.counters);
             self.let_in(now);
         }
         self.take_inputs(now);
@@ -272,6 +289,9 @@ const TURN_ACCEPTED_MAX: usize = 256;
 /// So many beyond `max_connections` are let in, for the broker to refuse them in MQTT's own words; who
 /// comes beyond these finds the connection closed.
 const TURNED_AWAY_POLITELY: usize = 64;
+
+/// Room for so many effects is kept from one turn to the next.
+const EFFECTS_KEPT: usize = 4_096;
 
 /// Inputs taken in one turn; more waits for the next.
 const TURN_INPUTS_MAX: usize = 1_024;

@@ -1,4 +1,6 @@
 //! What adapters have reported, each part under its path.
+//!
+//! The newest report stands; when its state began is kept over reports that repeat it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

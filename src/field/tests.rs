@@ -1,4 +1,6 @@
 //! Ports against a running engine: what an adapter sees.
+//!
+//! Port and engine are the real ones, the store is the test's own.
 
 use adapter_api::{Acknowledgement, FromPort, Health, Hello, Host, Port, Qos, Refusal, State, ToPort, Will};
 use bytes::Bytes;
@@ -192,7 +194,7 @@ fn what_an_adapter_reports_is_published_and_retained() {
         };
         let mut client = Client::connect(running.address, Version::V311, "client");
         client.subscribe("tidegate/+/+/state", QoS::AtMostOnce);
-        let mut state = |client: &mut Client| -> Value {
+        let state = |client: &mut Client| -> Value {
             let message = client.message();
             assert_eq!(&*message.topic, "tidegate/modbus/line-1/state");
             serde_json::from_slice(&message.payload).unwrap()

@@ -1,4 +1,6 @@
 //! Where a listener stands: a TCP address or the path of a Unix socket.
+//!
+//! Names are not resolved: a listener is an address of this machine.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,4 +1,6 @@
 //! One listening socket: opened, accepted from, closed.
+//!
+//! Knows the kernel's calls, and nothing of clients or limits.
 
 use std::fs;
 use std::io;

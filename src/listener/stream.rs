@@ -1,4 +1,6 @@
 //! One accepted stream, TCP or Unix, as the poll loop sees it.
+//!
+//! Never blocks; what it cannot do now it says with `WouldBlock`.
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -74,7 +74,7 @@ pub enum Write {
         /// Which row.
         seq: Seq,
     },
-    /// A limit or a rule took one row from the reader.
+    /// A limit or a rule took one row from the reader; says nothing of a row that it no longer wants.
     Dropped {
         /// Whose.
         reader: ReaderId,
@@ -84,7 +84,7 @@ pub enum Write {
         reason: DropReason,
     },
     /// A session's queue is over its limit: its oldest unleased rows after one go. Those up to it are
-    /// under way.
+    /// under way. The session is not read again before it is committed.
     DropOldest {
         /// Whose.
         reader: ReaderId,
@@ -99,13 +99,7 @@ impl Write {
     /// Whether nobody waits for it: cursors, acknowledgements and removals. These ride on the next
     /// commit, or make one of their own after 1 s or 1,000 of them.
     pub fn is_lazy(&self) -> bool {
-        matches!(
-            self,
-            Write::Settled { .. }
-                | Write::Dropped { .. }
-                | Write::DropOldest { .. }
-                | Write::SessionRemoved { .. }
-        )
+        matches!(self, Write::Settled { .. } | Write::Dropped { .. } | Write::SessionRemoved { .. })
     }
 }
 

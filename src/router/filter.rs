@@ -1,6 +1,6 @@
 //! Topic names and topic filters: what is valid, and the plain meaning of a match.
 //!
-//! [`matches`] is the rule by the letter, one filter against one topic; the tree must agree with it and
+//! [`matches()`] is the rule by the letter, one filter against one topic; the tree must agree with it and
 //! a test holds it to that. Length and UTF-8 are the codec's to check.
 
 /// Levels of a topic or filter, so that no client can make a walk deep.

@@ -26,7 +26,6 @@ use crate::config::Loaded;
 use crate::control::{Socket, SocketError};
 use crate::engine::{self, Engine, Heartbeat, Inbox, Input, Inputs};
 use crate::field::Field;
-use crate::record::{ReaderId, Restored};
 use crate::store::{self, Handle, OpenError, Opened, Surroundings};
 
 /// The threads, joined up.
@@ -39,8 +38,8 @@ pub(super) struct House {
     heartbeat: Heartbeat,
     store: Handle,
     store_thread: JoinHandle<()>,
-    /// Why the field is served without a store, if so.
-    store_trouble: Option<String>,
+    /// Where the field is served without a store: told when it can be opened.
+    store_is_back: Option<oneshot::Receiver<()>>,
     routes: Vec<Route>,
     supplies: Vec<Vec<Supply>>,
 }
@@ -60,7 +59,7 @@ impl House {
     pub(super) fn build(loaded: &Loaded, clock: Clock) -> Result<House, ServiceError> {
         let (inbox, inputs) = Inbox::open()?;
         let names = routes::stored_names(&loaded.bridges);
-        let (opened, store_trouble) = open_store(loaded, &names, clock, &inputs)?;
+        let Store { opened, is_back } = open_store(loaded, &names, clock, &inputs)?;
         let (routes, supplies) = routes::join(&loaded.bridges, &opened.routes);
         let passwords = if loaded.auth.password_file.is_some() { Passwords::File } else { Passwords::Absent };
         let config = broker::Config {
@@ -94,7 +93,7 @@ impl House {
             heartbeat,
             store: opened.handle,
             store_thread: opened.thread,
-            store_trouble,
+            store_is_back: is_back,
             routes,
             supplies,
         })
@@ -114,18 +113,16 @@ impl House {
             clock: self.clock,
             inputs: self.inputs.clone(),
             store: self.store.clone(),
-            store_trouble: self.store_trouble.clone(),
             routes: std::mem::take(&mut self.routes),
             bridges,
             parts,
         });
         let control = tokio::spawn(serve_control(loaded.gateway.run_dir.clone(), sources));
-        let with_store = self.store_trouble.is_none().then(|| self.store.clone());
-        let feeding = tokio::spawn(watchdog::feed(self.heartbeat.clone(), with_store));
+        let feeding = tokio::spawn(watchdog::feed(self.heartbeat.clone(), self.store.clone()));
         watchdog::ready();
         tracing::info!(gateway = loaded.gateway.id, version = env!("CARGO_PKG_VERSION"), "serving");
 
-        let ending = self.wait(loaded).await;
+        let ending = self.wait().await;
         watchdog::stopping();
         // What the bridge and the adapters end with still passes the engine, and the engine's last writes
         // the store.
@@ -165,7 +162,7 @@ impl House {
     }
 
     /// Until there is a reason to end.
-    async fn wait(&mut self, loaded: &Loaded) -> Ending {
+    async fn wait(&mut self) -> Ending {
         let told = async {
             let (Ok(mut terminate), Ok(mut interrupt)) =
                 (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -177,10 +174,20 @@ impl House {
                 _ = interrupt.recv() => {}
             }
         };
+        let is_back = self.store_is_back.take();
+        let store_is_back = async {
+            let told = match is_back {
+                Some(is_back) => is_back.await.is_ok(),
+                None => false,
+            };
+            if !told {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             () = told => Ending::Told,
             _ = &mut self.engine_ends => Ending::EngineFailed,
-            () = store_is_back(loaded), if self.store_trouble.is_some() => Ending::StoreIsBack,
+            () = store_is_back => Ending::StoreIsBack,
         }
     }
 
@@ -207,12 +214,11 @@ impl House {
     }
 }
 
-/// The parts of a store that the house needs.
-struct StoreParts {
-    handle: Handle,
-    thread: JoinHandle<()>,
-    restored: Restored,
-    routes: Vec<ReaderId>,
+/// A store at work, or what stands in for it.
+struct Store {
+    opened: Opened,
+    /// For one that stands in: told when the store can be opened after all.
+    is_back: Option<oneshot::Receiver<()>>,
 }
 
 fn open_store(
@@ -220,7 +226,8 @@ fn open_store(
     names: &[String],
     clock: Clock,
     inputs: &Inputs,
-) -> Result<(StoreParts, Option<String>), ServiceError> {
+) -> Result<Store, ServiceError> {
+    let (dir, config) = (&loaded.gateway.data_dir, &loaded.store);
     let inputs = inputs.clone();
     let surroundings = Surroundings {
         clock: Box::new(move || clock.now()),
@@ -230,42 +237,27 @@ fn open_store(
         }),
         gate: None,
     };
-    match store::open(&loaded.gateway.data_dir, &loaded.store, names, surroundings) {
-        Ok(Opened { handle, thread, restored, routes, put_aside, .. }) => {
-            if let Some(path) = put_aside {
-                tracing::error!(path = %path.display(), "the database was damaged and is put aside; a new one is begun");
+    match store::open(dir, config, names, surroundings) {
+        Ok(opened) => {
+            if let Some(path) = &opened.put_aside {
+                let path = path.display();
+                tracing::error!(%path, "the database was damaged and is put aside; a new one is begun");
             }
-            Ok((StoreParts { handle, thread, restored, routes }, None))
+            Ok(Store { opened, is_back: None })
         }
-        Err(OpenError::Unavailable { path, reason }) => {
-            let trouble = format!("cannot open {}: {reason}", path.display());
-            tracing::error!(trouble, "serving without a store; nothing that must be kept is acknowledged");
-            Ok((without_store(names)?, Some(trouble)))
+        Err(error @ OpenError::Unavailable { .. }) => {
+            tracing::error!(
+                "cannot {error}: serving without a store, nothing that must be kept is acknowledged"
+            );
+            let (tell, is_back) = oneshot::channel();
+            let told = Box::new(move || {
+                // Where the house is gone already, nobody needs to know.
+                let _ = tell.send(());
+            });
+            let opened = store::absent(dir, config, names, &error, Box::new(move || clock.now()), told)?;
+            Ok(Store { opened, is_back: Some(is_back) })
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// A store that keeps nothing and commits nothing: what must be kept waits, unacknowledged, until the
-/// broker's own limit pauses its publishers.
-fn without_store(names: &[String]) -> io::Result<StoreParts> {
-    let (handle, thread) = store::absent()?;
-    let routes = (1..).map(ReaderId).take(names.len()).collect();
-    let last_reader = u32::try_from(names.len()).unwrap_or(u32::MAX);
-    let restored = Restored { last_reader, ..Restored::default() };
-    Ok(StoreParts { handle, thread, restored, routes })
-}
-
-/// Waits until the data directory can be written again.
-async fn store_is_back(loaded: &Loaded) {
-    loop {
-        tokio::time::sleep(STORE_RETRY).await;
-        let dir = loaded.gateway.data_dir.clone();
-        let config = loaded.store.clone();
-        let open = tokio::task::spawn_blocking(move || store::can_open(&dir, &config));
-        if open.await.is_ok_and(|opened| opened.is_ok()) {
-            return;
-        }
     }
 }
 
@@ -298,7 +290,5 @@ fn engine_limits(limits: &broker::Limits) -> engine::Limits {
 const TASKS_END: Duration = Duration::from_millis(1_500);
 /// How long engine and store may take after them; all together stays below 5 s.
 const THREADS_END: Duration = Duration::from_secs(3);
-/// How often a store that could not be opened is tried again.
-const STORE_RETRY: Duration = Duration::from_secs(10);
 /// How often a control socket that could not be bound is tried again.
 const CONTROL_RETRY: Duration = Duration::from_secs(10);

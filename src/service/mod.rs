@@ -21,13 +21,13 @@ use house::{Ending, House};
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// Another instance has the data, or a newer program wrote it.
-    #[error("cannot {0}")]
+    #[error("{0}")]
     Store(#[from] OpenError),
     /// The kernel gives no poll, thread, or random numbers.
-    #[error("cannot start: {0}")]
+    #[error("start: {0}")]
     Kernel(#[from] std::io::Error),
     /// The kernel gives no random numbers.
-    #[error("cannot choose a seed: {0}")]
+    #[error("choose a seed: {0}")]
     Seed(#[from] getrandom::Error),
 }
 

@@ -26,8 +26,6 @@ pub(super) struct Sources {
     pub(super) clock: Clock,
     pub(super) inputs: Inputs,
     pub(super) store: Handle,
-    /// Why there is no store, if so.
-    pub(super) store_trouble: Option<String>,
     pub(super) routes: Vec<Route>,
     pub(super) bridges: Vec<watch::Receiver<bridge::Status>>,
     pub(super) parts: Parts,
@@ -42,7 +40,7 @@ pub(super) async fn status(sources: Arc<Sources>) -> Value {
         gateway: sources.gateway.clone(),
         uptime_s: sources.clock.now().mono / 1_000,
         routes: sources.routes.iter().map(|route| route_status(route, store.as_ref())).collect(),
-        store: store.map(|store| figures(store, sources.store_trouble.as_ref())),
+        store: store.map(figures),
         adapters: adapters(&sources.parts),
         ..Status::default()
     };
@@ -51,9 +49,10 @@ pub(super) async fn status(sources: Arc<Sources>) -> Value {
     }
     let mut document = serde_json::to_value(status).unwrap_or_default();
     let bridges = sources.bridges.iter().map(|bridge| serde_json::to_value(&*bridge.borrow()));
-    document["bridges"] = bridges.flatten().collect();
-    for (key, value) in engine.as_object().into_iter().flatten() {
-        document[key.as_str()] = value.clone();
+    if let (Some(whole), Value::Object(engine)) = (document.as_object_mut(), engine) {
+        whole.insert("bridges".into(), bridges.flatten().collect());
+        // Listeners, the broker's counters and the engine's own are the engine's to tell.
+        whole.extend(engine);
     }
     document
 }
@@ -76,13 +75,13 @@ async fn ask_store(sources: &Sources) -> Option<StoreStatus> {
     timeout(PATIENCE, answer).await.ok()?.ok()
 }
 
-fn figures(store: StoreStatus, trouble: Option<&String>) -> StoreFigures {
+fn figures(store: StoreStatus) -> StoreFigures {
     StoreFigures {
         size: store.size,
         max_size: store.max_size,
         commits: store.commits,
         written: store.written,
-        trouble: store.trouble.or_else(|| trouble.cloned()),
+        trouble: store.trouble,
     }
 }
 

@@ -27,19 +27,14 @@ pub(super) fn heartbeat() -> Heartbeat {
     Heartbeat { every: sd_notify::watchdog_enabled().map(|limit| limit / BEATS), ..Heartbeat::default() }
 }
 
-/// Says "alive" as long as all threads are; returns at once where nobody listens. `store` is `None`
-/// where the field is served without one.
-pub(super) async fn feed(heartbeat: Heartbeat, store: Option<Handle>) {
+/// Says "alive" as long as all threads are; does nothing where nobody listens.
+pub(super) async fn feed(heartbeat: Heartbeat, store: Handle) {
     let Some(every) = heartbeat.every else { return std::future::pending().await };
     let mut seen = heartbeat.turns.load(Ordering::Relaxed);
     loop {
         tokio::time::sleep(every).await;
         let turns = heartbeat.turns.load(Ordering::Relaxed);
-        let store_answers = match &store {
-            Some(store) => answers(store, every).await,
-            None => true,
-        };
-        if turns != seen && store_answers {
+        if turns != seen && answers(&store, every).await {
             tell(NotifyState::Watchdog);
         }
         seen = turns;

@@ -4,7 +4,9 @@
 //! `cursor` is where reading goes on: behind `taken` only after a reconnect, until what was under way
 //! has been read and sent again. The rows that wait are counted, not held: RAM does not grow with them.
 
-use crate::record::{ReaderId, Seq};
+use std::collections::BTreeSet;
+
+use crate::record::{ReaderId, Seq, Ticket};
 
 /// The place of one kept session.
 #[derive(Debug)]
@@ -15,11 +17,13 @@ pub struct Backlog {
     taken: Seq,
     last: Seq,
     waiting: u64,
-    /// A limit has taken rows since the session was last caught up.
+    /// A limit has taken rows from the log whose numbers are not known here.
     shortened: bool,
+    /// The write that took them last: the log is not read before its commit.
+    shortened_by: Ticket,
     reading: Reading,
-    /// Rows that a limit took since the question that is open.
-    taken_by_limit: u64,
+    /// Rows after `taken` that are done: they were under way since before a restart.
+    done_ahead: BTreeSet<Seq>,
 }
 
 /// Whether the store is asked for rows.
@@ -52,8 +56,9 @@ impl Backlog {
             last,
             waiting: 0,
             shortened: false,
+            shortened_by: Ticket(0),
             reading: Reading::Idle,
-            taken_by_limit: 0,
+            done_ahead: BTreeSet::new(),
         }
     }
 
@@ -82,19 +87,21 @@ impl Backlog {
         self.waiting
     }
 
-    /// Whether a limit has taken rows, so that not all that the log says is still wanted.
+    /// Whether a limit has taken rows whose numbers are not known here.
     pub fn shortened(&self) -> bool {
         self.shortened
     }
 
-    /// All its rows that are left in the log, wanted or not: the limit takes the oldest, so the newest
-    /// `waiting` of them are still wanted, and reading goes on before those.
-    pub fn survive(&mut self, left: Vec<Seq>) {
-        let lost = left.len().saturating_sub(usize::try_from(self.waiting).unwrap_or(usize::MAX));
-        if let Some(seq) = lost.checked_sub(1).and_then(|last| left.get(last)) {
-            self.lost_to_limit(*seq);
-        }
+    /// Of its rows in RAM, those that a limit has taken from the log: it takes the oldest, so the
+    /// newest `waiting` are still wanted.
+    pub fn survive(&mut self, mut rows: Vec<Seq>) -> Vec<Seq> {
+        let wanted = usize::try_from(self.waiting).unwrap_or(usize::MAX);
+        rows.truncate(rows.len().saturating_sub(wanted));
         self.shortened = false;
+        if let Some(last) = rows.last() {
+            self.taken = self.taken.max(*last);
+        }
+        rows
     }
 
     /// Whether the store is asked.
@@ -122,10 +129,11 @@ impl Backlog {
     /// The row before which reading goes on has been looked at.
     pub fn read(&mut self, seq: Seq) -> Next {
         self.cursor = self.cursor.max(seq);
-        if seq <= self.taken {
+        if seq <= self.taken || self.done_ahead.remove(&seq) {
             return Next::Taken;
         }
         self.taken = seq;
+        self.done_ahead = self.done_ahead.split_off(&seq);
         self.waiting = self.waiting.saturating_sub(1);
         Next::New
     }
@@ -135,6 +143,13 @@ impl Backlog {
         self.cursor = self.cursor.max(seq);
     }
 
+    /// A row is done. An answer of the store that is under way may still have it.
+    pub fn finish(&mut self, seq: Seq) {
+        if seq > self.taken {
+            self.done_ahead.insert(seq);
+        }
+    }
+
     /// Nothing that it wants is left up to `through`.
     pub fn advance(&mut self, through: Seq) {
         self.cursor = self.cursor.max(through.min(self.last));
@@ -142,36 +157,36 @@ impl Backlog {
             self.taken = self.taken.max(self.last);
             self.waiting = 0;
             self.shortened = false;
+            self.done_ahead.clear();
         }
     }
 
-    /// A limit takes the oldest waiting rows.
-    pub fn shorten(&mut self, count: u64) {
+    /// A limit takes the oldest waiting row.
+    pub fn lose(&mut self, oldest: Seq) {
+        self.taken = self.taken.max(oldest);
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
+    /// A limit takes so many of the oldest waiting rows, wherever they are in the log, by this write.
+    pub fn shorten(&mut self, count: u64, ticket: Ticket) {
         self.waiting = self.waiting.saturating_sub(count);
         self.shortened = true;
-        if self.reading == Reading::Asked {
-            self.taken_by_limit += count;
-        }
+        self.shortened_by = ticket;
+    }
+
+    /// The write that must be committed before the log is read.
+    pub fn shortened_by(&self) -> Ticket {
+        self.shortened_by
     }
 
     /// The store is asked for rows.
     pub fn ask(&mut self) {
         self.reading = Reading::Asked;
-        self.taken_by_limit = 0;
     }
 
-    /// The store has answered: how many of the new rows are no longer wanted, or `None` where the
-    /// answer is for a connection that is gone.
-    pub fn answered(&mut self) -> Option<u64> {
-        let reading = std::mem::replace(&mut self.reading, Reading::Idle);
-        let taken_by_limit = std::mem::take(&mut self.taken_by_limit);
-        (reading == Reading::Asked).then_some(taken_by_limit)
-    }
-
-    /// A row in an answer that a limit took while the question was open.
-    pub fn lost_to_limit(&mut self, seq: Seq) {
-        self.cursor = self.cursor.max(seq);
-        self.taken = self.taken.max(seq);
+    /// The store has answered; what was asked before.
+    pub fn answered(&mut self) -> Reading {
+        std::mem::replace(&mut self.reading, Reading::Idle)
     }
 
     /// The connection is gone: reading starts again at what was under way.

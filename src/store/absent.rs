@@ -1,41 +1,78 @@
-//! The store in a house that has none: the disk did not let us open it.
+//! A store that could not be opened, so that the field is served all the same.
 //!
-//! It commits nothing, so nothing that must be kept is acknowledged and the broker's own limit pauses
-//! who publishes it; readers find nothing. Ends with [`super::Handle::close`].
+//! It answers every question and keeps nothing: what waits for a commit waits on, so nothing is
+//! acknowledged that is not kept, and the broker's own limit holds the senders back. Now and then it
+//! tries whether the store can be opened; then the service has to start afresh with it, because order
+//! and reader numbers of this one mean nothing there.
 
-use super::{Ask, Handle, OpenError, StoreStatus, open};
-use crate::record::Rows;
-use crate::store::room::{Files, Sizes};
-use std::path::Path;
-use std::thread;
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// A way to a store that keeps nothing.
-///
-/// # Errors
-/// Where the kernel gives no thread.
-pub fn absent() -> std::io::Result<(Handle, thread::JoinHandle<()>)> {
-    let (handle, inbox) = Handle::channel();
-    let serve = move || {
+use super::handle::{Ask, Inbox, StoreStatus};
+use super::room::{Files, Sizes};
+use super::{Checked, open};
+use crate::record::{Now, Rows};
+
+/// What the thread owns.
+pub(super) struct Absent {
+    pub(super) dir: PathBuf,
+    pub(super) config: Checked,
+    pub(super) inbox: Inbox,
+    pub(super) clock: Box<dyn Fn() -> Now + Send>,
+    /// Why there is no store.
+    pub(super) trouble: String,
+    /// Told once, when it could be opened.
+    pub(super) on_available: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Absent {
+    /// Serves until it is told to close.
+    pub(super) fn run(mut self) {
+        let mut next = (self.clock)().mono + RETRY_MILLIS;
         loop {
-            for ask in inbox.take(None) {
+            let wait = next.saturating_sub((self.clock)().mono);
+            for ask in self.inbox.take(self.on_available.is_some().then(|| Duration::from_millis(wait))) {
                 match ask {
-                    Ask::Read { reader, after, reply, .. } => {
-                        reply(Rows { reader, rows: Vec::new(), through: after })
-                    }
-                    Ask::Status { reply } => reply(StoreStatus::default()),
-                    Ask::Close => return,
-                    // Never committed, and so never acknowledged.
                     Ask::Writes { .. } | Ask::Settle { .. } | Ask::Drop { .. } => {}
+                    Ask::Read { reader, after, reply, .. } => {
+                        reply(Rows { reader, rows: Vec::new(), through: after });
+                    }
+                    Ask::Status { reply } => reply(StoreStatus {
+                        max_size: self.config.max_size,
+                        trouble: Some(self.trouble.clone()),
+                        ..StoreStatus::default()
+                    }),
+                    Ask::Close => return,
                 }
             }
+            let now = (self.clock)();
+            if now.mono >= next {
+                next = now.mono + RETRY_MILLIS;
+                self.look(now.wall);
+            }
         }
-    };
-    let thread = thread::Builder::new().name("no-store".into()).spawn(serve)?;
-    Ok((handle, thread))
+    }
+
+    /// Tries whether the store can be opened now.
+    fn look(&mut self, wall: u64) {
+        if self.on_available.is_none() {
+            return;
+        }
+        let sizes = Sizes::of(&self.config);
+        let found = open::lock(&self.dir).and_then(|lock| {
+            let database = open::database(&Files::within(&self.dir), &sizes, wall)?;
+            drop((database, lock));
+            Ok(())
+        });
+        match found {
+            Ok(()) => {
+                tracing::info!("the store can be opened now");
+                self.on_available.take().into_iter().for_each(|tell| tell());
+            }
+            Err(error) => self.trouble = format!("cannot {error}"),
+        }
+    }
 }
 
-/// Whether the data directory can be opened now; everything is closed again.
-pub fn can_open(dir: &Path, config: &super::Checked) -> Result<(), OpenError> {
-    let _lock = open::lock(dir)?;
-    open::database(&Files::within(dir), &Sizes::of(config), 0).map(drop)
-}
+/// How often it is tried.
+const RETRY_MILLIS: u64 = 5_000;

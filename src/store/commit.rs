@@ -19,8 +19,17 @@ use super::room::{Files, PAGE, Pages, Sizes};
 use super::schema::{Fault, unsigned};
 use super::thread::Worker;
 
-/// Called before each commit, on the store's thread: lets a test hold a sync, or fail it.
-pub type Gate = Box<dyn FnMut() -> std::io::Result<()> + Send>;
+/// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
+pub type Gate = Box<dyn FnMut(Stage) -> std::io::Result<()> + Send>;
+
+/// Where a commit stands when the [`Gate`] is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Everything is written but for the commit itself.
+    BeforeSync,
+    /// The commit is on disk; failing it now is a sync that failed too late to be undone.
+    AfterSync,
+}
 
 /// The connection and what is known of its contents.
 pub(super) struct Database {
@@ -81,7 +90,7 @@ impl Database {
     pub(super) fn transact(
         &mut self,
         config: &Checked,
-        gate: Option<&mut Gate>,
+        mut gate: Option<&mut Gate>,
         work: impl FnOnce(&mut Log, &Connection) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
@@ -100,10 +109,13 @@ impl Database {
             if owed > reserve.size().saturating_add(free / 2) {
                 return Err(Fault::Tight);
             }
-            if let Some(gate) = gate {
-                gate().map_err(Fault::Gate)?;
+            if let Some(gate) = &mut gate {
+                gate(Stage::BeforeSync).map_err(Fault::Gate)?;
             }
             connection.prepare_cached("COMMIT")?.execute([])?;
+            if let Some(gate) = &mut gate {
+                gate(Stage::AfterSync).map_err(Fault::Gate)?;
+            }
             Ok(())
         };
         run()
@@ -204,7 +216,11 @@ impl Database {
 
     /// Moves the WAL into the database and lets go of both.
     pub(super) fn close(mut self) {
-        if let Err(fault) = self.checkpoint() {
+        let all = self.checkpoint().and_then(|()| {
+            let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+            Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+        });
+        if let Err(fault) = all {
             tracing::warn!(reason = %fault, "the store's WAL is left as it is; the next start reads it");
         }
     }
@@ -224,8 +240,9 @@ impl Worker {
             })
         };
         let now = (self.clock)().mono;
+        let immediate = if fault.is_full() { ROOM_ATTEMPTS } else { OTHER_ATTEMPTS };
         match result {
-            Ok(()) if self.recovery.failures <= IMMEDIATE_ATTEMPTS => {}
+            Ok(()) if self.recovery.failures <= immediate => {}
             Ok(()) => self.recovery.back_off(now, &fault),
             Err(second) => self.recovery.back_off(now, if second.is_full() { &fault } else { &second }),
         }
@@ -279,7 +296,13 @@ impl Worker {
             _ => {}
         }
         let segments = 1 << self.recovery.failures.saturating_sub(2).min(10);
-        let dropped = match self.database.drop_oldest(&self.config, segments) {
+        let mut dropped = self.database.drop_oldest(&self.config, segments);
+        if dropped.as_ref().is_err_and(Fault::is_full) && self.database.reserve.release() {
+            // Even that needs a little room in the WAL.
+            self.database.roll_back()?;
+            dropped = self.database.drop_oldest(&self.config, segments);
+        }
+        let dropped = match dropped {
             Ok(dropped) => dropped,
             Err(second) => {
                 self.database.roll_back()?;
@@ -321,8 +344,11 @@ fn checkpoint(connection: &Connection) -> Result<(), Fault> {
     Ok(())
 }
 
-/// After the first attempts to make room, the next wait.
-const IMMEDIATE_ATTEMPTS: u32 = 12;
+/// So often room is made without a wait: each time there is more of it.
+const ROOM_ATTEMPTS: u32 = 12;
+
+/// So often the database is opened again without a wait.
+const OTHER_ATTEMPTS: u32 = 3;
 
 /// The first wait.
 const BACKOFF_MILLIS_MIN: u64 = 50;

@@ -4,7 +4,7 @@
 //! both places begins at the first row that is there: repeating is better than losing. A segment that
 //! cannot be read is lost, and what readers still wanted of it is counted as damaged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
@@ -12,6 +12,7 @@ use super::audience::Audience;
 use super::index::Index;
 use super::kept::{self, Standing};
 use super::log::{Dictionary, Log, Segment};
+use super::read::Names;
 use super::reader::{Fate, Kind, Reader, Span, State};
 use super::room::Sizes;
 use super::schema::{Fault, LEDGER, Ledger, state};
@@ -28,10 +29,10 @@ impl Log {
         let ledger = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
         let mut log = Log::empty(ledger.unwrap_or_default(), sizes);
         let headers = segment::headers(connection)?;
-        log.load_readers(connection)?;
+        let forgotten = log.load_readers(connection)?;
         let newest = headers.last().map_or(0, |(id, _)| *id);
         log.ledger.last_segment = log.ledger.last_segment.max(newest);
-        let mut damage = Damage::None;
+        let mut damage = if forgotten.is_empty() { Damage::None } else { Damage::Some };
         for (id, header) in headers {
             let open = id == log.ledger.last_segment;
             let read = match header {
@@ -54,6 +55,9 @@ impl Log {
         if damage == Damage::Some {
             log.reconcile(connection)?;
         }
+        for id in forgotten {
+            log.number_on(connection, id)?;
+        }
         Ok(log)
     }
 
@@ -72,7 +76,9 @@ impl Log {
         }
     }
 
-    fn load_readers(&mut self, connection: &Connection) -> Result<(), Fault> {
+    /// Reads every reader's state; returns those whose state is damaged in both places.
+    fn load_readers(&mut self, connection: &Connection) -> Result<Vec<ReaderId>, Fault> {
+        let mut forgotten = Vec::new();
         let routes = kept::routes(connection)?.into_iter();
         let routes = routes.filter(|route| route.standing == Standing::Active);
         let routes = routes.map(|route| (route.reader, Kind::Route, route.name));
@@ -86,11 +92,23 @@ impl Log {
                         reader = name,
                         "its cursor is damaged in both places: it reads again what is there"
                     );
+                    forgotten.push(id);
                     Reader::restored(kind, name, State::default())
                 }
             };
             self.readers.insert(id, reader);
         }
+        Ok(forgotten)
+    }
+
+    /// Finds where a reader that has lost its state was in its numbers: at its last row.
+    fn number_on(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
+        let Some(last) = self.readers.get(&id).map(Reader::last) else { return Ok(()) };
+        let row = self.row(connection, &mut Names::default(), id, last)?;
+        self.change(id, |reader| {
+            let number = row.map_or(reader.state.counters.received, |row| row.number);
+            reader.state.numbered = reader.state.numbered.max(number);
+        });
         Ok(())
     }
 
@@ -128,8 +146,8 @@ impl Log {
         let mut damage = if open { Damage::None } else { Damage::Some };
         let mut segment = Segment::default();
         let mut names = Dictionary::default();
-        let mut audiences: std::collections::HashMap<u64, Audience> = Default::default();
-        let mut rows: Vec<(u64, ReaderId)> = Vec::new();
+        let mut audiences: HashMap<u64, Audience> = HashMap::new();
+        let mut named: Vec<(u64, u64)> = Vec::new();
         segment::scan(connection, id, |seq, row| {
             segment.rows += 1;
             segment.last = segment.last.max(seq);
@@ -141,21 +159,25 @@ impl Log {
             if let Named::Here(topic) = row.topic {
                 names.topics.insert(topic.into(), seq);
             }
-            let at = match row.audience {
-                Named::At(at) => at,
+            match row.audience {
+                Named::At(at) => named.push((seq, at)),
                 Named::Here(set) => {
                     names.audiences.insert(set.into(), seq);
                     audiences.insert(seq, Audience::unpack(set).unwrap_or_default());
-                    seq
+                    named.push((seq, seq));
                 }
-            };
+            }
+        })?;
+        // Only now: a row that was copied here may name one with a higher number.
+        let mut rows: Vec<(u64, ReaderId)> = Vec::new();
+        for (seq, at) in named {
             match audiences.get(&at) {
                 Some(audience) => {
                     rows.extend(audience.members.iter().map(|member| (seq, member.want.reader)))
                 }
                 None => damage = Damage::Some,
             }
-        })?;
+        }
         self.segments.insert(id, segment);
         if !open {
             // Without its header it is not worth keeping apart: it is given up, what it holds is damaged.

@@ -154,8 +154,10 @@ impl Log {
                 kept::remove_session(connection, *reader)?;
                 remove_state(connection, reader.0)?;
             }
-            Write::Leased { reader, seq, packet_id } => self.lease(*reader, *seq, Some(*packet_id)),
-            Write::LeaseReceived { reader, seq } => self.lease(*reader, *seq, None),
+            Write::Leased { reader, seq, packet_id } => {
+                self.lease(connection, *reader, *seq, Some(*packet_id))?;
+            }
+            Write::LeaseReceived { reader, seq } => self.lease(connection, *reader, *seq, None)?,
             Write::Settled { reader, seq } => drop(self.end(connection, *reader, seq.0, Fate::Delivered)?),
             Write::Dropped { reader, seq, reason } => {
                 self.end(connection, *reader, seq.0, Fate::Dropped(*reason))?;
@@ -258,19 +260,24 @@ impl Log {
     }
 
     /// Begins (with a packet id) or advances a QoS 2 exchange, if its row is still there.
-    fn lease(&mut self, reader: ReaderId, seq: Seq, packet_id: Option<u16>) {
-        self.change(reader, |reader| {
-            if reader.state.is_settled(seq.0) {
-                return;
+    fn lease(
+        &mut self,
+        connection: &Connection,
+        reader: ReaderId,
+        seq: Seq,
+        packet_id: Option<u16>,
+    ) -> Result<(), Fault> {
+        if self.find_span(connection, reader, seq.0)?.is_none() {
+            return Ok(());
+        }
+        self.change(reader, |reader| match (packet_id, reader.state.leases.get_mut(&seq.0)) {
+            (Some(packet_id), _) => {
+                reader.state.leases.insert(seq.0, (packet_id, LeaseState::Sent));
             }
-            match (packet_id, reader.state.leases.get_mut(&seq.0)) {
-                (Some(packet_id), _) => {
-                    reader.state.leases.insert(seq.0, (packet_id, LeaseState::Sent));
-                }
-                (None, Some(lease)) => lease.1 = LeaseState::Received,
-                (None, None) => {}
-            }
+            (None, Some(lease)) => lease.1 = LeaseState::Received,
+            (None, None) => {}
         });
+        Ok(())
     }
 
     fn add_route(&mut self, connection: &Connection, id: ReaderId, name: &str) -> Result<(), Fault> {

@@ -31,8 +31,7 @@ mod absent;
 #[cfg(test)]
 mod tests;
 
-pub use absent::{absent, can_open};
-pub use commit::Gate;
+pub use commit::{Gate, Stage};
 pub use config::{Checked, Config, KEYS};
 pub use handle::{Ask, Handle, Inbox, ReaderStatus, StoreStatus};
 pub use open::OpenError;
@@ -42,6 +41,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use crate::record::{Now, ReaderId, Restored, Ticket};
+use absent::Absent;
 use batch::Batch;
 use commit::{Database, Recovery};
 use kept::Standing;
@@ -73,7 +73,7 @@ pub struct Surroundings {
     pub clock: Box<dyn Fn() -> Now + Send>,
     /// Told after each commit how far the broker's writes are on disk; runs on the store's thread.
     pub on_commit: Box<dyn Fn(Ticket) + Send>,
-    /// `None` but in tests: called before each commit.
+    /// `None` but in tests: called before and after each sync.
     pub gate: Option<Gate>,
 }
 
@@ -85,6 +85,33 @@ pub fn open(
     surroundings: Surroundings,
 ) -> Result<Opened, OpenError> {
     open_sized(dir, config, Sizes::of(config), routes, surroundings)
+}
+
+/// Stands in for a store that could not be opened (`why`): it answers, keeps nothing and acknowledges
+/// nothing. `on_available` is called once, on its thread, when the store could be opened after all: the
+/// service then closes this one and starts afresh with [`open`].
+pub fn absent(
+    dir: &Path,
+    config: &Checked,
+    routes: &[String],
+    why: &OpenError,
+    clock: Box<dyn Fn() -> Now + Send>,
+    on_available: Box<dyn FnOnce() + Send>,
+) -> std::io::Result<Opened> {
+    let (handle, inbox) = Handle::channel();
+    let count = u32::try_from(routes.len()).unwrap_or(u32::MAX);
+    let absent = Absent {
+        dir: dir.into(),
+        config: config.clone(),
+        inbox,
+        clock,
+        trouble: format!("cannot {why}"),
+        on_available: Some(on_available),
+    };
+    let thread = std::thread::Builder::new().name("store".into()).spawn(move || absent.run())?;
+    let restored = Restored { last_reader: count, ..Restored::default() };
+    let routes = (1..=count).map(ReaderId).collect();
+    Ok(Opened { handle, thread, restored, routes, epoch: 0, put_aside: None })
 }
 
 fn open_sized(
@@ -116,7 +143,8 @@ fn open_sized(
     restored.last_reader = log.ledger.last_reader;
     let (handle, inbox) = Handle::channel();
     let epoch = if log.ledger.epoch == 0 { now.wall.max(1) } else { log.ledger.epoch };
-    let reserve = Reserve::within(dir);
+    let mut reserve = Reserve::within(dir);
+    reserve.keep(sizes.reserve, files.free_disk());
     let worker = Worker {
         inbox,
         clock: surroundings.clock,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::room::{Files, PAGE, Sizes};
+use super::room::{Files, PAGE, Pages, Sizes};
 use super::schema::{self, VERSION, is_damage};
 
 /// Why the store cannot be opened.
@@ -26,7 +26,7 @@ pub enum OpenError {
         /// Its version.
         found: i64,
     },
-    /// The disk does not let us: serve without a store (see [`super::absent`]) and try again.
+    /// The disk does not let us: serve without a store (see [`super::absent()`]) and try again.
     #[error("open {path}: {reason}")]
     Unavailable {
         /// The file or directory.
@@ -106,10 +106,12 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
     if found > VERSION {
         return Err(Refusal::Newer(found));
     }
+    if Pages::of(&connection)?.all == 0 {
+        // Only now: on a database that is there, the second would write to a disk that may be full.
+        connection.execute_batch(&format!("PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL;"))?;
+    }
     connection.execute_batch(&format!(
-        "PRAGMA page_size = {PAGE};
-         PRAGMA auto_vacuum = INCREMENTAL;
-         PRAGMA secure_delete = OFF;
+        "PRAGMA secure_delete = OFF;
          PRAGMA cell_size_check = ON;
          PRAGMA trusted_schema = OFF;
          PRAGMA temp_store = MEMORY;

@@ -104,7 +104,7 @@ impl Log {
     }
 
     /// One row for one reader; `None` where it is damaged.
-    fn row(
+    pub(super) fn row(
         &mut self,
         connection: &Connection,
         names: &mut Names,

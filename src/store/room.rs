@@ -89,8 +89,8 @@ pub(super) struct Pages {
 impl Pages {
     /// Counts them.
     pub(super) fn of(connection: &Connection) -> rusqlite::Result<Pages> {
-        let count = |name| connection.pragma_query_value(None, name, |row| row.get(0)).map(unsigned);
-        Ok(Pages { all: count("page_count")?, free: count("freelist_count")? })
+        let count = |sql| connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).map(unsigned);
+        Ok(Pages { all: count("PRAGMA page_count")?, free: count("PRAGMA freelist_count")? })
     }
 
     /// Bytes in use.

@@ -93,9 +93,11 @@ impl Log {
             // The newest closed one is left alone: its readers are most likely in the middle of it.
             let newest_closed = self.segments.range(..self.ledger.last_segment).next_back();
             let is_newest = newest_closed.is_some_and(|(newest, _)| *newest == id);
-            let few = segment.wanted.values().all(|rows| *rows < self.sizes.copy_below);
-            if few && !is_newest {
-                self.copy_on(connection, id)?;
+            // Few for their segment, too: large rows make short segments, and copying those whole would
+            // never end.
+            let few = self.sizes.copy_below.min(segment.rows / COPY_SHARE + 1);
+            if !is_newest && segment.wanted.values().all(|rows| *rows < few) {
+                self.copy_on(connection, id, few)?;
             }
         }
         Ok(())
@@ -110,7 +112,7 @@ impl Log {
     }
 
     /// Copies what is still wanted of a segment into the open one and drops it, if that is little.
-    fn copy_on(&mut self, connection: &Connection, id: u32) -> Result<(), Fault> {
+    fn copy_on(&mut self, connection: &Connection, id: u32, few: u64) -> Result<(), Fault> {
         let Some(segment) = self.segments.get(&id) else { return Ok(()) };
         let readers: Vec<ReaderId> = segment.wanted.keys().copied().collect();
         let mut wanted: BTreeMap<u64, Vec<ReaderId>> = BTreeMap::new();
@@ -118,7 +120,7 @@ impl Log {
             for seq in self.wanted_rows(connection, reader, id)? {
                 wanted.entry(seq).or_default().push(reader);
             }
-            if wanted.len() as u64 >= self.sizes.copy_below {
+            if wanted.len() as u64 >= few {
                 return Ok(());
             }
         }
@@ -264,3 +266,6 @@ pub(super) fn named(
         Found::Damaged => None,
     })
 }
+
+/// At most this share of a segment's rows is copied on.
+const COPY_SHARE: u64 = 8;

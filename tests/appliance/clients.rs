@@ -110,17 +110,12 @@ fn a_will_is_published_when_mosquittos_client_is_lost() {
 fn only_the_right_password_opens_a_listener() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("passwd");
-    let made = Command::new(program())
-        .args(["passwd", "-c", "-b", "right"])
-        .arg(&file)
-        .arg("barn")
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let other = ["-b"].map(String::from);
-    let added =
-        Command::new("mosquitto_passwd").args(other).arg(&file).args(["theirs", "alike"]).status().unwrap();
-    assert!(added.success());
+    let theirs =
+        Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&file).args(["theirs", "alike"]).status();
+    assert!(theirs.unwrap().success());
+    let ours =
+        Command::new(program()).args(["passwd", "-b"]).arg(&file).args(["barn", "right"]).output().unwrap();
+    assert!(ours.status.success(), "{}", String::from_utf8_lossy(&ours.stderr));
     let configuration = format!("allow_anonymous = false\n[auth]\npassword_file = {file:?}\n");
     let gateway = Gateway::start(program(), folder.path(), &configuration);
     let port = gateway.port().to_string();
@@ -147,7 +142,7 @@ fn paho_mqtt_publishes_and_subscribes_in_every_version_and_qos() {
     let top = env!("CARGO_MANIFEST_DIR");
     let python = std::env::var("TIDEGATE_PYTHON").unwrap_or_else(|_| format!("{top}/target/venv/bin/python"));
     let output = Command::new(&python)
-        .arg(format!("{top}/tests/appliance/paho.py"))
+        .arg(format!("{top}/tests/appliance/paho_pairs.py"))
         .arg(gateway.port().to_string())
         .output()
         .unwrap_or_else(|error| panic!("{python}: {error}; tests/setup makes it"));

@@ -54,11 +54,8 @@ fn with_the_flash_budget_spent_a_commit_waits_for_the_longest_interval() {
 #[test]
 fn one_burst_of_a_window_makes_few_commits() {
     let folder = tempfile::tempdir().unwrap();
-    let gateway = Gateway::start(
-        program(),
-        folder.path(),
-        "[store]\ncommit_messages = 10000\ncommit_bytes = \"64MB\"\n",
-    );
+    let gateway =
+        Gateway::start(program(), folder.path(), "[store]\ncommit_messages = 8192\ncommit_bytes = \"4MB\"\n");
     let mut absent = Client::connect(gateway.port(), &Options::kept("absent"));
     absent.subscribe("burst/#", QoS::AtLeastOnce);
     absent.disconnect();

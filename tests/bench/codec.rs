@@ -3,6 +3,8 @@
 //! `cargo bench --bench codec` prints the best of many short rounds in nanoseconds a packet. It judges
 //! nothing: the machine decides.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that breaks should say where")]
+
 use std::hint::black_box;
 
 use adapter_api::clock::monotonic;

@@ -5,6 +5,7 @@
 //! and closes. On a terminal it runs until Ctrl-C; without one it shows two outages and ends by itself.
 //! Both end with what was received and delivered, per route.
 
+#![allow(unreachable_pub, reason = "nothing is reached from outside a program")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a demo that breaks should say where")]
 
 #[path = "../stand/mod.rs"]

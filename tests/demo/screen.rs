@@ -94,6 +94,7 @@ impl Screen {
                 route["expired"],
             );
         }
+        println!("the gateway's resident memory: {} KB", gateway.resident());
     }
 
     fn line(&self, text: &str) {

@@ -92,6 +92,13 @@ impl Gateway {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// Its resident memory in KB, as the kernel counts it.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Kills it as a power cut would.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");

@@ -1,4 +1,6 @@
 //! The one place where adapters read the clock.
+//!
+//! Deadlines use [`monotonic`]; [`wall`] is for what leaves the house, and says whether it can be believed.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

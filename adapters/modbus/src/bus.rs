@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adapter_api::clock::{Wall, wall};
 use adapter_api::{Adapter, Host, Running};
@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use crate::checked::{Bus, Link};
 use crate::guard::Guard;
 use crate::health::{Ended, Reporter};
-use crate::line::now;
 use crate::outbox::Outbox;
 use crate::plan::{Request, Wanted, plan};
 use crate::reading::payload;
 use crate::schedule::{Life, Next, Outcome, Schedule};
 use crate::session::{Answer, Asking, Session};
+use crate::timer::Timer;
 use crate::value::{Order, Type, decode};
 use crate::wire::{Connect, Dialer, Wire};
 
@@ -69,6 +69,7 @@ impl<C: Connect> Adapter for Modbus<C> {
 struct Runner<C> {
     bus: Bus,
     connect: C,
+    timer: Timer,
     requests: Vec<Request>,
     /// The points in the order in which they were planned.
     points: Vec<Point>,
@@ -88,7 +89,8 @@ struct Point {
 
 impl<C: Connect> Runner<C> {
     fn new(bus: Bus, connect: C, host: &Arc<dyn Host>, name: String) -> Runner<C> {
-        let now = now();
+        let timer = Timer::start();
+        let now = timer.now();
         let (points, wanted) = points(&bus);
         let requests = plan(&wanted);
         let jobs: Vec<(usize, Duration)> =
@@ -96,12 +98,14 @@ impl<C: Connect> Runner<C> {
         let schedule = Schedule::new(&jobs, bus.timeout + bus.line_time(0), now);
         let outbox = Outbox::new(Arc::clone(host), name);
         let reporter = Reporter::new(Arc::clone(host), &bus, now);
-        Runner { bus, connect, requests, points, schedule, outbox, reporter }
+        Runner { bus, connect, timer, requests, points, schedule, outbox, reporter }
     }
 
     /// Opens the line and works on it, again and again.
     async fn run(&mut self) {
+        self.report();
         self.outbox.greeted().await;
+        self.hold_all();
         let mut guard = match self.bus.link {
             Link::Serial(_) => Guard::rtu(),
             Link::Tcp(_) => Guard::tcp(),
@@ -112,9 +116,11 @@ impl<C: Connect> Runner<C> {
             let error = match connecting {
                 Err(error) => error,
                 Ok(wire) => {
-                    self.reporter.opened();
-                    let mut session = Session::new(wire, guard);
+                    self.reporter.opened(self.timer.now());
+                    self.schedule.opened(self.timer.now());
+                    let mut session = Session::new(wire, guard, self.timer);
                     let error = self.work(&mut session).await;
+                    self.settle(&session);
                     if session.has_answered {
                         pause = REOPEN_MIN;
                     }
@@ -122,10 +128,21 @@ impl<C: Connect> Runner<C> {
                     error
                 }
             };
-            self.reporter.lost(&format!("{}: {error}", self.bus.link));
+            self.reporter.lost(&format!("{}: {error}", self.bus.link), self.timer.now());
             self.report();
             self.outbox.beside(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(REOPEN_MAX);
+        }
+    }
+
+    /// Whoever ran before us, our last life too, may have asked something just before its end: what it
+    /// would be answered must not meet our first questions.
+    fn hold_all(&mut self) {
+        if let Link::Serial(_) = self.bus.link {
+            let until = self.timer.now() + self.bus.line_time(u8::MAX) + self.bus.late_limit;
+            for device in 0..self.bus.devices.len() {
+                self.schedule.hold(device, Some(until));
+            }
         }
     }
 
@@ -134,7 +151,7 @@ impl<C: Connect> Runner<C> {
         loop {
             self.settle(session);
             self.report();
-            let turn = match self.schedule.next(now()) {
+            let turn = match self.schedule.next(self.timer.now()) {
                 Next::Send(job) => self.poll(job, session).await,
                 Next::Wait(until) => {
                     let until = until.min(self.reporter.report_at());
@@ -158,7 +175,7 @@ impl<C: Connect> Runner<C> {
                 self.schedule.hold(request.device, session.line.quarantine(unit));
                 return Ok(());
             }
-            Asking::Allowed => now(),
+            Asking::Allowed => self.timer.now(),
         };
         let on_line = self.bus.line_time(bytes);
         let late_span = on_line + self.bus.late_limit;
@@ -184,7 +201,7 @@ impl<C: Connect> Runner<C> {
     }
 
     /// The device answered in time.
-    async fn answered(&mut self, job: usize, answer: Answer, sent: Instant, taken: Wall) {
+    async fn answered(&mut self, job: usize, answer: Answer, sent: Duration, taken: Wall) {
         let Some(request) = self.requests.get(job) else { return };
         let (ended, outcome) = match &answer {
             Answer::Words(_) => (Ended::Good, Outcome::Answered),
@@ -194,8 +211,14 @@ impl<C: Connect> Runner<C> {
             // A gateway says for a device that it does not answer.
             Answer::Exception { text, is_absent: true } => (Ended::Exception(text.clone()), Outcome::Silent),
         };
-        self.schedule.done(job, outcome, sent, now());
-        self.reporter.ended(request.device, job, &ended, self.schedule.life(request.device));
+        self.schedule.done(job, outcome, sent, self.timer.now());
+        self.reporter.ended(
+            request.device,
+            job,
+            &ended,
+            self.schedule.life(request.device),
+            self.timer.now(),
+        );
         let Answer::Words(words) = answer else { return };
         for slot in &request.slots {
             let Some(point) = self.points.get(slot.point) else { continue };
@@ -210,23 +233,23 @@ impl<C: Connect> Runner<C> {
     async fn silent<W: Wire>(
         &mut self,
         job: usize,
-        sent: Instant,
-        late_until: Instant,
+        sent: Duration,
+        late_until: Duration,
         session: &mut Session<W>,
     ) -> io::Result<()> {
         let Some(request) = self.requests.get(job) else { return Ok(()) };
         let device = request.device;
-        self.schedule.done(job, Outcome::Silent, sent, now());
+        self.schedule.done(job, Outcome::Silent, sent, self.timer.now());
         let life = self.schedule.life(device);
-        self.reporter.ended(device, job, &Ended::Timeout, life);
+        self.reporter.ended(device, job, &Ended::Timeout, life, self.timer.now());
         session.check_silence(sent, self.bus.late_limit)?;
         let Some(unit) = self.bus.devices.get(device).map(|device| device.unit) else { return Ok(()) };
         if session.line.quarantine(unit).is_none() || life == Life::Dead {
             return Ok(());
         }
         // Who is slow will answer soon, and on a line two that speak at once are both lost.
-        let until = late_until.min(now() + self.bus.timeout);
-        while now() < until && !self.settle(session).contains_key(&unit) {
+        let until = late_until.min(self.timer.now() + self.bus.timeout);
+        while self.timer.now() < until && !self.settle(session).contains_key(&unit) {
             self.outbox.beside(session.line.listen(until)).await?;
         }
         Ok(())
@@ -245,7 +268,7 @@ impl<C: Connect> Runner<C> {
     }
 
     fn report(&mut self) {
-        self.reporter.report(self.outbox.counts, self.schedule.missed(), now());
+        self.reporter.report(self.outbox.counts, self.schedule.missed(), self.timer.now());
     }
 
     fn end(mut self) {

@@ -152,3 +152,43 @@ const POINT_KEYS: &[Key] = &[
     Key::optional("max_silence", Kind::NotYet),
     Key::optional("writable", Kind::NotYet),
 ];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+
+    /// A table with every key that this version has.
+    fn table(keys: &[Key]) -> Value {
+        let mut map = Map::new();
+        for key in keys {
+            let value = match key.kind {
+                Kind::NotYet => continue,
+                Kind::Table(keys) => table(keys),
+                Kind::Tables(keys) => json!([table(keys)]),
+                Kind::Integer(lowest, _) => json!(lowest),
+                Kind::Number => json!(1.5),
+                Kind::Duration(lowest, _) => json!(format!("{lowest}ms")),
+                Kind::Choice(words) => json!(words.first()),
+                _ => json!("text"),
+            };
+            map.insert(key.name.to_owned(), value);
+        }
+        Value::Object(map)
+    }
+
+    #[test]
+    fn the_table_of_keys_and_the_structs_agree() {
+        let all = table(KEYS);
+        let read: Config = serde_json::from_value(all.clone()).expect("each key of the table is read");
+        assert!(read.serial.is_some() && read.device.iter().any(|device| !device.point.is_empty()));
+        for path in ["/rtu_over_tcp", "/serial/rs485", "/device/0/template", "/device/0/point/0/writable"] {
+            let (parent, name) = path.rsplit_once('/').expect("a path");
+            let mut with = all.clone();
+            let table = with.pointer_mut(parent).and_then(Value::as_object_mut).expect("a table");
+            table.insert(name.to_owned(), json!("text"));
+            assert!(serde_json::from_value::<Config>(with).is_err(), "{path} is not in this version");
+        }
+    }
+}

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adapter_api::{Health, Host, State};
 use serde::Serialize;
@@ -25,7 +25,7 @@ pub(crate) struct Reporter {
     foreign: u64,
     crc_errors: u64,
     opened: u64,
-    report_at: Instant,
+    report_at: Duration,
 }
 
 struct Device {
@@ -43,6 +43,10 @@ struct Part {
     reason: Option<String>,
     /// Whether the host has not heard it yet.
     is_new: bool,
+    /// The state that the log has.
+    logged: State,
+    /// Until then going down is not logged.
+    quiet_until: Option<Duration>,
     tally: Tally,
 }
 
@@ -68,7 +72,7 @@ pub(crate) enum Ended {
 }
 
 impl Reporter {
-    pub(crate) fn new(host: Arc<dyn Host>, bus: &Bus, now: Instant) -> Reporter {
+    pub(crate) fn new(host: Arc<dyn Host>, bus: &Bus, now: Duration) -> Reporter {
         let path = format!("modbus/{}", bus.name);
         let devices = bus.devices.iter().map(|device| Device {
             path: format!("{path}/{}", device.name),
@@ -91,21 +95,21 @@ impl Reporter {
     }
 
     /// The line is open.
-    pub(crate) fn opened(&mut self) {
+    pub(crate) fn opened(&mut self, now: Duration) {
         self.opened += 1;
-        self.bus.turn(&self.path, State::Up, None);
+        self.bus.turn(&self.path, State::Up, None, now);
     }
 
     /// The line is not; then no device can answer.
-    pub(crate) fn lost(&mut self, reason: &str) {
-        self.bus.turn(&self.path, State::Down, Some(reason.to_owned()));
+    pub(crate) fn lost(&mut self, reason: &str, now: Duration) {
+        self.bus.turn(&self.path, State::Down, Some(reason.to_owned()), now);
         for device in &mut self.devices {
-            device.part.turn(&device.path, State::Down, Some("the line is not open".to_owned()));
+            device.part.turn(&device.path, State::Down, Some("the line is not open".to_owned()), now);
         }
     }
 
     /// A poll ended, and so the device lives or not.
-    pub(crate) fn ended(&mut self, device: usize, request: usize, ended: &Ended, life: Life) {
+    pub(crate) fn ended(&mut self, device: usize, request: usize, ended: &Ended, life: Life, now: Duration) {
         self.bus.tally.add(ended);
         let Some(device) = self.devices.get_mut(device) else { return };
         device.part.tally.add(ended);
@@ -121,15 +125,14 @@ impl Reporter {
             Ended::Timeout => {}
         }
         let exception = device.exceptions.values().next().cloned();
-        match (ended, life) {
-            (Ended::Timeout, Life::Dead) => {
-                device.part.turn(&device.path, State::Down, Some(device.silence()))
-            }
+        let (state, reason) = match (ended, life) {
+            (Ended::Timeout, Life::Dead) => (State::Down, Some(device.silence())),
             // One silence among answers changes nothing yet.
-            (Ended::Timeout, Life::Alive) => {}
-            (_, Life::Dead) => device.part.turn(&device.path, State::Down, exception),
-            (_, Life::Alive) => device.part.turn(&device.path, State::Up, exception),
-        }
+            (Ended::Timeout, Life::Alive) => return,
+            (_, Life::Dead) => (State::Down, exception),
+            (_, Life::Alive) => (State::Up, exception),
+        };
+        device.part.turn(&device.path, state, reason, now);
     }
 
     /// What else was on the line.
@@ -146,14 +149,18 @@ impl Reporter {
     }
 
     /// When [`Reporter::report`] is next due.
-    pub(crate) fn report_at(&self) -> Instant {
+    pub(crate) fn report_at(&self) -> Duration {
         self.report_at
     }
 
     /// Reports what changed its state, and everything where that is due.
-    pub(crate) fn report(&mut self, readings: Counts, missed: u64, now: Instant) {
+    pub(crate) fn report(&mut self, readings: Counts, missed: u64, now: Duration) {
         if self.report_at <= now {
             self.report_at = now + EVERY;
+            self.bus.log(&self.path, now);
+            for device in &mut self.devices {
+                device.part.log(&device.path, now);
+            }
             self.report_all(readings, missed);
         } else if self.bus.is_new || self.devices.iter().any(|device| device.part.is_new) {
             self.send(readings, missed);
@@ -208,19 +215,34 @@ impl Device {
 
 impl Part {
     fn new() -> Part {
-        Part { state: State::Starting, reason: None, is_new: true, tally: Tally::default() }
+        let (state, tally) = (State::Starting, Tally::default());
+        Part { state, reason: None, is_new: true, logged: state, quiet_until: None, tally }
     }
 
-    fn turn(&mut self, path: &str, state: State, reason: Option<String>) {
+    fn turn(&mut self, path: &str, state: State, reason: Option<String>, now: Duration) {
         if self.state == state && self.reason == reason {
             return;
         }
-        let why = reason.as_deref().unwrap_or("");
-        match state {
-            State::Down => tracing::warn!(path, state = state.as_str(), why, "modbus"),
-            State::Starting | State::Up => tracing::info!(path, state = state.as_str(), why, "modbus"),
-        }
         (self.state, self.reason, self.is_new) = (state, reason, true);
+        self.log(path, now);
+    }
+
+    /// Logs the state where the log does not have it. Going down is logged once in a while, so that a
+    /// device which comes and goes many times a minute does not fill the journal.
+    fn log(&mut self, path: &str, now: Duration) {
+        let (state, why) = (self.state.as_str(), self.reason.as_deref().unwrap_or(""));
+        if self.state == self.logged {
+            return;
+        }
+        if self.state != State::Down {
+            tracing::info!(path, state, why, "modbus");
+        } else if self.quiet_until.is_none_or(|until| until <= now) {
+            self.quiet_until = Some(now + LOG_EVERY);
+            tracing::warn!(path, state, why, "modbus");
+        } else {
+            return;
+        }
+        self.logged = self.state;
     }
 
     fn health(&mut self, counters: Value) -> Health {
@@ -242,3 +264,6 @@ impl Tally {
 
 /// How often counters are reported where no state changes.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// A part that goes down is logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(30);

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod schedule;
 pub mod guard;
 pub mod wire;
+mod timer;
 mod line;
 mod session;
 mod outbox;

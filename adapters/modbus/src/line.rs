@@ -9,13 +9,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adapter_api::clock::{Wall, wall};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::guard::{Asked, Event, Guard, Quarantined};
+use crate::timer::Timer;
 use crate::wire::Wire;
 
 /// A guarded wire.
@@ -27,18 +28,19 @@ pub(crate) struct Line<W> {
 #[derive(Debug)]
 struct Shared<W> {
     wire: W,
+    timer: Timer,
     guard: Guard,
     /// An answer on its way to tokio-modbus, at most one frame.
     answer: BytesMut,
     /// When the last byte of the last answer was there.
     answered: Option<Wall>,
     /// When a byte was last read or written.
-    active: Instant,
+    active: Duration,
     /// When a byte was last read.
-    heard_at: Instant,
+    heard_at: Duration,
     /// Bytes of the question written, and when the last of them was.
     written: usize,
-    sent_at: Instant,
+    sent_at: Duration,
     heard: Heard,
 }
 
@@ -51,15 +53,14 @@ pub(crate) struct Heard {
     pub(crate) foreign: u64,
     /// Runs of bytes that are no frame.
     pub(crate) corrupt: u64,
-    /// Our own questions.
-    pub(crate) echoes: u64,
 }
 
 impl<W: Wire> Line<W> {
-    pub(crate) fn new(wire: W, guard: Guard) -> Line<W> {
-        let now = now();
+    pub(crate) fn new(wire: W, guard: Guard, timer: Timer) -> Line<W> {
+        let now = timer.now();
         let shared = Shared {
             wire,
+            timer,
             guard,
             answer: BytesMut::new(),
             answered: None,
@@ -76,7 +77,7 @@ impl<W: Wire> Line<W> {
     pub(crate) fn ask(&self, asked: Asked, quiet: Duration) -> io::Result<Result<(), Busy>> {
         let mut shared = self.lock();
         shared.read_all()?;
-        let now = now();
+        let now = shared.timer.now();
         let silent_from = shared.active + quiet;
         if silent_from > now {
             return Ok(Err(Busy::Until(silent_from)));
@@ -92,7 +93,7 @@ impl<W: Wire> Line<W> {
 
     /// Ends a question without an answer, which may still come for `span` after the question went out.
     /// Returns until when.
-    pub(crate) fn give_up(&self, span: Duration) -> Instant {
+    pub(crate) fn give_up(&self, span: Duration) -> Duration {
         let mut shared = self.lock();
         let until = shared.sent_at + span;
         shared.guard.give_up(until);
@@ -100,8 +101,9 @@ impl<W: Wire> Line<W> {
     }
 
     /// Until when this unit must not be asked.
-    pub(crate) fn quarantine(&self, unit: u8) -> Option<Instant> {
-        self.lock().guard.quarantine(unit, now())
+    pub(crate) fn quarantine(&self, unit: u8) -> Option<Duration> {
+        let shared = self.lock();
+        shared.guard.quarantine(unit, shared.timer.now())
     }
 
     /// When the last byte of the last answer was there.
@@ -115,7 +117,7 @@ impl<W: Wire> Line<W> {
     }
 
     /// When a byte last came in.
-    pub(crate) fn heard_at(&self) -> Instant {
+    pub(crate) fn heard_at(&self) -> Duration {
         self.lock().heard_at
     }
 
@@ -125,8 +127,9 @@ impl<W: Wire> Line<W> {
     }
 
     /// Listens until then, or until a late answer came.
-    pub(crate) async fn listen(&self, until: Instant) -> io::Result<()> {
-        let timer = tokio::time::sleep_until(until.into());
+    pub(crate) async fn listen(&self, until: Duration) -> io::Result<()> {
+        let time = self.lock().timer;
+        let timer = tokio::time::sleep_until(time.at(until));
         tokio::pin!(timer);
         loop {
             tokio::select! {
@@ -134,7 +137,8 @@ impl<W: Wire> Line<W> {
                 read = std::future::poll_fn(|context| self.lock().poll_wire(context)) => read?,
                 () = &mut timer => return self.lock().read_all(),
             }
-            if !self.lock().heard.late.is_empty() {
+            // The time is looked at here as well: who never stops talking would keep the timer waiting.
+            if time.now() >= until || !self.lock().heard.late.is_empty() {
                 return Ok(());
             }
         }
@@ -154,7 +158,7 @@ impl<W: Wire> Line<W> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Busy {
     /// The line has to be silent first, at the earliest until then.
-    Until(Instant),
+    Until(Duration),
     /// The unit still owes an answer.
     Quarantined,
 }
@@ -170,10 +174,10 @@ impl<W: Wire> Shared<W> {
         }
     }
 
-    /// All that is there now.
+    /// All that is there now, save where it does not end: then the line is not silent either.
     fn read_all(&mut self) -> io::Result<()> {
         let mut bytes = [0; CHUNK];
-        loop {
+        for _ in 0..CHUNKS_MAX {
             match self.wire.read_now(&mut bytes) {
                 Ok(count) => self.take(bytes.get(..count).unwrap_or_default())?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -181,6 +185,7 @@ impl<W: Wire> Shared<W> {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -188,7 +193,7 @@ impl<W: Wire> Shared<W> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut events = Vec::new();
-        let now = now();
+        let now = self.timer.now();
         (self.active, self.heard_at) = (now, now);
         let taken = self.guard.take(bytes, now, &mut events);
         self.note(events);
@@ -208,7 +213,7 @@ impl<W: Wire> Shared<W> {
                 }
                 Event::Foreign { .. } => self.heard.foreign += 1,
                 Event::Corrupt => self.heard.corrupt += 1,
-                Event::Echo => self.heard.echoes += 1,
+                Event::Echo => {}
             }
         }
     }
@@ -248,7 +253,8 @@ impl<W: Wire> AsyncWrite for Line<W> {
         if let Poll::Ready(Ok(count)) = written {
             shared.guard.sent(bytes.get(..count).unwrap_or_default());
             shared.written += count;
-            (shared.active, shared.sent_at) = (now(), now());
+            let now = shared.timer.now();
+            (shared.active, shared.sent_at) = (now, now);
         }
         written
     }
@@ -264,10 +270,8 @@ impl<W: Wire> AsyncWrite for Line<W> {
     }
 }
 
-/// The time that tokio's timers follow.
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
 /// More than a frame.
 const CHUNK: usize = 512;
+
+/// More than the buffers of a serial device or a TCP connection in one go would be an endless talker.
+const CHUNKS_MAX: usize = 1_024;

@@ -176,3 +176,107 @@ const GREETING_LIMIT: Duration = Duration::from_secs(2);
 
 /// Until a port that was closed is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use adapter_api::{Acknowledgement, Health, Refusal};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Hands out the broker's ends of the ports it opens.
+    #[derive(Default)]
+    struct Ends(Mutex<Vec<(mpsc::Receiver<FromPort>, mpsc::Sender<ToPort>)>>);
+
+    impl Ends {
+        fn newest(&self) -> (mpsc::Receiver<FromPort>, mpsc::Sender<ToPort>) {
+            self.0.lock().expect("no test panics with it").pop().expect("a port was opened")
+        }
+    }
+
+    impl Host for Ends {
+        fn open(&self, _hello: Hello) -> Port {
+            let (sender, from_port) = mpsc::channel(2);
+            let (to_port, receiver) = mpsc::channel(UNACKNOWLEDGED_MAX + 2);
+            to_port.try_send(ToPort::Connected { session_present: false }).expect("it is new");
+            self.0.lock().expect("no test panics with it").push((from_port, to_port));
+            Port { sender, receiver }
+        }
+
+        fn report(&self, _path: &str, _health: Health) {}
+    }
+
+    async fn opened() -> (Outbox, Arc<Ends>) {
+        let ends = Arc::new(Ends::default());
+        let mut outbox = Outbox::new(ends.clone(), "modbus:line".to_owned());
+        outbox.greeted().await;
+        (outbox, ends)
+    }
+
+    async fn publish(outbox: &mut Outbox) {
+        outbox.publish("modbus/line/device/point", Bytes::from_static(b"{}")).await;
+    }
+
+    /// Lets virtual time pass.
+    async fn pass(outbox: &mut Outbox, span: Duration) {
+        outbox.beside(sleep_until(Instant::now() + span)).await;
+    }
+
+    fn answer(id: u64, result: Result<(), Refusal>) -> ToPort {
+        ToPort::Published(Acknowledgement { id, result })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_limit_the_newest_reading_is_dropped_and_counted() {
+        let (mut outbox, ends) = opened().await;
+        let (mut inbox, to_port) = ends.newest();
+        for _ in 0..UNACKNOWLEDGED_MAX {
+            publish(&mut outbox).await;
+            assert!(inbox.recv().await.is_some());
+        }
+        publish(&mut outbox).await;
+        assert!(inbox.try_recv().is_err(), "the newest goes nowhere");
+        assert_eq!(outbox.counts, Counts { published: 0, dropped: 1, refused: 0 });
+        to_port.try_send(answer(0, Ok(()))).expect("room");
+        to_port.try_send(answer(1, Err(Refusal::NotAuthorized))).expect("room");
+        pass(&mut outbox, Duration::from_millis(1)).await;
+        publish(&mut outbox).await;
+        assert!(inbox.recv().await.is_some(), "with room again, readings go on");
+        assert_eq!(outbox.counts, Counts { published: 1, dropped: 1, refused: 1 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_waits_for_room_and_hears_the_broker_meanwhile() {
+        let (mut outbox, ends) = opened().await;
+        let (mut inbox, to_port) = ends.newest();
+        publish(&mut outbox).await;
+        publish(&mut outbox).await;
+        let engine = async {
+            sleep_until(Instant::now() + Duration::from_secs(5)).await;
+            to_port.send(answer(0, Ok(()))).await.expect("it is heard");
+            sleep_until(Instant::now() + Duration::from_secs(5)).await;
+            inbox.recv().await
+        };
+        let (taken, ()) = tokio::join!(engine, publish(&mut outbox));
+        assert!(taken.is_some());
+        assert_eq!((outbox.counts.published, outbox.counts.dropped), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_was_closed_is_opened_again() {
+        let (mut outbox, ends) = opened().await;
+        let (inbox, to_port) = ends.newest();
+        publish(&mut outbox).await;
+        to_port.try_send(ToPort::Closed(Refusal::TakenOver)).expect("room");
+        pass(&mut outbox, Duration::from_millis(1)).await;
+        publish(&mut outbox).await;
+        assert_eq!(outbox.counts.dropped, 2, "the one that nobody acknowledged and the one without a port");
+        drop((inbox, to_port));
+        pass(&mut outbox, REOPEN * 2).await;
+        let (mut inbox, _to_port) = ends.newest();
+        publish(&mut outbox).await;
+        assert!(inbox.recv().await.is_some());
+    }
+}

@@ -1,11 +1,11 @@
 //! Which request goes out next on a bus: earliest deadline first, and the dead cannot stall the living.
 //!
-//! Pure: the time is an argument. Each request is due once a period and has until the next one; missed
+//! Pure: the time, since a start of the caller's, is an argument. Each request is due once a period and has until the next one; missed
 //! periods are skipped and counted, never made up for. A device that was silent three times running is
 //! dead: it is probed with one request at a time, ever more rarely, in gaps where nobody else waits, or
 //! where there are none, on at most one fiftieth of the bus's time for all the dead together.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The requests of one bus, and how its devices do.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Schedule {
     /// How long a probe of a dead device keeps the bus busy.
     probe_cost: Duration,
     /// When a probe may next take time that somebody else wants.
-    budget_from: Instant,
+    budget_from: Duration,
     missed: u64,
 }
 
@@ -24,7 +24,7 @@ pub struct Schedule {
 struct Job {
     device: usize,
     every: Duration,
-    due: Instant,
+    due: Duration,
 }
 
 #[derive(Debug)]
@@ -34,12 +34,12 @@ struct Device {
     /// Where it is dead: when it may be probed, and how long it waits after the next silence.
     dead: Option<Dead>,
     /// It must not be asked before this.
-    held: Option<Instant>,
+    held: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Dead {
-    probe_at: Instant,
+    probe_at: Duration,
     pause: Duration,
 }
 
@@ -49,7 +49,7 @@ pub enum Next {
     /// Send this request.
     Send(usize),
     /// Nothing before then.
-    Wait(Instant),
+    Wait(Duration),
 }
 
 /// How a poll ended, as far as the device's life goes.
@@ -73,7 +73,7 @@ pub enum Life {
 impl Schedule {
     /// A schedule of requests, each given by its device and its period; all are due at once. There is at
     /// least one request. A probe of a dead device takes up to `probe_cost` of the bus's time.
-    pub fn new(jobs: &[(usize, Duration)], probe_cost: Duration, now: Instant) -> Schedule {
+    pub fn new(jobs: &[(usize, Duration)], probe_cost: Duration, now: Duration) -> Schedule {
         let devices = jobs.iter().map(|(device, _)| device + 1).max().unwrap_or(0);
         Schedule {
             jobs: jobs
@@ -88,7 +88,7 @@ impl Schedule {
     }
 
     /// What to do at `now`.
-    pub fn next(&self, now: Instant) -> Next {
+    pub fn next(&self, now: Duration) -> Next {
         let probe = self.probe(now);
         if let Some((job, _)) = probe.filter(|_| self.budget_from <= now) {
             return Next::Send(job);
@@ -104,12 +104,12 @@ impl Schedule {
     }
 
     /// The request `job`, sent at `sent`, has ended so.
-    pub fn done(&mut self, job: usize, outcome: Outcome, sent: Instant, now: Instant) {
+    pub fn done(&mut self, job: usize, outcome: Outcome, sent: Duration, now: Duration) {
         let took_others_time = self.budget_from <= sent && !self.is_gap(sent);
         let Some(job) = self.jobs.get_mut(job) else { return };
         let Some(device) = self.devices.get_mut(job.device) else { return };
         if device.dead.is_some() && took_others_time {
-            self.budget_from = now + now.saturating_duration_since(sent) * (BUDGET - 1);
+            self.budget_from = now + now.saturating_sub(sent) * (BUDGET - 1);
         }
         let missed = job.go_on(now);
         if device.dead.is_none() {
@@ -122,9 +122,16 @@ impl Schedule {
     }
 
     /// The device must not be asked before `until`.
-    pub fn hold(&mut self, device: usize, until: Option<Instant>) {
+    pub fn hold(&mut self, device: usize, until: Option<Duration>) {
         if let Some(device) = self.devices.get_mut(device) {
             device.held = until;
+        }
+    }
+
+    /// The line is open anew: what was dead may have been the line, so the dead are probed at once.
+    pub fn opened(&mut self, now: Duration) {
+        for dead in self.devices.iter_mut().filter_map(|device| device.dead.as_mut()) {
+            dead.probe_at = now;
         }
     }
 
@@ -147,7 +154,7 @@ impl Schedule {
     }
 
     /// The request with which a dead device may be probed now, and the device.
-    fn probe(&self, now: Instant) -> Option<(usize, usize)> {
+    fn probe(&self, now: Duration) -> Option<(usize, usize)> {
         let probes = self.jobs.iter().enumerate().filter_map(|(index, job)| {
             let dead = self.dead(job)?;
             let ready = dead.probe_at.max(self.held(job).unwrap_or(dead.probe_at));
@@ -157,12 +164,12 @@ impl Schedule {
     }
 
     /// Whether a probe would be over before anybody living waits.
-    fn is_gap(&self, now: Instant) -> bool {
+    fn is_gap(&self, now: Duration) -> bool {
         self.living().all(|(_, job)| self.ready_at(job) >= now + self.probe_cost)
     }
 
     /// When something may have to be done.
-    fn wake(&self, now: Instant) -> Instant {
+    fn wake(&self, now: Duration) -> Duration {
         let times = self.jobs.iter().map(|job| match self.dead(job) {
             None => self.ready_at(job),
             Some(dead) => {
@@ -174,11 +181,11 @@ impl Schedule {
         times.min().unwrap_or(now + PAUSE_MAX).max(now + Duration::from_millis(1))
     }
 
-    fn ready_at(&self, job: &Job) -> Instant {
+    fn ready_at(&self, job: &Job) -> Duration {
         self.held(job).map_or(job.due, |held| job.due.max(held))
     }
 
-    fn held(&self, job: &Job) -> Option<Instant> {
+    fn held(&self, job: &Job) -> Option<Duration> {
         self.devices.get(job.device).and_then(|device| device.held)
     }
 
@@ -189,8 +196,8 @@ impl Schedule {
 
 impl Job {
     /// Moves to the next period, or to the one that runs at `now`, and says how many were left out between.
-    fn go_on(&mut self, now: Instant) -> u64 {
-        let late = now.saturating_duration_since(self.due);
+    fn go_on(&mut self, now: Duration) -> u64 {
+        let late = now.saturating_sub(self.due);
         let every = self.every.max(Duration::from_millis(1));
         let periods = u32::try_from(late.as_nanos() / every.as_nanos()).unwrap_or(u32::MAX);
         match every.checked_mul(periods.max(1)).and_then(|span| self.due.checked_add(span)) {
@@ -202,7 +209,7 @@ impl Job {
 }
 
 impl Device {
-    fn was_silent(&mut self, cost: Duration, now: Instant) {
+    fn was_silent(&mut self, cost: Duration, now: Duration) {
         self.silent = (self.silent + 1).min(DEAD_AFTER);
         if self.silent < DEAD_AFTER {
             return;
@@ -228,7 +235,7 @@ mod tests {
     /// Runs a bus for some seconds where an answer takes `answer` ms and silence 500 ms; returns how often
     /// each request was sent.
     fn run(jobs: &[(usize, u64)], dead: &[usize], answer: u64, seconds: u64) -> (Vec<u64>, Schedule) {
-        let start = adapter_api::clock::monotonic();
+        let start = Duration::ZERO;
         let jobs: Vec<(usize, Duration)> =
             jobs.iter().map(|(device, every)| (*device, Duration::from_millis(*every))).collect();
         let mut schedule = Schedule::new(&jobs, Duration::from_millis(500), start);
@@ -300,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_device_lives_again_with_its_first_answer() {
-        let start = adapter_api::clock::monotonic();
+        let start = Duration::ZERO;
         let second = Duration::from_secs(1);
         let mut schedule = Schedule::new(&[(0, second), (0, second)], second, start);
         for n in 0..3 {
@@ -315,8 +322,22 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_was_opened_anew_is_a_reason_to_probe() {
+        let start = Duration::ZERO;
+        let second = Duration::from_secs(1);
+        let mut schedule = Schedule::new(&[(0, second)], second, start);
+        for n in 0..6 {
+            schedule.done(0, Outcome::Silent, start + second * n, start + second * (n + 1));
+        }
+        let now = start + second * 6;
+        assert!(matches!(schedule.next(now), Next::Wait(until) if until > now + second));
+        schedule.opened(now);
+        assert_eq!(schedule.next(now), Next::Send(0));
+    }
+
+    #[test]
     fn a_device_that_is_held_is_not_asked_and_others_are() {
-        let start = adapter_api::clock::monotonic();
+        let start = Duration::ZERO;
         let second = Duration::from_secs(1);
         let mut schedule = Schedule::new(&[(0, second), (1, second * 2)], second, start);
         schedule.hold(0, Some(start + second));

@@ -4,7 +4,7 @@
 //! between questions, and takes whatever comes for the answer: those are here and in the guard below it.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::timeout_at;
 use tokio_modbus::ExceptionCode;
@@ -12,15 +12,17 @@ use tokio_modbus::client::{Context, Reader, rtu, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext};
 
 use crate::guard::{Asked, Guard};
-use crate::line::{Busy, Line, now};
+use crate::line::{Busy, Line};
 use crate::plan::Request;
 use crate::register::{Kind, Register};
+use crate::timer::Timer;
 use crate::wire::Wire;
 
 /// One open line.
 pub(crate) struct Session<W> {
     pub(crate) line: Line<W>,
     client: Context,
+    timer: Timer,
     /// Bytes of a question on this kind of line.
     question: usize,
     /// Polls since something was last heard.
@@ -52,18 +54,19 @@ pub(crate) enum Asking {
 }
 
 impl<W: Wire> Session<W> {
-    pub(crate) fn new(wire: W, guard: Guard) -> Session<W> {
+    pub(crate) fn new(wire: W, guard: Guard, timer: Timer) -> Session<W> {
         let is_rtu = matches!(guard, Guard::Rtu(_));
-        let line = Line::new(wire, guard);
+        let line = Line::new(wire, guard, timer);
         let (client, question) = if is_rtu {
             (rtu::attach(line.clone()), RTU_QUESTION)
         } else {
             (tcp::attach(line.clone()), TCP_QUESTION)
         };
-        Session { line, client, question, silent: 0, has_answered: false }
+        Session { line, client, timer, question, silent: 0, has_answered: false }
     }
 
-    /// Waits for the silence that the line has before a question.
+    /// Waits for the silence that the line has before a question; beyond `limit` a line that was
+    /// interrupted again and again is held for broken.
     pub(crate) async fn ask(
         &mut self,
         unit: u8,
@@ -72,14 +75,18 @@ impl<W: Wire> Session<W> {
         limit: Duration,
     ) -> io::Result<Asking> {
         let asked = Asked { unit, function: request.kind.function(), bytes: request.answer_bytes() };
-        let never = now() + quiet + limit;
+        let never = self.timer.now() + limit;
+        let mut interrupted = 0;
         loop {
             match self.line.ask(asked, quiet)? {
                 Ok(()) => return Ok(Asking::Allowed),
                 Err(Busy::Quarantined) => return Ok(Asking::Quarantined),
-                Err(Busy::Until(until)) if until < never => self.line.listen(until).await?,
-                Err(Busy::Until(_)) => return Err(io::Error::other("the line is never silent")),
+                Err(Busy::Until(_)) if interrupted >= INTERRUPTIONS_MAX && self.timer.now() >= never => {
+                    return Err(io::Error::other("the line is never silent"));
+                }
+                Err(Busy::Until(until)) => self.line.listen(until).await?,
             }
+            interrupted += 1;
         }
     }
 
@@ -88,10 +95,10 @@ impl<W: Wire> Session<W> {
         &mut self,
         unit: u8,
         request: &Request,
-        deadline: Instant,
+        deadline: Duration,
     ) -> io::Result<Option<Answer>> {
         self.client.set_slave(Slave(unit));
-        let read = timeout_at(deadline.into(), read(&mut self.client, request)).await;
+        let read = timeout_at(self.timer.at(deadline), read(&mut self.client, request)).await;
         match read {
             Err(_) if self.line.written() < self.question => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, "the question does not go out"))
@@ -112,11 +119,11 @@ impl<W: Wire> Session<W> {
 
     /// A connection on which nothing at all is heard any more may be dead without saying so: over TCP it is
     /// made anew. A poll sent at `sent` has just ended in silence.
-    pub(crate) fn check_silence(&mut self, sent: Instant, late_limit: Duration) -> io::Result<()> {
+    pub(crate) fn check_silence(&mut self, sent: Duration, late_limit: Duration) -> io::Result<()> {
         let heard_at = self.line.heard_at();
         self.silent = if heard_at >= sent { 0 } else { self.silent + 1 };
         let is_tcp = self.question == TCP_QUESTION;
-        let for_long = now().saturating_duration_since(heard_at) >= late_limit * 3;
+        let for_long = self.timer.now().saturating_sub(heard_at) >= late_limit * 3;
         if is_tcp && self.silent >= SILENT_POLLS_MAX && for_long {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing is heard any more"));
         }
@@ -169,3 +176,6 @@ const TCP_QUESTION: usize = 12;
 
 /// Silent polls in a row before a TCP connection can be held for dead.
 const SILENT_POLLS_MAX: u32 = 3;
+
+/// So often something is heard in a silence that was waited for, before the line is held for broken.
+const INTERRUPTIONS_MAX: u32 = 100;

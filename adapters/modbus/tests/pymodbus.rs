@@ -3,6 +3,8 @@
 //! Needs a Python with pymodbus and pyserial (`TIDEGATE_PYTHON`, else `target/venv/bin/python`, which
 //! `make` sets up) and socat for the line.
 
+#![allow(clippy::indexing_slicing, reason = "a test that panics has failed, as it should")]
+
 mod world;
 
 use std::collections::BTreeMap;
@@ -112,7 +114,8 @@ fn config(link: &str) -> Config {
     swapped["order"] = json!("cdab");
     points.push(swapped);
     let device = json!([{"name": "meter", "unit": 3, "point": points}]);
-    let text = format!(r#"{{"name": "plant", "timeout": "2s", {link}, "device": {device}}}"#);
+    let text =
+        format!(r#"{{"name": "plant", "timeout": "2s", "late_limit": "2s", {link}, "device": {device}}}"#);
     serde_json::from_str(&text).expect("a configuration")
 }
 

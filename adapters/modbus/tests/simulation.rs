@@ -4,6 +4,8 @@
 //! answers that bear the number of another device of the bus, damaged frames, noise. Runs from fixed seeds
 //! and a fresh, printed one.
 
+#![allow(clippy::indexing_slicing, reason = "a test that panics has failed, as it should")]
+
 mod world;
 
 use std::sync::Arc;
@@ -15,8 +17,8 @@ use tokio::sync::watch;
 
 use world::Random;
 use world::broker::Broker;
-use world::server::{Account, Frame, Framing, Kind, Question, Reading, Server, random_delay};
-use world::wires::{Noted, Once, Sent};
+use world::server::{Account, Frame, Framing, Kind, Question, Server, random_delay};
+use world::wires::{Noted, Sent, Wires};
 
 #[tokio::test(start_paused = true)]
 async fn over_rtu_every_late_and_foreign_answer_is_counted_and_none_published() {
@@ -39,8 +41,8 @@ async fn on_a_noisy_line_nothing_damaged_is_published() {
     for seed in [1, 2, 3, Random::fresh_seed()] {
         let (account, broker) = run(Framing::Rtu, Random(seed), Line::Noisy).await;
         assert_eq!(account.wrong, [""; 0], "seed {seed}");
-        assert!(account.damaged > 100 && broker.counter("modbus/line", "crc_errors") > 100, "seed {seed}");
-        assert!(account.good.len() > 1_000, "noise does not stop the bus; seed {seed}");
+        assert!(account.damaged > 50 && broker.counter("modbus/line", "crc_errors") > 50, "seed {seed}");
+        assert!(account.good.len() > 500, "noise does not stop the bus; seed {seed}");
     }
 }
 
@@ -48,16 +50,15 @@ fn check(seed: u64, account: &Account, broker: &Broker) {
     let count = |counter| broker.counter("modbus/line", counter);
     let late = account.answered.difference(&account.good).count() as u64;
     assert_eq!(account.wrong, [""; 0], "seed {seed}");
-    assert!(late > 200 && account.foreign > 50, "seed {seed}: {late} late, {} foreign", account.foreign);
+    assert!(late > 100 && account.foreign > 25, "seed {seed}: {late} late, {} foreign", account.foreign);
     // An answer that bears the number of a device which owes one is taken for that one, and the true one
     // that follows for a stranger's: apart they cannot be told, together they are all there.
     assert_eq!(count("late") + count("foreign"), late + account.foreign, "seed {seed}");
     assert_eq!(count("good"), account.good.len() as u64, "seed {seed}");
     assert_eq!(count("crc_errors"), 0, "seed {seed}");
-    assert!(account.good.len() > 2_000, "a dead device does not stall the others; seed {seed}");
+    assert!(account.good.len() > 1_000, "a dead device does not stall the others; seed {seed}");
     let dead = broker.health("modbus/line/dead").expect("it is reported");
     assert_eq!(dead.state, State::Down, "seed {seed}");
-    assert_eq!(broker.health("modbus/line/3").map(|health| health.state), Some(State::Up), "seed {seed}");
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,12 +74,13 @@ async fn run(framing: Framing, random: Random, line: Line) -> (Account, Arc<Brok
     let server = Server {
         framing,
         decide: decide(random, framing, line),
-        take: || readings(&broker),
+        take: || world::readings(&broker),
         polls: POLLS,
+        span: Duration::from_secs(3_600),
         limit: None,
     };
     let (stop, stopped) = watch::channel(false);
-    let adapter = Box::new(Modbus::over(bus(framing), Once(Some(Noted { wire: client, sent }))));
+    let adapter = Box::new(Modbus::over(bus(framing), Wires([Noted { wire: client, sent }].into())));
     let running = tokio::spawn(adapter.run(broker.clone(), stopped));
     let account = server.serve(server_end).await;
     stop.send(true).expect("the adapter listens");
@@ -142,17 +144,6 @@ fn damaged(question: &Question, random: &mut Random) -> Vec<Frame> {
     }
 }
 
-fn readings(broker: &Broker) -> Vec<Reading> {
-    let readings = broker.take().into_iter().map(|published| {
-        let register = published.topic.rsplit('/').next().and_then(|name| name.parse().ok());
-        let payload: serde_json::Value = serde_json::from_slice(&published.payload).expect("JSON");
-        let value = payload.get("v").and_then(serde_json::Value::as_u64).expect("a value");
-        let value = u32::try_from(value).expect("32 bits");
-        Reading { register: register.expect("a register's name"), value }
-    });
-    readings.collect()
-}
-
 /// Three devices with three registers each, and a dead one.
 fn bus(framing: Framing) -> Bus {
     let device = |name: &str, unit: u8| {
@@ -174,7 +165,7 @@ fn bus(framing: Framing) -> Bus {
     config.check().expect("a good configuration")
 }
 
-const POLLS: u64 = 4_000;
+const POLLS: u64 = 2_000;
 
 const DEAD: u8 = 6;
 

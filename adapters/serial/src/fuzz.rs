@@ -40,3 +40,25 @@ fn cut(end: &[u8], max: usize, stream: &[u8], step: usize) -> Vec<Vec<u8>> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_bytes_keep_the_promises() {
+        // Few different bytes, so that ends are met often.
+        let letters = b"\r\nab1.,\x00\xFFq";
+        let mut state = 1_u64;
+        for _ in 0..2_000 {
+            let mut next = || {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state.to_be_bytes()[0]
+            };
+            let length = next();
+            let mut data = vec![next(), next() % 40];
+            data.extend((0..length).map(|_| letters[usize::from(next()) % letters.len()]));
+            lines(&data);
+        }
+    }
+}

@@ -3,6 +3,8 @@
 //! The device's path is a link, as under `/dev/serial/by-id`: unplugging takes it away, replugging leads
 //! it to a new pty. Time is virtual, so that waiting to reopen costs none.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that breaks should say where")]
+
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::Arc;

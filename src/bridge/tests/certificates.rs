@@ -1,4 +1,6 @@
 //! Certificates of the test's own authorities, as files.
+//!
+//! Good ones, and each kind that must be refused.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

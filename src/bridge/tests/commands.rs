@@ -1,4 +1,6 @@
 //! Down: subscriptions, acknowledgement after the local commit, and what upstream may do to them.
+//!
+//! Upstream is a script, so that it can do what no broker should.
 
 use std::time::Duration;
 

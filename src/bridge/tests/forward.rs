@@ -1,4 +1,6 @@
 //! Up: completeness, order, window, and what upstream may do to them.
+//!
+//! Links are cut at random, with messages sent and not acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

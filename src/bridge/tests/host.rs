@@ -1,4 +1,6 @@
 //! A local broker of the test: takes what is published, and answers when the test lets it.
+//!
+//! It never answers by itself, so that the order of answers is the test's.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -1,4 +1,6 @@
 //! Against Debian's mosquitto over TLS: up and down, with a kept session, in both protocols.
+//!
+//! What two programs of different hands agree on is the protocol.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

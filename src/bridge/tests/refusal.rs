@@ -1,4 +1,6 @@
 //! Every reason for which there is no uplink is told for what it is, and nothing is sent before.
+//!
+//! Certificates, names, dates, passwords, silence: one script each.
 
 use std::time::Duration;
 

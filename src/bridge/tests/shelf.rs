@@ -1,4 +1,6 @@
 //! A store of the test: rows in memory behind the real [`Handle`], with a witness of every settlement.
+//!
+//! It answers as late as the test wants, and in order.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,4 +1,6 @@
 //! A broker of the test: a script says how it answers, and everything that it saw is written down.
+//!
+//! It speaks through the appliance's own codec, from the server's side.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};

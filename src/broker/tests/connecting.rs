@@ -1,4 +1,6 @@
-//! CONNECT, CONNACK, who may, keep alive, take-over.
+//! Scripts of CONNECT and what follows it: who may, which session, when is a client dead.
+//!
+//! Take-over, assigned client ids and the limits that CONNACK announces are here too.
 
 use super::script::{Script, check, check_with, config};
 use crate::broker::{Config, Effect, Passwords};
@@ -319,4 +321,23 @@ fn events_of_a_former_connection_are_nobodys() {
     script.handle(vec![crate::broker::Event::Lost { connection: former }]);
     script.run(&["1 ping"]);
     assert_eq!(script.said, ["1 < pong"]);
+}
+
+#[test]
+fn a_port_is_never_dead_of_silence() {
+    check(&["open 1 port", "1 connect a v5 clean", "--", "after 999999999", "1 ping"], "1 < pong");
+}
+
+#[test]
+fn sessions_have_a_limit_and_those_that_stand_may_come_back() {
+    let mut one = config();
+    one.limits.max_connections = 1;
+    let mut script = Script::new(one);
+    for number in 0..10 {
+        script.run(&["open 1", &format!("1 connect c{number}"), "commit", "1 lost"]);
+    }
+    script.run(&["--", "open 1", "1 connect c10", "open 1", "1 connect c3", "--", "commit"]);
+    assert_eq!(script.said, ["1 < connack present"]);
+    script.run(&["1 lost", "open 1", "--", "1 connect c10"]);
+    assert_eq!(script.said, ["1 < connack 0x97", "close 1"]);
 }

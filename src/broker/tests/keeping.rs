@@ -1,4 +1,6 @@
-//! Sessions that outlive their connections: the log, the window, QoS 2, restarts.
+//! Scripts of sessions that outlive their connections: the log, the window, QoS 2, restarts.
+//!
+//! The model stands for the store: `commit`, `rows` and `crash` are its words.
 
 use super::script::{check, check_with, config, with_route};
 use crate::broker::Config;
@@ -274,9 +276,9 @@ fn the_oldest_waiting_rows_go_when_the_queue_is_full() {
             "2 puback 3",
         ],
         "write message 4 t/a 4 for [r1 q1]
-         write oldest 1 of r1 after 1
+         write dropped r1/2 queue_full
          write message 5 t/a 5 for [r1 q1]
-         write oldest 1 of r1 after 1
+         write dropped r1/3 queue_full
          write settled r1/1
          2 < publish t/a 4 q1 id=2
          write settled r1/4
@@ -286,7 +288,7 @@ fn the_oldest_waiting_rows_go_when_the_queue_is_full() {
 }
 
 #[test]
-fn rows_that_a_limit_took_while_they_were_read_are_not_sent() {
+fn no_limit_takes_rows_while_they_are_read() {
     let mut few = narrow(2);
     few.limits.max_queued_messages = 2;
     pair_with(
@@ -307,8 +309,8 @@ fn rows_that_a_limit_took_while_they_were_read_are_not_sent() {
             "--",
             "rows",
         ],
-        "2 < publish t/a 2 q1 id=1
-         2 < publish t/a 3 q1 id=2",
+        "2 < publish t/a 1 q1 id=1
+         2 < publish t/a 2 q1 id=2",
     );
 }
 
@@ -535,5 +537,38 @@ fn the_smaller_window_of_a_new_connection_holds_for_repeats_too() {
          2 < publish t 1 q1 id=1 dup
          write settled r1/1
          2 < publish t 2 q1 id=2 dup",
+    );
+}
+
+#[test]
+fn the_oldest_rows_on_disk_go_when_the_queue_is_full() {
+    let mut few = narrow(2);
+    few.limits.max_queued_messages = 2;
+    pair_with(
+        few,
+        &[
+            "2 lost",
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "commit",
+            "crash",
+            "open 1",
+            "1 connect pub clean",
+            "--",
+            "1 publish t/a 3 q1 id=1",
+            "commit",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "rows",
+        ],
+        "write message 3 t/a 3 for [r1 q1]
+         write oldest 1 of r1 after 0
+         1 < puback 1
+         write session sub r1 [t/#]
+         2 < connack present
+         read r1 after 0 limit 2
+         2 < publish t/a 2 q1 id=1
+         2 < publish t/a 3 q1 id=2",
     );
 }

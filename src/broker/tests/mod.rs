@@ -1,4 +1,6 @@
 //! The broker's tests: scripts in one text language, and a random simulation with its invariants.
+//!
+//! Nothing here waits or reads a clock; only the fresh seed of the simulation comes from outside.
 
 mod model;
 mod script;
@@ -9,3 +11,6 @@ mod subscribing;
 mod keeping;
 mod wills;
 mod pacing;
+mod random;
+mod client;
+mod simulation;

@@ -76,8 +76,10 @@ impl State {
             }
             Write::Settled { reader, seq } => self.end(*reader, *seq),
             Write::Dropped { reader, seq, .. } => {
+                if self.has(*reader, *seq) {
+                    self.taken.insert((*reader, *seq));
+                }
                 self.end(*reader, *seq);
-                self.taken.insert((*reader, *seq));
             }
             Write::DropOldest { reader, after, count } => {
                 let leased = |seq: &Seq| self.leases.contains_key(&(*reader, *seq));
@@ -122,12 +124,18 @@ impl Model {
         self.committed
     }
 
-    /// Committed rows that no write has ended.
+    /// Committed rows, save those that a write which is not yet committed names as done.
     pub(super) fn read(&self, reader: ReaderId, after: Seq, limit: u32) -> Rows {
         let mut through = self.disk.last_seq;
         let mut rows = Vec::new();
-        for (seq, (message, want)) in self.view.rows.get(&reader).into_iter().flatten() {
-            if *seq <= after || *seq > self.disk.last_seq {
+        let ends = |write: &Write, row: Seq| match write {
+            Write::Settled { reader: owner, seq } | Write::Dropped { reader: owner, seq, .. } => {
+                *owner == reader && *seq == row
+            }
+            _ => false,
+        };
+        for (seq, (message, want)) in self.disk.rows.get(&reader).into_iter().flatten() {
+            if *seq <= after || self.pending.iter().any(|write| ends(write, *seq)) {
                 continue;
             }
             if rows.len() == limit as usize {

@@ -1,4 +1,6 @@
-//! When a commit is hastened, and what happens when the store does not keep up.
+//! Scripts of commits that are hastened, and of a store that does not keep up.
+//!
+//! `hurry` stands at the end of a turn or not at all.
 
 use super::script::{Script, check, check_with, with_route};
 use crate::record::DropReason;
@@ -234,5 +236,34 @@ fn a_paused_client_is_not_dead() {
     assert_eq!(
         script.said,
         ["write message 8193 up/a y for [r1 q1]", "2 < publish up/a y", "resume 3", "close 3"]
+    );
+}
+
+#[test]
+fn a_client_that_is_owed_too_many_answers_is_not_read() {
+    let mut script = Script::new(with_route(true));
+    script.run(&["open 1", "1 connect a clean", "1 publish up/a x q1 id=1"]);
+    for _ in 1..4_096 {
+        script.run(&["1 publish x y q1 id=2"]);
+    }
+    script.run(&["--", "1 publish x y q1 id=3", "1 ping", "commit"]);
+    assert_eq!(script.said[0], "pause 1");
+    assert_eq!(script.said[4_097..], ["1 < puback 3 0x10", "1 < pong", "resume 1"]);
+}
+
+#[test]
+fn retained_messages_for_a_kept_session_wait_for_a_busy_store() {
+    let mut script = Script::new(with_route(true));
+    script.run(&["open 1", "1 connect a", "commit", "1 publish t x q1 retain id=1", "commit"]);
+    script.broker.ledger.bound(4, 2);
+    script.run(&["1 publish up/a x", "1 publish up/a y", "--", "1 subscribe 1 t q1", "commit", "commit"]);
+    assert_eq!(
+        script.said,
+        [
+            "write session a r2 [t]",
+            "1 < suback 1 0x01",
+            "write message 4 t x for [r2 q1 retain]",
+            "1 < publish t x q1 id=1 retain",
+        ]
     );
 }

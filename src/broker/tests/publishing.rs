@@ -1,4 +1,6 @@
-//! PUBLISH and its answers, QoS 0 to 2, towards clients that are there.
+//! Scripts of PUBLISH and its answers, QoS 0 to 2, towards clients that are there.
+//!
+//! What outlives a connection is in `keeping`.
 
 use super::script::{check, check_with, config, with_route};
 

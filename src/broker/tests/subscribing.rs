@@ -1,4 +1,6 @@
-//! SUBSCRIBE, UNSUBSCRIBE, retained messages.
+//! Scripts of SUBSCRIBE and UNSUBSCRIBE, and of retained messages.
+//!
+//! Each subscription option of MQTT 5 has a promise of its own.
 
 use super::script::{check, check_with, config};
 
@@ -300,4 +302,15 @@ fn without_a_retained_store_nothing_is_retained() {
          close 1",
     );
     check_with(without, &["open 1", "1 connect a v5 clean will=t:x:retain"], "1 < connack 0x9a\nclose 1");
+}
+
+#[test]
+fn subscriptions_of_one_client_have_a_limit() {
+    let mut script = super::script::Script::new(config());
+    script.run(&["open 1", "1 connect a v5 clean"]);
+    for number in 0..10_000 {
+        script.run(&[&format!("1 subscribe 1 t/{number}")]);
+    }
+    script.run(&["--", "1 subscribe 1 t/more", "1 unsubscribe 2 t/0", "1 subscribe 3 t/more"]);
+    assert_eq!(script.said, ["1 < suback 1 0x97", "1 < unsuback 2 0x00", "1 < suback 3 0x00"]);
 }

@@ -1,4 +1,6 @@
-//! Wills: published at loss, kept from a goodbye, delayed, stored.
+//! Scripts of wills: published at loss, taken back by a goodbye, delayed, stored.
+//!
+//! Connection 9 is a witness that is subscribed to the will topic.
 
 use super::script::{check, check_with, config, with_route};
 

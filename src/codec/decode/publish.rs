@@ -1,4 +1,6 @@
 //! PUBLISH: the packet that everything else is there for, and so the one that is read fastest.
+//!
+//! Topic, properties and payload are slices of what was fed.
 
 use crate::codec::reader::Reader;
 use crate::codec::{Carrier, Malformed, Properties, Publish, QoS, Side, Version};

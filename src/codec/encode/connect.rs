@@ -1,4 +1,6 @@
 //! CONNECT and CONNACK to bytes.
+//!
+//! Flags are what the packet's fields say; a will, user name or password that is not there sets none.
 
 use crate::codec::writer::{Unwritable, put_data, put_two};
 use crate::codec::{ConnAck, Connect, Version};

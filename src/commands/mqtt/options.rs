@@ -1,4 +1,7 @@
 //! The options that `pub` and `sub` have in common, and the CONNECT that they amount to.
+//!
+//! What they mean to the broker is decided here alone; a session of MQTT 5 that is kept without an expiry
+//! is kept for ever, as mosquitto has it.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;

@@ -1,4 +1,6 @@
 //! `tidegate pub`: publishes messages and waits until the broker has taken them.
+//!
+//! At most a window of messages is under way, so a broker that is slow slows the input and not the memory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

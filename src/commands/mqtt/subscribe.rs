@@ -12,7 +12,7 @@ use adapter_api::clock::monotonic;
 use anyhow::bail;
 use clap::Args;
 
-use super::super::Failure;
+use super::super::{Failure, in_full};
 use super::link::{Incoming, Link, in_words};
 use super::options::ClientArgs;
 use crate::codec::{
@@ -106,7 +106,7 @@ impl Subscriber<'_> {
                 End::Lost(error) if !ever_stood => return Err(error),
                 End::Lost(error) => {
                     if !self.args.client.quiet {
-                        eprintln!("tidegate: cannot {error:#}; trying again");
+                        eprintln!("tidegate: cannot {}; trying again", in_full(&error));
                     }
                     pause = if self.stands { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
                     let left = self.deadline.map(|deadline| deadline.saturating_duration_since(monotonic()));

@@ -1,4 +1,6 @@
 //! Promises of `pub` and `sub`, held against a broker that follows a script.
+//!
+//! Each script says what the broker does; what it does not expect fails the test.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

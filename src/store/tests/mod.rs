@@ -3,7 +3,15 @@
 //! The clock never moves by itself, so a commit takes place because of what the test did and not because
 //! of the time that the machine took.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of these tests are small")]
+
 mod promises;
+mod model;
+mod pacing;
+mod full;
+mod damage;
+mod cost;
+mod opening;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +30,6 @@ pub(super) struct Trial {
     pub(super) dir: Arc<tempfile::TempDir>,
     pub(super) opened: Opened,
     pub(super) time: Arc<AtomicU64>,
-    pub(super) config: Checked,
     tickets: Receiver<Ticket>,
     written: u64,
 }
@@ -32,6 +39,8 @@ pub(super) struct Terms {
     pub(super) dir: Arc<tempfile::TempDir>,
     pub(super) config: Config,
     pub(super) sizes: Option<Sizes>,
+    /// Smaller than the configuration lets it be.
+    pub(super) max_size: Option<u64>,
     pub(super) routes: Vec<String>,
     pub(super) gate: Option<Gate>,
     pub(super) time: Arc<AtomicU64>,
@@ -40,10 +49,11 @@ pub(super) struct Terms {
 impl Default for Terms {
     fn default() -> Terms {
         Terms {
-            dir: Arc::new(tempfile::tempdir().unwrap()),
+            dir: Arc::new(folder()),
             // The machine's own disk is not under test.
             config: Config { min_free_disk: "0B".into(), ..Config::default() },
             sizes: None,
+            max_size: None,
             routes: vec!["up".into()],
             gate: None,
             time: Arc::new(AtomicU64::new(WALL)),
@@ -57,7 +67,8 @@ impl Terms {
     }
 
     pub(super) fn try_open(self) -> Result<Trial, OpenError> {
-        let config = self.config.check().unwrap();
+        let mut config = self.config.check().unwrap();
+        config.max_size = self.max_size.unwrap_or(config.max_size);
         let (sender, tickets): (Sender<Ticket>, _) = channel();
         let time = self.time.clone();
         let surroundings = Surroundings {
@@ -70,7 +81,7 @@ impl Terms {
         };
         let sizes = self.sizes.unwrap_or(Sizes::of(&config));
         let opened = open_sized(self.dir.path(), &config, sizes, &self.routes, surroundings)?;
-        Ok(Trial { dir: self.dir, opened, time: self.time, config, tickets, written: 0 })
+        Ok(Trial { dir: self.dir, opened, time: self.time, tickets, written: 0 })
     }
 }
 
@@ -86,6 +97,8 @@ impl Trial {
         self.write(batch);
         self.opened.handle.write(Vec::new(), true);
         if !prompt {
+            // Once it has come in, a second may pass.
+            self.status();
             self.turn_clock(1_000);
         }
         self.wait_committed();
@@ -105,7 +118,10 @@ impl Trial {
 
     /// The next ticket that the store tells.
     pub(super) fn next_ticket(&mut self) -> Ticket {
-        self.tickets.recv_timeout(PATIENCE).expect("the store commits")
+        match self.tickets.recv_timeout(PATIENCE) {
+            Ok(ticket) => ticket,
+            Err(_) => panic!("the store does not commit: {:?}", self.status()),
+        }
     }
 
     /// Lets time pass, and wakes the store so that it sees it.
@@ -163,10 +179,16 @@ impl Trial {
 
     /// What a kill at this moment would leave: a copy of the files.
     pub(super) fn killed(&self) -> Terms {
-        let copy = tempfile::tempdir().unwrap();
+        self.status();
+        let copy = folder();
         copy_files(self.dir.path(), copy.path());
         Terms { dir: Arc::new(copy), time: self.time.clone(), ..Terms::default() }
     }
+}
+
+/// A folder that vanishes, in memory where that is to be had: a kill leaves what was written either way.
+pub(super) fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 pub(super) fn copy_files(from: &Path, to: &Path) {
@@ -221,4 +243,4 @@ pub(super) fn session(reader: ReaderId) -> Write {
 pub(super) const WALL: u64 = 1_800_000_000_000;
 
 /// A store that takes longer has hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);

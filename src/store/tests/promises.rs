@@ -1,4 +1,6 @@
 //! What the store promises, by name, through its thread and its handle.
+//!
+//! Each is checked after the store was opened anew, too.
 
 use super::*;
 use crate::record::{DropReason, Lease, LeaseState};
@@ -57,6 +59,7 @@ fn settled_rows_are_gone_and_counted_once() {
     assert_eq!(trial.wanted(route), [3, 5]);
     trial.turn_clock(1_000);
     trial.opened.handle.settle(route, vec![Seq(2)]);
+    trial.status();
     trial.turn_clock(1_000);
     let status = trial.assert_conserved();
     assert_eq!((status.readers[&route].delivered, status.readers[&route].queued), (3, 2));

@@ -1,6 +1,6 @@
 //! Stands between the line and tokio-modbus: only the answer to the question asked gets through.
 //!
-//! Pure: bytes and the time go in, events come out. tokio-modbus takes the next frame that it reads for
+//! Pure: bytes and the time, since a start of the caller's, go in, events come out. tokio-modbus takes the next frame that it reads for
 //! the answer; over RTU, where a frame does not say which question it answers, that publishes the last
 //! question's value after a timeout. Here a poll that was given up becomes a [debt](Debt): until the late
 //! answer has been seen, or can no longer come, nothing is asked that it could be mistaken for.
@@ -14,7 +14,7 @@ mod tcp;
 #[doc(hidden)]
 pub mod fuzz;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The guard of one line.
 #[derive(Debug)]
@@ -73,8 +73,8 @@ pub struct Astray;
 #[derive(Debug, Clone, Copy)]
 struct Debt {
     asked: Asked,
-    since: Instant,
-    until: Instant,
+    since: Duration,
+    until: Duration,
 }
 
 impl Guard {
@@ -99,7 +99,7 @@ impl Guard {
 
     /// From now on an answer like this is awaited. What stands half read belongs to nobody and is dropped,
     /// so the line has to be silent when this is called.
-    pub fn ask(&mut self, asked: Asked, now: Instant, events: &mut Vec<Event>) -> Result<(), Quarantined> {
+    pub fn ask(&mut self, asked: Asked, now: Duration, events: &mut Vec<Event>) -> Result<(), Quarantined> {
         match self {
             Guard::Rtu(guard) => guard.ask(asked, now, events),
             Guard::Tcp(guard) => {
@@ -118,7 +118,7 @@ impl Guard {
     }
 
     /// The poll has waited long enough; its answer, which can come until `until`, is no answer any more.
-    pub fn give_up(&mut self, until: Instant) {
+    pub fn give_up(&mut self, until: Duration) {
         match self {
             Guard::Rtu(guard) => guard.give_up(until),
             Guard::Tcp(guard) => guard.give_up(until),
@@ -126,7 +126,7 @@ impl Guard {
     }
 
     /// Until when this unit must not be asked; `None` where it may.
-    pub fn quarantine(&self, unit: u8, now: Instant) -> Option<Instant> {
+    pub fn quarantine(&self, unit: u8, now: Duration) -> Option<Duration> {
         match self {
             Guard::Rtu(guard) => guard.quarantine(unit, now),
             Guard::Tcp(_) => None,
@@ -134,7 +134,7 @@ impl Guard {
     }
 
     /// Bytes from the line.
-    pub fn take(&mut self, bytes: &[u8], now: Instant, events: &mut Vec<Event>) -> Result<(), Astray> {
+    pub fn take(&mut self, bytes: &[u8], now: Duration, events: &mut Vec<Event>) -> Result<(), Astray> {
         match self {
             Guard::Rtu(guard) => {
                 guard.take(bytes, now, events);

@@ -7,7 +7,7 @@
 //!
 //! We assume: what a question provokes comes within the limit that its poll was given up with.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use super::crc::is_whole;
 use super::{Asked, Debt, EXCEPTION, Event, Quarantined};
@@ -15,11 +15,11 @@ use super::{Asked, Debt, EXCEPTION, Event, Quarantined};
 /// See the file's header.
 #[derive(Debug, Default)]
 pub struct Rtu {
-    asked: Option<(Asked, Instant)>,
+    asked: Option<(Asked, Duration)>,
     /// The unit asked last, and when.
-    last: Option<(u8, Instant)>,
+    last: Option<(u8, Duration)>,
     /// The last unit that was not that one, and when it was asked.
-    other: Option<(u8, Instant)>,
+    other: Option<(u8, Duration)>,
     /// The question as it went out, to know its echo.
     request: Vec<u8>,
     /// At most one a unit.
@@ -50,7 +50,7 @@ impl Rtu {
     pub(super) fn ask(
         &mut self,
         asked: Asked,
-        now: Instant,
+        now: Duration,
         events: &mut Vec<Event>,
     ) -> Result<(), Quarantined> {
         self.debts.retain(|owed| owed.debt.until > now);
@@ -75,21 +75,21 @@ impl Rtu {
         self.request.extend(bytes.iter().take(FRAME_MAX.saturating_sub(self.request.len())));
     }
 
-    pub(super) fn give_up(&mut self, until: Instant) {
+    pub(super) fn give_up(&mut self, until: Duration) {
         if let Some((asked, since)) = self.asked.take() {
-            let span = until.saturating_duration_since(since);
-            let is_mixed = self.other.is_some_and(|(_, when)| since.saturating_duration_since(when) < span);
+            let span = until.saturating_sub(since);
+            let is_mixed = self.other.is_some_and(|(_, when)| since.saturating_sub(when) < span);
             let debt = Debt { asked, since, until };
             self.debts.push(Owed { debt, is_paid: false, is_mixed });
         }
     }
 
-    pub(super) fn quarantine(&self, unit: u8, now: Instant) -> Option<Instant> {
+    pub(super) fn quarantine(&self, unit: u8, now: Duration) -> Option<Duration> {
         let owed = self.debts.iter().find(|owed| owed.debt.asked.unit == unit)?;
         Some(owed.debt.until).filter(|until| *until > now)
     }
 
-    pub(super) fn take(&mut self, bytes: &[u8], now: Instant, events: &mut Vec<Event>) {
+    pub(super) fn take(&mut self, bytes: &[u8], now: Duration, events: &mut Vec<Event>) {
         for piece in bytes.chunks(FRAME_MAX) {
             self.buffer.extend_from_slice(piece);
             while self.step(now, events) {}
@@ -97,7 +97,7 @@ impl Rtu {
     }
 
     /// Takes one frame or one byte of noise off the buffer; false where it has to wait for more.
-    fn step(&mut self, now: Instant, events: &mut Vec<Event>) -> bool {
+    fn step(&mut self, now: Duration, events: &mut Vec<Event>) -> bool {
         match find(&self.buffer) {
             Found::Frame(length) => {
                 let frame: Vec<u8> = self.buffer.drain(..length).collect();
@@ -120,7 +120,7 @@ impl Rtu {
     }
 
     /// Whose a frame is.
-    fn judge(&mut self, frame: Vec<u8>, now: Instant) -> Event {
+    fn judge(&mut self, frame: Vec<u8>, now: Duration) -> Event {
         if self.asked.is_some_and(|(asked, _)| answers(asked, &frame)) {
             self.asked = None;
             return Event::Answer(frame);
@@ -128,10 +128,8 @@ impl Rtu {
         let late = self.debts.iter_mut().find(|owed| !owed.is_paid && answers(owed.debt.asked, &frame));
         if let Some(owed) = late {
             owed.is_paid = true;
-            let event = Event::Late {
-                unit: owed.debt.asked.unit,
-                after: now.saturating_duration_since(owed.debt.since),
-            };
+            let event =
+                Event::Late { unit: owed.debt.asked.unit, after: now.saturating_sub(owed.debt.since) };
             self.debts.retain(|owed| !owed.is_paid || owed.is_mixed);
             return event;
         }
@@ -242,7 +240,7 @@ mod tests {
     /// 30 ms after the start, `at 5` sets the time, anything else is a frame's bytes in hex, to which `+`
     /// appends the checksum.
     pub(super) fn check(script: &[&str], expected: &str) {
-        let start = adapter_api::clock::monotonic();
+        let start = Duration::ZERO;
         let (mut guard, mut now) = (Rtu::default(), start);
         let mut shown = Vec::new();
         for line in script {
@@ -266,7 +264,7 @@ mod tests {
         guard: &mut Rtu,
         unit: &str,
         count: &str,
-        now: Instant,
+        now: Duration,
         events: &mut Vec<Event>,
     ) -> Option<String> {
         let count: u8 = count.parse().expect("a number");

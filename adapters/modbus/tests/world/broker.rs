@@ -1,4 +1,6 @@
 //! A host whose broker takes every reading and acknowledges it when the test looks.
+//!
+//! Nothing is delivered to anybody; what was reported last is kept for the test to read.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -13,6 +13,9 @@ pub(crate) mod wires;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use broker::Broker;
+use server::Reading;
+
 /// Numbers from a seed.
 #[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
@@ -36,4 +39,16 @@ impl Random {
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
+}
+
+/// What was published since the last call, by the register that the last level of the topic names.
+pub(crate) fn readings(broker: &Broker) -> Vec<Reading> {
+    let readings = broker.take().into_iter().map(|published| {
+        let register = published.topic.rsplit('/').next().and_then(|name| name.parse().ok());
+        let payload: serde_json::Value = serde_json::from_slice(&published.payload).expect("JSON");
+        let value = payload.get("v").and_then(serde_json::Value::as_u64).expect("a value");
+        let value = u32::try_from(value).expect("32 bits");
+        Reading { register: register.expect("a register's name"), value }
+    });
+    readings.collect()
 }

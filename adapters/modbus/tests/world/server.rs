@@ -1,4 +1,7 @@
 //! A Modbus server whose answers come late, for others, or not at all, and that keeps account of them.
+//!
+//! It does as the test decides for each question. What became of a poll it learns from the readings, not
+//! from a clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -83,6 +86,8 @@ pub(crate) struct Server<Decide, Take> {
     pub(crate) take: Take,
     /// Questions that `decide` is asked about; later ones are answered at once, truly.
     pub(crate) polls: u64,
+    /// How long it serves at most.
+    pub(crate) span: Duration,
     /// When each question went out, and the age from which on nothing is sent for it.
     pub(crate) limit: Option<(Sent, Duration)>,
 }
@@ -98,11 +103,13 @@ where
         let mut due: BTreeMap<(Instant, u64), (u64, Frame)> = BTreeMap::new();
         let (mut order, mut last_frame) = (0_u64, 0);
         let mut inbox = Vec::new();
+        let end = Instant::now() + self.span;
         loop {
             let next = due.keys().next().map(|(at, _)| *at);
             let mut bytes = [0; 64];
             tokio::select! {
                 biased;
+                () = sleep_until(end) => break,
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     let Some((_, (poll, frame))) = due.pop_first() else { continue };
                     self.send(&mut stream, poll, &frame, &mut account).await;
@@ -112,7 +119,7 @@ where
                 }
                 read = stream.read(&mut bytes) => match read {
                     Ok(count) if count > 0 => inbox.extend_from_slice(&bytes[..count]),
-                    _ => return account,
+                    _ => break,
                 },
             }
             while let Some(question) = self.question(&mut inbox, account.asked.len() as u64 + 1) {
@@ -122,13 +129,16 @@ where
                 if is_over && due.is_empty() && account.good.last().is_some_and(|good| *good > last_frame) {
                     return account;
                 }
-                let frames = if is_over { vec![self.truth(&question)] } else { (self.decide)(&question) };
+                let frames =
+                    if is_over { vec![question.truth(self.framing)] } else { (self.decide)(&question) };
                 for frame in frames {
                     order += 1;
                     due.insert((Instant::now() + frame.delay, order), (question.poll, frame));
                 }
             }
         }
+        self.judge(&mut account);
+        account
     }
 
     async fn send<S: AsyncWrite + Unpin>(
@@ -159,7 +169,7 @@ where
     }
 
     /// What was published since the last question belongs to the poll counted last, or is wrong.
-    pub(crate) fn judge(&mut self, account: &mut Account) {
+    fn judge(&mut self, account: &mut Account) {
         let poll = account.asked.len() as u64;
         for reading in (self.take)() {
             let is_true = reading.value == value(reading.register, poll)
@@ -173,12 +183,6 @@ where
                 reading.register
             ));
         }
-    }
-
-    /// The true answer, at once.
-    pub(crate) fn truth(&self, question: &Question) -> Frame {
-        let kind = Kind::True(question.poll);
-        Frame { bytes: question.answer(self.framing, question.unit), kind, delay: Duration::ZERO }
     }
 
     fn question(&self, inbox: &mut Vec<u8>, poll: u64) -> Option<Question> {
@@ -202,6 +206,12 @@ where
 }
 
 impl Question {
+    /// The true answer, at once.
+    pub(crate) fn truth(&self, framing: Framing) -> Frame {
+        let bytes = self.answer(framing, self.unit);
+        Frame { bytes, kind: Kind::True(self.poll), delay: Duration::ZERO }
+    }
+
     /// An answer with this poll's value, as if from `unit`.
     pub(crate) fn answer(&self, framing: Framing, unit: u8) -> Vec<u8> {
         let mut pdu = vec![self.function, 4];

@@ -1,5 +1,8 @@
 //! Wires for tests: each notes when a question goes out, before it does.
+//!
+//! The note is how the server knows how old a question is for the one who asked it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -92,13 +95,13 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Noted<W> {
     }
 }
 
-/// Hands out one wire that is there already; there is no second.
-pub(crate) struct Once<W>(pub(crate) Option<W>);
+/// Hands out the wires that are there already, one after another.
+pub(crate) struct Wires<W>(pub(crate) VecDeque<W>);
 
-impl<W: Wire> Connect for Once<W> {
+impl<W: Wire> Connect for Wires<W> {
     type Wire = W;
 
     async fn connect(&mut self) -> io::Result<W> {
-        self.0.take().ok_or_else(|| io::Error::other("the test has one wire only"))
+        self.0.pop_front().ok_or_else(|| io::Error::other("the test has no more wires"))
     }
 }

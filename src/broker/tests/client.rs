@@ -1,0 +1,322 @@
+//! A client that keeps the rules of MQTT, and notices when the broker does not.
+//!
+//! It holds its own account of what was sent and acknowledged, and compares.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::super::{ConnectionId, Copy};
+use super::random::Random;
+use super::speech;
+use crate::codec::{Packet, Publish, QoS};
+use crate::record::Seq;
+
+pub(super) struct Client {
+    slot: u32,
+    generation: u32,
+    pub(super) id: String,
+    version: &'static str,
+    pub(super) kept: bool,
+    window: u16,
+    qos: &'static str,
+    state: State,
+    /// Nothing that is sent on this link arrives.
+    pub(super) deaf: bool,
+    /// Its link breaks in this batch of events.
+    pub(super) leaving: bool,
+    subscribed: bool,
+    serial: u32,
+    next_id: u16,
+    /// Our publishes that are not answered, oldest first.
+    outward: VecDeque<Outward>,
+    /// QoS 2 ids from the broker that it has not released.
+    inward: BTreeMap<u16, String>,
+    /// What we say at once.
+    pub(super) replies: Vec<Packet>,
+    /// Answers that we owe.
+    owed: VecDeque<Packet>,
+    /// What is under way to us on this connection, by packet id.
+    open: BTreeMap<u16, String>,
+    /// Packet ids under way before this connection.
+    before: BTreeMap<u16, String>,
+    pub(super) got: BTreeMap<String, u32>,
+    newest: BTreeMap<(String, QoS), Seq>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Away,
+    Coming,
+    Open,
+}
+
+struct Outward {
+    publish: Publish,
+    released: bool,
+}
+
+/// What a packet of the broker claims.
+pub(super) enum Duty {
+    /// A publish of ours is kept; with its packet id where that must be kept too.
+    Acknowledged(String, Option<u16>),
+    /// A packet id of ours is free.
+    Freed(u16),
+    /// PUBREL.
+    Released(u16),
+    /// CONNACK.
+    Stands,
+    /// SUBACK.
+    Subscribed,
+    /// Nothing that must be on disk.
+    Nothing,
+}
+
+impl Client {
+    pub(super) fn new(slot: u32, random: &mut Random) -> Client {
+        let kept = slot < 4;
+        Client {
+            slot,
+            generation: 0,
+            id: format!("c{slot}"),
+            version: ["v31", "v311", "v5"][random.below(3)],
+            kept,
+            window: if random.below(2) == 0 { 2 } else { 8 },
+            qos: ["q1", "q2", "q2"][random.below(3)],
+            state: State::Away,
+            deaf: false,
+            leaving: false,
+            subscribed: false,
+            serial: 0,
+            next_id: 0,
+            outward: VecDeque::new(),
+            inward: BTreeMap::new(),
+            replies: Vec::new(),
+            owed: VecDeque::new(),
+            open: BTreeMap::new(),
+            before: BTreeMap::new(),
+            got: BTreeMap::new(),
+            newest: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn connection(&self) -> ConnectionId {
+        ConnectionId { slot: self.slot, generation: self.generation }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    pub(super) fn is_here(&self) -> bool {
+        self.state != State::Away && !self.leaving
+    }
+
+    pub(super) fn unanswered(&self) -> usize {
+        // Our Receive Maximum towards the broker is its max_inflight.
+        if self.version == "v5" && self.outward.len() >= 8 { 99 } else { self.outward.len() }
+    }
+
+    /// CONNECT, if we are away.
+    pub(super) fn come(&mut self, _random: &mut Random) -> Option<Packet> {
+        if self.state != State::Away {
+            return None;
+        }
+        self.generation += 1;
+        self.state = State::Coming;
+        self.deaf = false;
+        let more = match (self.version, self.kept) {
+            ("v5", true) => format!("expiry=100000 window={}", self.window),
+            ("v5", false) => format!("clean window={}", self.window),
+            (_, true) => String::new(),
+            (_, false) => "clean".into(),
+        };
+        Some(speech::packet(&format!("connect {} {} {more}", self.id, self.version)))
+    }
+
+    /// The link is gone; false where there was none.
+    pub(super) fn go(&mut self) -> bool {
+        let was = self.state != State::Away;
+        self.state = State::Away;
+        (self.deaf, self.leaving) = (false, false);
+        self.owed.clear();
+        self.replies.clear();
+        if was {
+            self.before.append(&mut self.open);
+        }
+        was
+    }
+
+    pub(super) fn publish(&mut self, random: &mut Random) -> Packet {
+        self.serial += 1;
+        let qos = ["q0", "q1", "q2"][random.below(3)];
+        let topic = random.below(3);
+        self.next_id = loop {
+            self.next_id = self.next_id % 30 + 1;
+            if !self.outward.iter().any(|known| known.publish.packet_id == self.next_id) {
+                break self.next_id;
+            }
+        };
+        let text = format!("publish t/{topic} {}-{} {qos} id={}", self.id, self.serial, self.next_id);
+        let Packet::Publish(publish) = speech::packet(&text) else { panic!("not a publish") };
+        if publish.qos > QoS::AtMostOnce {
+            self.outward.push_back(Outward { publish: publish.clone(), released: false });
+        }
+        Packet::Publish(publish)
+    }
+
+    /// The answer that we have owed longest.
+    pub(super) fn next_answer(&mut self) -> Option<Packet> {
+        let packet = self.owed.pop_front()?;
+        match &packet {
+            Packet::PubAck(ack) | Packet::PubComp(ack) => {
+                self.open.remove(&ack.packet_id);
+                self.before.remove(&ack.packet_id);
+            }
+            _ => {}
+        }
+        Some(packet)
+    }
+
+    /// What a crash took is forgotten by the order check too: its order numbers are given again.
+    pub(super) fn forget_rows_after(&mut self, last: Seq) {
+        self.before.clear();
+        for newest in self.newest.values_mut() {
+            *newest = (*newest).min(last);
+        }
+    }
+
+    pub(super) fn on_copy(&mut self, copy: &Copy, payload: &str, row: Option<Seq>, seed: u64) {
+        let who = &self.id;
+        assert!(self.state == State::Open, "seed {seed}: {payload} to {who} before CONNACK");
+        if copy.qos == QoS::AtMostOnce {
+            assert_eq!(copy.packet_id, 0);
+            if !self.deaf {
+                *self.got.entry(payload.to_owned()).or_default() += 1;
+            }
+            return;
+        }
+        assert!(copy.packet_id > 0);
+        let twice = self.open.insert(copy.packet_id, payload.to_owned());
+        assert_eq!(twice, None, "seed {seed}: packet id {} to {who} is under way twice", copy.packet_id);
+        let known = self.before.remove(&copy.packet_id);
+        if self.kept
+            && copy.dup
+            && let Some(known) = known
+        {
+            assert_eq!(known, payload, "seed {seed}: another message under packet id {}", copy.packet_id);
+        }
+        let window = if self.version == "v5" { self.window } else { 8 };
+        assert!(
+            self.open.len() <= usize::from(window),
+            "seed {seed}: {who} has {} under way",
+            self.open.len()
+        );
+        if self.deaf {
+            return;
+        }
+        let new = match copy.qos {
+            QoS::ExactlyOnce => {
+                let repeat = self.inward.insert(copy.packet_id, payload.to_owned());
+                if let Some(repeat) = &repeat {
+                    assert_eq!(repeat, payload, "seed {seed}: {who} takes {payload} for a repeat");
+                }
+                self.owed.push_back(speech::packet(&format!("pubrec {}", copy.packet_id)));
+                repeat.is_none()
+            }
+            _ => {
+                self.owed.push_back(speech::packet(&format!("puback {}", copy.packet_id)));
+                true
+            }
+        };
+        if new {
+            self.arrived(copy, payload, row, seed);
+        }
+    }
+
+    fn arrived(&mut self, copy: &Copy, payload: &str, row: Option<Seq>, seed: u64) {
+        let times = self.got.entry(payload.to_owned()).or_default();
+        *times += 1;
+        // A publisher's repeat of QoS 1 is a message of its own, of QoS 2 it is none.
+        if copy.qos == QoS::ExactlyOnce && copy.message.qos == QoS::ExactlyOnce && self.kept {
+            assert_eq!(*times, 1, "seed {seed}: {payload} of QoS 2 arrived again at {}", self.id);
+        }
+        if *times > 1 {
+            return;
+        }
+        if let Some(row) = row.filter(|_| self.kept) {
+            let newest = self.newest.entry((copy.message.topic.to_string(), copy.qos)).or_default();
+            assert!(*newest < row, "seed {seed}: {payload} overtook at {}: {newest:?} {row:?}", self.id);
+            *newest = row;
+        }
+    }
+
+    pub(super) fn duty(&self, packet: &Packet) -> Duty {
+        let of = |packet_id: u16| {
+            self.outward
+                .iter()
+                .find(|known| known.publish.packet_id == packet_id)
+                .map(|known| String::from_utf8_lossy(&known.publish.payload).into_owned())
+        };
+        match packet {
+            Packet::ConnAck(_) => Duty::Stands,
+            Packet::SubAck(_) => Duty::Subscribed,
+            Packet::PubAck(ack) => {
+                of(ack.packet_id).map_or(Duty::Nothing, |payload| Duty::Acknowledged(payload, None))
+            }
+            Packet::PubRec(ack) => of(ack.packet_id)
+                .map_or(Duty::Nothing, |payload| Duty::Acknowledged(payload, Some(ack.packet_id))),
+            Packet::PubComp(ack) => Duty::Freed(ack.packet_id),
+            Packet::PubRel(ack) => Duty::Released(ack.packet_id),
+            _ => Duty::Nothing,
+        }
+    }
+
+    /// Takes a packet, unless it is lost on the way.
+    pub(super) fn on_packet(&mut self, packet: &Packet, seed: u64) {
+        if let Packet::ConnAck(_) = packet {
+            self.state = State::Open;
+        }
+        if self.deaf {
+            return;
+        }
+        match packet {
+            Packet::ConnAck(connack) => self.opened(connack.session_present),
+            Packet::PubAck(ack) => self.outward.retain(|known| known.publish.packet_id != ack.packet_id),
+            Packet::PubRec(ack) => {
+                if let Some(known) =
+                    self.outward.iter_mut().find(|known| known.publish.packet_id == ack.packet_id)
+                {
+                    known.released = true;
+                    self.replies.push(speech::packet(&format!("pubrel {}", ack.packet_id)));
+                }
+            }
+            Packet::PubComp(ack) => self.outward.retain(|known| known.publish.packet_id != ack.packet_id),
+            Packet::PubRel(ack) => {
+                assert!(!ack.reason.is_error(), "seed {seed}: {} does not know {}", self.id, ack.packet_id);
+                self.inward.remove(&ack.packet_id);
+                self.owed.push_back(speech::packet(&format!("pubcomp {}", ack.packet_id)));
+            }
+            _ => {}
+        }
+    }
+
+    fn opened(&mut self, present: bool) {
+        // 3.1 is not told.
+        let present = present || (self.version == "v31" && self.kept && self.subscribed);
+        self.subscribed = true;
+        if present {
+            for known in &self.outward {
+                self.replies.push(if known.released {
+                    speech::packet(&format!("pubrel {}", known.publish.packet_id))
+                } else {
+                    Packet::Publish(Publish { dup: true, ..known.publish.clone() })
+                });
+            }
+        } else {
+            self.outward.clear();
+            self.inward.clear();
+            self.before.clear();
+            let filter = ["t/+", "t/0", "#"][self.slot as usize % 3];
+            self.replies.push(speech::packet(&format!("subscribe 1 {filter} {}", self.qos)));
+        }
+    }
+}

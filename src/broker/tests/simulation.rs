@@ -1,0 +1,505 @@
+//! Random clients, commits, reads, broken links and crashes against the broker, with its promises
+//! checked at every step.
+//!
+//! Everything follows from the seed. A link may turn deaf before it breaks, so that what the broker
+//! sends is lost on the way. At the end every client is brought back and everything is drained: then
+//! nothing that was acknowledged may be missing.
+
+use super::super::*;
+use super::client::{Client, Duty};
+use super::model::Model;
+use super::random::Random;
+use super::speech;
+use crate::codec::{Packet, QoS, Reason};
+use crate::record::{Seq, Ticket, Write};
+use crate::router::filter;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How a run differs from another beside its seed.
+#[derive(Clone, Copy)]
+struct Course {
+    seed: u64,
+    steps: u32,
+    most_queued: u64,
+    crashes: bool,
+}
+
+struct World {
+    course: Course,
+    random: Random,
+    broker: Broker,
+    model: Model,
+    now: Now,
+    clients: Vec<Client>,
+    asked: Vec<(ReaderId, Seq, u32)>,
+    answers: Vec<Event>,
+    /// Payload to the first row that holds it and that row's ticket.
+    rows: BTreeMap<String, (Seq, Ticket)>,
+    /// Payload to every row that ever held it.
+    copies: BTreeMap<String, BTreeSet<Seq>>,
+    /// Payloads that were acknowledged, and who must get them.
+    promised: BTreeMap<String, BTreeSet<usize>>,
+    /// Who must get a payload once it is acknowledged.
+    wanted: BTreeMap<String, BTreeSet<usize>>,
+    written: u64,
+    /// Rows whose place in the order does not count.
+    revived: BTreeSet<Seq>,
+    log: Vec<String>,
+}
+
+impl World {
+    fn new(course: Course) -> World {
+        let mut random = Random(course.seed);
+        let clients = (0..6).map(|slot| Client::new(slot, &mut random)).collect();
+        let now = Now { mono: 0, wall: 1_000_000 };
+        let config = configured(course);
+        let restored = Restored { last_reader: 1, ..Restored::default() };
+        let mut broker = Broker::new(config, course.seed, restored, now);
+        broker.ledger.bound(4, 24);
+        let mut model = Model::default();
+        (model.disk.last_reader, model.view.last_reader) = (1, 1);
+        World {
+            course,
+            random,
+            broker,
+            model,
+            now,
+            clients,
+            asked: Vec::new(),
+            answers: Vec::new(),
+            rows: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            promised: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            written: 0,
+            revived: BTreeSet::new(),
+            log: Vec::new(),
+        }
+    }
+
+    fn run(&mut self) {
+        for _ in 0..self.course.steps {
+            self.step();
+        }
+        self.drain();
+        self.nothing_is_missing();
+    }
+
+    fn step(&mut self) {
+        let mut events = Vec::new();
+        for _ in 0..=self.random.below(3) {
+            let slot = self.random.below(6);
+            match self.random.below(100) {
+                0..=1 if self.course.crashes => return self.crash(),
+                0..=29 => self.publish(slot, &mut events),
+                30..=54 => self.answer(slot, &mut events),
+                55..=69 => self.commit(&mut events),
+                70..=79 => self.read(&mut events),
+                80..=89 => self.come(slot, &mut events),
+                90..=93 => self.go(slot, &mut events),
+                94..=95 => self.clients[slot].deaf = true,
+                _ => self.now = Now { mono: self.now.mono + 10, wall: self.now.wall + 10 },
+            }
+        }
+        self.handle(events);
+    }
+
+    fn publish(&mut self, slot: usize, events: &mut Vec<Event>) {
+        let client = &mut self.clients[slot];
+        if client.is_open() && client.unanswered() < 15 {
+            let packet = client.publish(&mut self.random);
+            self.send(slot, packet, events);
+        }
+    }
+
+    fn answer(&mut self, slot: usize, events: &mut Vec<Event>) {
+        self.flush(slot, events);
+        for _ in 0..=self.random.below(3) {
+            if let Some(packet) = self.clients[slot].next_answer() {
+                self.send(slot, packet, events);
+            }
+        }
+    }
+
+    /// What a deaf link is sent is lost as well, else the broker hears it.
+    fn send(&mut self, slot: usize, packet: Packet, events: &mut Vec<Event>) {
+        self.flush(slot, events);
+        let client = &self.clients[slot];
+        if !client.deaf {
+            self.log.push(format!("{slot} > {packet:?}"));
+            events.push(Event::Packet { connection: client.connection(), packet });
+        }
+    }
+
+    /// What the client said at once leaves before what it says later.
+    fn flush(&mut self, slot: usize, events: &mut Vec<Event>) {
+        let connection = self.clients[slot].connection();
+        for packet in std::mem::take(&mut self.clients[slot].replies) {
+            self.log.push(format!("{slot} > {packet:?}"));
+            events.push(Event::Packet { connection, packet });
+        }
+    }
+
+    fn commit(&mut self, events: &mut Vec<Event>) {
+        // Only what the broker has already handed over.
+        let count = self.random.below(self.model.pending.len() + 1);
+        events.push(Event::Committed { through: self.model.commit(count) });
+    }
+
+    fn read(&mut self, events: &mut Vec<Event>) {
+        // The store looks now and answers at some later time.
+        for (reader, after, limit) in std::mem::take(&mut self.asked) {
+            self.answers.push(Event::Rows(self.model.read(reader, after, limit)));
+        }
+        if self.random.below(2) == 0 {
+            events.append(&mut self.answers);
+        }
+    }
+
+    fn come(&mut self, slot: usize, events: &mut Vec<Event>) {
+        if let Some(packet) = self.clients[slot].come(&mut self.random) {
+            let connection = self.clients[slot].connection();
+            let peer = Peer { name: String::new(), trust: Trust::Anonymous };
+            events.push(Event::Opened { connection, peer });
+            events.push(Event::Packet { connection, packet });
+        }
+    }
+
+    fn go(&mut self, slot: usize, events: &mut Vec<Event>) {
+        let client = &mut self.clients[slot];
+        if client.is_here() {
+            // What the broker sends before it hears of the loss is lost on the way.
+            (client.deaf, client.leaving) = (true, true);
+            events.push(Event::Lost { connection: client.connection() });
+        }
+    }
+
+    fn crash(&mut self) {
+        for client in &mut self.clients {
+            client.go();
+            client.forget_rows_after(self.model.disk.last_seq);
+        }
+        let last = self.model.disk.last_seq;
+        // What a limit took without a commit is wanted again, after what was sent in its place.
+        let disk = &self.model.disk.taken;
+        self.revived.extend(self.model.view.taken.difference(disk).map(|(_, seq)| *seq));
+        self.rows.retain(|_, (seq, _)| *seq <= last);
+        for (seq, ticket) in self.rows.values_mut() {
+            assert!(*seq <= last);
+            *ticket = Ticket(0);
+        }
+        let rows = &self.rows;
+        self.wanted.retain(|payload, _| rows.contains_key(payload));
+        self.asked.clear();
+        self.answers.clear();
+        self.written = 0;
+        let config = configured(self.course);
+        self.broker = Broker::new(config, self.course.seed, self.model.crash(), self.now);
+        self.broker.ledger.bound(4, 24);
+        self.log.push("crash".into());
+    }
+
+    /// Everybody comes back, everything is answered, read and committed.
+    fn drain(&mut self) {
+        for slot in 0..self.clients.len() {
+            let mut events = Vec::new();
+            if self.clients[slot].deaf {
+                self.go(slot, &mut events);
+                self.handle(std::mem::take(&mut events));
+            }
+            self.come(slot, &mut events);
+            self.handle(events);
+        }
+        for _ in 0..100_000 {
+            let mut events = Vec::new();
+            let before = self.log.len();
+            for slot in 0..self.clients.len() {
+                self.flush(slot, &mut events);
+                if let Some(packet) = self.clients[slot].next_answer() {
+                    self.send(slot, packet, &mut events);
+                }
+            }
+            events.push(Event::Committed { through: self.model.commit(usize::MAX) });
+            for (reader, after, limit) in std::mem::take(&mut self.asked) {
+                self.answers.push(Event::Rows(self.model.read(reader, after, limit)));
+            }
+            events.append(&mut self.answers);
+            let idle = events.len() == 1;
+            self.handle(events);
+            if idle && self.log.len() == before {
+                return;
+            }
+        }
+        panic!("seed {}: it never comes to rest", self.course.seed);
+    }
+
+    fn handle(&mut self, mut events: Vec<Event>) {
+        let mut effects = Vec::new();
+        self.broker.handle(&mut events, self.now, &mut effects);
+        // Some stores look before they have the writes of the same turn.
+        for effect in &effects {
+            if let Effect::Read { reader, after, limit } = effect
+                && self.random.below(3) == 0
+            {
+                self.answers.push(Event::Rows(self.model.read(*reader, *after, *limit)));
+                self.asked.push((*reader, *after, 0));
+            }
+        }
+        for effect in effects {
+            self.log.extend(speech::effect(&effect));
+            self.on_effect(effect);
+        }
+        for client in self.clients.iter_mut().filter(|client| client.leaving) {
+            client.go();
+        }
+    }
+
+    fn on_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Write(write) => self.on_write(&write),
+            Effect::Read { reader, after, limit } => {
+                assert!(limit > 0, "a question has an answer");
+                match self.asked.iter().position(|known| *known == (reader, after, 0)) {
+                    Some(answered) => drop(self.asked.remove(answered)),
+                    None => self.asked.push((reader, after, limit)),
+                }
+            }
+            Effect::Close { connection } => {
+                let client = &mut self.clients[connection.slot as usize];
+                if client.connection() == connection {
+                    client.go();
+                }
+            }
+            Effect::Deliver(copy) => self.on_copy(&copy),
+            Effect::Send { connection, packet } => self.on_packet(connection, packet),
+            _ => {}
+        }
+    }
+
+    fn on_write(&mut self, write: &Write) {
+        let ticket = self.model.write(write);
+        self.written += 1;
+        assert_eq!(ticket.0, self.written, "tickets count writes");
+        let Write::Message { seq, message, audience, .. } = write else { return };
+        let payload = String::from_utf8_lossy(&message.payload).into_owned();
+        self.copies.entry(payload.clone()).or_default().insert(*seq);
+        let known = self.rows.get(&payload).is_some_and(|(known, _)| known != seq);
+        self.rows.entry(payload.clone()).or_insert((*seq, ticket));
+        if known {
+            // A publisher's repeat: which of its rows arrives cannot be told.
+            let (first, _) = self.rows[&payload];
+            self.revived.insert(first);
+        }
+        // The audience is what the plain rule says.
+        let mut expected = BTreeSet::new();
+        for (reader, record) in &self.model.view.sessions {
+            let best = record
+                .subscriptions
+                .iter()
+                .filter(|known| filter::matches(&known.filter, &message.topic))
+                .map(|known| known.options.qos.min(message.qos))
+                .max();
+            if best.is_some_and(|qos| qos > QoS::AtMostOnce) {
+                expected.insert(*reader);
+                let slot =
+                    self.clients.iter().position(|client| client.id == *record.client_id).expect("a client");
+                self.wanted.entry(payload.clone()).or_default().insert(slot);
+            }
+        }
+        let named: BTreeSet<ReaderId> =
+            audience.iter().map(|want| want.reader).filter(|reader| *reader != ReaderId(1)).collect();
+        assert_eq!(named, expected, "seed {}: audience of {payload}", self.course.seed);
+    }
+
+    fn on_copy(&mut self, copy: &Copy) {
+        let seed = self.course.seed;
+        let slot = copy.connection.slot as usize;
+        let payload = String::from_utf8_lossy(&copy.message.payload).into_owned();
+        let client = &mut self.clients[slot];
+        assert_eq!(client.connection(), copy.connection, "seed {seed}: a copy for a connection that is gone");
+        if copy.qos == QoS::ExactlyOnce && client.kept {
+            let leased = self.model.disk.leases.iter().any(|(key, lease)| {
+                lease.0 == copy.packet_id
+                    && self
+                        .model
+                        .disk
+                        .sessions
+                        .get(&key.0)
+                        .is_some_and(|record| *record.client_id == *client.id)
+            });
+            assert!(leased, "seed {seed}: {payload} left before its packet id was committed");
+        }
+        let row = self.rows.get(&payload).map(|(seq, _)| *seq).filter(|seq| !self.revived.contains(seq));
+        client.on_copy(copy, &payload, row, seed);
+    }
+
+    fn on_packet(&mut self, connection: ConnectionId, packet: Packet) {
+        let seed = self.course.seed;
+        let client = &mut self.clients[connection.slot as usize];
+        assert_eq!(client.connection(), connection, "seed {seed}: {packet:?} for a connection that is gone");
+        let reader = self
+            .model
+            .disk
+            .sessions
+            .values()
+            .find(|record| *record.client_id == *client.id)
+            .map(|record| record.reader);
+        let kept = client.kept;
+        let id = client.id.clone();
+        match client.duty(&packet) {
+            Duty::Acknowledged(payload, packet_id) => {
+                if let Some((_, ticket)) = self.rows.get(&payload) {
+                    assert!(
+                        *ticket <= self.model.committed,
+                        "seed {seed}: {payload} acknowledged before its commit"
+                    );
+                }
+                if let Some(packet_id) = packet_id.filter(|_| kept) {
+                    let held =
+                        reader.is_some_and(|reader| self.model.disk.inward.contains(&(reader, packet_id)));
+                    assert!(held, "seed {seed}: PUBREC {packet_id} of {id} before its commit");
+                }
+                if !client_is_deaf(&self.clients, connection) {
+                    let wanted = self.wanted.get(&payload).cloned().unwrap_or_default();
+                    self.promised.entry(payload).or_default().extend(wanted);
+                }
+            }
+            Duty::Freed(packet_id) if kept => {
+                let held = reader.is_some_and(|reader| self.model.disk.inward.contains(&(reader, packet_id)));
+                assert!(!held, "seed {seed}: PUBCOMP {packet_id} of {id} before its commit");
+            }
+            Duty::Released(packet_id) if kept => {
+                let received = self.model.disk.leases.iter().any(|(key, lease)| {
+                    Some(key.0) == reader && *lease == (packet_id, crate::record::LeaseState::Received)
+                });
+                assert!(received, "seed {seed}: PUBREL {packet_id} to {id} before its commit");
+            }
+            Duty::Stands if kept => {
+                assert!(reader.is_some(), "seed {seed}: CONNACK of {id} before its commit")
+            }
+            Duty::Subscribed if kept => {
+                let known = reader.and_then(|reader| self.model.disk.sessions.get(&reader));
+                assert!(
+                    known.is_some_and(|record| !record.subscriptions.is_empty()),
+                    "seed {seed}: SUBACK of {id} before its commit"
+                );
+            }
+            _ => {}
+        }
+        self.clients[connection.slot as usize].on_packet(&packet, seed);
+    }
+
+    fn nothing_is_missing(&self) {
+        let seed = self.course.seed;
+        for (payload, wanted) in &self.promised {
+            for slot in wanted {
+                let client = &self.clients[*slot];
+                let taken = self.model.view.taken.iter().any(|(reader, row)| {
+                    self.copies.get(payload).is_some_and(|rows| rows.contains(row))
+                        && self
+                            .model
+                            .view
+                            .sessions
+                            .get(reader)
+                            .is_some_and(|record| *record.client_id == *client.id)
+                });
+                let got = client.got.get(payload).copied().unwrap_or(0);
+                assert!(
+                    got > 0 || taken || !client.kept,
+                    "seed {seed}: {payload} is missing at {}",
+                    client.id
+                );
+            }
+        }
+        for (reader, rows) in &self.model.view.rows {
+            if *reader != ReaderId(1) {
+                assert!(
+                    rows.is_empty(),
+                    "seed {seed}: {reader:?} still has {:?}",
+                    rows.keys().collect::<Vec<_>>()
+                );
+            }
+        }
+        assert_eq!(self.broker.counters().paused, 0, "seed {seed}: somebody waits for ever");
+        assert_eq!(self.broker.counters().not_accepted, 0);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let last = &self.log[self.log.len().saturating_sub(LOG_END)..];
+            println!("the end of seed {}:\n{}", self.course.seed, last.join("\n"));
+        }
+    }
+}
+
+fn client_is_deaf(clients: &[Client], connection: ConnectionId) -> bool {
+    clients[connection.slot as usize].deaf
+}
+
+fn configured(course: Course) -> Config {
+    let mut limits = LimitsConfig::default().check().expect("the defaults are valid");
+    limits.max_queued_messages = course.most_queued;
+    limits.max_inflight = 8;
+    let route = Route { reader: ReaderId(1), filter: "t/0".into(), store: true, name: "up".into() };
+    Config { limits, gateway: "sim".into(), routes: vec![route], passwords: Passwords::Absent }
+}
+
+fn run(course: Course) -> Vec<String> {
+    let mut world = World::new(course);
+    world.run();
+    std::mem::take(&mut world.log)
+}
+
+fn courses(seed: u64) -> [Course; 3] {
+    [
+        Course { seed, steps: 1_500, most_queued: 100_000, crashes: false },
+        Course { seed: seed + 1, steps: 1_500, most_queued: 100_000, crashes: true },
+        Course { seed: seed + 2, steps: 1_500, most_queued: 6, crashes: true },
+    ]
+}
+
+/// Seeds of a run, each in three courses: a few here, many in the long proof.
+fn rounds() -> u64 {
+    if std::env::var_os("TIDEGATE_PROOF").is_some() { 1_000 } else { 6 }
+}
+
+#[test]
+fn no_promise_is_broken_from_fixed_seeds() {
+    for seed in (0..rounds() * 3).step_by(3) {
+        courses(seed).into_iter().for_each(|course| drop(run(course)));
+    }
+}
+
+#[test]
+fn no_promise_is_broken_from_a_fresh_seed() {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the system gives a seed");
+    let seed = u64::from_le_bytes(bytes) >> 8;
+    println!("seed {seed}");
+    for round in 0..rounds() {
+        courses(seed + round * 3).into_iter().for_each(|course| drop(run(course)));
+    }
+}
+
+#[test]
+fn the_same_seed_has_the_same_effects() {
+    for course in courses(4_242) {
+        assert_eq!(run(course), run(course));
+    }
+}
+
+#[test]
+fn every_reason_code_of_the_simulation_is_success() {
+    // A conformant client is never told off: what the log says of reasons is only who was not there.
+    for course in courses(77) {
+        let told_off =
+            run(course).into_iter().find(|line| line.contains("disconnect 0x") && !line.contains("0x8e"));
+        assert_eq!(told_off, None);
+    }
+    assert!(!Reason::Success.is_error());
+}
+
+/// Lines that a failing run prints.
+const LOG_END: usize = 400;

@@ -1,0 +1,108 @@
+//! Bits that flip on disk: found, counted, and never delivered.
+//!
+//! A wrong byte may cost a row, and never becomes a message.
+
+use rusqlite::Connection;
+
+use super::*;
+use crate::record::DropReason;
+
+const SIZES: Sizes =
+    Sizes { segment_rows: 10, segment_bytes: 1 << 20, copy_below: 4, checkpoint_frames: 1_000, reserve: 0 };
+
+/// A closed store with 35 rows for a route and a session.
+fn filled() -> (Terms, ReaderId) {
+    let mut trial = Terms { sizes: Some(SIZES), ..Terms::default() }.open();
+    let route = trial.route();
+    trial.commit(vec![session(ReaderId(9))]);
+    trial.commit((1..=35).map(|seq| put(seq, &[route, ReaderId(9)])).collect());
+    (Terms { sizes: Some(SIZES), ..trial.close() }, route)
+}
+
+/// Does this to the closed store's file by SQL.
+fn harm(terms: &Terms, sql: &str) {
+    let connection = Connection::open(terms.dir.path().join("tidegate.db")).unwrap();
+    connection.execute_batch(sql).unwrap();
+}
+
+fn check(sql: &str, lost: &[u64]) {
+    let (terms, route) = filled();
+    harm(&terms, sql);
+    let trial = terms.open();
+    for reader in [route, ReaderId(9)] {
+        let rest: Vec<u64> = (1..=35).filter(|seq| !lost.contains(seq)).collect();
+        assert_eq!(trial.wanted(reader), rest, "{sql}");
+    }
+    trial.turn_clock(0);
+    trial.turn_clock(1_000);
+    let status = trial.assert_conserved();
+    for reader in [route, ReaderId(9)] {
+        let damaged = status.readers[&reader].dropped.get(&DropReason::Damaged).copied().unwrap_or(0);
+        assert_eq!(damaged, lost.len() as u64, "{sql}");
+    }
+    let terms = Terms { sizes: Some(SIZES), ..trial.close() };
+    let trial = terms.open();
+    assert_eq!(trial.wanted(route).len(), 35 - lost.len());
+    trial.assert_conserved();
+}
+
+#[test]
+fn a_damaged_row_is_counted_and_never_delivered() {
+    check("UPDATE log_1 SET payload = 'payload X' WHERE seq = 3", &[3]);
+    check("UPDATE log_1 SET wall = wall + 1 WHERE seq = 4", &[4]);
+    check("UPDATE log_2 SET crc = crc + 1 WHERE seq = 15", &[15]);
+    check("DELETE FROM log_2 WHERE seq = 16", &[16]);
+    check("UPDATE log_3 SET flags = 2, expiry = 1 WHERE seq = 22", &[22]);
+}
+
+#[test]
+fn a_damaged_name_takes_the_rows_that_use_it() {
+    check("UPDATE log_1 SET topic = 'sensors/two' WHERE seq = 1", &(1..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_damaged_row_of_the_open_segment_is_counted() {
+    check("UPDATE log_4 SET payload = x'00' WHERE seq = 33", &[33]);
+    check("UPDATE log_4 SET audience = x'0102030405' WHERE seq = 31", &(31..=35).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_whose_index_header_or_table_is_damaged_is_given_up() {
+    let second: Vec<u64> = (11..=20).collect();
+    check("UPDATE segments SET data = x'00' WHERE id = 2", &second);
+    check("DROP TABLE log_2", &second);
+    check("UPDATE log_2 SET payload = x'00' WHERE seq < 0", &second);
+}
+
+#[test]
+fn cursors_and_counters_survive_damage_in_either_place() {
+    for table in ["state", "mirror"] {
+        for sql in [format!("UPDATE {table} SET data = x'00'"), format!("DELETE FROM {table}")] {
+            let (terms, route) = filled();
+            let trial = terms.open();
+            trial.opened.handle.settle(route, (1..=12).map(Seq).collect());
+            let terms = Terms { sizes: Some(SIZES), ..trial.close() };
+            harm(&terms, &sql);
+            let trial = terms.open();
+            let status = trial.assert_conserved();
+            assert_eq!((status.readers[&route].delivered, status.readers[&route].queued), (12, 23), "{sql}");
+            assert_eq!(trial.opened.restored.last_seq, Seq(35));
+        }
+    }
+}
+
+#[test]
+fn with_both_places_damaged_everything_that_is_there_is_read_again() {
+    let (terms, route) = filled();
+    let trial = terms.open();
+    trial.opened.handle.settle(route, (1..=12).map(Seq).collect());
+    let terms = Terms { sizes: Some(SIZES), ..trial.close() };
+    harm(&terms, "UPDATE state SET data = x'00'; UPDATE mirror SET data = x'00'");
+    let mut trial = terms.open();
+    trial.assert_conserved();
+    let wanted = trial.wanted(route);
+    assert_eq!(wanted.last(), Some(&35));
+    assert!(wanted.len() >= 23, "{wanted:?}");
+    trial.commit(vec![put(36, &[route])]);
+    assert_eq!(trial.read(route, 35, 1).rows[0].number, 36);
+}

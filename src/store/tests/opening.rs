@@ -1,0 +1,169 @@
+//! How a store begins: the lock, the pragmas, versions, damage, and a disk that is full.
+//!
+//! Each case is made on a real file, as a crash or an operator would leave it.
+
+use rusqlite::Connection;
+
+use super::*;
+
+#[test]
+fn the_pragmas_are_in_force() {
+    let dir = folder();
+    let files = Files::within(dir.path());
+    let sizes = Sizes::of(&Config::default().check().unwrap());
+    let connection =
+        open::database(&files, &sizes, WALL).unwrap_or_else(|error| panic!("cannot {error}")).connection;
+    let number = |name: &str| -> i64 { connection.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
+    let word =
+        |name: &str| -> String { connection.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
+    assert_eq!(number("page_size"), 4_096);
+    assert_eq!(number("auto_vacuum"), 2, "incremental");
+    assert_eq!(number("secure_delete"), 0);
+    assert_eq!(number("synchronous"), 2, "full");
+    assert_eq!(number("temp_store"), 2, "memory");
+    assert_eq!(number("cache_size"), -1_024);
+    assert_eq!(number("wal_autocheckpoint"), 0);
+    assert_eq!(word("journal_mode"), "wal");
+    assert_eq!(word("locking_mode"), "exclusive");
+    // The index of the WAL is in the heap: no shared memory file, which the lock mode set too late would make.
+    assert!(!dir.path().join("tidegate.db-shm").exists());
+    let sync_of_file = Connection::open(dir.path().join("tidegate.db")).unwrap();
+    assert!(
+        sync_of_file.query_row("SELECT count(*) FROM state", [], |row| row.get::<_, i64>(0)).is_err(),
+        "locked"
+    );
+}
+
+#[test]
+fn a_second_instance_is_turned_away() {
+    let trial = Terms::default().open();
+    let second = Terms { dir: trial.dir.clone(), ..Terms::default() }.try_open();
+    assert!(matches!(second.err(), Some(OpenError::Locked(dir)) if dir == trial.dir.path()));
+    let terms = trial.close();
+    terms.open();
+}
+
+#[test]
+fn a_newer_version_is_refused_and_left_untouched() {
+    let mut trial = Terms::default().open();
+    let route = trial.route();
+    trial.commit(vec![put(1, &[route])]);
+    let terms = trial.close();
+    let path = terms.dir.path().join("tidegate.db");
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let refused = Terms { dir: terms.dir.clone(), ..Terms::default() }.try_open();
+    assert!(matches!(refused.err(), Some(OpenError::Newer { found: 99, .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_damaged_database_is_put_aside_and_a_new_one_serves() {
+    type Harm = fn(&mut Vec<u8>);
+    let harms: [Harm; 5] = [
+        |bytes| bytes[..16].fill(b'x'),
+        |bytes| bytes.truncate(100),
+        |bytes| bytes[100..4_000].fill(0xff),
+        |bytes| *bytes = b"not a database at all, but long enough to be looked at".repeat(200),
+        |bytes| bytes.truncate(5_000),
+    ];
+    for harm in harms {
+        let mut trial = Terms::default().open();
+        let route = trial.route();
+        trial.commit(vec![put(1, &[route])]);
+        let terms = trial.close();
+        let dir = terms.dir.clone();
+        let path = dir.path().join("tidegate.db");
+        let mut bytes = std::fs::read(&path).unwrap();
+        std::fs::write(dir.path().join("tidegate.db-wal"), b"").unwrap();
+        harm(&mut bytes);
+        std::fs::write(&path, &bytes).unwrap();
+        let mut again = terms.open();
+        let aside = again.opened.put_aside.clone().expect("it was put aside");
+        assert_eq!(std::fs::read(&aside).unwrap(), bytes, "as it was found");
+        let route = again.route();
+        again.commit(vec![put(1, &[route])]);
+        assert_eq!(again.wanted(route), [1]);
+        again.assert_conserved();
+    }
+}
+
+#[test]
+fn only_a_few_damaged_databases_are_kept() {
+    let mut terms = Terms::default();
+    for second in 0..6 {
+        let rubbish = format!("rubbish {second}").repeat(100);
+        std::fs::write(terms.dir.path().join("tidegate.db"), rubbish).unwrap();
+        let trial = terms.open();
+        trial.turn_clock(1_000);
+        terms = trial.close();
+    }
+    let names = std::fs::read_dir(terms.dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let asides = names.filter(|name| name.contains("damaged") && !name.ends_with("-wal")).count();
+    assert_eq!(asides, 3);
+}
+
+#[test]
+fn a_start_reads_no_closed_segment() {
+    let sizes = Sizes { segment_rows: 10, ..Sizes::of(&Config::default().check().unwrap()) };
+    let mut trial = Terms { sizes: Some(sizes), ..Terms::default() }.open();
+    let route = trial.route();
+    trial.commit((1..=95).map(|seq| put(seq, &[route])).collect());
+    let terms = trial.close();
+    let connection = Connection::open(terms.dir.path().join("tidegate.db")).unwrap();
+    for segment in 2..=9 {
+        connection.execute_batch(&format!("DELETE FROM log_{segment}")).unwrap();
+    }
+    drop(connection);
+    let again = Terms { sizes: Some(sizes), ..terms }.open();
+    assert_eq!(again.status().readers[&route].queued, 95);
+}
+
+#[test]
+fn the_epoch_changes_only_with_the_database() {
+    let trial = Terms::default().open();
+    let epoch = trial.opened.epoch;
+    trial.turn_clock(5_000);
+    let terms = trial.close();
+    let again = terms.open();
+    assert_eq!(again.opened.epoch, epoch);
+    let terms = again.close();
+    std::fs::write(terms.dir.path().join("tidegate.db"), b"rubbish".repeat(100)).unwrap();
+    assert_ne!(terms.open().opened.epoch, epoch);
+}
+
+#[test]
+fn without_a_store_it_answers_and_acknowledges_nothing_until_one_can_be_opened() {
+    let dir = folder();
+    let config = Config::default().check().unwrap();
+    // A file where the data directory should be: nothing can be opened there.
+    let data = dir.path().join("data");
+    std::fs::write(&data, b"in the way").unwrap();
+    let routes = ["up".to_string()];
+    let time = Arc::new(AtomicU64::new(WALL));
+    let now = |time: Arc<AtomicU64>| -> Box<dyn Fn() -> Now + Send> {
+        Box::new(move || Now { mono: time.load(Ordering::SeqCst) - WALL, wall: time.load(Ordering::SeqCst) })
+    };
+    let surroundings =
+        Surroundings { clock: now(time.clone()), on_commit: Box::new(|_| panic!("a commit")), gate: None };
+    let why = open(&data, &config, &routes, surroundings).err().expect("it cannot be opened");
+    assert!(matches!(why, OpenError::Unavailable { .. }), "{why}");
+    let (sender, available) = channel();
+    let tell = Box::new(move || sender.send(()).unwrap());
+    let opened = absent(&data, &config, &routes, &why, now(time.clone()), tell).unwrap();
+    opened.handle.write(vec![put(1, &opened.routes)], true);
+    let (sender, receiver) = channel();
+    let reply = sender.clone();
+    opened.handle.read(opened.routes[0], Seq(0), 5, move |rows| reply.send(rows.rows.len()).unwrap());
+    assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
+    opened.handle.status(move |status| sender.send(status.trouble.map_or(0, |text| text.len())).unwrap());
+    assert!(receiver.recv_timeout(PATIENCE).unwrap() > 0);
+    std::fs::remove_file(&data).unwrap();
+    time.fetch_add(5_000, Ordering::SeqCst);
+    opened.handle.status(|_| ());
+    available.recv_timeout(PATIENCE).expect("it is told");
+    opened.handle.close();
+    opened.thread.join().unwrap();
+    Terms { dir: Arc::new(dir), ..Terms::default() }.open();
+}
