@@ -243,7 +243,6 @@ impl<'a> Loop<'a> {
             return Ok(());
         }
         self.gate = Gate::Open;
-        self.session.memory.subscribed = answered && self.granted;
         for index in std::mem::take(&mut self.asked) {
             self.answer(index, "not answered".to_owned());
         }
@@ -406,6 +405,7 @@ impl<'a> Loop<'a> {
             }
         };
         self.answer(index, text);
+        self.session.memory.subscribed = self.asked.is_empty() && self.granted;
     }
 
     fn answer(&self, index: usize, text: String) {

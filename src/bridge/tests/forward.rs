@@ -12,26 +12,13 @@ use tokio::time::timeout;
 use super::host::House;
 use super::shelf::{Leaves, Shelf, reading};
 use super::upstream::{Play, Polite, Saw, Step, Upstream, connack, puback, refuse};
-use super::{Running, config, forward, pace};
+use super::{Dice, Running, config, forward, pace};
 use crate::bridge::{Config, LinkState, Supply};
 use crate::codec::{ConnAck, Connect, Decoder, Packet, Properties, Property, Publish, QoS, Reason, Side};
 use crate::record::{DropReason, Message, ReaderId};
 use crate::unstored;
 
 const READER: ReaderId = ReaderId(7);
-
-/// Random numbers from a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        usize::try_from((mixed ^ (mixed >> 31)) % (below as u64)).unwrap()
-    }
-}
 
 /// Cuts the connection at random with messages unacknowledged, answers out of order, and keeps or forgets
 /// the session at random.
@@ -455,14 +442,15 @@ impl Play for Mute {
 async fn a_link_that_confirms_nothing_is_not_called_connected_and_is_renewed() {
     let upstream = Upstream::start(Mute).await;
     let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
-    let mut config = config(&upstream.url(), 5);
-    config.keepalive = "5s".to_owned();
+    let mut checked = config(&upstream.url(), 4).check("barn-7").unwrap();
+    // Shorter than any configuration may ask for, so that the test need not wait.
+    checked.keepalive = Duration::from_secs(1);
     shelf.put(READER, [numbered(1)]);
     let mut pace = pace();
     pace.stall = Duration::from_millis(50);
     let supplies = vec![Supply::Stored(READER)];
     let house = House::new();
-    let mut running = Running::start_at(&config, supplies, shelf.handle.clone(), &house, pace);
+    let mut running = Running::start_checked(checked, supplies, shelf.handle.clone(), &house, pace);
     let stalled = running.until("stalled", |status| status.state == LinkState::Stalled).await;
     assert_eq!(stalled.reason.as_deref(), Some("make progress: no acknowledgement came for 50ms"));
     house

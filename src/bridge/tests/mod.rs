@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::host::House;
-use super::{Bridge, Config, ForwardConfig, Pace, ReceiveConfig, Status, Supply};
+use super::{Bridge, Checked, Config, ForwardConfig, Pace, ReceiveConfig, Status, Supply};
 use crate::clock::Clock;
 use crate::store::Handle;
 
@@ -38,7 +38,16 @@ impl Running {
     }
 
     fn start_at(config: &Config, supplies: Vec<Supply>, store: Handle, house: &House, pace: Pace) -> Running {
-        let checked = config.check("barn-7").unwrap();
+        Running::start_checked(config.check("barn-7").unwrap(), supplies, store, house, pace)
+    }
+
+    fn start_checked(
+        checked: Checked,
+        supplies: Vec<Supply>,
+        store: Handle,
+        house: &House,
+        pace: Pace,
+    ) -> Running {
         let bridge = Bridge::new(checked, supplies, store, Clock::start(), 256_000, pace);
         let (stop, stopped) = watch::channel(false);
         let status = bridge.status();
@@ -58,6 +67,19 @@ impl Running {
     async fn stop(self) {
         self.stop.send_replace(true);
         timeout(PATIENCE, self.task).await.expect("it stops").expect("it does not panic");
+    }
+}
+
+/// Random numbers from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        usize::try_from((mixed ^ (mixed >> 31)) % (below as u64)).unwrap()
     }
 }
 

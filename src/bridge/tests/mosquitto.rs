@@ -26,9 +26,13 @@ struct Mosquitto {
 
 impl Mosquitto {
     async fn start(folder: &Path, identity: &Identity, port: u16) -> Mosquitto {
+        Mosquitto::start_with(folder, identity, port, "allow_anonymous true").await
+    }
+
+    async fn start_with(folder: &Path, identity: &Identity, port: u16, access: &str) -> Mosquitto {
         let file = folder.join("mosquitto.conf");
         let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\ncertfile {}\nkeyfile {}\nuser root\n\
+            "listener {port} 127.0.0.1\n{access}\ncertfile {}\nkeyfile {}\nuser root\n\
              persistence true\npersistence_location {}/\nmax_queued_messages 0\n",
             identity.cert.display(),
             identity.key.display(),
@@ -112,5 +116,38 @@ async fn mosquitto_over_tls_gets_every_message_and_commands_of_an_outage_arrive_
         let text = String::from_utf8(output.stdout).unwrap();
         let came: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
         assert_eq!(came, (0..600).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn mosquitto_refuses_a_wrong_password_and_is_quoted() {
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::new(folder.path(), "right");
+    let identity = authority.issue("localhost", &Valid::Now);
+    let users = folder.path().join("users");
+    let made =
+        Command::new("mosquitto_passwd").args(["-b", "-c"]).arg(&users).args(["barn", "right"]).status();
+    assert!(made.unwrap().success());
+    let access = format!("allow_anonymous false\npassword_file {}", users.display());
+    let cloud = Mosquitto::start_with(folder.path(), &identity, free_port(), &access).await;
+    let password = folder.path().join("password");
+    for protocol in [4, 5] {
+        let url = format!("mqtts://localhost:{}", cloud.port);
+        let mut config = with_ca(config(&url, protocol), &authority.file);
+        config.username = Some("barn".to_owned());
+        config.password_file = Some(password.clone());
+        std::fs::write(&password, "wrong\n").unwrap();
+        let shelf = Shelf::new(Leaves::AtSettle, Default::default());
+        shelf.put(READER, [reading("sensors/a", "x")]);
+        let supplies = vec![Supply::Stored(READER)];
+        let mut running = Running::start(&config, supplies, shelf.handle.clone(), &House::new());
+        let status = running.until("turned away", |status| status.trouble == Some("not_authorized")).await;
+        let reason = status.reason.unwrap_or_default();
+        assert!(reason.contains("not authorized") && reason.contains("password_file"), "{reason}");
+        assert_eq!(status.counts.sent, 0);
+        // A new password needs no restart.
+        std::fs::write(&password, "right\n").unwrap();
+        running.until("arrived", |status| status.counts.acknowledged == 1).await;
+        running.stop().await;
     }
 }

@@ -5,13 +5,15 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::certificates::{Authority, Valid};
 use super::host::House;
 use super::shelf::{Leaves, Shelf, reading};
 use super::upstream::{Play, Polite, Step, Upstream, connack};
-use super::{Running, config, pace, with_ca};
+use super::{Dice, PATIENCE, Running, config, pace, with_ca};
 use crate::bridge::{Config, LinkState, Pace, Status, Supply, TlsConfig};
 use crate::codec::{Connect, Reason};
 use crate::record::ReaderId;
@@ -169,4 +171,45 @@ async fn a_network_that_fails_is_told() {
     // A name of the reserved domain has no address, with or without a resolver.
     let unknown = trouble(&config("mqtt://upstream.invalid", 5), pace()).await;
     assert_eq!(unknown.trouble, Some("dns"), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn garbage_from_upstream_ends_the_connection_and_nothing_else() {
+    let seed = getrandom::u64().unwrap();
+    println!("seed {seed}");
+    let mut dice = Dice(seed);
+    for protocol in [4, 5] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("mqtt://{}", listener.local_addr().unwrap());
+        let shelf = Shelf::new(Leaves::AtSettle, Default::default());
+        shelf.put(READER, (0..10).map(|number| reading("sensors/a", format!("{number}"))));
+        let supplies = vec![Supply::Stored(READER)];
+        let running = Running::start(&config(&url, protocol), supplies, shelf.handle.clone(), &House::new());
+        for round in 0..200 {
+            let accepted = timeout(PATIENCE, listener.accept()).await;
+            let (mut socket, _) =
+                accepted.unwrap_or_else(|_| panic!("{:?}", *running.status.borrow())).unwrap();
+            let mut connect = [0; 200];
+            assert!(socket.read(&mut connect).await.unwrap() > 0);
+            let welcome: &[u8] = if protocol == 5 { &[0x20, 3, 0, 0, 0] } else { &[0x20, 2, 0, 0] };
+            // Every fourth upstream does not even begin well.
+            if round % 4 > 0 {
+                socket.write_all(welcome).await.unwrap();
+            }
+            let mut garbage: Vec<u8> =
+                (0..dice.roll(60)).map(|_| u8::try_from(dice.roll(256)).unwrap()).collect();
+            if garbage.len() > 2 && round % 2 == 0 {
+                // A frame that is whole, with nonsense in it.
+                garbage[1] = u8::try_from(garbage.len() - 2).unwrap();
+            }
+            // The bridge may have hung up already.
+            let _ = socket.write_all(&garbage).await;
+        }
+        drop(listener);
+        assert!(!running.task.is_finished());
+        running.stop().await;
+        // Some nonsense is a PUBACK for what was sent; all else is still there.
+        let state = shelf.state();
+        assert_eq!(state.rows[&READER].len() + state.settled.len() + state.dropped.len(), 10);
+    }
 }

@@ -115,7 +115,8 @@ impl Upstream {
         let so = changed.wait_for(|_| is_so(&self.saw.lock().unwrap()));
         if timeout(super::PATIENCE, so).await.is_err() {
             let saw = self.saw();
-            panic!("not {what}: {} connects, {} publishes", saw.connects.len(), saw.publishes.len());
+            let (connects, publishes) = (saw.connects.len(), saw.publishes.len());
+            panic!("not {what}: {connects} connects, {publishes} publishes, {:?}", saw.acknowledged);
         }
     }
 }
