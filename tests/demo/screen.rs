@@ -76,11 +76,11 @@ impl Screen {
         backlog
     }
 
-    /// The conservation line of each route, once all that was sent has arrived.
+    /// The conservation line of each route; the devices go on, so a few readings may be on their way.
     pub fn end(&mut self, gateway: &Gateway) {
         self.headline("in the end");
         let start = monotonic();
-        while self.show(gateway) > 0 && start.elapsed() < HANG {}
+        while self.show(gateway) > UNDER_WAY && start.elapsed() < HANG {}
         println!();
         for route in gateway.status()["routes"].as_array().into_iter().flatten() {
             let dropped: u64 =
@@ -106,6 +106,9 @@ fn queued(status: &Value) -> u64 {
     let routes = status["routes"].as_array().into_iter().flatten();
     routes.filter_map(|route| route["queued"].as_u64()).sum()
 }
+
+/// A backlog that is no backlog: readings that have just come.
+pub const UNDER_WAY: u64 = 4;
 
 /// Readings that one part shows, so that the backlog stays in view.
 const READINGS_SHOWN: u64 = 8;
