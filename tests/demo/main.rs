@@ -78,7 +78,10 @@ fn phase(screen: &mut Screen, gateway: &Gateway, what: &str, span: Duration, int
 fn drain(screen: &mut Screen, gateway: &Gateway, interrupted: &AtomicBool) {
     screen.headline("the link is back: the backlog drains");
     let start = monotonic();
-    while screen.show(gateway) > screen::UNDER_WAY && start.elapsed() < stand::HANG && !interrupted.load(Ordering::SeqCst) {}
+    while screen.show(gateway) > screen::UNDER_WAY
+        && start.elapsed() < stand::HANG
+        && !interrupted.load(Ordering::SeqCst)
+    {}
 }
 
 fn on_interrupt() -> Arc<AtomicBool> {
