@@ -4,6 +4,8 @@
 //! that the house rules do not allow. Each rule is a function from sources to findings, and each is
 //! shown here to find a planted fault.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that breaks should say where")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

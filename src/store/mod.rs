@@ -89,7 +89,7 @@ pub fn open(
 
 /// Stands in for a store that could not be opened (`why`): it answers, keeps nothing and acknowledges
 /// nothing. `on_available` is called once, on its thread, when the store could be opened after all: the
-/// service then closes this one and starts afresh with [`open`].
+/// service then closes this one and starts afresh with [`open()`].
 pub fn absent(
     dir: &Path,
     config: &Checked,
