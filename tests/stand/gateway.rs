@@ -66,6 +66,8 @@ impl Gateway {
             .env_remove("RUNTIME_DIRECTORY")
             .env_remove("JOURNAL_STREAM")
             .env_remove("NOTIFY_SOCKET")
+            // As the shipped unit does.
+            .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -20,7 +20,7 @@ pub struct ClientArgs {
     #[arg(long, action = ArgAction::Help)]
     pub help: Option<bool>,
     /// The broker's host
-    #[arg(short = 'h', long, default_value = "localhost")]
+    #[arg(short = 'h', long, default_value = "127.0.0.1")]
     pub host: String,
     /// The broker's port
     #[arg(short = 'p', long, default_value_t = 1883)]
