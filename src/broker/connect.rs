@@ -91,6 +91,10 @@ impl Broker {
         if self.counters.clients >= u64::from(limits.max_connections) && !taken_over {
             return Some(Reason::QuotaExceeded);
         }
+        // A store that does not commit must not gather what every coming and going would write.
+        if self.ledger.owed() >= OWED_MAX && self.granted_expiry(connect) > 0 {
+            return Some(Reason::ServerUnavailable);
+        }
         let sessions = u64::from(limits.max_connections) * SESSIONS_PER_CONNECTION;
         if self.clients.len() as u64 >= sessions && self.clients.named(&connect.client_id).is_none() {
             return Some(Reason::QuotaExceeded);
@@ -367,6 +371,9 @@ fn kept_will(will: &Will) -> SessionWill {
         properties: will.properties.compact(),
     }
 }
+
+/// Writes that are not committed, beyond which no session that outlives its connection is opened.
+const OWED_MAX: u64 = 32_768;
 
 /// Sessions, connected or not, for each of `max_connections`; further ones are refused (0x97).
 const SESSIONS_PER_CONNECTION: u64 = 10;

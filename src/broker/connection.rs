@@ -204,3 +204,6 @@ const SUBSCRIBES_MAX: usize = 64;
 const CONNECT_WITHIN: u64 = 10_000;
 /// Packets that a connection holds before it is paused.
 pub(super) const HELD_BEFORE_PAUSE: usize = 16;
+
+/// What waits of a port before its QoS 0 is dropped and counted; its QoS 1 and 2 the port itself bounds.
+pub(super) const HELD_OF_A_PORT_MAX: usize = 1_024;

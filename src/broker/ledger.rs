@@ -54,6 +54,11 @@ pub(super) enum Step {
 }
 
 impl Ledger {
+    /// Writes that are not committed.
+    pub(super) fn owed(&self) -> u64 {
+        self.issued.0.saturating_sub(self.committed.0)
+    }
+
     pub(super) fn new(last_seq: Seq) -> Ledger {
         Ledger {
             issued: Ticket(0),

@@ -31,11 +31,11 @@ use std::collections::VecDeque;
 
 use bytestring::ByteString;
 
-use crate::codec::{Packet, Reason};
-use crate::record::{Now, ReaderId, Restored, Ticket};
+use crate::codec::{Packet, QoS, Reason};
+use crate::record::{DropReason, Now, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use client::{ClientKey, Clients};
-use connection::{Connection, Connections, HELD_BEFORE_PAUSE, Held, Phase};
+use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX, Held, Phase};
 use ledger::{Ledger, Step};
 use pace::Pace;
 use timers::{Timer, Timers};
@@ -194,6 +194,13 @@ impl Broker {
         connection.heard = turn.now.mono;
         self.pace.heard(&mut connection.rhythm);
         if connection.holds() {
+            // Pausing does not reach who writes to a port: what it may lose is not gathered without end.
+            let may_be_lost =
+                matches!(&held, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce);
+            if connection.is_port() && connection.held.len() >= HELD_OF_A_PORT_MAX && may_be_lost {
+                self.counters.drop(DropReason::StoreBusy, 1);
+                return;
+            }
             connection.held.push_back(held);
             if connection.held.len() >= HELD_BEFORE_PAUSE && !connection.paused {
                 connection.paused = true;

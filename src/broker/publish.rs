@@ -92,11 +92,17 @@ impl Broker {
         if publish.qos != QoS::ExactlyOnce {
             return false;
         }
-        let key = self.connections.get(id).and_then(|connection| connection.client);
+        let Some(connection) = self.connections.get(id) else { return false };
+        let (key, is_port) = (connection.client, connection.is_port());
         let held = key
             .and_then(|key| self.clients.get(key))
             .and_then(|client| client.session.inward.of(publish.packet_id));
         let Some(ticket) = held else { return false };
+        if is_port {
+            // A port never repeats: its ids begin anew with it, and this one was left by an earlier port.
+            self.release_inward(id, publish.packet_id, turn);
+            return false;
+        }
         let ticket = (!self.ledger.is_committed(ticket)).then_some(ticket);
         self.answer(id, ticket, Kind::Publish, Answer::PubRec(publish.packet_id, Reason::Success), turn);
         true
@@ -240,10 +246,21 @@ impl Broker {
 
     /// The client's second word on a QoS 2 publish: the packet id is free.
     pub(super) fn on_pubrel(&mut self, id: ConnectionId, packet_id: u16, turn: &mut Turn<'_>) {
-        let key = self.connections.get(id).and_then(|connection| connection.client);
-        let Some(client) = key.and_then(|key| self.clients.get_mut(key)) else { return };
-        let known = client.session.inward.release(packet_id);
+        let (known, ticket) = self.release_inward(id, packet_id, turn);
         let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
+        self.answer(id, ticket, Kind::Publish, Answer::PubComp(packet_id, reason), turn);
+    }
+
+    /// Frees a packet id of the publisher: whether it was held, and the write to wait for.
+    fn release_inward(
+        &mut self,
+        id: ConnectionId,
+        packet_id: u16,
+        turn: &mut Turn<'_>,
+    ) -> (bool, Option<Ticket>) {
+        let key = self.connections.get(id).and_then(|connection| connection.client);
+        let Some(client) = key.and_then(|key| self.clients.get_mut(key)) else { return (false, None) };
+        let known = client.session.inward.release(packet_id);
         // Committed before PUBCOMP: else a crash would bring the id back, and the client's next message
         // under it would pass for a repeat.
         let ticket = match &client.session.backlog {
@@ -253,7 +270,7 @@ impl Broker {
             }
             _ => None,
         };
-        self.answer(id, ticket, Kind::Publish, Answer::PubComp(packet_id, reason), turn);
+        (known, ticket)
     }
 }
 

@@ -123,7 +123,9 @@ impl House {
         tracing::info!(gateway = loaded.gateway.id, version = env!("CARGO_PKG_VERSION"), "serving");
 
         let ending = self.wait().await;
-        watchdog::stopping();
+        if !matches!(ending, Ending::StoreIsBack) {
+            watchdog::stopping();
+        }
         // What the bridge and the adapters end with still passes the engine, and the engine's last writes
         // the store.
         stop.send_replace(true);
@@ -245,7 +247,7 @@ fn open_store(
             }
             Ok(Store { opened, is_back: None })
         }
-        Err(error @ OpenError::Unavailable { .. }) => {
+        Err(error @ (OpenError::Unavailable { .. } | OpenError::Newer { .. })) => {
             tracing::error!(
                 "cannot {error}: serving without a store, nothing that must be kept is acknowledged"
             );

@@ -40,10 +40,16 @@ pub fn run(loaded: Loaded) -> Result<(), ServiceError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     loop {
         let house = House::build(&loaded, clock)?;
-        match runtime.block_on(house.live(&loaded)) {
-            Ending::Told => return Ok(()),
-            Ending::EngineFailed => return Err(std::io::Error::other("the engine has ended").into()),
-            Ending::StoreIsBack => tracing::info!("the store can be opened: starting anew with it"),
-        }
+        let result = match runtime.block_on(house.live(&loaded)) {
+            Ending::Told => Ok(()),
+            Ending::EngineFailed => Err(std::io::Error::other("the engine has ended").into()),
+            Ending::StoreIsBack => {
+                tracing::info!("the store can be opened: starting anew with it");
+                continue;
+            }
+        };
+        // A resolver or a disk that hangs must not hold the end up.
+        runtime.shutdown_background();
+        return result;
     }
 }

@@ -58,11 +58,13 @@ pub(super) struct Recovery {
     pub(super) retry_at: Option<u64>,
     /// Why it does not commit.
     pub(super) trouble: Option<String>,
+    /// A commit that failed and may be on disk all the same: its stamp, and how many orders it held.
+    unsure: Option<(u64, usize)>,
 }
 
 impl Default for Recovery {
     fn default() -> Recovery {
-        Recovery { failures: 0, limit: usize::MAX, retry_at: None, trouble: None }
+        Recovery { failures: 0, limit: usize::MAX, retry_at: None, trouble: None, unsure: None }
     }
 }
 
@@ -154,7 +156,11 @@ impl Database {
         self.log = Log::load(&connection, self.sizes, &self.suspects)?;
         self.connection = Some(connection);
         // What the failed sync left in the WAL is trusted only once it is in the database, and synced there.
-        self.checkpoint()
+        let trusted = self.checkpoint();
+        if trusted.is_err() {
+            self.connection = None;
+        }
+        trusted
     }
 
     /// Moves the WAL into the database, giving up the reserve if there is no other room.
@@ -233,11 +239,9 @@ impl Worker {
         let result = if fault.is_full() {
             self.make_way(&fault, count)
         } else {
-            self.start_over(&fault).map(|()| {
-                if self.database.log.ledger.stamp == stamp {
-                    self.committed(count);
-                }
-            })
+            // An earlier one that is not resolved held the first orders, and this one came no further.
+            self.recovery.unsure.get_or_insert((stamp, count));
+            self.start_over(&fault).map(|()| self.resolve())
         };
         let now = (self.clock)().mono;
         let immediate = if fault.is_full() { ROOM_ATTEMPTS } else { OTHER_ATTEMPTS };
@@ -248,6 +252,15 @@ impl Worker {
         }
     }
 
+    /// The log was read anew: a failed commit whose stamp it carries took place.
+    fn resolve(&mut self) {
+        if let Some((stamp, count)) = self.recovery.unsure.take()
+            && self.database.log.ledger.stamp == stamp
+        {
+            self.committed(count);
+        }
+    }
+
     /// After a failure outside of a commit of the batch.
     pub(super) fn recover_idle(&mut self, fault: Fault) {
         if fault.is_full() {
@@ -255,7 +268,7 @@ impl Worker {
             return;
         }
         self.recovery.failures += 1;
-        let result = self.start_over(&fault);
+        let result = self.start_over(&fault).map(|()| self.resolve());
         if result.is_ok() && matches!(fault, Fault::Segment(_)) {
             self.answer_held();
             return;
@@ -275,6 +288,7 @@ impl Worker {
             self.recovery.back_off(now, &fault);
             return;
         }
+        self.resolve();
         self.answer_held();
         if self.batch.len() == 0 && self.recovery.retry_at.is_none() && self.recovery.succeeded() {
             tracing::info!("the store works again");

@@ -169,7 +169,7 @@ impl Outbox {
 }
 
 /// Readings that the broker may owe an acknowledgement for. Beyond it the newest are dropped.
-const UNACKNOWLEDGED_MAX: usize = 4_096;
+const UNACKNOWLEDGED_MAX: usize = 1_000;
 
 /// How long the first poll waits for the broker.
 const GREETING_LIMIT: Duration = Duration::from_secs(2);
