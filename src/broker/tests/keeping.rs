@@ -572,3 +572,30 @@ fn the_oldest_rows_on_disk_go_when_the_queue_is_full() {
          2 < publish t/a 3 q1 id=2",
     );
 }
+
+#[test]
+fn a_new_port_of_a_session_has_packet_ids_of_its_own() {
+    check(
+        &[
+            "open 3",
+            "3 connect watcher clean",
+            "3 subscribe 1 t/# q0",
+            "open 1 port",
+            "1 connect mote v5 expiry=9",
+            "commit",
+            "1 publish t/a first q2 id=1",
+            "commit",
+            "1 lost",
+            "open 2 port",
+            "2 connect mote v5 expiry=9",
+            "commit",
+            "--",
+            "2 publish t/a second q2 id=1",
+            "commit",
+        ],
+        "write released r1/1
+         3 < publish t/a second
+         write inward r1/1
+         2 < pubrec 1",
+    );
+}
