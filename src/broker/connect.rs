@@ -6,7 +6,7 @@
 use bytestring::ByteString;
 
 use super::client::ClientKey;
-use super::connection::Phase;
+use super::connection::{Connection, Phase};
 use super::depart::Cause;
 use super::ledger::Step;
 use super::outlet::Outlet;
@@ -27,7 +27,7 @@ impl Broker {
             version: connect.version,
             maximum_packet_size: connection.maximum_packet_size,
         });
-        if let Some(reason) = self.objection(&connect) {
+        if let Some(reason) = self.objection(id, &connect) {
             return self.refuse(id, connect.client_id, reason, turn);
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -63,7 +63,7 @@ impl Broker {
     }
 
     /// What is wrong with a CONNECT, whoever sends it.
-    fn objection(&self, connect: &Connect) -> Option<Reason> {
+    fn objection(&self, id: ConnectionId, connect: &Connect) -> Option<Reason> {
         let limits = &self.config.limits;
         if connect.properties.authentication_method().is_some() {
             return Some(Reason::BadAuthenticationMethod); // [MQTT5-4.12.0-1]
@@ -88,7 +88,9 @@ impl Broker {
             .clients
             .named(&connect.client_id)
             .is_some_and(|key| self.clients.get(key).is_some_and(|client| client.connection.is_some()));
-        if self.counters.clients >= u64::from(limits.max_connections) && !taken_over {
+        // The house's own ports take no client's place.
+        let is_port = self.connections.get(id).is_some_and(Connection::is_port);
+        if self.network_clients >= limits.max_connections && !taken_over && !is_port {
             return Some(Reason::QuotaExceeded);
         }
         // A store that does not commit must not gather what every coming and going would write.
@@ -160,6 +162,7 @@ impl Broker {
         let answer = self.connack(id, &connect, assigned, session_present);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Opening(Box::new(Packet::ConnAck(answer)));
+        self.network_clients += u32::from(!connection.is_port());
         self.counters.clients += 1;
         if !kept {
             return self.finish_opening(id, turn);

@@ -138,6 +138,7 @@ impl Broker {
             turn.effects.push(Effect::Close { connection: id });
         }
         let Some(key) = connection.client else { return };
+        self.network_clients -= u32::from(!connection.is_port());
         self.counters.clients -= 1;
         self.leave(key, cause, turn);
     }

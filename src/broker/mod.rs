@@ -88,6 +88,8 @@ pub struct Broker {
     timers: Timers,
     counters: Counters,
     last_reader: u32,
+    /// Clients that are no ports: those that `max_connections` counts.
+    network_clients: u32,
     assigned_ids: u64,
     /// Connections whose publish waits for the store, longest first.
     waiting: VecDeque<ConnectionId>,
@@ -115,6 +117,7 @@ impl Broker {
             timers: Timers::default(),
             counters: Counters::default(),
             last_reader: restored.last_reader,
+            network_clients: 0,
             assigned_ids: 0,
             waiting: VecDeque::new(),
             matches: Vec::new(),

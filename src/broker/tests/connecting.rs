@@ -341,3 +341,14 @@ fn sessions_have_a_limit_and_those_that_stand_may_come_back() {
     script.run(&["1 lost", "open 1", "--", "1 connect c10"]);
     assert_eq!(script.said, ["1 < connack 0x97", "close 1"]);
 }
+
+#[test]
+fn a_port_takes_no_client_s_place() {
+    let mut one = config();
+    one.limits.max_connections = 1;
+    check_with(
+        one,
+        &["open 1 port", "1 connect a v5 clean", "open 2", "2 connect b v5 clean", "--", "2 ping"],
+        "2 < pong",
+    );
+}
