@@ -23,7 +23,7 @@ use crate::bridge::{Bridge, Pace, Supply};
 use crate::broker::{self, Broker, Passwords};
 use crate::clock::Clock;
 use crate::config::Loaded;
-use crate::control::{Socket, SocketError};
+use crate::control::Socket;
 use crate::engine::{self, Engine, Heartbeat, Inbox, Input, Inputs};
 use crate::field::Field;
 use crate::store::{self, Handle, OpenError, Opened, Surroundings};
@@ -271,7 +271,7 @@ async fn serve_control(run_dir: std::path::PathBuf, sources: Arc<Sources>) {
                     move |_ask| -> crate::control::Answer { Box::pin(report::status(sources.clone())) };
                 return socket.serve(answer).await;
             }
-            Err(error @ (SocketError::Taken(_) | SocketError::Io { .. })) => {
+            Err(error) => {
                 tracing::warn!(%error, "no control socket; it is tried again");
                 tokio::time::sleep(CONTROL_RETRY).await;
             }

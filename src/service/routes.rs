@@ -46,7 +46,7 @@ pub(super) fn join(bridges: &[bridge::Checked], readers: &[ReaderId]) -> (Vec<Ro
                 let reader = *readers.next().expect("one reader for each stored route");
                 (Place::Stored(reader), Supply::Stored(reader))
             } else {
-                let (inlet, outlet) = unstored::queue(UNSTORED_BYTES_MAX);
+                let (inlet, outlet) = unstored::queue(unstored::LIMIT);
                 (Place::Unstored(inlet), Supply::Unstored(outlet))
             };
             routes.push(Route {
@@ -91,6 +91,3 @@ impl Route {
         }
     }
 }
-
-/// Bytes that wait for a route that keeps nothing; beyond it the newest is dropped and counted.
-const UNSTORED_BYTES_MAX: usize = 1_000_000;
