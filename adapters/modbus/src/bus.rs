@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_api::clock::{Wall, wall};
-use adapter_api::{Adapter, Host, Running};
+use adapter_api::{Adapter, Host, Outbox, Running};
 use tokio::sync::watch;
 
 use crate::checked::{Bus, Link};
 use crate::guard::Guard;
 use crate::health::{Ended, Reporter};
-use crate::outbox::Outbox;
 use crate::plan::{Request, Wanted, plan};
 use crate::reading::payload;
 use crate::schedule::{Life, Next, Outcome, Schedule};
@@ -61,7 +60,7 @@ impl<C: Connect> Adapter for Modbus<C> {
                 _ = stop.wait_for(|stop| *stop) => {}
                 () = running.run() => {}
             }
-            running.end();
+            running.end().await;
         })
     }
 }
@@ -80,7 +79,7 @@ struct Runner<C> {
 
 /// A planned point: where it is published, and what its registers mean.
 struct Point {
-    topic: String,
+    topic: Arc<str>,
     kind: Type,
     order: Order,
     scale: Option<f64>,
@@ -104,7 +103,6 @@ impl<C: Connect> Runner<C> {
     /// Opens the line and works on it, again and again.
     async fn run(&mut self) {
         self.report();
-        self.outbox.greeted().await;
         self.hold_all();
         let mut guard = match self.bus.link {
             Link::Serial(_) => Guard::rtu(),
@@ -183,7 +181,7 @@ impl<C: Connect> Runner<C> {
         match self.outbox.beside(answer).await {
             Ok(Some(answer)) => {
                 let taken = session.line.answered().unwrap_or_else(wall);
-                self.answered(job, answer, sent, taken).await;
+                self.answered(job, answer, sent, taken);
                 Ok(())
             }
             Ok(None) => {
@@ -201,7 +199,7 @@ impl<C: Connect> Runner<C> {
     }
 
     /// The device answered in time.
-    async fn answered(&mut self, job: usize, answer: Answer, sent: Duration, taken: Wall) {
+    fn answered(&mut self, job: usize, answer: Answer, sent: Duration, taken: Wall) {
         let Some(request) = self.requests.get(job) else { return };
         let (ended, outcome) = match &answer {
             Answer::Words(_) => (Ended::Good, Outcome::Answered),
@@ -225,7 +223,7 @@ impl<C: Connect> Runner<C> {
             let start = usize::from(slot.offset);
             let words = words.get(start..start + usize::from(slot.addresses)).unwrap_or_default();
             let value = decode(words, point.kind, point.order, point.scale);
-            self.outbox.publish(&point.topic, payload(value, point.unit.as_deref(), taken)).await;
+            self.outbox.put(&point.topic, payload(value, point.unit.as_deref(), taken));
         }
     }
 
@@ -268,12 +266,12 @@ impl<C: Connect> Runner<C> {
     }
 
     fn report(&mut self) {
-        self.reporter.report(self.outbox.counts, self.schedule.missed(), self.timer.now());
+        self.reporter.report(self.outbox.counts(), self.schedule.missed(), self.timer.now());
     }
 
-    fn end(mut self) {
-        self.reporter.report_all(self.outbox.counts, self.schedule.missed());
-        self.outbox.leave();
+    async fn end(mut self) {
+        self.outbox.leave().await;
+        self.reporter.report_all(self.outbox.counts(), self.schedule.missed());
     }
 }
 
@@ -281,7 +279,7 @@ impl<C: Connect> Runner<C> {
 fn points(bus: &Bus) -> (Vec<Point>, Vec<Wanted>) {
     let all = bus.devices.iter().enumerate().flat_map(|(index, device)| {
         device.points.iter().map(move |point| {
-            let topic = format!("modbus/{}/{}/{}", bus.name, device.name, point.name);
+            let topic = format!("modbus/{}/{}/{}", bus.name, device.name, point.name).into();
             let wanted = Wanted {
                 device: index,
                 register: point.register,

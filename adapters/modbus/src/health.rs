@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter_api::{Health, Host, State};
+use adapter_api::{Counts, Health, Host, State};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::checked::Bus;
 use crate::line::Heard;
-use crate::outbox::Counts;
 use crate::schedule::Life;
 
 /// Counts and reports for one bus.
@@ -187,6 +186,7 @@ impl Reporter {
                 map.insert("published".to_owned(), readings.published.into());
                 map.insert("dropped".to_owned(), readings.dropped.into());
                 map.insert("refused".to_owned(), readings.refused.into());
+                map.insert("waiting".to_owned(), readings.waiting.into());
             }
             self.host.report(&self.path, self.bus.health(counters));
         }

@@ -1,7 +1,7 @@
 //! Modbus over TCP and RTU: points in, readings out, and never a wrong value.
 //!
 //! Pure: [`register`], [`value`], [`reading`], [`config`], [`checked`], [`plan`], [`schedule`], [`guard`].
-//! Io: [`wire`], `line`, `session`, `outbox`, `health`, [`bus`]. tokio-modbus makes the requests and reads
+//! Io: [`wire`], `line`, `session`, `health`, [`bus`]. tokio-modbus makes the requests and reads
 //! the answers; between it and the line stands the guard, because over a serial line it would take a late
 //! answer for the next one.
 
@@ -17,7 +17,6 @@ pub mod wire;
 mod timer;
 mod line;
 mod session;
-mod outbox;
 mod health;
 pub mod bus;
 

@@ -1,6 +1,6 @@
 //! Serial lines: bytes in, frames out, readings published.
 //!
-//! Pure: [`config`], [`checked`], [`framer`], [`reading`]. Io: `line`, `outbox`, `reporter`, [`serial`]. A
+//! Pure: [`config`], [`checked`], [`framer`], [`reading`]. Io: `line`, `reporter`, [`serial`]. A
 //! device that is absent or unplugged is reported and tried again; a line that is torn, overlong or
 //! unreadable is counted and never published.
 
@@ -9,7 +9,6 @@ pub mod checked;
 pub mod framer;
 pub mod reading;
 mod line;
-mod outbox;
 mod reporter;
 pub mod serial;
 pub mod fuzz;

@@ -7,12 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter_api::{Health, Host, State};
+use adapter_api::{Counts, Health, Host, State};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use crate::framer;
-use crate::outbox;
 use crate::reading::Unreadable;
 
 /// Counts and reports for one line.
@@ -73,10 +72,10 @@ impl Reporter {
     }
 
     /// Reports what changed.
-    pub(crate) fn report(&mut self, lines: framer::Counts, readings: outbox::Counts, waiting: usize) {
+    pub(crate) fn report(&mut self, lines: framer::Counts, readings: Counts) {
         self.report_at = Instant::now() + EVERY;
         let reason = self.reason.clone().or_else(|| self.fault.map(|fault| fault.to_string()));
-        let counters = self.counters(lines, readings, waiting);
+        let counters = self.counters(lines, readings);
         let health = Health { state: self.state, reason, counters };
         if self.reported.as_ref() != Some(&health) {
             self.host.report(&self.path, health.clone());
@@ -84,7 +83,7 @@ impl Reporter {
         }
     }
 
-    fn counters(&self, lines: framer::Counts, readings: outbox::Counts, waiting: usize) -> Value {
+    fn counters(&self, lines: framer::Counts, readings: Counts) -> Value {
         json!({
             "opened": self.opened,
             "lines": lines.lines,
@@ -96,7 +95,7 @@ impl Reporter {
             "published": readings.published,
             "dropped": readings.dropped,
             "refused": readings.refused,
-            "waiting": waiting,
+            "waiting": readings.waiting,
         })
     }
 

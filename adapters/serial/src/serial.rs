@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_api::clock::wall;
-use adapter_api::{Adapter, Host, Running};
+use adapter_api::{Adapter, Host, Outbox, Running};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::checked::Checked;
 use crate::framer::{LineFramer, Start};
 use crate::line::{Event, Line};
-use crate::outbox::Outbox;
 use crate::reading::Parser;
 use crate::reporter::Reporter;
 
@@ -55,6 +54,7 @@ struct Runner {
     opened: Option<Instant>,
     framer: LineFramer,
     parser: Parser,
+    topic: Arc<str>,
     outbox: Outbox,
     reporter: Reporter,
 }
@@ -64,9 +64,10 @@ impl Runner {
         Runner {
             framer: LineFramer::new(&line.end, line.max),
             reporter: Reporter::new(Arc::clone(host), &line.name),
-            outbox: Outbox::new(Arc::clone(host), name, line.topic.clone()),
+            outbox: Outbox::new(Arc::clone(host), name),
             line: Line::new(&line),
             opened: None,
+            topic: line.topic.into(),
             parser: line.parser,
         }
     }
@@ -105,11 +106,11 @@ impl Runner {
         if self.opened.take().is_some_and(|opened| opened.elapsed() >= SILENCE) {
             self.framer.restart(Start::Whole);
         }
-        let (framer, parser) = (&mut self.framer, &self.parser);
+        let (framer, parser, topic) = (&mut self.framer, &self.parser, &self.topic);
         let (outbox, reporter) = (&mut self.outbox, &mut self.reporter);
         framer.feed(self.line.bytes(count), |line| match parser.payload(line, taken) {
             Ok(payload) => {
-                outbox.put(payload);
+                outbox.put(topic, payload);
                 reporter.line(None);
             }
             Err(fault) => reporter.line(Some(fault)),
@@ -117,7 +118,7 @@ impl Runner {
     }
 
     fn report(&mut self) {
-        self.reporter.report(self.framer.counts(), self.outbox.counts(), self.outbox.waiting());
+        self.reporter.report(self.framer.counts(), self.outbox.counts());
     }
 
     async fn end(mut self) {

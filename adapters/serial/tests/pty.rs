@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use adapter_api::{Acknowledgement, FromPort, Health, Hello, Host, Port, Refusal, State, ToPort};
+use adapter_api::{Acknowledgement, FromPort, Health, Hello, Host, Port, State, ToPort};
 use adapter_serial::{Config, adapter};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -74,52 +74,6 @@ async fn an_unplugged_device_is_down_and_goes_on_once_it_is_plugged_in_again() {
     world.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn while_the_broker_does_not_take_them_the_oldest_readings_go_and_are_counted() {
-    let mut world = World::new("");
-    world.plug().await;
-    world.broker.take().unwrap().abort();
-    world.say("\n").await;
-    for number in 0..1_500 {
-        world.say(&format!("{number}\n")).await;
-    }
-    let counters = world.counters(|counters| counters["lines"] == 1_500).await;
-    assert_eq!((&counters["dropped"], &counters["waiting"]), (&500.into(), &1_000.into()));
-    world.serve(|_| Ok(()));
-    // Those that were under way when it stopped are sent again; of the others the newest stay.
-    let mut last = String::new();
-    while !last.starts_with(r#"{"v":1499,"#) {
-        last = world.published().await.pop().unwrap();
-    }
-    let counters = world.counters(|counters| counters["waiting"] == 0).await;
-    assert_eq!(counters["published"].as_u64().unwrap() + counters["dropped"].as_u64().unwrap(), 1_500);
-    world.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_the_broker_has_no_room_for_is_sent_again_and_what_it_forbids_is_counted() {
-    let mut world = World::new("topic = 'forbidden/at/times'");
-    world.broker.take().unwrap().abort();
-    let mut turn = 0;
-    world.serve(move |_| {
-        turn += 1;
-        match turn {
-            1 => Err(Refusal::QuotaExceeded),
-            2 => Err(Refusal::NotAuthorized),
-            _ => Ok(()),
-        }
-    });
-    world.plug().await;
-    world.say("\n1\n").await;
-    let first = world.published().await;
-    assert_eq!(world.published().await, first, "sent again");
-    world.say("2\n").await;
-    world.published().await;
-    let counters = world.counters(|counters| counters["published"] == 1).await;
-    assert_eq!((&counters["refused"], &counters["dropped"]), (&1.into(), &0.into()));
-    world.stop().await;
-}
-
 /// A line with its adapter, and the broker's side of it.
 struct World {
     folder: TempDir,
@@ -128,10 +82,7 @@ struct World {
     stop: watch::Sender<bool>,
     running: JoinHandle<()>,
     health: watch::Receiver<Health>,
-    ports: Arc<tokio::sync::Mutex<mpsc::Receiver<Ends>>>,
     published: mpsc::Receiver<[String; 2]>,
-    publish: mpsc::Sender<[String; 2]>,
-    broker: Option<JoinHandle<()>>,
 }
 
 type Ends = (mpsc::Receiver<FromPort>, mpsc::Sender<ToPort>);
@@ -169,28 +120,9 @@ impl World {
         let host = Arc::new(TestHost { ports: ports_sender, health: health_sender });
         let (stop, stopped) = watch::channel(false);
         let running = tokio::spawn(adapter(config.check().unwrap()).run(host, stopped));
-        let (publish, published) = mpsc::channel(2_000);
-        let ports = Arc::new(tokio::sync::Mutex::new(ports));
-        let mut world =
-            World { folder, wire: None, stop, running, health, ports, published, publish, broker: None };
-        world.serve(|_| Ok(()));
-        world
-    }
-
-    /// A broker that answers publishes so, one port after the other.
-    fn serve(&mut self, mut answer: impl FnMut(u64) -> Result<(), Refusal> + Send + 'static) {
-        let (ports, publish) = (Arc::clone(&self.ports), self.publish.clone());
-        self.broker = Some(tokio::spawn(async move {
-            let mut ports = ports.lock().await;
-            while let Some((mut from_port, to_port)) = ports.recv().await {
-                to_port.send(ToPort::Connected { session_present: false }).await.unwrap();
-                while let Some(FromPort::Publish { id, topic, payload, .. }) = from_port.recv().await {
-                    let result = answer(id);
-                    publish.send([topic, timeless(&payload)]).await.unwrap();
-                    to_port.send(ToPort::Published(Acknowledgement { id, result })).await.unwrap();
-                }
-            }
-        }));
+        let (publish, published) = mpsc::channel(20);
+        tokio::spawn(serve(ports, publish));
+        World { folder, wire: None, stop, running, health, published }
     }
 
     fn device(&self) -> PathBuf {
@@ -229,6 +161,17 @@ impl World {
     async fn stop(self) {
         self.stop.send_replace(true);
         self.running.await.unwrap();
+    }
+}
+
+/// A broker that takes everything, one port after the other.
+async fn serve(mut ports: mpsc::Receiver<Ends>, publish: mpsc::Sender<[String; 2]>) {
+    while let Some((mut from_port, to_port)) = ports.recv().await {
+        to_port.send(ToPort::Connected { session_present: false }).await.unwrap();
+        while let Some(FromPort::Publish { id, topic, payload, .. }) = from_port.recv().await {
+            publish.send([topic, timeless(&payload)]).await.unwrap();
+            to_port.send(ToPort::Published(Acknowledgement { id, result: Ok(()) })).await.unwrap();
+        }
     }
 }
 
