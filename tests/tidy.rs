@@ -302,6 +302,7 @@ const PURE_FILES: &[&str] = &[
     "adapters/mqtt-sn/src/gateway/inward.rs",
     "adapters/mqtt-sn/src/gateway/mod.rs",
     "adapters/mqtt-sn/src/gateway/outward.rs",
+    "adapters/mqtt-sn/src/gateway/pace.rs",
     "adapters/mqtt-sn/src/gateway/strangers.rs",
     "adapters/mqtt-sn/src/gateway/topics.rs",
     "adapters/serial/src/checked.rs",

@@ -9,10 +9,10 @@ use super::client::{Client, ClientKey};
 use super::fan::{NOBODY, Offered};
 use super::ledger::Step;
 use super::outlet::Label;
-use super::{Broker, Effect, Turn};
+use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
 use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
-use crate::session::{Next, Parcel, Reading, RetainedWalk, Stage};
+use crate::session::{Backlog, Next, Parcel, Reading, RetainedWalk, Stage};
 
 impl Broker {
     /// Sends what waits for the client, as far as it can take it.
@@ -27,6 +27,31 @@ impl Broker {
             self.pump_queue(key, turn);
         }
         self.pump_walks(key, turn);
+        self.answer_pings(key, turn);
+    }
+
+    /// A network client hears at once that it is heard; a port, when nothing waits for it any more.
+    pub(super) fn on_pingreq(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(connection) = self.connections.get(id) else { return };
+        if !connection.is_port() {
+            return turn.effects.push(Effect::Send { connection: id, packet: Packet::PingResp });
+        }
+        let Some(key) = connection.client else { return };
+        if let Some(outlet) = self.clients.get_mut(key).and_then(|client| client.outlet.as_mut()) {
+            outlet.pings += 1;
+        }
+        self.pump(key, turn);
+    }
+
+    fn answer_pings(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Client { session, outlet: Some(outlet), .. } = client else { return };
+        let read = session.backlog.as_ref().is_none_or(Backlog::caught_up);
+        if read && session.flight.is_empty() && session.queue.is_empty() && session.walks.is_empty() {
+            let pings = std::mem::take(&mut outlet.pings);
+            let answer = Effect::Send { connection: outlet.connection, packet: Packet::PingResp };
+            turn.effects.extend((0..pings).map(|_| answer.clone()));
+        }
     }
 
     fn has_room(&self, key: ClientKey) -> bool {

@@ -279,6 +279,7 @@ impl Broker {
             connection: id,
             window: connection.window,
             credit: connection.credit,
+            pings: 0,
             maximum_packet_size: connection.maximum_packet_size,
         };
         let peer = connection.peer.name.clone();

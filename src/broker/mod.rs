@@ -237,7 +237,7 @@ impl Broker {
             Packet::PubComp(ack) => self.on_pubcomp(id, ack.packet_id, turn),
             Packet::Subscribe(subscribe) => self.on_subscribe(id, subscribe, turn),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, unsubscribe, turn),
-            Packet::PingReq => turn.effects.push(Effect::Send { connection: id, packet: Packet::PingResp }),
+            Packet::PingReq => self.on_pingreq(id, turn),
             Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect, turn),
             // No method was agreed on at CONNECT. [MQTT5-4.12.0-6]
             Packet::Auth(_) => self.expel(id, Reason::BadAuthenticationMethod, turn),

@@ -17,6 +17,8 @@ pub(super) struct Outlet {
     pub(super) window: u16,
     /// Messages that a port may still be sent; `None` for a network client.
     pub(super) credit: Option<u32>,
+    /// A port's PINGREQs, answered once nothing waits for it.
+    pub(super) pings: u32,
     /// The client's Maximum Packet Size.
     pub(super) maximum_packet_size: Option<u32>,
 }

@@ -136,6 +136,7 @@ impl Port {
                 let twice = self.exactly_once.contains(&id);
                 self.push(if twice { Packet::PubRec(ack) } else { Packet::PubAck(ack) }, events);
             }
+            FromPort::Drain => self.push(Packet::PingReq, events),
             FromPort::Grant(messages) => events.push(Event::Granted { connection: self.id, messages }),
             FromPort::Close => {
                 self.leaving = true;
@@ -173,7 +174,9 @@ impl Port {
                 }
             }
             Packet::Disconnect(disconnect) => self.goodbye = Some(refusal(disconnect.reason)),
-            // A port sends no PINGREQ and no AUTH, and the others go the other way.
+            // The broker answers a port's PINGREQ once nothing waits for it.
+            Packet::PingResp => self.tell(ToPort::Drained),
+            // A port sends no AUTH, and the others go the other way.
             _ => {}
         }
     }

@@ -67,7 +67,7 @@ impl Relay {
 fn is_answered(request: &FromPort) -> bool {
     match request {
         FromPort::Publish { qos, .. } => *qos != Qos::AtMostOnce,
-        FromPort::Subscribe { .. } | FromPort::Unsubscribe { .. } => true,
+        FromPort::Subscribe { .. } | FromPort::Unsubscribe { .. } | FromPort::Drain => true,
         FromPort::Acknowledge { .. } | FromPort::Grant(_) | FromPort::Close => false,
     }
 }
@@ -75,7 +75,9 @@ fn is_answered(request: &FromPort) -> bool {
 /// Whether it is a word that was owed.
 fn is_answer(word: &ToPort) -> bool {
     match word {
-        ToPort::Published(_) | ToPort::Subscribed { .. } | ToPort::Unsubscribed { .. } => true,
+        ToPort::Published(_) | ToPort::Subscribed { .. } | ToPort::Unsubscribed { .. } | ToPort::Drained => {
+            true
+        }
         ToPort::Connected { .. } | ToPort::Message(_) | ToPort::Closed(_) => false,
     }
 }

@@ -131,6 +131,31 @@ fn the_broker_sends_no_more_than_was_granted() {
 }
 
 #[test]
+fn a_port_is_told_when_nothing_waits_for_it_any_more() {
+    for session_expiry in [0, 3_600] {
+        run(StoreMode::Prompt, async |_, field| {
+            let mut subscriber =
+                open(field, Hello { credit: 1, session_expiry, ..hello("subscriber") }).await;
+            subscriber.send(FromPort::Drain).await.unwrap();
+            assert_eq!(next(&mut subscriber).await, ToPort::Drained, "nothing waits");
+            subscribe(&mut subscriber, "t", Qos::AtLeastOnce).await;
+            let mut publisher = open(field, hello("publisher")).await;
+            for id in 0..3 {
+                publisher.send(publish(id, "t", "payload", Qos::AtLeastOnce)).await.unwrap();
+                assert!(matches!(next(&mut publisher).await, ToPort::Published(_)));
+            }
+            subscriber.send(FromPort::Drain).await.unwrap();
+            for _ in 0..3 {
+                let ToPort::Message(delivery) = next(&mut subscriber).await else { panic!("a message") };
+                subscriber.send(FromPort::Grant(1)).await.unwrap();
+                subscriber.send(FromPort::Acknowledge { id: delivery.id }).await.unwrap();
+            }
+            assert_eq!(next(&mut subscriber).await, ToPort::Drained);
+        });
+    }
+}
+
+#[test]
 fn a_dropped_port_is_a_lost_client_and_a_closed_one_is_not() {
     run(StoreMode::Prompt, async |running, field| {
         let mut client = Client::connect(running.address, Version::V5, "client");

@@ -121,6 +121,9 @@ pub enum FromPort {
     },
     /// Lets the broker send so many messages more.
     Grant(u32),
+    /// Asks to be told when nothing waits for this port any more, at the broker or unacknowledged;
+    /// answered by [`ToPort::Drained`], so by nothing while messages wait for credit.
+    Drain,
     /// Leaves cleanly: no will, and the session is kept for its expiry.
     Close,
 }
@@ -149,6 +152,8 @@ pub enum ToPort {
     },
     /// A message for this client.
     Message(Delivery),
+    /// Answers a [`FromPort::Drain`].
+    Drained,
     /// The broker has ended this client; nothing follows.
     Closed(Refusal),
 }

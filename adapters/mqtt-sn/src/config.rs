@@ -30,6 +30,8 @@ pub struct Config {
     pub predefined: BTreeMap<String, String>,
     /// The longest datagram, either way.
     pub max_packet: String,
+    /// Datagrams a second from one address.
+    pub max_rate: u32,
     /// Clients that are connected, or whose session is remembered.
     pub max_clients: usize,
     /// Topic ids of one client.
@@ -52,6 +54,7 @@ impl Default for Config {
             allow_qos_minus_1: false,
             predefined: BTreeMap::new(),
             max_packet: "1400B".into(),
+            max_rate: 500,
             max_clients: 1_000,
             max_topics: 256,
             session_expiry: NEVER.into(),
@@ -71,6 +74,7 @@ pub const KEYS: &[Key] = &[
     Key::optional("predefined", Kind::Map),
     Key::optional("advertise", Kind::NotYet),
     Key::optional("max_packet", Kind::Size(60, 65_507)),
+    Key::optional("max_rate", Kind::Integer(1, 1_000_000)),
     Key::optional("max_clients", Kind::Integer(1, 100_000)),
     Key::optional("max_topics", Kind::Integer(1, 65_534)),
     Key::optional("session_expiry", Kind::DurationOr(NEVER)),
@@ -93,6 +97,8 @@ pub struct Checked {
     pub predefined: BTreeMap<u16, String>,
     /// The longest datagram in octets, either way.
     pub max_packet: usize,
+    /// Datagrams a second from one address.
+    pub max_rate: u32,
     /// Clients that are connected, or whose session is remembered.
     pub max_clients: usize,
     /// Topic ids of one client.
@@ -134,6 +140,7 @@ impl Config {
             qos_minus_one: if self.allow_qos_minus_1 { QosMinusOne::Accepted } else { QosMinusOne::Dropped },
             predefined,
             max_packet,
+            max_rate: self.max_rate,
             max_clients: self.max_clients,
             max_topics: self.max_topics,
             session_expiry,
@@ -221,6 +228,9 @@ impl Config {
         if self.retries == 0 {
             problems.push(found("retries", "0", "at least 1"));
         }
+        if self.max_rate == 0 {
+            problems.push(found("max_rate", "0", "at least 1"));
+        }
         if self.max_clients == 0 {
             problems.push(found("max_clients", "0", "at least 1"));
         }
@@ -278,6 +288,7 @@ mod tests {
             session_expiry: "soon".into(),
             retry_interval: "1".into(),
             retries: 0,
+            max_rate: 0,
             max_clients: 0,
             max_topics: 70_000,
             ..Config::default()
@@ -291,6 +302,7 @@ mod tests {
             "session_expiry",
             "retry_interval",
             "retries",
+            "max_rate",
             "max_clients",
             "max_topics",
         ];

@@ -114,7 +114,7 @@ impl Stage {
             _ => Qos::ExactlyOnce,
         };
         match step >> 4 {
-            0..=5 => ToPort::Message(Delivery {
+            0..=4 => ToPort::Message(Delivery {
                 id: if qos == Qos::AtMostOnce { 0 } else { u16::from(octet) + 1 },
                 topic: String::from_utf8_lossy(said.get(1..).unwrap_or_default()).into_owned(),
                 payload: Bytes::copy_from_slice(said),
@@ -122,6 +122,7 @@ impl Stage {
                 retain: octet > 128,
                 dup: octet > 64,
             }),
+            5 => ToPort::Drained,
             6..=8 => ToPort::Published(Acknowledgement { id, result: Ok(()) }),
             9 => ToPort::Published(Acknowledgement { id, result: Err(Refusal::QuotaExceeded) }),
             10..=12 => ToPort::Subscribed { id, result: Ok(qos) },

@@ -3,7 +3,7 @@
 //! `codec` and `gateway` are pure: octets to messages, and every client as one state machine that is
 //! told what came and what time it is. `runner` owns the one socket and a port for each client. Nothing
 //! here keeps a message: a QoS 1 publish is acknowledged when the broker says that it holds it, and
-//! what waits for a client waits in the broker.
+//! what waits for a client, also for one that sleeps, waits in the broker save for a few.
 
 pub mod codec;
 mod config;

@@ -18,7 +18,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time;
 
 use crate::Checked;
-use crate::gateway::{Counters, Effect, Event, Gateway, Lost, Note, Peer, PortNumber, REQUESTS_MAX};
+use crate::gateway::{
+    Counters, Effect, Event, Gateway, HELD_MAX, Lost, Note, Peer, PortNumber, REQUESTS_MAX,
+};
 
 /// The adapter for a checked configuration.
 pub fn adapter(settings: Checked) -> Box<dyn Adapter> {
@@ -285,7 +287,7 @@ fn log(note: &Note) {
     match note {
         Note::Lost { client_id, why } => {
             let reason = match why {
-                Lost::Silent => "its keep alive ran out",
+                Lost::Silent => "nothing came within its keep alive or its sleep",
                 Lost::Unanswered => "it did not answer",
                 Lost::Displaced => "another client speaks from its address",
                 Lost::Choked => "the broker took no more from it",
@@ -312,8 +314,8 @@ const DATAGRAM_MAX: usize = 65_536;
 const WORDS_MAX: usize = 256;
 
 /// Places in a port's queue that QoS 0 publishes leave to others: every request that a client may have
-/// open, and as much again for acknowledgements, credit and the end.
-const REQUESTS_RESERVED: usize = 2 * REQUESTS_MAX;
+/// open and as much again for the end, and acknowledgement and credit for each message handed out.
+const REQUESTS_RESERVED: usize = 2 * (REQUESTS_MAX + HELD_MAX as usize);
 
 /// Requests that wait for one port. Beyond: a QoS 0 publish is dropped and counted, and with anything
 /// else the client is lost.

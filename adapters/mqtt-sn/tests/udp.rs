@@ -137,11 +137,11 @@ async fn a_publish_is_acknowledged_only_after_the_broker_holds_it() {
 }
 
 #[tokio::test]
-async fn a_wildcard_subscription_is_served_with_credit_for_one_message_at_a_time() {
+async fn a_wildcard_subscription_is_served_with_credit_for_a_few_messages() {
     let mut running = Running::start("127.0.0.1:0");
     let device = running.device().await;
     let mut client = device.connects(&mut running).await;
-    assert_eq!(client.hello.credit, 1);
+    assert_eq!(client.hello.credit, 16);
 
     device.says(b"\x08\x12\x20\x00\x09a/#").await;
     let FromPort::Subscribe { id, filter, qos } = client.asks().await else {

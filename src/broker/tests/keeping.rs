@@ -505,6 +505,42 @@ fn a_port_that_keeps_its_session_reads_as_far_as_its_credit() {
 }
 
 #[test]
+fn a_port_hears_that_nothing_waits_once_the_log_is_read_and_all_is_acknowledged() {
+    check(
+        &[
+            "open 1",
+            "1 connect pub clean",
+            "open 2 port credit=1",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            "2 subscribe 1 t q1",
+            "commit",
+            "2 lost",
+            "1 publish t 1 q1 id=1",
+            "1 publish t 2 q1 id=2",
+            "commit",
+            "crash",
+            "open 2 port credit=1",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            "--",
+            "2 ping",
+            "rows",
+            "2 puback 1",
+            "2 granted 1",
+            "rows",
+            "2 puback 2",
+        ],
+        "2 < publish t 1 q1 id=1
+         write settled r1/1
+         read r1 after 1 limit 1
+         2 < publish t 2 q1 id=2
+         write settled r1/2
+         2 < pong",
+    );
+}
+
+#[test]
 fn subscriptions_outlive_a_restart() {
     pair(
         &["crash", "open 1", "1 connect pub clean", "--", "1 publish t/a x q1 id=1"],

@@ -8,7 +8,7 @@ use std::time::Duration;
 use adapter_api::{FromPort, Hello, Will};
 
 use super::inward::Inward;
-use super::outward::Outward;
+use super::outward::{HELD_MAX, Outward};
 use super::topics::Topics;
 use super::{Lost, Peer, PortNumber, Turn};
 use crate::Checked;
@@ -42,7 +42,7 @@ pub(super) struct Client {
     pub(super) alarm: Option<Duration>,
 }
 
-/// Where a client stands. Asleep and awake come between active and disconnected. // [SN-6.14]
+/// Where a client stands. // [SN-6.14]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Life {
     /// It is asked for its will's topic.
@@ -53,6 +53,10 @@ pub(super) enum Life {
     Opening,
     /// Connected.
     Active,
+    /// Its radio is off, for so many seconds at most; what comes for it waits.
+    Asleep(u16),
+    /// It listens for what waits, and then sleeps again as long.
+    Awake(u16),
     /// Known, but not connected; not supervised.
     Disconnected,
 }
@@ -143,7 +147,7 @@ impl Client {
             Life::AskingTopic => turn.answer(&self.peer, &Message::WillTopicReq),
             Life::AskingMessage(_) => turn.answer(&self.peer, &Message::WillMsgReq),
             Life::Active => turn.answer(&self.peer, &Message::ConnAck(ReturnCode::Accepted)),
-            Life::Opening | Life::Disconnected => {}
+            Life::Opening | Life::Asleep(_) | Life::Awake(_) | Life::Disconnected => {}
         }
     }
 
@@ -155,8 +159,7 @@ impl Client {
             clean_start: clean,
             session_expiry: if clean { 0 } else { settings.session_expiry },
             will: self.will.clone(),
-            // One message is under way to a client at a time. // [SN-6.6]
-            credit: 1,
+            credit: HELD_MAX,
             waits: true,
         }
     }
@@ -176,17 +179,34 @@ impl Client {
         self.outward_resume(turn);
     }
 
+    /// [SN-6.14] A sleeper that connects again keeps its session, port and all that waits, where none of it
+    /// is to be changed.
+    pub(super) fn is_roused_by(&self, connect: &Connect) -> bool {
+        let is_kept = !connect.clean_session && !self.connect.clean_session;
+        self.is_sleeping() && is_kept && !connect.will && self.port.is_some()
+    }
+
+    /// Its connection goes on, from this address.
+    pub(super) fn rouse(&mut self, connect: Connect, peer: Peer, turn: &mut Turn<'_>) {
+        self.topics.forget_told();
+        self.put_back(turn);
+        (self.connect, self.peer) = (connect, peer);
+        self.connected(true, turn);
+    }
+
     /// A message from the client's address.
     pub(super) fn receive(&mut self, message: Message, turn: &mut Turn<'_>) -> Fate {
         // [SN-6.11] Any message shows that the client lives.
         self.heard = turn.now;
-        if let Message::Disconnect(_) = message {
-            // [SN-6.12]; sleep is not served yet, so a duration makes no difference.
-            return Fate::Leaves;
+        if let Message::Disconnect(duration) = message {
+            return match duration {
+                Some(seconds @ 1..) if self.is_connected() => self.fall_asleep(seconds, turn),
+                _ => Fate::Leaves, // [SN-6.12]
+            };
         }
         match &self.life {
             Life::AskingTopic | Life::AskingMessage(_) => self.receive_will(message, turn),
-            Life::Active => self.receive_active(message, turn),
+            Life::Active | Life::Asleep(_) | Life::Awake(_) => self.receive_connected(message, turn),
             Life::Opening | Life::Disconnected => self.unexpected(turn),
         }
     }
@@ -216,7 +236,7 @@ impl Client {
         }
     }
 
-    fn receive_active(&mut self, message: Message, turn: &mut Turn<'_>) -> Fate {
+    fn receive_connected(&mut self, message: Message, turn: &mut Turn<'_>) -> Fate {
         if let Message::WillMsg(_) = message
             && self.ears == Ears::Quiet
             && self.connect.will
@@ -237,7 +257,8 @@ impl Client {
             Message::PubAck { topic_id, msg_id, code } => self.acknowledged(topic_id, msg_id, code, turn),
             Message::PubRec(msg_id) => self.taken(msg_id, turn),
             Message::PubComp(msg_id) => self.completed(msg_id, turn),
-            // [SN-6.11]; with a client id it is a sleeper's, which an active client is not.
+            Message::PingReq(Some(_)) if self.is_sleeping() => self.wake(turn),
+            // [SN-6.11]
             Message::PingReq(_) => turn.answer(&self.peer, &Message::PingResp),
             Message::PingResp => {}
             // A will can be changed only by the next CONNECT.
@@ -252,6 +273,47 @@ impl Client {
             _ => return self.unexpected(turn),
         }
         Fate::Stays
+    }
+
+    /// [SN-6.14] Answered without a duration; nothing more is sent.
+    fn fall_asleep(&mut self, seconds: u16, turn: &mut Turn<'_>) -> Fate {
+        turn.answer(&self.peer, &Message::Disconnect(None));
+        self.put_back(turn);
+        self.enter(Life::Asleep(seconds), turn.now);
+        Fate::Stays
+    }
+
+    /// [SN-6.14] What waits is sent, and PINGRESP after it.
+    fn wake(&mut self, turn: &mut Turn<'_>) {
+        match self.life {
+            Life::Asleep(seconds) => {
+                self.enter(Life::Awake(seconds), turn.now);
+                self.drain(turn);
+            }
+            // Its question was under way for longer than it waits.
+            _ => turn.counters.repeated += 1,
+        }
+    }
+
+    /// It turns its radio off again.
+    pub(super) fn doze(&mut self, turn: &Turn<'_>) {
+        if let Life::Awake(seconds) = self.life {
+            self.enter(Life::Asleep(seconds), turn.now);
+        }
+    }
+
+    pub(super) fn is_sleeping(&self) -> bool {
+        matches!(self.life, Life::Asleep(_) | Life::Awake(_))
+    }
+
+    /// Whether it has got its CONNACK, and nobody has said goodbye.
+    fn is_connected(&self) -> bool {
+        self.life == Life::Active || self.is_sleeping()
+    }
+
+    /// Whether its CONNECT is not answered yet.
+    pub(super) fn is_opening(&self) -> bool {
+        self.life != Life::Disconnected && !self.is_connected()
     }
 
     fn unexpected(&mut self, turn: &mut Turn<'_>) -> Fate {
@@ -269,7 +331,7 @@ impl Client {
     pub(super) fn due(&self, settings: &Checked) -> Option<Duration> {
         match self.life {
             Life::Disconnected => None,
-            Life::Active => {
+            Life::Active | Life::Asleep(_) | Life::Awake(_) => {
                 let (first, second) = (self.silent_at(), self.outward.due());
                 first.into_iter().chain(second).min()
             }
@@ -283,7 +345,7 @@ impl Client {
         if self.due(turn.settings).is_none_or(|due| due > turn.now) {
             return Fate::Stays;
         }
-        if self.life != Life::Active {
+        if self.is_opening() {
             return Fate::GivesUp;
         }
         if self.silent_at().is_some_and(|at| at <= turn.now) {
@@ -292,9 +354,12 @@ impl Client {
         self.repeat(turn)
     }
 
-    /// [SN-6.14] [SN-7.2] Lost after its keep alive and a tolerance; 0 is no supervision.
+    /// [SN-6.14] [SN-7.2] Lost after its keep alive, or its sleep, and a tolerance; 0 is no supervision.
     fn silent_at(&self) -> Option<Duration> {
-        let seconds = u64::from(self.connect.duration);
+        let seconds = u64::from(match self.life {
+            Life::Asleep(seconds) | Life::Awake(seconds) => seconds,
+            _ => self.connect.duration,
+        });
         let permille = if seconds > 60 { 1_100 } else { 1_500 };
         (seconds > 0).then(|| self.heard + Duration::from_millis(seconds * permille))
     }
@@ -305,9 +370,9 @@ impl Client {
     }
 
     /// The connection is over; what belongs to it is forgotten.
-    pub(super) fn end(&mut self, now: Duration) {
-        self.enter(Life::Disconnected, now);
+    pub(super) fn end(&mut self, turn: &mut Turn<'_>) {
+        self.enter(Life::Disconnected, turn.now);
         self.inward.end();
-        self.outward.end();
+        turn.counters.dropped_unsent += self.outward.end();
     }
 }

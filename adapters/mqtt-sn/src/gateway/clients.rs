@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::client::{Client, Ears, Fate, Life};
 use super::inward::connack_code;
+use super::pace::Pace;
 use super::strangers::{Departed, Unconnected};
 use super::{Effect, Lost, Note, Peer, PortNumber, Turn};
 use crate::codec::{Connect, Malformed, Message, Publish, QosField, ReturnCode, decode};
@@ -26,6 +27,7 @@ pub(super) struct Clients {
     alarms: BTreeSet<(Duration, Slot)>,
     departed: Departed,
     unconnected: Unconnected,
+    pace: Pace,
     /// The last slot or port number.
     last: u64,
 }
@@ -37,6 +39,10 @@ struct Slot(u64);
 impl Clients {
     pub(super) fn datagram(&mut self, from: Peer, octets: &Bytes, turn: &mut Turn<'_>) {
         turn.counters.received += 1;
+        if !self.pace.hears(&from, turn.now, turn.settings) {
+            turn.counters.ignored_too_fast += 1;
+            return;
+        }
         if octets.len() > turn.settings.max_packet {
             turn.counters.ignored_too_large += 1;
             return;
@@ -68,10 +74,30 @@ impl Clients {
             | Message::UnsubAck(_)
             | Message::WillTopicResp(_)
             | Message::WillMsgResp(_) => turn.counters.ignored_unexpected += 1,
-            other => match self.by_peer.get(&from) {
-                Some(&slot) => self.serve(slot, from, other, turn),
-                None => self.stranger(&from, &other, turn),
-            },
+            other => {
+                if let Message::PingReq(Some(name)) = &other {
+                    self.follow(name, &from);
+                }
+                match self.by_peer.get(&from) {
+                    Some(&slot) => self.serve(slot, from, other, turn),
+                    None => self.stranger(&from, &other, turn),
+                }
+            }
+        }
+    }
+
+    /// A sleeper that wakes up at another address, as behind a NAT, is known by its client id: as sure a
+    /// sign as CONNECT has. One that is active is not moved.
+    fn follow(&mut self, name: &str, from: &Peer) {
+        let Some(&slot) = self.by_name.get(name) else { return };
+        if self.by_peer.contains_key(from) || !self.table.get(&slot).is_some_and(Client::is_sleeping) {
+            return;
+        }
+        self.unbind(slot);
+        if let Some(client) = self.table.get_mut(&slot) {
+            client.peer = from.clone();
+            self.by_peer.insert(from.clone(), slot);
+            self.departed.forget(from);
         }
     }
 
@@ -123,14 +149,22 @@ impl Clients {
             self.lose(old, Lost::Displaced, turn);
         }
         let slot = self.slot_of(&from, &connect, turn.now);
-        // [SN-6.3] A CONNECT deletes or replaces a will, it does not publish it.
-        self.close_port(slot, turn);
+        let roused = self.table.get(&slot).is_some_and(|client| client.is_roused_by(&connect));
+        if !roused {
+            // [SN-6.3] A CONNECT deletes or replaces a will, it does not publish it.
+            self.close_port(slot, turn);
+        }
         self.unbind(slot);
         let Some(client) = self.table.get_mut(&slot) else { return };
         self.by_peer.insert(from.clone(), slot);
         self.departed.forget(&from);
-        client.end(turn.now);
-        let fate = client.begin(connect, from, turn);
+        let fate = if roused {
+            client.rouse(connect, from, turn);
+            Fate::Stays
+        } else {
+            client.end(turn);
+            client.begin(connect, from, turn)
+        };
         self.settle(slot, fate, turn);
     }
 
@@ -139,8 +173,8 @@ impl Clients {
         let Some(client) = self.by_peer.get(from).and_then(|slot| self.table.get_mut(slot)) else {
             return false;
         };
-        let repeated =
-            client.connect == *connect && (client.life != Life::Active || client.ears == Ears::Quiet);
+        let unheard = client.life == Life::Active && client.ears == Ears::Quiet;
+        let repeated = client.connect == *connect && (client.is_opening() || unheard);
         if repeated {
             turn.counters.repeated += 1;
             client.heard = turn.now;
@@ -150,7 +184,7 @@ impl Clients {
     }
 
     /// Whether a CONNECT can be served, and makes room where somebody has to give way.
-    fn admit(&mut self, connect: &Connect, turn: &Turn<'_>) -> Result<(), ReturnCode> {
+    fn admit(&mut self, connect: &Connect, turn: &mut Turn<'_>) -> Result<(), ReturnCode> {
         let length = connect.client_id.chars().count();
         if connect.protocol_id != PROTOCOL_ID
             || !(1..=CLIENT_ID_MAX).contains(&length)
@@ -158,12 +192,17 @@ impl Clients {
         {
             return Err(ReturnCode::NotSupported);
         }
-        let handshakes =
-            || self.table.values().filter(|client| !matches!(client.life, Life::Active | Life::Disconnected));
-        if handshakes().count() >= HANDSHAKES_MAX {
+        if self.table.values().filter(|client| client.is_opening()).count() >= HANDSHAKES_MAX {
             return Err(ReturnCode::Congestion);
         }
-        if self.by_name.contains_key(&connect.client_id) || self.table.len() < turn.settings.max_clients {
+        if self.by_name.contains_key(&connect.client_id) {
+            return Ok(());
+        }
+        if !self.pace.admits_newcomer(turn.now, turn.settings) {
+            turn.counters.refused_newcomers += 1;
+            return Err(ReturnCode::Congestion);
+        }
+        if self.table.len() < turn.settings.max_clients {
             return Ok(());
         }
         let away = self.table.iter().filter(|(_, client)| client.is_away());
@@ -239,7 +278,7 @@ impl Clients {
     /// The connection has ended well, or never began.
     fn part(&mut self, slot: Slot, turn: &mut Turn<'_>) {
         self.close_port(slot, turn);
-        self.disconnect(slot, turn.now);
+        self.disconnect(slot, turn);
     }
 
     /// [SN-6.14] The client is lost: its port is dropped, so that the broker publishes its will.
@@ -252,13 +291,13 @@ impl Clients {
             self.by_port.remove(&port);
             turn.effects.push(Effect::Drop { port });
         }
-        self.disconnect(slot, turn.now);
+        self.disconnect(slot, turn);
     }
 
     /// The client has no connection any more; without anything to keep it is forgotten.
-    fn disconnect(&mut self, slot: Slot, now: Duration) {
+    fn disconnect(&mut self, slot: Slot, turn: &mut Turn<'_>) {
         let Some(client) = self.table.get_mut(&slot) else { return };
-        client.end(now);
+        client.end(turn);
         self.unbind(slot);
         self.forget_if_over(slot);
     }
@@ -304,6 +343,7 @@ impl Clients {
             ToPort::Subscribed { id, result } => client.subscribed(id, result, turn),
             ToPort::Unsubscribed { id } => client.unsubscribed(id, turn),
             ToPort::Message(delivery) => client.deliver(delivery, turn),
+            ToPort::Drained => client.drained(turn),
             ToPort::Closed(refusal) => self.closed(slot, refusal, turn),
         }
         self.set_alarm(slot, turn);
@@ -322,7 +362,7 @@ impl Clients {
         } else {
             turn.answer(&client.peer, &Message::Disconnect(None));
         }
-        self.disconnect(slot, turn.now);
+        self.disconnect(slot, turn);
     }
 
     pub(super) fn gone(&mut self, port: PortNumber, turn: &mut Turn<'_>) {
@@ -384,10 +424,11 @@ impl Clients {
         self.alarms.first().map(|(due, _)| *due)
     }
 
-    /// Clients that have an address, and all that are known.
-    pub(super) fn census(&self) -> (u64, u64) {
+    /// Clients that have an address, those of them that sleep, and all that are known.
+    pub(super) fn census(&self) -> (u64, u64, u64) {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        (count(self.by_peer.len()), count(self.table.len()))
+        let sleeping = self.table.values().filter(|client| client.is_sleeping()).count();
+        (count(self.by_peer.len()), count(sleeping), count(self.table.len()))
     }
 
     pub(super) fn is_consistent(&self, settings: &crate::Checked) -> bool {

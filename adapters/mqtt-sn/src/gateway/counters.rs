@@ -5,11 +5,13 @@
 
 use serde::Serialize;
 
-/// Counts since the start, save for `clients` and `sessions`, which are those of now.
+/// Counts since the start, save for `clients`, `sleeping` and `sessions`, which are those of now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Counters {
     /// Clients that are connected.
     pub(crate) clients: u64,
+    /// Of them, those that sleep or are awake for a moment.
+    pub(crate) sleeping: u64,
     /// Clients that are known, connected or not.
     pub(crate) sessions: u64,
     /// Datagrams that came.
@@ -28,6 +30,8 @@ pub(crate) struct Counters {
     pub(crate) retransmitted: u64,
     /// CONNECTs answered with a refusal.
     pub(crate) refused_connects: u64,
+    /// Of them, those because too many new clients came at once.
+    pub(crate) refused_newcomers: u64,
     /// PUBLISHes answered with a refusal.
     pub(crate) refused_publishes: u64,
     /// SUBSCRIBEs answered with a refusal.
@@ -40,6 +44,8 @@ pub(crate) struct Counters {
     pub(crate) ignored_reserved: u64,
     /// Datagrams longer than `max_packet`.
     pub(crate) ignored_too_large: u64,
+    /// Datagrams from an address that sends more than `max_rate`, or from too many addresses at once.
+    pub(crate) ignored_too_fast: u64,
     /// Frames of forwarders, which are not served yet.
     pub(crate) ignored_encapsulated: u64,
     /// Messages that have no meaning in the client's state, or answer nothing.
@@ -54,6 +60,8 @@ pub(crate) struct Counters {
     pub(crate) dropped_declined: u64,
     /// Messages for clients whose topic table is full.
     pub(crate) dropped_no_topic_id: u64,
+    /// QoS 0 messages that waited for clients which left or were lost.
+    pub(crate) dropped_unsent: u64,
     /// Requests that found the broker's queue full.
     pub(crate) busy: u64,
     /// Datagrams that the system would not send.

@@ -12,6 +12,7 @@ mod inward;
 mod outward;
 mod topics;
 mod strangers;
+mod pace;
 mod counters;
 
 use core::net::SocketAddr;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use self::clients::Clients;
 pub(crate) use self::counters::Counters;
 pub(crate) use self::inward::REQUESTS_MAX;
+pub(crate) use self::outward::HELD_MAX;
 use crate::Checked;
 use crate::codec::{Message, TooLong, encode};
 
@@ -185,8 +187,8 @@ impl Gateway {
 
     /// What was counted since the start, and who is there now.
     pub(crate) fn counters(&self) -> Counters {
-        let (clients, sessions) = self.clients.census();
-        Counters { clients, sessions, ..self.counters.clone() }
+        let (clients, sleeping, sessions) = self.clients.census();
+        Counters { clients, sleeping, sessions, ..self.counters.clone() }
     }
 
     /// Whether the tables agree with each other; for tests and fuzzing.

@@ -1,15 +1,16 @@
 //! What one client is sent: one message at a time, registered first, repeated until it is answered.
 //!
-//! The broker hands out the next message only when we grant it, so nothing piles up here. A message of
-//! QoS 1 or 2 keeps the broker's packet id on the air, which stays the same when the broker sends it
-//! again: a client can tell a repetition even across connections.
+//! The broker hands out [`HELD_MAX`] messages and the next only when we grant it, so that little piles up
+//! here; while the client sleeps nothing leaves. A message of QoS 1 or 2 keeps the broker's packet id on the
+//! air, which stays the same when the broker sends it again: a client can tell a repetition even across
+//! connections.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use adapter_api::{Delivery, FromPort, Qos};
 
-use super::client::{Client, Fate};
+use super::client::{Client, Fate, Life};
 use super::topics::Route;
 use super::{Effect, Lost, Note, Turn};
 use crate::codec::{Message, Publish, Register, ReturnCode, TopicId};
@@ -23,6 +24,8 @@ pub(super) struct Outward {
     /// connection without CleanSession.
     unconfirmed: Option<u16>,
     last_register: u16,
+    /// How often the broker was asked whether nothing more waits, and has not answered.
+    asked: u32,
     /// Whether the log was told of a message that is too long.
     told_too_long: bool,
 }
@@ -68,11 +71,15 @@ impl Outward {
         self.flight.as_ref().map(|flight| flight.due)
     }
 
-    /// What is unanswered is the broker's to send again.
-    pub(super) fn end(&mut self) {
-        self.waiting.clear();
+    /// What is unanswered is the broker's to send again, save at QoS 0: so many are lost.
+    pub(super) fn end(&mut self) -> u64 {
+        let lost = self.waiting.drain(..).filter(|delivery| delivery.qos == Qos::AtMostOnce).count();
+        let registering = |flight: &Flight| matches!(&flight.stage, Stage::Registering { delivery, .. } if delivery.qos == Qos::AtMostOnce);
+        let lost = lost + usize::from(self.flight.as_ref().is_some_and(registering));
         self.flight = None;
+        self.asked = 0;
         self.told_too_long = false;
+        u64::try_from(lost).unwrap_or(u64::MAX)
     }
 
     fn next_register(&mut self) -> u16 {
@@ -84,22 +91,60 @@ impl Outward {
 impl Client {
     /// The broker hands out a message.
     pub(super) fn deliver(&mut self, delivery: Delivery, turn: &mut Turn<'_>) {
+        let octets = delivery.payload.len() + PUBLISH_HEADER;
+        if octets > turn.settings.max_packet {
+            return self.abort(&delivery, octets, turn);
+        }
         self.outward.waiting.push_back(delivery);
         self.advance(Trust::Whole, turn);
     }
 
-    /// A new connection: the end of a QoS 2 message that it has taken is asked for first.
+    /// It listens again: all that waits is sent, here and at the broker.
+    pub(super) fn drain(&mut self, turn: &mut Turn<'_>) {
+        self.outward.asked += 1;
+        self.ask(FromPort::Drain, turn);
+        self.outward_resume(turn);
+    }
+
+    /// Nothing more waits at the broker.
+    pub(super) fn drained(&mut self, turn: &mut Turn<'_>) {
+        self.outward.asked = self.outward.asked.saturating_sub(1);
+        self.advance(Trust::Whole, turn);
+    }
+
+    /// It does not listen any more: what is under way to it waits in its old place.
+    pub(super) fn put_back(&mut self, turn: &mut Turn<'_>) {
+        match self.outward.flight.take().map(|flight| flight.stage) {
+            Some(Stage::Registering { delivery, .. }) => self.outward.waiting.push_front(delivery),
+            Some(Stage::Publishing { delivery, .. }) => {
+                self.outward.waiting.push_front(Delivery { dup: true, ..delivery });
+            }
+            Some(Stage::Releasing { credit: credit @ 1.., .. }) => self.ask(FromPort::Grant(credit), turn),
+            Some(Stage::Releasing { credit: 0, .. }) | None => {}
+        }
+    }
+
+    /// A new connection, or awake: the end of a QoS 2 message that it has taken is asked for first.
     pub(super) fn outward_resume(&mut self, turn: &mut Turn<'_>) {
         if let Some(msg_id) = self.outward.unconfirmed {
             self.fly(Stage::Releasing { msg_id, credit: 0 }, turn);
             turn.answer(&self.peer, &Message::PubRel(msg_id));
         }
+        self.advance(Trust::Whole, turn);
     }
 
     /// Begins with the next message, unless one is under way.
     fn advance(&mut self, trust: Trust, turn: &mut Turn<'_>) {
-        while self.outward.flight.is_none() {
-            let Some(delivery) = self.outward.waiting.pop_front() else { return };
+        while self.outward.flight.is_none() && !matches!(self.life, Life::Asleep(_)) {
+            let Some(delivery) = self.outward.waiting.pop_front() else {
+                if self.outward.asked == 0 && self.is_sleeping() {
+                    // [SN-6.14]
+                    turn.answer(&self.peer, &Message::PingResp);
+                    self.heard = turn.now;
+                    self.doze(turn);
+                }
+                return;
+            };
             match self.topics.route(&delivery.topic, &turn.settings.predefined, turn.settings.max_topics) {
                 Route::Send(topic) => self.send_publish(delivery, topic, trust, turn),
                 Route::Register(topic_id) => self.send_register(delivery, topic_id, trust, turn),
@@ -268,7 +313,13 @@ impl Client {
             return Fate::Stays;
         };
         if flight.repeats >= turn.settings.retries {
-            return Fate::Lost(Lost::Unanswered);
+            if !self.is_sleeping() {
+                return Fate::Lost(Lost::Unanswered);
+            }
+            // It went back to sleep without waiting for the end.
+            self.put_back(turn);
+            self.doze(turn);
+            return Fate::Stays;
         }
         flight.repeats += 1;
         flight.due = turn.now + turn.settings.retry_interval;
@@ -302,3 +353,10 @@ fn publish_message(delivery: &Delivery, topic: TopicId) -> Message {
         payload: delivery.payload.clone(),
     })
 }
+
+/// Messages of one client that the broker has handed out and that are not done. Beyond, it keeps those of
+/// QoS 1 and 2 itself, and drops and counts those of QoS 0: so many are kept for a client that sleeps.
+pub(crate) const HELD_MAX: u32 = 16;
+
+/// Octets of a PUBLISH before its payload, at least. // [SN-5.4.12]
+const PUBLISH_HEADER: usize = 7;

@@ -979,13 +979,226 @@ fn sn_123_a_repeated_disconnect_is_answered_a_few_times_and_a_strangers_is_not()
 }
 
 #[test]
-fn sn_124_sleep_is_not_served_and_disconnects() {
-    kept(
-        &["a: disconnect sleep=60", "2: gone", "a: pingreq c1"],
-        "a< disconnect
-         ask 2 close
+fn sn_124_125_nothing_is_sent_to_a_sleeper() {
+    clean(
+        &[
+            "2: message tt one qos1 id=5",
+            "a: disconnect sleep=60",
+            "2: message tt two qos1 id=6",
+            "2: message tt three qos0",
+            "wait 50s",
+            "a: disconnect sleep=60",
+        ],
+        "a< publish short:tt 5 one qos1
+         a< disconnect
          a< disconnect",
     );
+}
+
+#[test]
+fn sn_127_131_what_waits_is_sent_in_order_before_pingresp_and_then_it_sleeps_again() {
+    clean(
+        &[
+            "2: message tt one qos1 id=5",
+            "a: disconnect sleep=60",
+            "2: message tt two qos0",
+            "2: message t/x three qos1 id=6",
+            "---",
+            "a: pingreq c1",
+            "a: puback 0 5 accepted",
+            "2: message tt four qos1 id=7",
+            "a: regack 1 1 accepted",
+            "a: puback 1 6 accepted",
+            "a: puback 0 7 accepted",
+            "2: drained",
+            "2: message tt five qos0",
+        ],
+        "ask 2 drain
+         a< publish short:tt 5 one qos1 dup
+         ask 2 acknowledge 5
+         ask 2 grant 1
+         a< publish short:tt 0 two qos0
+         ask 2 grant 1
+         a< register 1 1 t/x
+         a< publish normal:1 6 three qos1
+         ask 2 acknowledge 6
+         ask 2 grant 1
+         a< publish short:tt 7 four qos1
+         ask 2 acknowledge 7
+         ask 2 grant 1
+         a< pingresp",
+    );
+}
+
+#[test]
+fn sn_129_130_where_nothing_waits_pingresp_comes_at_the_brokers_word_and_the_sleep_begins_anew() {
+    clean(
+        &[
+            "a: disconnect sleep=60",
+            "---",
+            "wait 60s",
+            "a: pingreq c1",
+            "2: drained",
+            "wait 89s",
+            "a: pingreq c1",
+            "2: drained",
+            "wait 90s",
+        ],
+        "ask 2 drain
+         a< pingresp
+         ask 2 drain
+         a< pingresp
+         note lost c1 silent
+         drop 2",
+    );
+}
+
+#[test]
+fn sn_126_a_sleeper_that_does_not_come_back_is_lost_and_its_will_published() {
+    clean(
+        &["a: disconnect sleep=100", "wait 109s", "wait 1s"],
+        "a< disconnect
+         note lost c1 silent
+         drop 2",
+    );
+}
+
+#[test]
+fn sn_132_a_repeated_pingreq_starts_nothing_anew() {
+    clean(
+        &[
+            "a: disconnect sleep=60",
+            "2: message tt one qos1 id=5",
+            "---",
+            "a: pingreq c1",
+            "a: pingreq c1",
+            "a: puback 0 5 accepted",
+            "2: drained",
+        ],
+        "ask 2 drain
+         a< publish short:tt 5 one qos1
+         ask 2 acknowledge 5
+         ask 2 grant 1
+         a< pingresp",
+    );
+}
+
+#[test]
+fn sn_131_who_does_not_wait_for_pingresp_gets_the_rest_the_next_time() {
+    clean(
+        &[
+            "a: disconnect sleep=600",
+            "2: message tt one qos1 id=5",
+            "a: pingreq c1",
+            "wait 10s",
+            "wait 10s",
+            "wait 10s",
+            "---",
+            "wait 10s",
+            "wait 60s",
+            "a: pingreq c1",
+            "a: puback 0 5 accepted",
+            "2: drained",
+            "2: drained",
+        ],
+        "ask 2 drain
+         a< publish short:tt 5 one qos1 dup
+         ask 2 acknowledge 5
+         ask 2 grant 1
+         a< pingresp",
+    );
+}
+
+#[test]
+fn sn_133_a_sleeper_that_connects_is_active_and_gets_what_waits() {
+    kept(
+        &["a: disconnect sleep=60", "2: message tt one qos0", "---", "b: connect c1 keep=10", "wait 15s"],
+        "b< connack accepted
+         b< publish short:tt 0 one qos0
+         ask 2 grant 1
+         note lost c1 silent
+         drop 2",
+    );
+    let away = ["a: disconnect sleep=60", "2: message tt one qos0", "---", "a: connect c1 clean", "2: gone"];
+    let (said, gateway) = play(|_| (), &[&KEPT[..], &away].concat());
+    assert_eq!(said, ["ask 2 close", "open 3 c1 clean"]);
+    assert_eq!(gateway.counters().dropped_unsent, 1);
+}
+
+#[test]
+fn sn_134_a_sleeper_that_says_goodbye_is_disconnected() {
+    kept(
+        &["a: disconnect sleep=60", "---", "a: disconnect", "2: gone", "wait 30d", "a: connect c1"],
+        "a< disconnect
+         ask 2 close
+         open 3 c1 kept",
+    );
+    kept(&["a: disconnect sleep=0", "2: gone"], "a< disconnect\nask 2 close");
+}
+
+#[test]
+fn sn_138_a_sleeper_may_wake_up_at_another_address_and_an_active_client_is_not_moved() {
+    clean(
+        &["a: disconnect sleep=60", "---", "b: pingreq c1", "2: drained", "a: pingreq c1", "2: drained"],
+        "ask 2 drain
+         b< pingresp
+         ask 2 drain
+         a< pingresp",
+    );
+    clean(&["b: pingreq c1"], "b< disconnect");
+}
+
+#[test]
+fn sn_139_a_sleeper_that_publishes_is_answered_and_sleeps_on() {
+    clean(
+        &[
+            "a: disconnect sleep=60",
+            "---",
+            "2: message tt one qos1 id=5",
+            "a: publish short:xx 7 hi qos1",
+            "2: published 1",
+        ],
+        "ask 2 publish 1 xx hi qos1
+         a< puback 30840 7 accepted",
+    );
+}
+
+#[test]
+fn sn_140_qos_0_messages_of_a_sleeper_that_is_lost_are_counted() {
+    let script = [
+        &CLEAN[..],
+        &["a: disconnect sleep=10", "2: message tt one qos0", "2: message tt two qos1 id=5", "wait 15s"],
+    ];
+    let (_, gateway) = play(|_| (), &script.concat());
+    let counters = gateway.counters();
+    assert_eq!((counters.lost, counters.dropped_unsent, counters.sleeping), (1, 1, 0));
+}
+
+#[test]
+fn an_address_that_sends_more_than_its_rate_is_not_heard_and_the_others_are() {
+    let script: Vec<&str> =
+        CLEAN.into_iter().chain(["a: pingreq"; 30]).chain(["b: searchgw", "wait 1s", "a: pingreq"]).collect();
+    let (said, gateway) = play(|settings| settings.max_rate = 10, &script);
+    // Of its twenty the CONNECT was one.
+    assert_eq!(said.iter().filter(|line| *line == "a< pingresp").count(), 19 + 1);
+    assert!(said.contains(&"b< gwinfo 1".to_owned()));
+    assert_eq!(gateway.counters().ignored_too_fast, 11);
+}
+
+#[test]
+fn a_flood_of_new_clients_is_told_to_wait() {
+    let comes_and_goes = |number| {
+        let port = 2 * number;
+        let connect = format!("a: connect c{number} clean");
+        [connect, format!("{port}: connected"), "a: disconnect".to_owned(), format!("{port}: gone")]
+    };
+    let flood: Vec<String> = (1..=64).flat_map(comes_and_goes).collect();
+    let mut script: Vec<&str> = flood.iter().map(String::as_str).collect();
+    script.extend(["---", "b: connect late", "wait 1s", "b: connect late"]);
+    let two = |settings: &mut Checked| settings.max_clients = 2;
+    check_with(two, &script, "b< connack congestion\nopen 130 late kept");
+    let (_, gateway) = play(two, &script);
+    assert_eq!((gateway.counters().refused_newcomers, gateway.counters().refused_connects), (1, 1));
 }
 
 #[test]
@@ -1087,7 +1300,10 @@ fn a_client_whose_requests_find_no_room_is_told_and_lost_and_a_qos_0_publish_onl
 
 #[test]
 fn sn_021_no_reserved_id_is_ever_assigned() {
-    let many = |settings: &mut Checked| settings.max_topics = 65_534;
+    let many = |settings: &mut Checked| {
+        settings.max_topics = 65_534;
+        settings.max_rate = 3_000;
+    };
     let registers: Vec<String> = (1..=3_000).map(|number| format!("a: register {number} {number}")).collect();
     let script: Vec<&str> = CLEAN.into_iter().chain(registers.iter().map(String::as_str)).collect();
     let (said, _) = play(many, &script);

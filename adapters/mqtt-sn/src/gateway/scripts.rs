@@ -10,6 +10,7 @@ use std::time::Duration;
 use adapter_api::{Acknowledgement, Delivery, FromPort, Hello, Refusal, ToPort, units};
 use bytes::Bytes;
 
+use super::outward::HELD_MAX;
 use super::{Effect, Event, Gateway, Lost, Note, Peer, PortNumber};
 use crate::codec::{
     Connect, Message, Publish, QosField, Register, ReturnCode, Subscribe, TopicFilter, TopicId, WillTopic,
@@ -238,6 +239,7 @@ fn word(line: &str) -> ToPort {
             retain: words.has("retain"),
             dup: words.has("dup"),
         }),
+        "drained" => ToPort::Drained,
         "closed" => ToPort::Closed(refusal(words.next()).unwrap()),
         other => panic!("{other}"),
     }
@@ -296,7 +298,7 @@ fn hello_text(hello: &Hello) -> String {
         text += &format!(" will={}:{}:{}{retain}", will.topic, payload(&will.payload), qos(will.qos.into()));
     }
     match (hello.waits, hello.credit) {
-        (true, 1) => text,
+        (true, HELD_MAX) => text,
         (waits, credit) => format!("{text} waits={waits} credit={credit}"),
     }
 }
@@ -313,6 +315,7 @@ fn request_text(request: &FromPort) -> String {
         FromPort::Unsubscribe { id, filter } => format!("unsubscribe {id} {filter}"),
         FromPort::Acknowledge { id } => format!("acknowledge {id}"),
         FromPort::Grant(messages) => format!("grant {messages}"),
+        FromPort::Drain => "drain".into(),
         FromPort::Close => "close".into(),
     }
 }
