@@ -11,8 +11,10 @@ mod stand;
 mod clients;
 mod commits;
 mod kept;
+mod motes;
 mod operator;
 mod outage;
+mod serial;
 mod traced;
 mod uplink;
 

@@ -3,16 +3,13 @@
 //! Each runs in a thread of its own for as long as the demo does, and speaks its protocol from scratch,
 //! so that the gateway's adapters meet something that does not share their code.
 
-use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::stand::{monotonic, wait_for};
+use crate::stand::{SerialWire, monotonic};
 
 /// A Modbus TCP meter: input registers 0 and 1 are the voltage as a float, 2 and 3 the power.
 pub struct Meter {
@@ -60,40 +57,25 @@ fn serve(mut socket: TcpStream) {
 
 /// A scale that says its weight once a second.
 pub struct Scale {
-    line: Child,
-    /// The gateway's end of the line.
-    pub device: PathBuf,
+    /// Its line.
+    pub wire: SerialWire,
 }
 
 impl Scale {
-    /// Starts it on a pair of ptys.
+    /// Starts it.
     pub fn start(folder: &Path) -> Scale {
-        let (near, device) = (folder.join("scale-near"), folder.join("scale"));
-        let end = |path: &Path| format!("pty,raw,echo=0,link={}", path.display());
-        let line = Command::new("socat")
-            .args([end(&near), end(&device)])
-            .process_group(0)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("socat is installed by tests/setup");
-        let mut wire: File = wait_for("the serial line", || OpenOptions::new().write(true).open(&near).ok());
+        let wire = SerialWire::plug(folder);
+        let mut near = wire.near();
         thread::spawn(move || {
             for turn in 0_u32.. {
                 let weight = 12.0 + f64::from(turn % 20) * 0.05;
-                if write!(wire, "ST,GS,{weight:+.2} kg\r\n").is_err() {
+                if write!(near, "ST,GS,{weight:+.2} kg\r\n").is_err() {
                     return;
                 }
                 thread::park_timeout(Duration::from_secs(1));
             }
         });
-        Scale { line, device }
-    }
-}
-
-impl Drop for Scale {
-    fn drop(&mut self) {
-        let _ = self.line.kill();
-        let _ = self.line.wait();
+        Scale { wire }
     }
 }
 

@@ -36,7 +36,7 @@ fn main() {
         .replace("@CLOUD@", &format!("127.0.0.1:{}", proxy.port))
         .replace("@CA@", &authority.ca().to_string_lossy())
         .replace("@METER@", &format!("127.0.0.1:{}", meter.port))
-        .replace("@SCALE@", &scale.device.to_string_lossy())
+        .replace("@SCALE@", &scale.wire.device.to_string_lossy())
         .replace("@SENSOR@", &format!("127.0.0.1:{sensor_port}"));
     let mut gateway = Gateway::start(Path::new(&program), &folder.path().join("gateway"), &configuration);
     let _sensor = Sensor::start(sensor_port);

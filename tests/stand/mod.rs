@@ -11,13 +11,17 @@ mod certificates;
 mod client;
 mod cloud;
 mod gateway;
+mod mote;
 mod proxy;
+mod wire;
 
 pub use certificates::Certificates;
 pub use client::{Client, Options};
 pub use cloud::{Cloud, Security};
 pub use gateway::Gateway;
+pub use mote::{Mote, Said, flag, kind};
 pub use proxy::{Link, Proxy};
+pub use wire::SerialWire;
 
 use std::time::{Duration, Instant};
 
