@@ -222,6 +222,8 @@ pub struct Rows {
 /// What the store had when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Restored {
+    /// Whether there was a store to open.
+    pub store: Presence,
     /// The highest order number ever given.
     pub last_seq: Seq,
     /// The highest reader id ever given.
@@ -230,6 +232,16 @@ pub struct Restored {
     pub sessions: Vec<RestoredSession>,
     /// Retained messages.
     pub retained: Vec<Arc<Message>>,
+}
+
+/// Whether there is a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Presence {
+    /// What must be kept is kept.
+    #[default]
+    There,
+    /// It could not be opened. Nothing is kept, and nobody knows which sessions it has.
+    Absent,
 }
 
 /// A session as it was found.

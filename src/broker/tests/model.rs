@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::record::{
-    Lease, LeaseState, Message, ReaderId, Restored, RestoredSession, Row, Rows, Seq, SessionRecord, Ticket,
-    Want, Write,
+    Lease, LeaseState, Message, Presence, ReaderId, Restored, RestoredSession, Row, Rows, Seq, SessionRecord,
+    Ticket, Want, Write,
 };
 
 #[derive(Clone, Default)]
@@ -175,6 +175,7 @@ impl Model {
             }
         });
         Restored {
+            store: Presence::There,
             last_seq: disk.last_seq,
             last_reader: disk.last_reader,
             sessions: sessions.collect(),

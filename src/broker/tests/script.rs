@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::super::*;
 use super::model::Model;
 use super::speech::{self, Words};
-use crate::record::{Rows, Ticket};
+use crate::record::{Presence, Rows, Ticket};
 
 /// What a script runs against.
 pub(super) struct Script {
@@ -54,9 +54,14 @@ pub(super) fn with_route(store: bool) -> Config {
 
 impl Script {
     pub(super) fn new(config: Config) -> Script {
+        Script::started(config, Presence::There)
+    }
+
+    /// After a start with or without a store; one that crashes finds its store again.
+    pub(super) fn started(config: Config, store: Presence) -> Script {
         let now = Now { mono: 0, wall: 1_000_000_000 };
-        let restored =
-            Restored { last_reader: u32::try_from(config.routes.len()).unwrap(), ..Restored::default() };
+        let last_reader = u32::try_from(config.routes.len()).unwrap();
+        let restored = Restored { store, last_reader, ..Restored::default() };
         let mut model = Model::default();
         model.disk.last_reader = restored.last_reader;
         model.view.last_reader = restored.last_reader;
