@@ -217,6 +217,11 @@ pub struct Rows {
     /// Every unsettled committed row up to here is in `rows` or was before the asked place: the next
     /// read starts after it.
     pub through: Seq,
+    /// The newest committed row of the log when this was read.
+    pub newest: Seq,
+    /// Rows of a session after `through`, up to `newest`, that it still wants and that are in no QoS 2
+    /// exchange: the store ends some without a word to the broker. 0 for a route.
+    pub left: u64,
 }
 
 /// What the store had when it was opened.

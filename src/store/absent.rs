@@ -35,7 +35,7 @@ impl Absent {
                 match ask {
                     Ask::Writes { .. } | Ask::Settle { .. } | Ask::Drop { .. } => {}
                     Ask::Read { reader, after, reply, .. } => {
-                        reply(Rows { reader, rows: Vec::new(), through: after });
+                        reply(Rows { reader, rows: Vec::new(), through: after, newest: after, left: 0 });
                     }
                     Ask::Status { reply } => reply(StoreStatus {
                         max_size: self.config.max_size,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::super::*;
 use super::model::Model;
 use super::speech::{self, Words};
-use crate::record::{Presence, Rows, Ticket};
+use crate::record::{Presence, Rows, Seq, Ticket};
 
 /// What a script runs against.
 pub(super) struct Script {
@@ -20,7 +20,7 @@ pub(super) struct Script {
     config: Config,
     generations: BTreeMap<u32, u32>,
     reads: Vec<Rows>,
-    asked: Vec<(ReaderId, crate::record::Seq, u32)>,
+    asked: Vec<(ReaderId, Seq, u32)>,
 }
 
 /// The events' effects, line by line.
@@ -114,6 +114,10 @@ impl Script {
                 self.asked.clear();
                 self.reads.clear();
                 self.handle(vec![Event::Tick]);
+            }
+            "lose" => {
+                let (reader, seq) = words.at(1).trim_start_matches('r').split_once('/').expect("r1/2");
+                self.model.lose(ReaderId(reader.parse().unwrap()), Seq(seq.parse().unwrap()));
             }
             "stop" => self.handle(vec![Event::Stop]),
             slot => {
