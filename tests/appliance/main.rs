@@ -8,11 +8,13 @@
 #[path = "../stand/mod.rs"]
 mod stand;
 
+mod absent;
 mod clients;
 mod commits;
 mod kept;
 mod operator;
 mod outage;
+mod sync;
 mod traced;
 mod uplink;
 
