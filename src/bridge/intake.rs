@@ -104,7 +104,7 @@ mod tests {
 
     fn rows(seqs: impl IntoIterator<Item = u64>, payload: usize, through: u64) -> Rows {
         let rows = seqs.into_iter().map(|seq| row(seq, payload)).collect();
-        Rows { reader: READER, rows, through: Seq(through) }
+        Rows { reader: READER, rows, through: Seq(through), newest: Seq(through), left: 0 }
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Broker {
 
     /// The store has answered.
     pub(super) fn on_rows(&mut self, rows: Rows, turn: &mut Turn<'_>) {
-        let Rows { reader, rows, through } = rows;
+        let Rows { reader, rows, through, newest, left } = rows;
         let Some(key) = self.clients.reading(reader) else { return };
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(backlog) = &mut client.session.backlog else { return };
@@ -138,6 +138,10 @@ impl Broker {
             backlog.advance(through);
             if backlog.caught_up() {
                 self.forget_vanished(key, turn);
+            } else if backlog.taken() <= through && self.ledger.tail_covers(newest) {
+                // The store has ended rows that were out of date, damaged or too old for its size.
+                let later = self.ledger.seqs(reader, newest).len() as u64;
+                backlog.recount(left + later);
             }
         }
         self.limit_backlog(key, turn);

@@ -13,7 +13,9 @@ use super::outlet::Outlet;
 use super::pace::Kind;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
-use crate::record::{LeaseState, Now, ReaderId, RestoredSession, SessionRecord, SessionWill, Ticket, Write};
+use crate::record::{
+    LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, Ticket, Write,
+};
 use crate::router::filter;
 use crate::session::{Backlog, Session, Stage};
 
@@ -94,7 +96,10 @@ impl Broker {
             return Some(Reason::QuotaExceeded);
         }
         // A store that does not commit must not gather what every coming and going would write.
-        if self.ledger.owed() >= OWED_MAX && self.granted_expiry(connect) > 0 {
+        // One that is absent may have the session: to say that there is none would make the client forget
+        // what it still has to send.
+        let is_out_of_reach = self.store == Presence::Absent || self.ledger.owed() >= OWED_MAX;
+        if is_out_of_reach && self.granted_expiry(connect) > 0 {
             return Some(Reason::ServerUnavailable);
         }
         let sessions = u64::from(limits.max_connections) * SESSIONS_PER_CONNECTION;

@@ -12,7 +12,7 @@ use super::outlet::Label;
 use super::publish::is_volatile;
 use super::{Broker, Effect, Turn};
 use crate::codec::{QoS, Reason};
-use crate::record::{DropReason, Message, ReaderId, Seq, Ticket, Want, Write};
+use crate::record::{DropReason, Message, Presence, ReaderId, Seq, Ticket, Want, Write};
 use crate::router::Match;
 use crate::session::{Parcel, Reading, Stage};
 
@@ -30,6 +30,8 @@ pub(super) enum Pressure {
 pub(super) enum Routed {
     /// The store is busy and nothing was done.
     Busy,
+    /// There is no store: whoever is here has it, and whoever is not may want it and does not.
+    Unkept,
     /// It is on its way.
     Done {
         /// The write that holds it, if anybody durable wants it.
@@ -62,7 +64,16 @@ impl Broker {
         let mut retains = message.retain && self.changes_retained(&message);
         let mut audience = if volatile { Vec::new() } else { self.audience(&message, &matches) };
         let mut durable = (retains && !volatile) || !audience.is_empty();
-        if durable && pressure == Pressure::Wait && self.ledger.is_busy() {
+        let unkept = self.store == Presence::Absent && !volatile;
+        let asks = message.qos > QoS::AtMostOnce && pressure == Pressure::Wait;
+        if unkept {
+            // Who is not answered sends it again, so for him nothing is lost.
+            if durable && !asks {
+                self.counters.drop(DropReason::StoreBusy, 1);
+            }
+            retains &= self.has_room_to_retain(&message);
+            durable = false;
+        } else if durable && pressure == Pressure::Wait && self.ledger.is_busy() {
             if message.qos > QoS::AtMostOnce {
                 self.matches = matches;
                 return Routed::Busy;
@@ -83,12 +94,22 @@ impl Broker {
         self.fan_out(&message, &mut matches, kept, turn);
         matches.clear();
         self.matches = matches;
+        if unkept && asks {
+            return Routed::Unkept;
+        }
         Routed::Done { ticket: kept.map(|kept| kept.ticket), wanted }
     }
 
     /// An empty payload for a topic that retains nothing changes nothing.
     fn changes_retained(&self, message: &Message) -> bool {
         !message.payload.is_empty() || self.retained.of(&message.topic).is_some()
+    }
+
+    /// Whether a message that no store holds may be retained in RAM alone.
+    fn has_room_to_retain(&self, message: &Message) -> bool {
+        let former = self.retained.of(&message.topic).map_or(0, |former| former.weight());
+        let weight = self.retained.weight() - former + message.weight();
+        message.payload.is_empty() || weight <= UNKEPT_RETAINED_BYTES_MAX
     }
 
     fn retain(&mut self, message: Arc<Message>) {
@@ -345,6 +366,10 @@ pub(super) enum Offered {
     /// The client takes nothing and its queue is full.
     Overfull,
 }
+
+/// Retained messages in RAM while there is no store whose limits would bound them. Beyond, a message goes to
+/// who is here and is not retained.
+const UNKEPT_RETAINED_BYTES_MAX: usize = 4_000_000;
 
 /// Stands for a session that has no place in the log.
 pub(super) const NOBODY: ReaderId = ReaderId(0);

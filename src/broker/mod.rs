@@ -4,7 +4,7 @@
 //! the world itself, so a test can replay any order of events, and the order alone decides.
 //!
 //! Invariant: a publish that a durable destination wants is answered only after [`Event::Committed`]
-//! has covered the write that holds it.
+//! has covered the write that holds it. Without a store nobody knows who wants what, so none is.
 
 mod effect;
 mod limits;
@@ -32,7 +32,7 @@ use std::collections::VecDeque;
 use bytestring::ByteString;
 
 use crate::codec::{Packet, QoS, Reason};
-use crate::record::{DropReason, Now, ReaderId, Restored, Ticket};
+use crate::record::{DropReason, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use client::{ClientKey, Clients};
 use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX, Held, Phase};
@@ -78,6 +78,8 @@ pub enum Passwords {
 /// The broker.
 pub struct Broker {
     config: Config,
+    /// Whether anything can be kept. Changes only with a new start.
+    store: Presence,
     seed: u64,
     connections: Connections,
     clients: Clients,
@@ -107,6 +109,7 @@ impl Broker {
     /// A broker with what the store had; `seed` decides hashes and assigned client ids.
     pub fn new(config: Config, seed: u64, restored: Restored, now: Now) -> Broker {
         let mut broker = Broker {
+            store: restored.store,
             seed,
             connections: Connections::default(),
             clients: Clients::new(seed),

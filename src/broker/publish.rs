@@ -1,7 +1,8 @@
 //! A PUBLISH from a client: is it valid, is it allowed, who wants it, when is it answered.
 //!
 //! Answers of one connection leave in the order of its requests; one that waits for a commit holds back
-//! those behind it. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
+//! those behind it. [MQTT-4.6.0-2] [MQTT-4.6.0-3] Where there is no store, a publish that asks for an answer
+//! gets none: its client keeps it, and sends it again once the house has started with a store.
 
 use std::sync::Arc;
 
@@ -27,7 +28,8 @@ impl Broker {
         }
         let Some(connection) = self.connections.get(id) else { return };
         let Some(source) = connection.client else { return };
-        if is_reserved(&topic) && !connection.is_house() {
+        let is_house = connection.is_house();
+        if is_reserved(&topic) && !is_house {
             return self.deny(id, &publish, turn);
         }
         let message = Arc::new(Message {
@@ -42,6 +44,15 @@ impl Broker {
         let inward = self.inward_of(id, &publish);
         match self.route(message, Some(source.slot), inward, Pressure::Wait, turn) {
             Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
+            Routed::Unkept => {
+                self.counters.received += 1;
+                if is_house {
+                    // It knows, and publishes its states anew at every start.
+                    self.acknowledge(id, &publish, None, true, turn);
+                } else {
+                    self.leave_unanswered(id, &publish);
+                }
+            }
             Routed::Done { ticket, wanted } => {
                 self.counters.received += 1;
                 self.acknowledge(id, &publish, ticket, wanted, turn);
@@ -98,6 +109,9 @@ impl Broker {
             .and_then(|key| self.clients.get(key))
             .and_then(|client| client.session.inward.of(publish.packet_id));
         let Some(ticket) = held else { return false };
+        if ticket == NEVER {
+            return true;
+        }
         if is_port {
             // A port never repeats: its ids begin anew with it, and this one was left by an earlier port.
             self.release_inward(id, publish.packet_id, turn);
@@ -161,6 +175,18 @@ impl Broker {
                 }
                 self.answer(id, ticket, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
             }
+        }
+    }
+
+    /// Nothing waits here for a publish that was not kept: what bounds it is the client's own window, and
+    /// the connection goes on being read.
+    fn leave_unanswered(&mut self, id: ConnectionId, publish: &Publish) {
+        self.count_unanswered(id, publish.qos);
+        let key = self.connections.get(id).and_then(|connection| connection.client);
+        if publish.qos == QoS::ExactlyOnce
+            && let Some(client) = key.and_then(|key| self.clients.get_mut(key))
+        {
+            client.session.inward.hold(publish.packet_id, NEVER);
         }
     }
 
@@ -246,6 +272,13 @@ impl Broker {
 
     /// The client's second word on a QoS 2 publish: the packet id is free.
     pub(super) fn on_pubrel(&mut self, id: ConnectionId, packet_id: u16, turn: &mut Turn<'_>) {
+        let held = self
+            .connections
+            .get(id)
+            .and_then(|connection| self.clients.get(connection.client?)?.session.inward.of(packet_id));
+        if held == Some(NEVER) {
+            return; // It had no PUBREC, so it must not take the message for delivered.
+        }
         let (known, ticket) = self.release_inward(id, packet_id, turn);
         let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
         self.answer(id, ticket, Kind::Publish, Answer::PubComp(packet_id, reason), turn);
@@ -273,6 +306,9 @@ impl Broker {
         (known, ticket)
     }
 }
+
+/// The write of a QoS 2 publish that was not kept: it is never committed.
+const NEVER: Ticket = Ticket(u64::MAX);
 
 /// Sets or reads a topic alias. [MQTT5-3.3.2-8] [MQTT5-3.3.2-9] [MQTT5-3.3.2-12]
 fn alias_topic(

@@ -28,6 +28,9 @@ pub(super) struct Socket {
     readable: bool,
     /// The peer has ended its half: a read will say so, however little came before.
     hung_up: bool,
+    /// Packets were handed over since it was last said that nothing is left undecoded: the allowance of a
+    /// turn may have ended between the two.
+    undrained: bool,
     /// Stands in the list of those to be served.
     listed: bool,
     /// By the broker.
@@ -98,6 +101,7 @@ impl Socket {
             phase: Phase::Open,
             readable: false,
             hung_up: false,
+            undrained: false,
             listed: false,
             paused: false,
             choked: false,
@@ -161,13 +165,12 @@ impl Socket {
         left: &mut Allowance,
         events: &mut Vec<Event>,
     ) -> Served {
-        let before = events.len();
         loop {
             if let Some(served) = self.decode(id, left, events) {
                 return served;
             }
             if !self.readable {
-                if events.len() > before && self.decoder.is_empty() {
+                if self.decoder.is_empty() && std::mem::take(&mut self.undrained) {
                     events.push(Event::Drained { connection: id });
                 }
                 return Served::Idle;
@@ -192,6 +195,7 @@ impl Socket {
             match self.decoder.decode() {
                 Ok(Some(packet)) => {
                     left.packets -= 1;
+                    self.undrained = true;
                     events.push(Event::Packet { connection: id, packet });
                 }
                 Ok(None) => return None,
@@ -349,5 +353,50 @@ impl Socket {
         }
         self.phase = Phase::Lingering;
         Farewell::Linger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::codec::{Packet, encode};
+    use crate::engine::testing::connect;
+
+    const ID: ConnectionId = ConnectionId { slot: 1, generation: 1 };
+
+    /// What one turn with this allowance of packets brings: packets, and whether all are drained.
+    fn turn(socket: &mut Socket, packets: usize) -> (Served, usize, bool) {
+        let (mut buffer, mut events) = (ReadBuffer::default(), Vec::new());
+        let mut left = Allowance { bytes: 65_536, packets };
+        let served = socket.serve(ID, &mut buffer, &mut left, &mut events);
+        let drained = events.pop_if(|last| *last == Event::Drained { connection: ID }).is_some();
+        (served, events.len(), drained)
+    }
+
+    #[test]
+    fn a_read_that_ends_with_the_turn_s_allowance_is_drained_in_the_next() {
+        let (stream, mut peer) = mio::net::UnixStream::pair().unwrap();
+        let mut socket = Socket::new(Stream::Unix(stream), 1_000);
+        let mut pings = Vec::new();
+        for _ in 0..3 {
+            encode(&Packet::PingReq, Version::V311, &mut pings).unwrap();
+        }
+        let mut hello = Vec::new();
+        encode(&connect(Version::V311, "a"), Version::V311, &mut hello).unwrap();
+        peer.write_all(&[hello, pings.clone()].concat()).unwrap();
+        socket.readable = true;
+        assert_eq!(turn(&mut socket, 4), (Served::Again, 4, false));
+        assert_eq!(turn(&mut socket, 4), (Served::Idle, 0, true));
+        assert_eq!(turn(&mut socket, 4), (Served::Idle, 0, false), "once is enough");
+        // A packet that has come in part is undecoded.
+        peer.write_all(&pings[..3]).unwrap();
+        socket.readable = true;
+        assert_eq!(turn(&mut socket, 1), (Served::Again, 1, false));
+        assert_eq!(turn(&mut socket, 1), (Served::Idle, 0, false));
+        peer.write_all(&pings[3..4]).unwrap();
+        socket.readable = true;
+        assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
     }
 }

@@ -11,8 +11,8 @@ mod write;
 pub use message::{Message, Want};
 pub use now::Now;
 pub use write::{
-    DropReason, Lease, LeaseState, Restored, RestoredSession, Row, Rows, SessionRecord, SessionWill,
-    StoredSubscription, Write,
+    DropReason, Lease, LeaseState, Presence, Restored, RestoredSession, Row, Rows, SessionRecord,
+    SessionWill, StoredSubscription, Write,
 };
 
 /// Order number of a message in the log; the first is 1. Given by the broker, dense over everything

@@ -217,11 +217,18 @@ pub struct Rows {
     /// Every unsettled committed row up to here is in `rows` or was before the asked place: the next
     /// read starts after it.
     pub through: Seq,
+    /// The newest committed row of the log when this was read.
+    pub newest: Seq,
+    /// Rows of a session after `through`, up to `newest`, that it still wants and that are in no QoS 2
+    /// exchange: the store ends some without a word to the broker. 0 for a route.
+    pub left: u64,
 }
 
 /// What the store had when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Restored {
+    /// Whether there was a store to open.
+    pub store: Presence,
     /// The highest order number ever given.
     pub last_seq: Seq,
     /// The highest reader id ever given.
@@ -230,6 +237,16 @@ pub struct Restored {
     pub sessions: Vec<RestoredSession>,
     /// Retained messages.
     pub retained: Vec<Arc<Message>>,
+}
+
+/// Whether there is a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Presence {
+    /// What must be kept is kept.
+    #[default]
+    There,
+    /// It could not be opened. Nothing is kept, and nobody knows which sessions it has.
+    Absent,
 }
 
 /// A session as it was found.

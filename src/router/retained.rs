@@ -17,6 +17,7 @@ use crate::record::Message;
 pub struct Retained {
     root: Node,
     count: usize,
+    weight: usize,
 }
 
 #[derive(Default)]
@@ -36,8 +37,14 @@ impl Retained {
         self.count == 0
     }
 
+    /// Bytes of all of them.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// Retains a message in place of its topic's last one.
     pub fn set(&mut self, message: Arc<Message>) {
+        self.weight += message.weight();
         let mut node = &mut self.root;
         for level in message.topic.split('/') {
             if !node.children.contains_key(level) {
@@ -45,15 +52,18 @@ impl Retained {
             }
             node = node.children.get_mut(level).expect("the level stands or was just inserted");
         }
-        self.count += usize::from(node.message.is_none());
-        node.message = Some(message);
+        match node.message.replace(message) {
+            Some(former) => self.weight -= former.weight(),
+            None => self.count += 1,
+        }
     }
 
     /// Forgets a topic's message; false where there was none.
     pub fn clear(&mut self, topic: &str) -> bool {
-        let gone = clear(&mut self.root, topic);
-        self.count -= usize::from(gone);
-        gone
+        let Some(gone) = clear(&mut self.root, topic) else { return false };
+        self.count -= 1;
+        self.weight -= gone.weight();
+        true
     }
 
     /// The message of one topic.
@@ -78,12 +88,12 @@ impl Retained {
     }
 }
 
-fn clear(node: &mut Node, path: &str) -> bool {
+fn clear(node: &mut Node, path: &str) -> Option<Arc<Message>> {
     let (level, rest) = split_level(path);
-    let Some(child) = node.children.get_mut(level) else { return false };
+    let child = node.children.get_mut(level)?;
     let gone = match rest {
         Some(rest) => clear(child, rest),
-        None => child.message.take().is_some(),
+        None => child.message.take(),
     };
     if child.message.is_none() && child.children.is_empty() {
         node.children.remove(level);
@@ -222,6 +232,8 @@ mod tests {
                 prop_assert_eq!(retained.clear(&topic), naive.remove(&topic));
             }
             prop_assert_eq!(retained.len(), naive.len());
+            let weight: usize = naive.iter().map(|topic| message(topic).weight()).sum();
+            prop_assert_eq!(retained.weight(), weight);
             let mut found: Vec<String> = Vec::new();
             loop {
                 let more = retained.find(&filter, found.last().map(String::as_str), chunk);

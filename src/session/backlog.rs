@@ -161,6 +161,11 @@ impl Backlog {
         }
     }
 
+    /// So many rows wait in truth: the store has ended some by itself.
+    pub fn recount(&mut self, waiting: u64) {
+        self.waiting = waiting;
+    }
+
     /// A limit takes the oldest waiting row.
     pub fn lose(&mut self, oldest: Seq) {
         self.taken = self.taken.max(oldest);

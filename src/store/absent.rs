@@ -1,9 +1,9 @@
 //! A store that could not be opened, so that the field is served all the same.
 //!
-//! It answers every question and keeps nothing: what waits for a commit waits on, so nothing is
-//! acknowledged that is not kept, and the broker's own limit holds the senders back. Now and then it
-//! tries whether the store can be opened; then the service has to start afresh with it, because order
-//! and reader numbers of this one mean nothing there.
+//! It answers every question and keeps nothing. The broker is told at its making that there is no store:
+//! it answers no publish of QoS 1 or 2, because nobody knows which sessions want it. Now and then it is
+//! tried whether the store can be opened; then the service has to start afresh with it, because order and
+//! reader numbers of this one mean nothing there.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Absent {
                 match ask {
                     Ask::Writes { .. } | Ask::Settle { .. } | Ask::Drop { .. } => {}
                     Ask::Read { reader, after, reply, .. } => {
-                        reply(Rows { reader, rows: Vec::new(), through: after });
+                        reply(Rows { reader, rows: Vec::new(), through: after, newest: after, left: 0 });
                     }
                     Ask::Status { reply } => reply(StoreStatus {
                         max_size: self.config.max_size,

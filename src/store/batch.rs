@@ -48,9 +48,10 @@ impl Batch {
         self.waiting.lazy_since.get_or_insert(now);
     }
 
-    /// Asks for a commit as soon as may be.
+    /// Asks for a commit as soon as may be of what somebody waits for. One that comes too late, when a commit
+    /// has taken all that, must not hasten what comes next.
     pub(super) fn hurry(&mut self) {
-        self.waiting.hurry = true;
+        self.waiting.hurry |= self.waiting.prompt > 0;
     }
 
     /// What waits, counted.
@@ -82,5 +83,29 @@ impl Batch {
             self.ended.clear();
         }
         writes as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Seq;
+
+    const READER: ReaderId = ReaderId(1);
+
+    #[test]
+    fn a_hurry_is_for_what_waits_and_not_for_what_comes_later() {
+        let mut batch = Batch::default();
+        batch.hurry();
+        assert!(!batch.waiting().hurry, "nothing waits");
+        batch.push(Order::Write(Write::Settled { reader: READER, seq: Seq(1) }), 0);
+        batch.hurry();
+        assert!(!batch.waiting().hurry, "nobody waits for it");
+        batch.push(Order::Write(Write::Inward { reader: READER, packet_id: 1 }), 0);
+        assert!(!batch.waiting().hurry);
+        batch.hurry();
+        assert!(batch.waiting().hurry);
+        batch.remove_first(2);
+        assert!(!batch.waiting().hurry);
     }
 }

@@ -17,7 +17,7 @@ use super::reader::{Fate, Kind, Reader, Span, State};
 use super::room::Sizes;
 use super::schema::{Fault, LEDGER, Ledger, state};
 use super::segment::{self, Header, Named};
-use crate::record::{DropReason, Lease, ReaderId, Restored, RestoredSession, Seq, SessionRecord};
+use crate::record::{DropReason, Lease, Presence, ReaderId, Restored, RestoredSession, Seq, SessionRecord};
 
 impl Log {
     /// Reads the log. Segments among `suspects` have failed before and are given up.
@@ -264,6 +264,7 @@ impl Log {
             sessions.extend(self.restored_session(connection, record)?);
         }
         Ok(Restored {
+            store: Presence::There,
             last_seq: Seq(self.ledger.last_seq),
             last_reader: self.ledger.last_reader,
             sessions,

@@ -40,7 +40,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crate::record::{Now, ReaderId, Restored, Ticket};
+use crate::record::{Now, Presence, ReaderId, Restored, Ticket};
 use absent::Absent;
 use batch::Batch;
 use commit::{Database, Recovery};
@@ -109,7 +109,7 @@ pub fn absent(
         on_available: Some(on_available),
     };
     let thread = std::thread::Builder::new().name("store".into()).spawn(move || absent.run())?;
-    let restored = Restored { last_reader: count, ..Restored::default() };
+    let restored = Restored { store: Presence::Absent, last_reader: count, ..Restored::default() };
     let routes = (1..=count).map(ReaderId).collect();
     Ok(Opened { handle, thread, restored, routes, epoch: 0, put_aside: None })
 }

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use super::audience::{Audience, unpack_qos};
 use super::log::{Log, RETAIN};
 use super::pack::Unpack;
+use super::reader::Kind;
 use super::schema::Fault;
 use super::segment::{self, Found, Named, RawRow};
 use super::turnover::named;
@@ -70,14 +71,16 @@ impl Log {
     ) -> Result<Answer, Fault> {
         let reader = question.reader;
         let newest = question.after.max(Seq(self.ledger.last_seq));
-        let rows = Rows { reader, rows: Vec::new(), through: newest };
+        let rows = Rows { reader, rows: Vec::new(), through: newest, newest, left: 0 };
         let mut answer = Answer { rows, expired: Vec::new(), damaged: Vec::new() };
         let (mut after, mut weight) = (question.after.0, 0);
         while let Some(seq) = self.next_wanted(connection, reader, after)? {
             let full = answer.rows.rows.len() as u64 >= u64::from(question.limit) || weight >= READ_BYTES_MAX;
             let skipped = answer.expired.len() + answer.damaged.len() >= SKIPPED_MAX;
             if full || skipped {
-                answer.rows.through = Seq(after.max(question.after.0));
+                let through = after.max(question.after.0);
+                answer.rows.through = Seq(through);
+                answer.rows.left = self.left(connection, reader, through)?;
                 break;
             }
             after = seq;
@@ -94,6 +97,24 @@ impl Log {
             }
         }
         Ok(answer)
+    }
+
+    /// Rows of a session beyond this one that it still wants and that are in no exchange.
+    fn left(&mut self, connection: &Connection, id: ReaderId, through: u64) -> Result<u64, Fault> {
+        let Some(reader) = self.readers.get(&id).filter(|reader| reader.kind == Kind::Session) else {
+            return Ok(0);
+        };
+        let leased = reader.state.leases.range(through.saturating_add(1)..).count() as u64;
+        let beyond = reader.spans.iter().filter(|(_, span)| span.last > through);
+        let spans: Vec<(u64, u32)> = beyond.map(|(first, span)| (*first, span.segment)).collect();
+        let mut left = 0;
+        for (first, segment) in spans {
+            left += self.wanted_of(segment, id);
+            if first <= through {
+                left -= self.count_wanted(connection, id, segment, through)?.min(left);
+            }
+        }
+        Ok(left.saturating_sub(leased))
     }
 
     /// Whether nobody should have the row any more; a QoS 2 exchange that has begun is brought to its end.

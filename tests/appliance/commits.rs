@@ -1,12 +1,13 @@
 //! When a commit starts, by counts and not by clocks.
 //!
 //! A publisher with a window of one waits for a sync and never for a timer; with the flash budget spent
-//! it waits for the longest interval; what gathers while a sync is held open goes with one more commit.
+//! it waits for company; what gathers while a sync is held open goes with one more commit.
 
 use tidegate::codec::{Packet, QoS};
 
 use crate::program;
-use crate::stand::{Client, Gateway, Options, monotonic};
+use crate::stand::{Client, Gateway, Options};
+use crate::sync::Sync;
 
 #[test]
 fn a_publisher_with_a_window_of_one_makes_one_commit_a_message_and_waits_for_no_timer() {
@@ -29,26 +30,61 @@ fn a_publisher_with_a_window_of_one_makes_one_commit_a_message_and_waits_for_no_
 }
 
 #[test]
-fn with_the_flash_budget_spent_a_commit_waits_for_the_longest_interval() {
+fn with_the_flash_budget_spent_no_client_hastens_a_commit() {
     let folder = tempfile::tempdir().unwrap();
+    // Only the tenth message that waits makes a commit due: the interval is stretched to the longest.
     let gateway = Gateway::start(
         program(),
         folder.path(),
-        "[store]\nflash_budget = \"1B\"\ncommit_interval = \"20ms\"\ncommit_interval_max = \"1s\"\n",
+        "[store]\nflash_budget = \"1B\"\ncommit_messages = 10\ncommit_interval = \"20ms\"\ncommit_interval_max = \"1m\"\n",
     );
+    let connect = |number| Client::connect(gateway.port(), &Options::new(&format!("publisher-{number}")));
+    let mut clients: Vec<Client> = (0..10).map(connect).collect();
+    // Before its first commit the store has written nothing, and so spent nothing.
+    clients[0].publish_retained("one/first");
+    assert!(matches!(clients[0].next(), Some(Packet::PubAck(_))));
+    let before = commits(&gateway);
+    for round in 1..=3 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.publish_retained(&format!("one/{number}"));
+        }
+        for client in &mut clients {
+            assert!(matches!(client.next(), Some(Packet::PubAck(_))));
+        }
+        assert_eq!(commits(&gateway) - before, round);
+    }
+}
+
+#[test]
+fn what_a_hundred_publishers_send_while_one_commit_syncs_goes_with_one_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let sync = Sync::within(folder.path());
+    let wrapper = sync.wrapper();
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    let configuration = "[store]\ncommit_interval = \"1m\"\ncommit_interval_max = \"1m\"\n";
+    let gateway = Gateway::start_under(program(), folder.path(), configuration, &wrapper);
     let mut absent = Client::connect(gateway.port(), &Options::kept("absent"));
     absent.subscribe("one/#", QoS::AtLeastOnce);
     absent.disconnect();
-    let mut client = Client::connect(gateway.port(), &Options::new("publisher"));
-    client.publish_acknowledged("one/x", "the first may find a commit under way");
-    let (before, start) = (commits(&gateway), monotonic());
-    for number in 0..3 {
-        client.publish_acknowledged("one/x", number.to_string());
+    let connect = |number| Client::connect(gateway.port(), &Options::new(&format!("publisher-{number}")));
+    let mut clients: Vec<Client> = (0..100).map(connect).collect();
+    // Takes with it what the absent one left behind.
+    clients[0].publish_acknowledged("one/x", "before");
+    let before = commits(&gateway);
+    sync.hold();
+    clients[0].publish("one/x", "0", QoS::AtLeastOnce);
+    sync.wait_begun();
+    for (number, client) in clients.iter_mut().enumerate().skip(1) {
+        client.publish("one/x", number.to_string(), QoS::AtLeastOnce);
+        client.send(&Packet::PingReq);
+        // Its message is with the store, and not acknowledged.
+        assert_eq!(client.next(), Some(Packet::PingResp));
     }
-    // Three acknowledgements need three intervals, whatever else the machine does.
-    let made = commits(&gateway) - before;
-    assert!((3..=4).contains(&made), "{made} commits");
-    assert!(start.elapsed() >= std::time::Duration::from_millis(2_900), "{:?}", start.elapsed());
+    sync.release();
+    for client in &mut clients {
+        assert!(matches!(client.next(), Some(Packet::PubAck(_))));
+    }
+    assert_eq!(commits(&gateway) - before, 2);
 }
 
 #[test]

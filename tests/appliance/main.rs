@@ -8,6 +8,7 @@
 #[path = "../stand/mod.rs"]
 mod stand;
 
+mod absent;
 mod clients;
 mod commits;
 mod kept;
@@ -15,6 +16,7 @@ mod motes;
 mod operator;
 mod outage;
 mod serial;
+mod sync;
 mod traced;
 mod uplink;
 

@@ -179,6 +179,20 @@ impl Client {
         }
     }
 
+    /// Publishes at QoS 1, to be retained.
+    pub fn publish_retained(&mut self, topic: &str) {
+        let packet_id = self.take_id();
+        self.send(&Packet::Publish(Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            topic: topic.into(),
+            packet_id,
+            properties: Properties::new(),
+            payload: Bytes::from_static(b"retained"),
+        }));
+    }
+
     /// The next message, acknowledged at QoS 1.
     pub fn message(&mut self) -> Publish {
         loop {

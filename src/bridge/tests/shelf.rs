@@ -155,7 +155,7 @@ impl Worker {
             .into_iter()
             .map(|(seq, message)| Row { seq, number: seq.0, message, want: want.clone() })
             .collect();
-        Rows { reader, rows, through: if full { last } else { through } }
+        Rows { reader, rows, through: if full { last } else { through }, newest: through, left: 0 }
     }
 
     fn settle(&self, state: &mut State, reader: ReaderId, seqs: &[Seq]) {

@@ -610,6 +610,40 @@ fn the_oldest_rows_on_disk_go_when_the_queue_is_full() {
 }
 
 #[test]
+fn rows_that_the_store_has_ended_do_not_count_against_the_queue() {
+    let mut few = narrow(1);
+    few.limits.max_queued_messages = 3;
+    pair_with(
+        few,
+        &[
+            "2 lost",
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "1 publish t/a 3 q1 id=3",
+            "commit",
+            "crash",
+            "lose r1/1",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "open 1",
+            "1 connect pub clean",
+            "ask",
+            "1 publish t/a 4 q1 id=1",
+            "commit",
+            "--",
+            "rows",
+            "1 publish t/a 5 q1 id=2",
+            "1 publish t/a 6 q1 id=3",
+        ],
+        "2 < publish t/a 2 q1 id=1
+         write message 5 t/a 5 for [r1 q1]
+         write message 6 t/a 6 for [r1 q1]
+         write oldest 1 of r1 after 2",
+    );
+}
+
+#[test]
 fn a_new_port_of_a_session_has_packet_ids_of_its_own() {
     check(
         &[

@@ -11,6 +11,7 @@ mod subscribing;
 mod keeping;
 mod wills;
 mod pacing;
+mod absent;
 mod random;
 mod client;
 mod simulation;

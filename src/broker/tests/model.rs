@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::record::{
-    Lease, LeaseState, Message, ReaderId, Restored, RestoredSession, Row, Rows, Seq, SessionRecord, Ticket,
-    Want, Write,
+    Lease, LeaseState, Message, Presence, ReaderId, Restored, RestoredSession, Row, Rows, Seq, SessionRecord,
+    Ticket, Want, Write,
 };
 
 #[derive(Clone, Default)]
@@ -115,6 +115,14 @@ impl Model {
         Ticket(self.committed.0 + self.pending.len() as u64)
     }
 
+    /// The store is full, or a row is damaged: it goes without a word to the broker.
+    pub(super) fn lose(&mut self, reader: ReaderId, seq: Seq) {
+        for state in [&mut self.disk, &mut self.view] {
+            assert!(state.has(reader, seq), "only what is there is lost");
+            state.end(reader, seq);
+        }
+    }
+
     /// Commits the next `count` writes.
     pub(super) fn commit(&mut self, count: usize) -> Ticket {
         for write in self.pending.drain(..count.min(self.pending.len())) {
@@ -126,7 +134,8 @@ impl Model {
 
     /// Committed rows, save those that a write which is not yet committed names as done.
     pub(super) fn read(&self, reader: ReaderId, after: Seq, limit: u32) -> Rows {
-        let mut through = self.disk.last_seq;
+        let newest = self.disk.last_seq;
+        let (mut through, mut left) = (newest, 0);
         let mut rows = Vec::new();
         let ends = |write: &Write, row: Seq| match write {
             Write::Settled { reader: owner, seq } | Write::Dropped { reader: owner, seq, .. } => {
@@ -140,11 +149,12 @@ impl Model {
             }
             if rows.len() == limit as usize {
                 through = rows.last().map_or(after, |row: &Row| row.seq);
-                break;
+                left += u64::from(!self.disk.leases.contains_key(&(reader, *seq)));
+                continue;
             }
             rows.push(Row { seq: *seq, number: 0, message: message.clone(), want: want.clone() });
         }
-        Rows { reader, rows, through }
+        Rows { reader, rows, through, newest, left }
     }
 
     /// Power is lost: what a start then finds.
@@ -175,6 +185,7 @@ impl Model {
             }
         });
         Restored {
+            store: Presence::There,
             last_seq: disk.last_seq,
             last_reader: disk.last_reader,
             sessions: sessions.collect(),

@@ -267,3 +267,33 @@ fn retained_messages_for_a_kept_session_wait_for_a_busy_store() {
         ]
     );
 }
+
+#[test]
+fn what_a_paused_port_may_lose_is_not_gathered_without_end() {
+    let mut script = flooded();
+    script.run(&["open 4 port user=modbus:a", "4 connect m v5 clean", "4 publish up/a y q1 id=1", "--"]);
+    for _ in 0..1_030 {
+        script.run(&["4 publish z z"]);
+    }
+    // Its QoS 1 is bounded by itself, and kept.
+    script.run(&["4 publish z z q1 id=2"]);
+    assert_eq!(script.said, [""; 0]);
+    assert_eq!(script.broker.counters().dropped[&DropReason::StoreBusy], 6);
+    script.run(&["commit"]);
+    let count = |line: &str| script.said.iter().filter(|said| *said == line).count();
+    assert_eq!(count("2 < publish z z"), 1_025);
+    assert_eq!(count("resume 4"), 1);
+}
+
+#[test]
+fn a_store_that_owes_too_many_commits_opens_no_more_kept_sessions() {
+    let mut script = Script::new(with_route(true));
+    // Each coming and each going is a write.
+    for _ in 0..16_384 {
+        script.run(&["open 1", "1 connect a", "1 lost", "--"]);
+    }
+    script.run(&["open 2", "2 connect b", "open 3", "3 connect c clean"]);
+    assert_eq!(script.said, ["2 < connack 0x88", "close 2", "3 < connack"]);
+    script.run(&["commit", "open 2", "--", "2 connect b", "commit"]);
+    assert_eq!(script.said, ["write session b r3", "2 < connack"]);
+}

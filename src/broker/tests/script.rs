@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::super::*;
 use super::model::Model;
 use super::speech::{self, Words};
-use crate::record::{Rows, Ticket};
+use crate::record::{Presence, Rows, Seq, Ticket};
 
 /// What a script runs against.
 pub(super) struct Script {
@@ -20,7 +20,7 @@ pub(super) struct Script {
     config: Config,
     generations: BTreeMap<u32, u32>,
     reads: Vec<Rows>,
-    asked: Vec<(ReaderId, crate::record::Seq, u32)>,
+    asked: Vec<(ReaderId, Seq, u32)>,
 }
 
 /// The events' effects, line by line.
@@ -54,9 +54,14 @@ pub(super) fn with_route(store: bool) -> Config {
 
 impl Script {
     pub(super) fn new(config: Config) -> Script {
+        Script::started(config, Presence::There)
+    }
+
+    /// After a start with or without a store; one that crashes finds its store again.
+    pub(super) fn started(config: Config, store: Presence) -> Script {
         let now = Now { mono: 0, wall: 1_000_000_000 };
-        let restored =
-            Restored { last_reader: u32::try_from(config.routes.len()).unwrap(), ..Restored::default() };
+        let last_reader = u32::try_from(config.routes.len()).unwrap();
+        let restored = Restored { store, last_reader, ..Restored::default() };
         let mut model = Model::default();
         model.disk.last_reader = restored.last_reader;
         model.view.last_reader = restored.last_reader;
@@ -109,6 +114,10 @@ impl Script {
                 self.asked.clear();
                 self.reads.clear();
                 self.handle(vec![Event::Tick]);
+            }
+            "lose" => {
+                let (reader, seq) = words.at(1).trim_start_matches('r').split_once('/').expect("r1/2");
+                self.model.lose(ReaderId(reader.parse().unwrap()), Seq(seq.parse().unwrap()));
             }
             "stop" => self.handle(vec![Event::Stop]),
             slot => {

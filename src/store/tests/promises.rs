@@ -194,3 +194,41 @@ fn a_route_that_goes_is_purged_and_numbers_on_when_it_returns() {
     let line = &back.assert_conserved().readers[&route];
     assert_eq!((line.received, line.dropped[&DropReason::Purged]), (4, 3));
 }
+
+#[test]
+fn a_read_says_how_many_rows_are_left_for_a_session() {
+    let sizes = Sizes { segment_rows: 10, ..Sizes::of(&Config::default().check().unwrap()) };
+    let mut trial = Terms { sizes: Some(sizes), ..Terms::default() }.open();
+    let reader = ReaderId(trial.route().0 + 1);
+    trial.commit(vec![session(reader)]);
+    trial.commit((1..=35).map(|seq| put(seq, &[reader])).collect());
+    let left = |trial: &Trial, after, limit| {
+        let rows = trial.read(reader, after, limit);
+        (rows.through.0, rows.newest.0, rows.left)
+    };
+    assert_eq!(left(&trial, 0, 4), (4, 35, 31));
+    assert_eq!(left(&trial, 17, 13), (30, 35, 5));
+    assert_eq!(left(&trial, 17, 18), (35, 35, 0));
+    // What has ended does not count, nor what is in an exchange.
+    let settled = |seq| Write::Settled { reader, seq: Seq(seq) };
+    trial.commit(vec![settled(6), settled(33), Write::Leased { reader, seq: Seq(34), packet_id: 1 }]);
+    assert_eq!(left(&trial, 0, 4), (4, 35, 28));
+    assert_eq!(left(&trial, 0, 31), (32, 35, 1));
+    let route = trial.route();
+    trial.commit((36..=40).map(|seq| put(seq, &[route])).collect());
+    assert_eq!(trial.read(route, 0, 2).left, 0, "a route does not ask");
+}
+
+#[test]
+fn what_a_full_store_has_dropped_is_not_left_for_a_session() {
+    let mut trial = Terms { max_size: Some(300_000), ..Terms::default() }.open();
+    let reader = ReaderId(trial.route().0 + 1);
+    trial.commit(vec![session(reader)]);
+    for block in 0..40_u64 {
+        trial.commit((1..=200).map(|seq| put(block * 200 + seq, &[reader])).collect());
+    }
+    let status = trial.assert_conserved();
+    assert!(status.readers[&reader].dropped[&DropReason::StoreFull] > 0, "it was full");
+    let rows = trial.read(reader, 0, 10);
+    assert_eq!(rows.left, status.readers[&reader].queued - 10);
+}
