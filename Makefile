@@ -4,9 +4,11 @@
 #   make test    sets up what it needs, runs every kind of test at a size fit for CI
 #   make proof   the same programs at full size; each suite can be run again by its name
 #   make bench   speed, beside mosquitto
-#   make deb     the package for this architecture
+#   make deb     the package for this architecture, or for another one: make deb ARCH=arm64
 
-.PHONY: run test proof bench deb setup setup-run
+.PHONY: run test proof bench deb setup setup-run setup-deb
+
+ARCH = $(shell dpkg --print-architecture)
 
 run: setup-run
 	tests/demo/run
@@ -20,11 +22,14 @@ proof: setup
 bench: setup
 	tests/bench/side-by-side
 
-deb: setup
-	cross/build $$(dpkg --print-architecture)
+deb: setup-deb
+	cross/build $(ARCH)
 
 setup:
 	tests/setup all
 
 setup-run:
 	tests/setup run
+
+setup-deb:
+	tests/setup deb $(ARCH)

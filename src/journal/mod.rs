@@ -1,7 +1,7 @@
 //! What the service says of itself: to the journal under systemd, else to standard error.
 //!
-//! Every event carries its fields, and those of the spans around it, as fields: the journal keeps them
-//! apart, standard error prints them behind the message. An event that repeats too often is counted
+//! Every event carries its fields, and those of the spans around it, as fields: both print them behind
+//! the message, and the journal keeps them apart too. An event that repeats too often is counted
 //! instead, so that no peer can fill the disk with our words.
 
 mod config;

@@ -1,5 +1,7 @@
 //! Where events go: systemd's journal, or lines on standard error.
 //!
+//! Both read alike: room, message, fields. The journal keeps each field apart besides.
+//!
 //! A line that cannot be written is lost: the log never stops the service.
 
 use std::fmt::{self, Write as _};
@@ -73,7 +75,8 @@ impl Sink {
 
 fn send(journal: &JournalLog, spoken: &Spoken<'_>) {
     let pairs = Pairs(spoken.fields);
-    let message = format_args!("{}", spoken.message);
+    let text = text(spoken);
+    let message = format_args!("{text}");
     let record = log::Record::builder()
         .level(match spoken.level {
             Level::ERROR => log::Level::Error,
@@ -94,24 +97,27 @@ fn send(journal: &JournalLog, spoken: &Spoken<'_>) {
 }
 
 fn line(spoken: &Spoken<'_>, style: Style) -> String {
+    let (time, level) = (Time(spoken.millis), spoken.level);
+    let head = match style {
+        Style::Plain => format!("{time} {level:5} "),
+        Style::Coloured => format!("{time} {}{level:5}\x1b[0m ", colour(level)),
+        Style::Prioritised => format!("<{}>", priority(level)),
+    };
+    head + &text(spoken)
+}
+
+/// What a person reads: the fields too, since `journalctl` shows no others unless it is asked to.
+fn text(spoken: &Spoken<'_>) -> String {
     let room = spoken.target.trim_start_matches("tidegate::").trim_start_matches("adapter_");
     let room = room.split("::").next().unwrap_or(room);
-    let mut line = String::new();
-    // Writing to a String does not fail.
-    let _ = match style {
-        Style::Plain => write!(line, "{} {:5} ", Time(spoken.millis), spoken.level),
-        Style::Coloured => {
-            write!(line, "{} {}{:5}\x1b[0m ", Time(spoken.millis), colour(spoken.level), spoken.level)
-        }
-        Style::Prioritised => write!(line, "<{}>", priority(spoken.level)),
-    };
-    let _ = write!(line, "{room}: {}", Escaped(spoken.message));
+    let mut text = format!("{room}: {}", Escaped(spoken.message));
     for (name, value) in spoken.fields {
         let bare =
             !value.is_empty() && value.chars().all(|letter| letter.is_ascii_graphic() && letter != '"');
-        let _ = if bare { write!(line, " {name}={value}") } else { write!(line, " {name}={value:?}") };
+        // Writing to a String does not fail.
+        let _ = if bare { write!(text, " {name}={value}") } else { write!(text, " {name}={value:?}") };
     }
-    line
+    text
 }
 
 fn priority(level: Level) -> u8 {
