@@ -9,7 +9,7 @@ use super::ledger::Step;
 use super::outlet::Label;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, QoS, Reason};
-use crate::record::Write;
+use crate::record::{DropReason, Write};
 use crate::session::Stage;
 
 impl Broker {
@@ -75,14 +75,30 @@ impl Broker {
         }
     }
 
-    /// An exchange is over.
+    /// An exchange is over, and another may begin.
     pub(super) fn complete(&mut self, key: ClientKey, packet_id: u16, turn: &mut Turn<'_>) {
+        self.end_exchange(key, packet_id, None, turn);
+        self.pump(key, turn);
+    }
+
+    /// An exchange is over: the client has the message, or it is dropped.
+    pub(super) fn end_exchange(
+        &mut self,
+        key: ClientKey,
+        packet_id: u16,
+        dropped: Option<DropReason>,
+        turn: &mut Turn<'_>,
+    ) {
         let Some(client) = self.clients.get_mut(key) else { return };
         match &mut client.session.backlog {
             Some(backlog) => {
                 let Some(exchange) = client.session.flight.find(packet_id) else { return };
                 backlog.finish(exchange.seq);
-                let write = Write::Settled { reader: backlog.reader, seq: exchange.seq };
+                let (reader, seq) = (backlog.reader, exchange.seq);
+                let write = match dropped {
+                    None => Write::Settled { reader, seq },
+                    Some(reason) => Write::Dropped { reader, seq, reason },
+                };
                 let ticket = self.ledger.write(write, turn.effects);
                 if exchange.qos == QoS::ExactlyOnce {
                     client.session.flight.end(packet_id);
@@ -95,7 +111,9 @@ impl Broker {
                 client.session.flight.remove(packet_id);
             }
         }
-        self.pump(key, turn);
+        if let Some(reason) = dropped {
+            self.counters.drop(reason, 1);
+        }
     }
 
     /// Message and packet id of a QoS 2 exchange are committed: PUBLISH leaves.

@@ -65,6 +65,7 @@ impl Broker {
         while self.has_room(key)
             && let Some(parcel) = self.clients.get_mut(key).and_then(|client| client.session.queue.pop())
         {
+            self.memory.queues -= parcel.message.weight();
             if parcel.message.remaining(turn.now.wall) == Some(0) {
                 self.counters.expired += 1;
                 continue;
@@ -162,6 +163,10 @@ impl Broker {
         backlog.skip(seq);
         let packet_id = exchange.packet_id;
         match exchange.stage {
+            // The client may have come back with a smaller Maximum Packet Size. [MQTT5-3.1.2-25]
+            Stage::Sent if !outlet.takes(&parcel.message, exchange.qos, &parcel.want.subscription_ids) => {
+                self.end_exchange(key, packet_id, Some(DropReason::TooLarge), turn);
+            }
             // [MQTT-4.4.0-1] [MQTT-3.3.1-1]
             Stage::Sent => {
                 let label = Label { dup: exchange.sent, ..Label::of(&parcel.want, packet_id) };

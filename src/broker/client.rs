@@ -9,6 +9,7 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use super::memory::will_weight;
 use super::outlet::Outlet;
 use super::{ConnectionId, Counters};
 use crate::record::{ReaderId, SessionWill};
@@ -42,6 +43,15 @@ pub(super) struct Client {
     pub(super) ended_wall: Option<u64>,
     /// Whether it is one of the house's own ports.
     pub(super) house: bool,
+    /// Messages that a full queue has cost it since the start.
+    pub(super) lost: u64,
+}
+
+impl Client {
+    /// Puts a will in place of the one that is there; what that one weighed.
+    pub(super) fn set_will(&mut self, will: Option<Box<SessionWill>>) -> usize {
+        std::mem::replace(&mut self.will, will).map_or(0, |will| will_weight(&will))
+    }
 }
 
 /// Every client.
@@ -83,6 +93,7 @@ impl Clients {
             armed: u64::MAX,
             ended_wall: None,
             house: false,
+            lost: 0,
         });
         let slot = u32::try_from(slot).expect("sessions fit into memory, so into 32 bits");
         self.by_id.insert(client_id, slot);
@@ -152,5 +163,17 @@ impl Clients {
     pub(super) fn count(&self, counters: &mut Counters) {
         counters.sessions = self.slots.len() as u64;
         counters.kept_sessions = self.by_reader.len() as u64;
+        let mut losers: Vec<(u64, &ByteString)> = self
+            .slots
+            .iter()
+            .filter(|(_, client)| client.lost > 0)
+            .map(|(_, client)| (client.lost, &client.session.client_id))
+            .collect();
+        losers.sort_unstable_by(|one, other| other.cmp(one));
+        losers.truncate(LOSERS_MAX);
+        counters.lost_by_session = losers.into_iter().map(|(lost, id)| (String::from(&**id), lost)).collect();
     }
 }
+
+/// Sessions that status names with what a full queue has cost them: the worst.
+const LOSERS_MAX: usize = 20;

@@ -6,28 +6,39 @@
 use bytestring::ByteString;
 
 use super::client::ClientKey;
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Held, Phase, Problems};
 use super::depart::Cause;
 use super::ledger::Step;
+use super::memory::{Level, will_weight};
 use super::outlet::Outlet;
 use super::pace::Kind;
+use super::words::Said;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
 use crate::record::{
     LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, Ticket, Write,
 };
 use crate::router::filter;
-use crate::session::{Backlog, Session, Stage};
+use crate::session::{Backlog, Session, Stage, Weights};
 
 impl Broker {
     pub(super) fn on_connect(&mut self, id: ConnectionId, connect: Connect, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.version = connect.version;
         connection.maximum_packet_size = connect.properties.maximum_packet_size();
+        if connect.properties.request_problem_information() == Some(0) {
+            connection.problems = Problems::Unwanted;
+        }
         turn.effects.push(Effect::Speak {
             connection: id,
             version: connect.version,
             maximum_packet_size: connection.maximum_packet_size,
+            // [MQTT5-3.1.2-26] [MQTT5-3.1.2-27]
+            topic_alias_maximum: connect
+                .properties
+                .topic_alias_maximum()
+                .unwrap_or(0)
+                .min(self.config.limits.max_topic_alias),
         });
         if let Some(reason) = self.objection(id, &connect) {
             return self.refuse(id, connect.client_id, reason, turn);
@@ -92,6 +103,10 @@ impl Broker {
             .is_some_and(|key| self.clients.get(key).is_some_and(|client| client.connection.is_some()));
         // The house's own ports take no client's place.
         let is_port = self.connections.get(id).is_some_and(Connection::is_port);
+        let will = connect.will.as_ref().map_or(0, |will| will_weight(&kept_will(will)));
+        if !is_port && (self.level() == Level::Full || (will > 0 && !self.may_stay(will))) {
+            return Some(Reason::QuotaExceeded);
+        }
         if self.network_clients >= limits.max_connections && !taken_over && !is_port {
             return Some(Reason::QuotaExceeded);
         }
@@ -118,10 +133,11 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         let Some(mut connection) = self.connections.remove(id) else { return };
+        self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
         self.pace.forget(&mut connection.rhythm);
         self.counters.connections_refused += 1;
         let answer = ConnAck { session_present: false, reason, properties: Properties::new() }; // [MQTT-3.2.2-4]
-        turn.effects.push(Effect::Send { connection: id, packet: Packet::ConnAck(answer) });
+        Broker::say(&connection, Packet::ConnAck(answer), turn.effects);
         turn.effects.push(Effect::Close { connection: id });
         turn.effects.push(Effect::Note(Note::Refused { client_id, peer: connection.peer.name, reason }));
     }
@@ -158,7 +174,9 @@ impl Broker {
         client.session.expiry = expiry;
         client.house = house;
         client.connection = Some(id);
-        client.will = connect.will.as_ref().map(|will| Box::new(kept_will(will)));
+        let will = connect.will.as_ref().map(|will| Box::new(kept_will(will)));
+        self.memory.wills += will.as_ref().map_or(0, |will| will_weight(will));
+        self.memory.wills -= client.set_will(will);
         client.will_due = None; // [MQTT5-3.1.3-9]
         client.ends = None;
         client.ended_wall = None;
@@ -257,6 +275,7 @@ impl Broker {
                 list.push(Property::TopicAliasMaximum(limits.max_topic_alias));
             }
             list.push(Property::SharedSubscriptionAvailable(0));
+            list.extend(self.response_information(connect));
             let keep_alive = self.granted_keep_alive(id, connect);
             if keep_alive != connect.keep_alive {
                 list.push(Property::ServerKeepAlive(keep_alive)); // [MQTT5-3.2.2-21]
@@ -270,6 +289,17 @@ impl Broker {
         }
     }
 
+    /// Where the client may have its answers sent, if it asks. [MQTT5-3.1.2-28]
+    fn response_information(&self, connect: &Connect) -> Option<Property> {
+        let asked = connect.properties.request_response_information() == Some(1);
+        let pattern = &self.config.limits.response_information;
+        // A client id with a wildcard in it makes no topic.
+        let id = &*connect.client_id;
+        let named = !pattern.contains("%c") || (!id.is_empty() && !id.contains(['+', '#']));
+        let told = asked && !pattern.is_empty() && named;
+        told.then(|| Property::ResponseInformation(pattern.replace("%c", id).into()))
+    }
+
     /// The session stands: CONNACK leaves, then what was under way, then what waits.
     pub(super) fn finish_opening(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -278,7 +308,9 @@ impl Broker {
         }
         let Phase::Opening(answer) = std::mem::replace(&mut connection.phase, Phase::Open) else { return };
         self.pace.end(&mut connection.rhythm, Kind::Other);
-        turn.effects.push(Effect::Send { connection: id, packet: *answer });
+        if Broker::say(connection, *answer, turn.effects) == Said::TooLarge {
+            return self.part(id, Cause::Expelled(Reason::PacketTooLarge), turn);
+        }
         let Some(key) = connection.client else { return };
         let outlet = Outlet {
             connection: id,
@@ -317,10 +349,11 @@ impl Broker {
 
     /// A session that was found in the store; its connection ended at the latest now.
     pub(super) fn restore(&mut self, restored: RestoredSession, now: Now) {
-        let RestoredSession { record, cursor, last, queued, leases, inward } = restored;
-        let leased = leases.len() as u64;
+        let RestoredSession { record, cursor, last, queued, queued_bytes, leases, inward } = restored;
+        let waiting = queued.saturating_sub(leases.len() as u64);
+        let weights = Weights::of(waiting, queued_bytes / queued.max(1) * waiting);
         let mut session = Session::new(record.client_id, record.user, record.expiry);
-        session.backlog = Some(Backlog::restored(record.reader, cursor, last, queued.saturating_sub(leased)));
+        session.backlog = Some(Backlog::restored(record.reader, cursor, last, weights));
         session.subscriptions = record.subscriptions;
         let mut leases = leases;
         leases.sort_by_key(|lease| lease.seq);
@@ -344,7 +377,8 @@ impl Broker {
             let delay = will.properties.will_delay().unwrap_or(0).min(record.expiry);
             due_after(now.mono, passed, delay)
         });
-        client.will = record.will.map(Box::new);
+        self.memory.wills += record.will.as_ref().map_or(0, will_weight);
+        client.set_will(record.will.map(Box::new));
         let subscriptions = client.session.subscriptions.clone();
         for subscription in &subscriptions {
             self.enter_subscription(key, subscription);

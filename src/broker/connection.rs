@@ -35,6 +35,8 @@ pub(super) struct Connection {
     pub(super) credit: Option<u32>,
     /// The client's Maximum Packet Size.
     pub(super) maximum_packet_size: Option<u32>,
+    /// Whether it wants words with what fails.
+    pub(super) problems: Problems,
     /// Topics by alias, from 1; empty where not set.
     pub(super) aliases: Vec<ByteString>,
     /// Its publishes of QoS 1 and 2 that are not yet answered in full.
@@ -44,6 +46,15 @@ pub(super) struct Connection {
     pub(super) rhythm: Rhythm,
     pub(super) held: VecDeque<Held>,
     pub(super) paused: bool,
+}
+
+/// Request Problem Information.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Problems {
+    /// Reason strings may stand in every packet that has them.
+    Wanted,
+    /// Only in CONNACK and DISCONNECT.
+    Unwanted,
 }
 
 /// How far a connection is.
@@ -66,6 +77,19 @@ pub(super) enum Phase {
 pub(super) enum Held {
     Packet(Packet),
     Malformed(Reason),
+}
+
+impl Held {
+    /// Bytes that it takes, those that it slices out of a read buffer included.
+    pub(super) fn weight(&self) -> usize {
+        let own = match self {
+            Held::Packet(Packet::Publish(publish)) => {
+                publish.topic.len() + publish.payload.len() + publish.properties.as_bytes().len()
+            }
+            Held::Packet(_) | Held::Malformed(_) => 0,
+        };
+        own + size_of::<Held>()
+    }
 }
 
 /// An answer and what it waits for.
@@ -105,6 +129,7 @@ impl Connection {
             window: 0,
             credit,
             maximum_packet_size: None,
+            problems: Problems::Wanted,
             aliases: Vec::new(),
             unanswered: 0,
             answers: VecDeque::new(),

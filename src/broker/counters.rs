@@ -33,6 +33,11 @@ pub struct Counters {
     pub expired: u64,
     /// Publishes or copies that a limit or a rule took, rows of kept sessions too; grows.
     pub dropped: BTreeMap<DropReason, u64>,
+    /// The sessions that lost most by a full queue (by their client id), and how much; each number grows
+    /// while its session lasts.
+    pub lost_by_session: BTreeMap<String, u64>,
+    /// Bytes that are held in RAM for clients.
+    pub memory: u64,
     /// Messages handed to the store and not yet committed.
     pub uncommitted: u64,
     /// Connections whose reading waits for the store.

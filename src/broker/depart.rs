@@ -9,6 +9,7 @@ use super::client::ClientKey;
 use super::connect::due_after;
 use super::connection::{Held, Phase};
 use super::fan::Pressure;
+use super::memory::will_weight;
 use super::publish::{is_reserved, is_volatile};
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
@@ -80,6 +81,7 @@ impl Broker {
         // What it still had to say was never answered; only its goodbye counts.
         let mut goodbye = None;
         for held in std::mem::take(&mut connection.held) {
+            self.memory.held -= held.weight();
             match held {
                 Held::Packet(Packet::Disconnect(disconnect)) => goodbye = Some(disconnect),
                 Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce => {
@@ -104,6 +106,7 @@ impl Broker {
                     connection: id,
                     version: Version::V311,
                     maximum_packet_size: None,
+                    topic_alias_maximum: 0,
                 });
                 return self.refuse(id, Default::default(), reason, turn);
             }
@@ -115,6 +118,7 @@ impl Broker {
     /// Closes a connection that never had a session.
     pub(super) fn drop_connection(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         if let Some(mut connection) = self.connections.remove(id) {
+            self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
             self.pace.forget(&mut connection.rhythm);
             self.counters.connections_refused += 1;
             turn.effects.push(Effect::Close { connection: id });
@@ -124,6 +128,7 @@ impl Broker {
     /// Ends a connection; its session goes on alone, or ends too.
     pub(super) fn part(&mut self, id: ConnectionId, cause: Cause, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.remove(id) else { return };
+        self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
         self.pace.forget(&mut connection.rhythm);
         if let Phase::Waiting = connection.phase {
             self.waiting.retain(|waiting| *waiting != id);
@@ -133,7 +138,7 @@ impl Broker {
                 (cause.told(), connection.version, connection.is_open())
             {
                 let packet = Packet::Disconnect(Disconnect { reason, properties: Properties::new() });
-                turn.effects.push(Effect::Send { connection: id, packet });
+                Broker::say(&connection, packet, turn.effects);
             }
             turn.effects.push(Effect::Close { connection: id });
         }
@@ -152,7 +157,7 @@ impl Broker {
         let client_id = client.session.client_id.clone();
         turn.effects.push(Effect::Note(Note::Disconnected { client_id, reason: cause.noted() }));
         if cause == Cause::Goodbye {
-            client.will = None; // [MQTT-3.1.2-10] [MQTT5-3.1.2-10]
+            self.memory.wills -= client.set_will(None); // [MQTT-3.1.2-10] [MQTT5-3.1.2-10]
         }
         let expiry = client.session.expiry;
         if expiry == 0 || client.session.backlog.is_none() {
@@ -174,6 +179,7 @@ impl Broker {
     pub(super) fn end_session(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         self.publish_will(key, turn);
         let Some(client) = self.clients.remove(key) else { return };
+        self.memory.queues -= client.session.queue.weight();
         let subscriber = self.subscriber(key.slot);
         for subscription in &client.session.subscriptions {
             self.router.unsubscribe(&subscription.filter, subscriber);
@@ -187,6 +193,7 @@ impl Broker {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.will_due = None;
         let Some(will) = client.will.take() else { return };
+        self.memory.wills -= will_weight(&will);
         let SessionWill { qos, retain, topic, payload, properties } = *will;
         if is_reserved(&topic) && !client.house {
             return self.counters.drop(DropReason::Denied, 1);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::Level;
 use crate::codec::{Packet, QoS, Reason, Version};
 use crate::record::{Message, ReaderId, Rows, Seq, Ticket, Write};
 
@@ -76,6 +77,13 @@ pub enum Event {
     },
     /// The answer to [`Effect::Read`].
     Rows(Rows),
+    /// What waits in the buffers of connections, and the largest of them.
+    Buffered {
+        /// Bytes of all.
+        bytes: usize,
+        /// Who has most, and how much.
+        heaviest: Option<(ConnectionId, usize)>,
+    },
     /// Time has passed: see `Broker::deadline`.
     Tick,
     /// The service stops: every client is told.
@@ -113,8 +121,8 @@ pub enum Trust {
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// The connection speaks this version and accepts packets of at most this size (`None`: no limit).
-    /// Comes before anything is sent on it.
+    /// The connection speaks this version and accepts packets of at most this size (`None`: no limit) and
+    /// this many topic aliases. Comes before anything is sent on it.
     Speak {
         /// Where.
         connection: ConnectionId,
@@ -122,6 +130,8 @@ pub enum Effect {
         version: Version,
         /// The client's Maximum Packet Size.
         maximum_packet_size: Option<u32>,
+        /// The client's Topic Alias Maximum within our own limit.
+        topic_alias_maximum: u16,
     },
     /// Send one packet that is not a PUBLISH.
     Send {
@@ -176,6 +186,8 @@ pub enum Effect {
         /// The message.
         message: Arc<Message>,
     },
+    /// How full the memory is now: when it is tight, the slowest readers are sent no QoS 0.
+    Memory(Level),
     /// Something an operator may want to read; level and fields are the engine's.
     Note(Note),
 }

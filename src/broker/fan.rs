@@ -10,7 +10,7 @@ use super::depart::Cause;
 use super::ledger::Step;
 use super::outlet::Label;
 use super::publish::is_volatile;
-use super::{Broker, Effect, Turn};
+use super::{Broker, Effect, Turn, WhenFull};
 use crate::codec::{QoS, Reason};
 use crate::record::{DropReason, Message, Presence, ReaderId, Seq, Ticket, Want, Write};
 use crate::router::Match;
@@ -62,6 +62,12 @@ impl Broker {
         self.router.matches(&message.topic, source.map(|slot| self.subscriber(slot)), &mut matches);
         let volatile = is_volatile(&message.topic);
         let mut retains = message.retain && self.changes_retained(&message);
+        if retains && !self.may_retain(&message) {
+            self.counters.drop(DropReason::MemoryFull, 1);
+            retains = false;
+        }
+        let wanted = !matches.is_empty();
+        let full = self.full_queues(&message, &mut matches);
         let mut audience = if volatile { Vec::new() } else { self.audience(&message, &matches) };
         let mut durable = (retains && !volatile) || !audience.is_empty();
         let unkept = self.store == Presence::Absent && !volatile;
@@ -82,6 +88,7 @@ impl Broker {
             (retains, durable) = (false, false);
             audience.clear();
         }
+        self.count_full(&full);
         let message = if durable || retains { Arc::new(message.compact()) } else { message };
         let kept = durable.then(|| {
             let (seq, ticket) = self.ledger.append(message.clone(), audience, retains, inward, turn.effects);
@@ -90,7 +97,6 @@ impl Broker {
         if retains {
             self.retain(message.clone());
         }
-        let wanted = !matches.is_empty();
         self.fan_out(&message, &mut matches, kept, turn);
         matches.clear();
         self.matches = matches;
@@ -98,6 +104,41 @@ impl Broker {
             return Routed::Unkept;
         }
         Routed::Done { ticket: kept.map(|kept| kept.ticket), wanted }
+    }
+
+    /// Takes from the matches the kept sessions whose queue is full, where the newest goes.
+    fn full_queues(&self, message: &Message, matches: &mut Vec<Match>) -> Vec<u32> {
+        let mut full = Vec::new();
+        let limits = &self.config.limits;
+        if limits.when_queue_full != WhenFull::DropNewest || message.qos == QoS::AtMostOnce {
+            return full;
+        }
+        let routes = self.routes();
+        matches.retain(|found| {
+            let Some(slot) = found.subscriber.0.checked_sub(routes) else { return true };
+            let Some(client) = self.clients.in_slot(slot) else { return true };
+            let Some(backlog) = &client.session.backlog else { return true };
+            let flight = &client.session.flight;
+            let goes_now =
+                backlog.caught_up() && client.outlet.as_ref().is_some_and(|outlet| outlet.has_room(flight));
+            let fits = backlog.waiting() < limits.max_queued_messages
+                && backlog.waiting_bytes() + message.weight() as u64 <= limits.max_queued_bytes;
+            let stays = goes_now || fits || found.qos == QoS::AtMostOnce;
+            if !stays {
+                full.push(slot);
+            }
+            stays
+        });
+        full
+    }
+
+    fn count_full(&mut self, full: &[u32]) {
+        for slot in full {
+            self.counters.drop(DropReason::QueueFull, 1);
+            if let Some(client) = self.clients.in_slot_mut(*slot) {
+                client.lost += 1;
+            }
+        }
     }
 
     /// An empty payload for a topic that retains nothing changes nothing.
@@ -245,6 +286,7 @@ impl Broker {
             if full {
                 return Offered::Overfull;
             }
+            self.memory.queues += message.weight();
             client.session.queue.push(Parcel { message, ..parcel });
             return Offered::Taken;
         }
@@ -274,18 +316,23 @@ impl Broker {
             backlog.pass(seq);
             return self.start_row(key, seq, parcel, turn);
         }
-        backlog.want(seq);
+        backlog.want(seq, parcel.message.weight() as u64);
         self.limit_backlog(key, turn);
     }
 
-    /// Drops the oldest rows that wait over `max_queued_messages`. Not while rows are being read: nobody
+    /// Drops the oldest rows that wait over `max_queued_messages` and `max_queued_bytes`. Not while rows are being read: nobody
     /// could say which of them the answer still has.
     pub(super) fn limit_backlog(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
-        let most = self.config.limits.max_queued_messages;
+        let limits = &self.config.limits;
+        let (rows, bytes) = (limits.max_queued_messages, limits.max_queued_bytes);
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(backlog) = &mut client.session.backlog else { return };
         let reader = backlog.reader;
-        while backlog.waiting() > most && backlog.reading() != Reading::Asked {
+        loop {
+            let over = backlog.over(rows, bytes);
+            if over == 0 || backlog.reading() == Reading::Asked {
+                return;
+            }
             let after = backlog.taken();
             let covered = self.ledger.tail_covers(after.max(backlog.cursor()));
             let oldest = self.ledger.next_row(reader, after).filter(|_| covered && !backlog.shortened());
@@ -297,14 +344,14 @@ impl Broker {
                     1
                 }
                 None => {
-                    let count = backlog.waiting() - most;
-                    let write = Write::DropOldest { reader, after, count };
+                    let write = Write::DropOldest { reader, after, count: over };
                     let ticket = self.ledger.write(write, turn.effects);
-                    backlog.shorten(count, ticket);
+                    backlog.shorten(over, ticket);
                     self.ledger.after(ticket, Step::Pump(key));
-                    count
+                    over
                 }
             };
+            client.lost += count;
             self.counters.drop(DropReason::QueueFull, count);
         }
     }

@@ -163,6 +163,11 @@ impl Ledger {
         self.last_seq
     }
 
+    /// Bytes of the tail.
+    pub(super) fn weight(&self) -> usize {
+        self.uncommitted_weight + self.committed_weight
+    }
+
     pub(super) fn uncommitted(&self) -> usize {
         self.uncommitted
     }

@@ -19,8 +19,14 @@ pub struct LimitsConfig {
     pub max_inflight: u16,
     /// See [`Limits::max_queued_messages`].
     pub max_queued_messages: u64,
+    /// See [`Limits::max_queued_bytes`].
+    pub max_queued_bytes: String,
+    /// See [`Limits::when_queue_full`].
+    pub when_queue_full: String,
     /// See [`Limits::max_send_buffer`].
     pub max_send_buffer: String,
+    /// See [`Limits::max_memory`].
+    pub max_memory: String,
     /// See [`Limits::max_keepalive`].
     pub max_keepalive: String,
     /// See [`Limits::max_session_expiry`].
@@ -29,6 +35,8 @@ pub struct LimitsConfig {
     pub max_topic_alias: u16,
     /// See [`Limits::retain`].
     pub retain: bool,
+    /// See [`Limits::response_information`].
+    pub response_information: String,
 }
 
 /// The checked limits.
@@ -40,11 +48,22 @@ pub struct Limits {
     pub max_packet_size: u32,
     /// Receive Maximum both ways; a client that exceeds it is disconnected (0x93).
     pub max_inflight: u16,
-    /// Messages that wait for one session that outlives its connection; the oldest are dropped.
+    /// Messages that wait for one session that outlives its connection; see `when_queue_full`.
     pub max_queued_messages: u64,
+    /// What they may weigh: their bytes and a little for each. After a restart what was queued before is
+    /// weighed by the average of its segment, until it is read.
+    pub max_queued_bytes: u64,
+    /// What goes at either limit; counted for the session.
+    pub when_queue_full: WhenFull,
     /// Bytes that wait in RAM for one connection: beyond, QoS 0 is dropped, and a session that ends with
     /// its connection is closed over QoS 1 and 2 (0x97).
     pub max_send_buffer: usize,
+    /// Bytes of everything that is held in RAM for clients. At three quarters of it the slowest readers are
+    /// sent no QoS 0. At the limit new clients and subscriptions are refused (0x97; 3.1.1: 3), and whoever
+    /// holds most is disconnected (0x97): a session that is kept goes on from the disk. Retained messages
+    /// and wills have half of it; beyond, a message is not retained (MQTT 5: refused with 0x97), a client
+    /// with a will is refused.
+    pub max_memory: usize,
     /// Seconds; a longer Keep Alive is lowered by Server Keep Alive (MQTT 5).
     pub max_keepalive: u16,
     /// Seconds; a longer Session Expiry Interval is lowered. `u32::MAX` never expires.
@@ -53,7 +72,20 @@ pub struct Limits {
     pub max_topic_alias: u16,
     /// Whether retained messages are kept; if not, MQTT 5 clients are told so.
     pub retain: bool,
+    /// What a client that asks for Response Information is told, `%c` being its client id; empty: nothing.
+    pub response_information: String,
 }
+
+/// What goes when a session's queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The messages that have waited longest.
+    DropOldest,
+    /// The message that comes.
+    DropNewest,
+}
+
+const WHEN_FULL: &[&str] = &["drop-oldest", "drop-newest"];
 
 /// The keys of `[limits]`.
 pub const LIMITS_KEYS: &[Key] = &[
@@ -61,14 +93,15 @@ pub const LIMITS_KEYS: &[Key] = &[
     Key::optional("max_packet_size", Kind::Size(1_024, 268_435_455)),
     Key::optional("max_inflight", Kind::Integer(1, 65_535)),
     Key::optional("max_queued_messages", Kind::Integer(1, 1_000_000_000)),
-    Key::optional("max_queued_bytes", Kind::NotYet),
-    Key::optional("when_queue_full", Kind::NotYet),
+    Key::optional("max_queued_bytes", Kind::Size(1_024, 1_000_000_000_000)),
+    Key::optional("when_queue_full", Kind::Choice(WHEN_FULL)),
     Key::optional("max_send_buffer", Kind::Size(16_384, 1_000_000_000)),
-    Key::optional("max_memory", Kind::NotYet),
+    Key::optional("max_memory", Kind::Size(1_000_000, 1_000_000_000_000)),
     Key::optional("max_keepalive", Kind::Duration(1_000, 65_535_000)),
     Key::optional("max_session_expiry", Kind::Duration(1_000, 4_294_967_294_000)),
     Key::optional("max_topic_alias", Kind::Integer(0, 65_535)),
     Key::optional("retain", Kind::Boolean),
+    Key::optional("response_information", Kind::Text),
 ];
 
 impl Default for LimitsConfig {
@@ -78,11 +111,15 @@ impl Default for LimitsConfig {
             max_packet_size: "256KB".into(),
             max_inflight: 20,
             max_queued_messages: 10_000,
+            max_queued_bytes: "16MB".into(),
+            when_queue_full: "drop-oldest".into(),
             max_send_buffer: "1MB".into(),
+            max_memory: "64MB".into(),
             max_keepalive: "18h".into(),
             max_session_expiry: "30d".into(),
             max_topic_alias: 10,
             retain: true,
+            response_information: "replies/%c".into(),
         }
     }
 }
@@ -100,6 +137,18 @@ impl LimitsConfig {
             max_queued_messages: self.max_queued_messages.max(1),
             max_send_buffer: usize::try_from(size("max_send_buffer", &self.max_send_buffer, &mut problems))
                 .unwrap_or(usize::MAX),
+            max_queued_bytes: size("max_queued_bytes", &self.max_queued_bytes, &mut problems),
+            when_queue_full: match self.when_queue_full.as_str() {
+                "drop-oldest" => WhenFull::DropOldest,
+                "drop-newest" => WhenFull::DropNewest,
+                other => {
+                    let text = format!("found \"{other}\", expected \"drop-oldest\" or \"drop-newest\"");
+                    problems.push(Problem { key: "when_queue_full".into(), text });
+                    WhenFull::DropOldest
+                }
+            },
+            max_memory: usize::try_from(size("max_memory", &self.max_memory, &mut problems))
+                .unwrap_or(usize::MAX),
             max_keepalive: u16::try_from(seconds("max_keepalive", &self.max_keepalive, &mut problems))
                 .unwrap_or(u16::MAX),
             max_session_expiry: u32::try_from(seconds(
@@ -110,6 +159,7 @@ impl LimitsConfig {
             .unwrap_or(u32::MAX),
             max_topic_alias: self.max_topic_alias,
             retain: self.retain,
+            response_information: self.response_information.clone(),
         };
         if problems.is_empty() { Ok(limits) } else { Err(problems) }
     }

@@ -20,12 +20,15 @@ mod publish;
 mod fan;
 mod backlog;
 mod answer;
+mod words;
+mod memory;
 mod subscribe;
 mod depart;
 
 pub use counters::Counters;
 pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Trust};
-pub use limits::{LIMITS_KEYS, Limits, LimitsConfig};
+pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
+pub use memory::Level;
 
 use std::collections::VecDeque;
 
@@ -37,6 +40,7 @@ use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use client::{ClientKey, Clients};
 use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX, Held, Phase};
 use ledger::{Ledger, Step};
+use memory::Memory;
 use pace::Pace;
 use timers::{Timer, Timers};
 
@@ -89,6 +93,7 @@ pub struct Broker {
     pace: Pace,
     timers: Timers,
     counters: Counters,
+    memory: Memory,
     last_reader: u32,
     /// Clients that are no ports: those that `max_connections` counts.
     network_clients: u32,
@@ -119,6 +124,7 @@ impl Broker {
             pace: Pace::default(),
             timers: Timers::default(),
             counters: Counters::default(),
+            memory: Memory::default(),
             last_reader: restored.last_reader,
             network_clients: 0,
             assigned_ids: 0,
@@ -143,6 +149,7 @@ impl Broker {
             self.on_event(event, &mut turn);
         }
         self.run_timers(&mut turn);
+        self.relieve(&mut turn);
         if self.pace.hasten() {
             turn.effects.push(Effect::Hurry);
         }
@@ -161,6 +168,7 @@ impl Broker {
         counters.retained = self.retained.len() as u64;
         counters.uncommitted = self.ledger.uncommitted() as u64;
         counters.paused = self.waiting.len() as u64;
+        counters.memory = self.memory_held() as u64;
         counters
     }
 
@@ -181,6 +189,9 @@ impl Broker {
             Event::Verified { connection, accepted } => self.on_verified(connection, accepted, turn),
             Event::Committed { through } => self.on_committed(through, turn),
             Event::Rows(rows) => self.on_rows(rows, turn),
+            Event::Buffered { bytes, heaviest } => {
+                (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
+            }
             Event::Tick => {}
             Event::Stop => self.on_stop(turn),
         }
@@ -207,6 +218,7 @@ impl Broker {
                 self.counters.drop(DropReason::StoreBusy, 1);
                 return;
             }
+            self.memory.held += held.weight();
             connection.held.push_back(held);
             if connection.held.len() >= HELD_BEFORE_PAUSE && !connection.paused {
                 connection.paused = true;
@@ -261,6 +273,7 @@ impl Broker {
             && !connection.holds()
             && let Some(held) = connection.held.pop_front()
         {
+            self.memory.held -= held.weight();
             self.take(id, held, turn);
         }
         if let Some(connection) = self.connections.get_mut(id)

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use super::connection::{Answer, Held, Pending, Phase};
+use super::depart::Cause;
 use super::fan::{Pressure, Routed};
 use super::ledger::Step;
 use super::pace::Kind;
+use super::words::Said;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason, Version};
 use crate::record::{DropReason, Message, ReaderId, Ticket, Write};
@@ -41,6 +43,10 @@ impl Broker {
             expiry: publish.properties.message_expiry(),
             received_wall: turn.now.wall,
         });
+        let may_refuse = connection.version == Version::V5 && publish.qos > QoS::AtMostOnce;
+        if may_refuse && message.retain && !self.may_retain(&message) {
+            return self.turn_down(id, &publish, DropReason::MemoryFull, Reason::QuotaExceeded, turn);
+        }
         let inward = self.inward_of(id, &publish);
         match self.route(message, Some(source.slot), inward, Pressure::Wait, turn) {
             Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
@@ -64,6 +70,7 @@ impl Broker {
     fn topic_of(&mut self, id: ConnectionId, publish: &Publish) -> Result<ByteString, Reason> {
         let limits = &self.config.limits;
         let Some(connection) = self.connections.get_mut(id) else { return Err(Reason::UnspecifiedError) };
+        let mut topic = publish.topic.clone();
         if publish.properties.is_empty() || connection.version != Version::V5 {
             if publish.topic.is_empty() && connection.version == Version::V5 {
                 return Err(Reason::ProtocolError);
@@ -79,13 +86,13 @@ impl Broker {
                 return Err(Reason::ProtocolError);
             }
             if let Some(alias) = properties.topic_alias() {
-                return alias_topic(&mut connection.aliases, alias, limits.max_topic_alias, &publish.topic);
+                topic = alias_topic(&mut connection.aliases, alias, limits.max_topic_alias, &publish.topic)?;
             }
-            if publish.topic.is_empty() {
+            if topic.is_empty() {
                 return Err(Reason::ProtocolError);
             }
         }
-        filter::check_topic(&publish.topic).map_err(|_| Reason::TopicNameInvalid)?;
+        filter::check_topic(&topic).map_err(|_| Reason::TopicNameInvalid)?;
         if connection.version == Version::V5 {
             if publish.retain && !limits.retain {
                 return Err(Reason::RetainNotSupported); // [MQTT5-3.2.2-14]
@@ -95,7 +102,7 @@ impl Broker {
                 return Err(Reason::ReceiveMaximumExceeded); // [MQTT5-3.3.4-9]
             }
         }
-        Ok(publish.topic.clone())
+        Ok(topic)
     }
 
     /// A QoS 2 packet id that is not yet released is answered again and not routed. [MQTT-4.3.3-2]
@@ -123,10 +130,22 @@ impl Broker {
     }
 
     fn deny(&mut self, id: ConnectionId, publish: &Publish, turn: &mut Turn<'_>) {
-        self.counters.drop(DropReason::Denied, 1);
+        self.turn_down(id, publish, DropReason::Denied, Reason::NotAuthorized, turn);
+    }
+
+    /// Answers a publish and routes it to nobody.
+    fn turn_down(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish,
+        dropped: DropReason,
+        reason: Reason,
+        turn: &mut Turn<'_>,
+    ) {
+        self.counters.drop(dropped, 1);
         self.counters.not_accepted += 1;
         let v5 = self.connections.get(id).is_some_and(|connection| connection.version == Version::V5);
-        let reason = if v5 { Reason::NotAuthorized } else { Reason::Success };
+        let reason = if v5 { reason } else { Reason::Success };
         self.count_unanswered(id, publish.qos);
         match publish.qos {
             QoS::AtMostOnce => {}
@@ -202,7 +221,9 @@ impl Broker {
     pub(super) fn wait_for_store(&mut self, id: ConnectionId, packet: Packet, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Waiting;
-        connection.held.push_front(Held::Packet(packet));
+        let held = Held::Packet(packet);
+        self.memory.held += held.weight();
+        connection.held.push_front(held);
         if !std::mem::replace(&mut connection.paused, true) {
             turn.effects.push(Effect::Pause { connection: id });
         }
@@ -262,7 +283,10 @@ impl Broker {
         }
         let subscribed = matches!(packet, Packet::SubAck(_));
         let key = connection.client;
-        turn.effects.push(Effect::Send { connection: id, packet });
+        if Broker::say(connection, packet, turn.effects) == Said::TooLarge {
+            // The client would wait for it for ever.
+            return self.part(id, Cause::Expelled(Reason::PacketTooLarge), turn);
+        }
         if let Some(key) = key
             && subscribed
         {

@@ -7,6 +7,7 @@ use bytestring::ByteString;
 
 use super::client::ClientKey;
 use super::connection::Answer;
+use super::memory::Level;
 use super::pace::Kind;
 use super::{Broker, ConnectionId, Turn};
 use crate::codec::{
@@ -107,7 +108,7 @@ impl Broker {
         match filter::check_filter(filter) {
             Err(_) => Reason::TopicFilterInvalid,
             Ok(FilterKind::Shared) => Reason::SharedSubscriptionsNotSupported,
-            Ok(_) if full => Reason::QuotaExceeded,
+            Ok(_) if full || self.level() == Level::Full => Reason::QuotaExceeded,
             Ok(FilterKind::Exact | FilterKind::Wildcard) => match qos {
                 QoS::AtMostOnce => Reason::Success,
                 QoS::AtLeastOnce => Reason::GrantedQoS1,

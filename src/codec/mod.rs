@@ -11,6 +11,7 @@ mod packet;
 mod properties;
 mod property;
 mod reason;
+mod aliases;
 mod decoder;
 mod decode;
 mod encode;
@@ -18,6 +19,7 @@ mod malformed;
 mod reader;
 mod writer;
 
+pub use aliases::{Alias, Aliases};
 pub use decoder::{Decoder, Side};
 pub use encode::{PublishParts, encode, encode_publish, publish_size};
 pub use malformed::Malformed;

@@ -3,12 +3,12 @@
 //! One enum for every packet: which of them a packet may carry is the decoder's to check.
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
+    ($(#[doc = $text:literal] $name:ident = $code:literal,)*) => {
         /// A reason code of MQTT 5, table 2-6 of the standard.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Reason {
-            $($(#[$doc])* $name = $code,)*
+            $(#[doc = $text] $name = $code,)*
         }
 
         impl Reason {
@@ -17,6 +17,13 @@ macro_rules! reasons {
                 match code {
                     $($code => Some(Reason::$name),)*
                     _ => None,
+                }
+            }
+
+            /// The standard's words for it, for reason strings and logs.
+            pub fn text(self) -> &'static str {
+                match self {
+                    $(Reason::$name => $text.trim().trim_end_matches('.'),)*
                 }
             }
         }

@@ -260,6 +260,7 @@ fn parts_of(payload: &[u8]) -> PublishParts<'_> {
     static NONE: Properties = Properties::new();
     PublishParts {
         topic: "plant/line-1/speed/a",
+        alias: None,
         payload,
         properties: &NONE,
         expiry: None,

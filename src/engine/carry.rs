@@ -10,13 +10,14 @@ use tracing::warn;
 
 use super::notes::{Limiter, Notes};
 use super::outbox::{Flushed, Pool};
+use super::socket::Socket;
 use super::table::Link;
-use super::template::{Templates, append};
+use super::template::{Encoded, Templates, append, size};
 use super::turn::Engine;
 use super::verify::{Question, Verifier};
 use super::{Input, Inputs};
-use crate::broker::{ConnectionId, Copy, Effect, Event};
-use crate::codec::{Ack, Packet, Properties, QoS, Reason, encode};
+use crate::broker::{ConnectionId, Copy, Effect, Event, Level};
+use crate::codec::{Ack, Alias, Packet, Properties, QoS, Reason, encode};
 use crate::record::{Now, Write};
 use crate::store::Handle;
 use crate::unstored::Inlet;
@@ -31,6 +32,8 @@ pub(super) struct Courier {
     pub(super) farewells: VecDeque<(u64, ConnectionId)>,
     /// Bytes of messages put into outboxes since they were last flushed.
     pub(super) gathered: usize,
+    /// How full the memory is, as the broker says.
+    pub(super) memory: Level,
     templates: Templates,
     writes: Vec<Write>,
     hurry: bool,
@@ -54,6 +57,7 @@ impl Courier {
             dirty: Vec::new(),
             farewells: VecDeque::new(),
             gathered: 0,
+            memory: Level::Ample,
             templates: Templates::default(),
             writes: Vec::new(),
             hurry: false,
@@ -92,10 +96,12 @@ impl Engine {
             Effect::Send { connection, packet } => self.send(connection, packet, now),
             Effect::Write(write) => self.courier.writes.push(write),
             Effect::Hurry => self.courier.hurry = true,
-            Effect::Speak { connection, version, maximum_packet_size } => {
+            Effect::Memory(level) => self.courier.memory = level,
+            Effect::Speak { connection, version, maximum_packet_size, topic_alias_maximum } => {
                 if let Some(socket) = self.table.socket(connection) {
                     socket.version = version;
                     socket.maximum_packet_size = maximum_packet_size.unwrap_or(u32::MAX);
+                    socket.give_aliases(topic_alias_maximum);
                 }
             }
             Effect::Close { connection } => self.close(connection, now),
@@ -154,6 +160,7 @@ impl Engine {
     fn deliver(&mut self, copy: Copy) {
         let (connection, qos, packet_id) = (copy.connection, copy.qos, copy.packet_id);
         let limit = self.limits.max_send_buffer;
+        let heaviest = self.table.heaviest();
         let courier = &mut self.courier;
         let socket = match self.table.link(connection) {
             Some(Link::Port(port)) => {
@@ -166,12 +173,17 @@ impl Engine {
             Some(Link::Socket(socket)) if socket.is_open() => socket,
             Some(Link::Socket(_)) | None => return,
         };
-        let Some((bytes, id_at)) = courier.templates.encode(socket.version, copy) else {
+        let most = socket.maximum_packet_size as usize;
+        let mut alias = socket.alias_of(&copy.message.topic);
+        if matches!(alias, Alias::Gives(_)) && size(socket.version, &copy, alias) > most {
+            // It may fit by its name alone.
+            alias = Alias::None;
+        }
+        let encoded = courier.templates.encode(socket.version, copy, alias);
+        let Some(Encoded { bytes, places, topic }) = encoded.filter(|encoded| encoded.bytes.len() <= most)
+        else {
             return self.discard(connection, qos, packet_id);
         };
-        if bytes.len() > socket.maximum_packet_size as usize {
-            return self.discard(connection, qos, packet_id);
-        }
         if qos == QoS::AtMostOnce && socket.is_full(bytes.len(), limit) {
             // Much may be sent in one turn; only what the peer does not take is over the limit.
             let written = &mut self.counters.bytes_out;
@@ -181,8 +193,13 @@ impl Engine {
                 return;
             }
         }
+        if qos == QoS::AtMostOnce && is_spared(socket, courier.memory, heaviest) {
+            self.counters.dropped_memory += 1;
+            return;
+        }
         courier.gathered += bytes.len();
-        append(socket.buffer(&mut courier.pool), bytes, id_at, qos, packet_id);
+        append(socket.buffer(&mut courier.pool), bytes, places, packet_id, alias);
+        socket.named(topic, alias);
         if socket.mark_dirty() {
             courier.dirty.push(connection);
         }
@@ -227,6 +244,17 @@ impl Engine {
             None => {}
         }
     }
+}
+
+/// Whether a reader is so slow that it is sent no QoS 0 while memory is short: the slowest first, and at
+/// the limit each that takes nothing.
+fn is_spared(socket: &Socket, memory: Level, heaviest: usize) -> bool {
+    let share = match memory {
+        Level::Ample => return false,
+        Level::Tight => heaviest / 2,
+        Level::Full => 0,
+    };
+    socket.is_blocked() && socket.waiting() > share
 }
 
 /// Where one turn has more for everybody together, outboxes are flushed before its end.

@@ -27,6 +27,8 @@ pub struct Counters {
     pub malformed: u64,
     /// QoS 0 deliveries dropped because the receiver had `max_send_buffer` waiting.
     pub dropped_send_buffer: u64,
+    /// QoS 0 deliveries dropped because memory was short and the receiver among the slowest.
+    pub dropped_memory: u64,
     /// Deliveries dropped because the receiver takes no packet that large.
     pub dropped_too_large: u64,
     /// Ports closed because they did not read what they had granted.

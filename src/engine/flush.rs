@@ -29,6 +29,11 @@ impl Engine {
     }
 
     fn flush(&mut self, id: ConnectionId) {
+        self.flush_one(id);
+        self.table.weigh(id);
+    }
+
+    fn flush_one(&mut self, id: ConnectionId) {
         let Some(socket) = self.table.socket(id) else { return };
         let written = &mut self.counters.bytes_out;
         match socket.flush(id, self.inbox.poll.registry(), &mut self.courier.pool, written) {

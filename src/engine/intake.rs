@@ -90,6 +90,7 @@ impl Intake {
             let granted = (CONNECTION_BYTES_MAX.min(self.bytes), CONNECTION_PACKETS_MAX.min(self.packets));
             let mut left = Allowance { bytes: granted.0, packets: granted.1 };
             let served = socket.serve(id, &mut self.buffer, &mut left, events);
+            table.weigh(id);
             self.bytes -= granted.0 - left.bytes;
             self.packets -= granted.1 - left.packets;
             counters.bytes_in += (granted.0 - left.bytes) as u64;

@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 use super::intake::{Allowance, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
-use crate::codec::{Decoder, Side, Version};
+use crate::codec::{Alias, Aliases, Decoder, Side, Version};
 use crate::listener::Stream;
 
 /// A network client.
@@ -23,6 +23,8 @@ pub(super) struct Socket {
     pub(super) version: Version,
     /// What the client takes at most.
     pub(super) maximum_packet_size: u32,
+    /// The topic aliases that it was given; `None` where it takes none.
+    aliases: Option<Box<Aliases>>,
     phase: Phase,
     /// The kernel may have bytes for us.
     readable: bool,
@@ -98,6 +100,7 @@ impl Socket {
             outbox: Outbox::default(),
             version: Version::V311,
             maximum_packet_size: u32::MAX,
+            aliases: None,
             phase: Phase::Open,
             readable: false,
             hung_up: false,
@@ -273,9 +276,36 @@ impl Socket {
         self.blocked
     }
 
+    /// Bytes that wait to leave.
+    pub(super) fn waiting(&self) -> usize {
+        self.outbox.waiting()
+    }
+
+    /// What it holds in memory: nothing once the broker has let it go, since it soon goes.
+    pub(super) fn held(&self) -> usize {
+        if self.is_open() { self.outbox.waiting() + self.decoder.held() } else { 0 }
+    }
+
     /// Whether something waits that has not left.
     pub(super) fn is_sending(&self) -> bool {
         self.outbox.waiting() > 0
+    }
+
+    /// Lets the client be given so many topic aliases.
+    pub(super) fn give_aliases(&mut self, most: u16) {
+        self.aliases = (most > 0).then(|| Box::new(Aliases::new(most)));
+    }
+
+    /// How the next message names this topic.
+    pub(super) fn alias_of(&self, topic: &str) -> Alias {
+        self.aliases.as_ref().map_or(Alias::None, |aliases| aliases.look(topic))
+    }
+
+    /// A message that names its topic so was appended.
+    pub(super) fn named(&mut self, topic: &str, alias: Alias) {
+        if let Some(aliases) = &mut self.aliases {
+            aliases.sent(topic, alias);
+        }
     }
 
     /// Where to append what is to be sent.

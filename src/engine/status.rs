@@ -35,6 +35,8 @@ fn figures(broker: &broker::Counters) -> Value {
         "not_accepted": broker.not_accepted,
         "expired": broker.expired,
         "dropped": dropped,
+        "lost_by_session": broker.lost_by_session,
+        "memory": broker.memory,
         "uncommitted": broker.uncommitted,
         "paused": broker.paused,
     })

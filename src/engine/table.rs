@@ -14,12 +14,18 @@ pub(super) struct Table {
     slots: Slab<Entry>,
     generation: u32,
     sockets: usize,
+    /// What all sockets hold in memory, as it was last weighed.
+    held: usize,
+    /// The most that one of them holds, and which.
+    heaviest: Option<(ConnectionId, usize)>,
 }
 
 #[derive(Debug)]
 struct Entry {
     generation: u32,
     link: Link,
+    /// What it holds in memory, as it was last weighed.
+    held: usize,
 }
 
 /// What stands behind a connection.
@@ -53,7 +59,7 @@ impl Table {
         if matches!(link, Link::Socket(_)) {
             self.sockets += 1;
         }
-        self.slots.insert(Entry { generation: id.generation, link });
+        self.slots.insert(Entry { generation: id.generation, link, held: 0 });
         id
     }
 
@@ -61,6 +67,7 @@ impl Table {
     pub(super) fn remove(&mut self, id: ConnectionId) {
         if self.link(id).is_some() {
             let entry = self.slots.remove(id.slot as usize);
+            self.held -= entry.held;
             if matches!(entry.link, Link::Socket(_)) {
                 self.sockets -= 1;
             }
@@ -68,6 +75,41 @@ impl Table {
         if self.slots.is_empty() {
             self.slots.shrink_to_fit();
         }
+    }
+
+    /// Weighs what a socket holds in memory, after it was read from or written to.
+    pub(super) fn weigh(&mut self, id: ConnectionId) {
+        let Some(entry) = self.slots.get_mut(id.slot as usize) else { return };
+        let Link::Socket(socket) = &entry.link else { return };
+        if entry.generation != id.generation {
+            return;
+        }
+        let held = socket.held();
+        self.held = self.held - entry.held + held;
+        entry.held = held;
+        if held > self.heaviest() {
+            self.heaviest = Some((id, held));
+        }
+    }
+
+    /// What all sockets hold in memory.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The most that one socket holds, as it was last found.
+    pub(super) fn heaviest(&self) -> usize {
+        self.heaviest.map_or(0, |(_, held)| held)
+    }
+
+    /// Looks at every socket for the one that holds most.
+    pub(super) fn find_heaviest(&mut self) -> Option<(ConnectionId, usize)> {
+        let weights = self.slots.iter().filter(|(_, entry)| entry.held > 0).filter_map(|(slot, entry)| {
+            let id = ConnectionId { slot: u32::try_from(slot).ok()?, generation: entry.generation };
+            Some((id, entry.held))
+        });
+        self.heaviest = weights.max_by_key(|(_, held)| *held);
+        self.heaviest
     }
 
     /// Whoever has this number, if he is still there.

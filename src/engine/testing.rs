@@ -249,6 +249,12 @@ impl Client {
         assert_eq!(self.next(), Packet::PingResp);
     }
 
+    /// Sends PINGREQ and reads on until its answer comes.
+    pub(crate) fn ping_past_messages(&mut self) {
+        self.send(&Packet::PingReq);
+        while self.next() != Packet::PingResp {}
+    }
+
     /// Leaves.
     pub(crate) fn disconnect(mut self) {
         self.send(&Packet::Disconnect(Disconnect { reason: Reason::Success, properties: Properties::new() }));

@@ -14,7 +14,7 @@ use super::testing::{
 };
 use crate::auth::PasswordFile;
 use crate::broker::{Passwords, Route, Trust};
-use crate::codec::{Packet, QoS, Reason, Version, encode};
+use crate::codec::{Packet, Properties, Property, QoS, Reason, Version, encode};
 use crate::listener::Config;
 use crate::record::ReaderId;
 use crate::unstored;
@@ -363,4 +363,130 @@ fn stopping_sends_what_was_promised() {
         assert_eq!(&*subscriber.message().payload, number.to_be_bytes());
     }
     while subscriber.maybe_next().is_some() {}
+}
+
+#[test]
+fn a_client_that_takes_aliases_is_sent_each_topic_once() {
+    let running = start();
+    let mut client = Client::open(running.address, Version::V5);
+    let Packet::Connect(mut hello) = connect(Version::V5, "aliased") else { panic!("CONNECT") };
+    hello.properties =
+        Properties::from_list(&[Property::TopicAliasMaximum(3), Property::MaximumPacketSize(40)]);
+    client.send(&Packet::Connect(hello));
+    assert!(matches!(client.next(), Packet::ConnAck(_)));
+    client.subscribe("up/#", QoS::AtLeastOnce);
+    let mut plain = Client::connect(running.address, Version::V5, "plain");
+    plain.subscribe("up/#", QoS::AtMostOnce);
+    let mut publisher = Client::connect(running.address, Version::V311, "pub");
+    // At 40 bytes the fourth fits by its name alone, the fifth does not fit at all.
+    let (fits, too_large) = ("x".repeat(31), "x".repeat(32));
+    for (topic, payload) in [
+        ("up/one", "1"),
+        ("up/one", "2"),
+        ("up/two", "3"),
+        ("up/x", &fits),
+        ("up/x", &too_large),
+        ("up/one", "4"),
+    ] {
+        publisher.publish(topic, payload.as_bytes(), QoS::AtMostOnce);
+    }
+    let mut named = std::collections::BTreeMap::new();
+    let mut got = Vec::new();
+    for _ in 0..5 {
+        let message = client.message();
+        let alias = message.properties.topic_alias();
+        if let Some(alias) = alias.filter(|_| !message.topic.is_empty()) {
+            named.insert(alias, message.topic.to_string());
+        }
+        let topic =
+            if message.topic.is_empty() { named[&alias.unwrap()].clone() } else { message.topic.to_string() };
+        got.push((topic, alias, message.topic.is_empty()));
+    }
+    let expected = [
+        ("up/one", Some(1), false),
+        ("up/one", Some(1), true),
+        ("up/two", Some(2), false),
+        ("up/x", None, false),
+        ("up/one", Some(1), true),
+    ];
+    assert_eq!(got, expected.map(|(topic, alias, short)| (topic.to_owned(), alias, short)));
+    assert_eq!(running.status()["broker"]["dropped"]["too_large"], 1);
+    for _ in 0..6 {
+        assert_eq!(plain.message().properties.topic_alias(), None);
+    }
+}
+
+#[test]
+fn aliases_end_with_their_connection_and_what_is_dropped_gives_none() {
+    let running = Running::start(StoreMode::Prompt, |parts| parts.limits.max_send_buffer = 16_384);
+    let hello = |id: &str| {
+        let Packet::Connect(mut hello) = connect(Version::V5, id) else { panic!("CONNECT") };
+        hello.properties = Properties::from_list(&[Property::TopicAliasMaximum(9)]);
+        Packet::Connect(hello)
+    };
+    let mut publisher = Client::connect(running.address, Version::V311, "pub");
+    for _ in 0..2 {
+        let mut client = Client::open(running.address, Version::V5);
+        client.send(&hello("again"));
+        assert!(matches!(client.next(), Packet::ConnAck(_)));
+        client.subscribe("up/#", QoS::AtMostOnce);
+        publisher.publish("up/one", b"1", QoS::AtMostOnce);
+        assert_eq!(&*client.message().topic, "up/one");
+        client.disconnect();
+    }
+    // One that reads nothing: much is dropped on the way, and what arrives is named all the same.
+    let mut slow = Client::open(running.address, Version::V5);
+    slow.send(&hello("slow"));
+    assert!(matches!(slow.next(), Packet::ConnAck(_)));
+    slow.subscribe("up/#", QoS::AtMostOnce);
+    let payload = vec![7; 60_000];
+    let mut sent = 0;
+    while running.count("dropped_send_buffer") < 20 {
+        publisher.publish(&format!("up/{}", sent % 7), &payload, QoS::AtMostOnce);
+        sent += 1;
+    }
+    publisher.ping();
+    let dropped = running.count("dropped_send_buffer");
+    let mut named = std::collections::BTreeSet::new();
+    for _ in 0..sent - dropped {
+        let message = slow.message();
+        match message.properties.topic_alias() {
+            Some(alias) if message.topic.is_empty() => assert!(named.contains(&alias), "{alias} is unknown"),
+            Some(alias) => drop(named.insert(alias)),
+            None => {}
+        }
+    }
+    slow.ping();
+}
+
+#[test]
+fn memory_is_bounded_whoever_does_not_read() {
+    let most = 1_000_000;
+    let running = Running::start(StoreMode::Prompt, |parts| {
+        parts.limits.max_send_buffer = 1 << 30;
+        let mut limits = crate::broker::LimitsConfig::default().check().unwrap();
+        limits.max_memory = most;
+        let config = crate::broker::Config {
+            limits,
+            gateway: "test".to_owned(),
+            routes: Vec::new(),
+            passwords: Passwords::Absent,
+        };
+        let restored = crate::record::Restored::default();
+        parts.broker = crate::broker::Broker::new(config, 7, restored, parts.clock.now());
+    });
+    let mut slow = Client::connect(running.address, Version::V5, "slow");
+    slow.subscribe("t", QoS::AtMostOnce);
+    let mut quick = Client::connect(running.address, Version::V5, "quick");
+    quick.subscribe("t", QoS::AtMostOnce);
+    let mut publisher = Client::connect(running.address, Version::V5, "pub");
+    let payload = vec![7; 60_000];
+    // Until the slow one's QoS 0 goes; who reads gets every message.
+    while running.count("dropped_memory") < 20 {
+        publisher.publish("t", &payload, QoS::AtMostOnce);
+        assert_eq!(quick.message().payload.len(), payload.len());
+        let held = running.status()["broker"]["memory"].as_u64().unwrap();
+        assert!(held <= most as u64, "{held}");
+    }
+    slow.ping_past_messages();
 }

@@ -22,7 +22,7 @@ use super::status;
 use super::table::{Link, Table};
 use super::verify::Verifier;
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
-use crate::broker::{Broker, ConnectionId, Effect, Event, Peer};
+use crate::broker::{Broker, ConnectionId, Effect, Event, Level, Peer};
 use crate::clock::Clock;
 use crate::listener::{Accepted, Board, Doors};
 use crate::record::Now;
@@ -45,6 +45,8 @@ pub struct Engine {
     /// Who waits for [`Input::Status`].
     asked: Vec<oneshot::Sender<Value>>,
     turned_away: Limiter,
+    /// What the broker was last told of the buffers.
+    told_held: usize,
     heartbeat: Heartbeat,
     /// When to end at the latest; set once the service stops.
     stopping: Option<u64>,
@@ -73,6 +75,7 @@ impl Engine {
             ports: std::collections::BTreeMap::new(),
             asked: Vec::new(),
             turned_away: Limiter::default(),
+            told_held: 0,
             heartbeat,
             stopping: None,
         })
@@ -100,6 +103,7 @@ impl Engine {
             self.heartbeat.turns.fetch_add(1, Ordering::Relaxed);
             let now = self.clock.now();
             self.gather(&polled, now);
+            self.tell_memory();
             self.intake.begin_turn();
             loop {
                 let slice = self.intake.serve(&mut self.table, &mut self.events, &mut self.counters);
@@ -115,6 +119,18 @@ impl Engine {
             if self.stopping.is_some_and(|deadline| now.mono >= deadline || self.table.sockets() == 0) {
                 return Ok(());
             }
+        }
+    }
+
+    /// Tells the broker what waits in the buffers, where that has changed.
+    fn tell_memory(&mut self) {
+        let bytes = self.table.held();
+        let short = self.courier.memory > Level::Ample;
+        if short || bytes.abs_diff(self.told_held) >= TOLD_BYTES {
+            self.told_held = bytes;
+            // Who has most is asked only when it matters: it takes a look at everybody.
+            let heaviest = if short { self.table.find_heaviest() } else { None };
+            self.events.push(Event::Buffered { bytes, heaviest });
         }
     }
 
@@ -279,6 +295,9 @@ impl Engine {
 
 /// Doors are polled under numbers from here on, connections below.
 const FIRST_DOOR: usize = 1 << 31;
+
+/// The broker is told of the buffers when they have changed by so much, or while memory is short.
+const TOLD_BYTES: usize = 64 << 10;
 
 /// What the kernel tells in one turn; more waits for the next.
 const POLLED_MAX: usize = 1_024;

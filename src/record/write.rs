@@ -126,6 +126,8 @@ pub enum DropReason {
     Refused,
     /// The link was down and the route keeps nothing (`store = false`).
     LinkDown,
+    /// Memory was at its limit.
+    MemoryFull,
     /// Its Message Expiry Interval has passed; counted as expired, not as dropped.
     Expired,
 }
@@ -144,6 +146,7 @@ impl DropReason {
             DropReason::Superseded => "superseded",
             DropReason::Refused => "refused",
             DropReason::LinkDown => "link_down",
+            DropReason::MemoryFull => "memory_full",
             DropReason::Expired => "expired",
         }
     }
@@ -260,6 +263,8 @@ pub struct RestoredSession {
     pub last: Seq,
     /// Rows that it still wants.
     pub queued: u64,
+    /// What they weigh, about: each as much as the rows of its segment on the average.
+    pub queued_bytes: u64,
     /// QoS 2 exchanges outward.
     pub leases: Vec<Lease>,
     /// QoS 2 packet ids inward, not yet released.

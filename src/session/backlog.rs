@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::Weights;
 use crate::record::{ReaderId, Seq, Ticket};
 
 /// The place of one kept session.
@@ -16,7 +17,8 @@ pub struct Backlog {
     cursor: Seq,
     taken: Seq,
     last: Seq,
-    waiting: u64,
+    /// The rows after `taken`.
+    waiting: Weights,
     /// A limit has taken rows from the log whose numbers are not known here.
     shortened: bool,
     /// The write that took them last: the log is not read before its commit.
@@ -54,7 +56,7 @@ impl Backlog {
             cursor: last,
             taken: last,
             last,
-            waiting: 0,
+            waiting: Weights::default(),
             shortened: false,
             shortened_by: Ticket(0),
             reading: Reading::Idle,
@@ -62,8 +64,8 @@ impl Backlog {
         }
     }
 
-    /// A reader as it was found at the start; `waiting` rows wait, leased ones apart.
-    pub fn restored(reader: ReaderId, cursor: Seq, last: Seq, waiting: u64) -> Backlog {
+    /// A reader as it was found at the start; `waiting` has its rows, leased ones apart.
+    pub fn restored(reader: ReaderId, cursor: Seq, last: Seq, waiting: Weights) -> Backlog {
         Backlog { last, waiting, ..Backlog::new(reader, cursor) }
     }
 
@@ -84,7 +86,17 @@ impl Backlog {
 
     /// Rows that wait.
     pub fn waiting(&self) -> u64 {
-        self.waiting
+        self.waiting.rows()
+    }
+
+    /// What they weigh.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting.bytes()
+    }
+
+    /// How many of the oldest must go until so many rows and bytes are left.
+    pub fn over(&self, rows: u64, bytes: u64) -> u64 {
+        self.waiting().saturating_sub(rows).max(self.waiting.over(bytes))
     }
 
     /// Whether a limit has taken rows whose numbers are not known here.
@@ -95,7 +107,7 @@ impl Backlog {
     /// Of its rows in RAM, those that a limit has taken from the log: it takes the oldest, so the
     /// newest `waiting` are still wanted.
     pub fn survive(&mut self, mut rows: Vec<Seq>) -> Vec<Seq> {
-        let wanted = usize::try_from(self.waiting).unwrap_or(usize::MAX);
+        let wanted = usize::try_from(self.waiting()).unwrap_or(usize::MAX);
         rows.truncate(rows.len().saturating_sub(wanted));
         self.shortened = false;
         if let Some(last) = rows.last() {
@@ -110,13 +122,13 @@ impl Backlog {
     }
 
     /// A new row is wanted and waits.
-    pub fn want(&mut self, seq: Seq) {
+    pub fn want(&mut self, seq: Seq, weight: u64) {
         if self.caught_up() {
             self.cursor = Seq(seq.0.saturating_sub(1));
             self.taken = self.cursor;
         }
         self.last = seq;
-        self.waiting += 1;
+        self.waiting.add(weight);
     }
 
     /// A new row is wanted and sent at once; only for who has caught up.
@@ -134,7 +146,7 @@ impl Backlog {
         }
         self.taken = seq;
         self.done_ahead = self.done_ahead.split_off(&seq);
-        self.waiting = self.waiting.saturating_sub(1);
+        self.waiting.take(1);
         Next::New
     }
 
@@ -155,7 +167,7 @@ impl Backlog {
         self.cursor = self.cursor.max(through.min(self.last));
         if self.caught_up() {
             self.taken = self.taken.max(self.last);
-            self.waiting = 0;
+            self.waiting.clear();
             self.shortened = false;
             self.done_ahead.clear();
         }
@@ -169,12 +181,12 @@ impl Backlog {
     /// A limit takes the oldest waiting row.
     pub fn lose(&mut self, oldest: Seq) {
         self.taken = self.taken.max(oldest);
-        self.waiting = self.waiting.saturating_sub(1);
+        self.waiting.take(1);
     }
 
     /// A limit takes so many of the oldest waiting rows, wherever they are in the log, by this write.
     pub fn shorten(&mut self, count: u64, ticket: Ticket) {
-        self.waiting = self.waiting.saturating_sub(count);
+        self.waiting.take(count);
         self.shortened = true;
         self.shortened_by = ticket;
     }

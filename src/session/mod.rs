@@ -5,6 +5,7 @@
 //! does not has a [`Queue`] in RAM. Invariant: a packet id is given to one exchange at a time.
 
 mod backlog;
+mod weights;
 mod flight;
 mod inward;
 mod queue;
@@ -13,6 +14,7 @@ pub use backlog::{Backlog, Next, Reading};
 pub use flight::{Exchange, Flight, Parcel, Stage};
 pub use inward::Inward;
 pub use queue::Queue;
+pub use weights::Weights;
 
 use std::collections::VecDeque;
 

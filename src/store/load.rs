@@ -257,6 +257,17 @@ impl Log {
         Ok(queued)
     }
 
+    /// What they weigh, about: no row is read for it.
+    fn queued_bytes(&self, id: ReaderId) -> u64 {
+        let Some(reader) = self.readers.get(&id) else { return 0 };
+        let weigh = |span: &Span| {
+            let segment = self.segments.get(&span.segment)?;
+            let wanted = u128::from(self.wanted_of(span.segment, id));
+            u64::try_from(wanted * u128::from(segment.bytes) / u128::from(segment.rows.max(1))).ok()
+        };
+        reader.spans.values().filter_map(weigh).sum()
+    }
+
     /// What a start hands to the broker.
     pub(super) fn restored(&mut self, connection: &Connection) -> Result<Restored, Fault> {
         let mut sessions = Vec::new();
@@ -278,12 +289,14 @@ impl Log {
         record: SessionRecord,
     ) -> Result<Option<RestoredSession>, Fault> {
         let queued = self.queued(connection, record.reader)?;
+        let queued_bytes = self.queued_bytes(record.reader);
         let Some(reader) = self.readers.get(&record.reader) else { return Ok(None) };
         let leases = reader.state.leases.iter();
         Ok(Some(RestoredSession {
             cursor: Seq(reader.state.cursor),
             last: Seq(reader.last()),
             queued,
+            queued_bytes,
             leases: leases
                 .map(|(seq, (id, state))| Lease { seq: Seq(*seq), packet_id: *id, state: *state })
                 .collect(),

@@ -220,6 +220,7 @@ fn pack_reason(reason: DropReason) -> u64 {
         DropReason::Refused => 9,
         DropReason::LinkDown => 10,
         DropReason::Expired => 11,
+        DropReason::MemoryFull => 12,
     }
 }
 
@@ -227,7 +228,7 @@ fn unpack_reason(number: u64) -> Option<DropReason> {
     REASONS.into_iter().find(|reason| pack_reason(*reason) == number)
 }
 
-const REASONS: [DropReason; 11] = [
+const REASONS: [DropReason; 12] = [
     DropReason::QueueFull,
     DropReason::StoreFull,
     DropReason::StoreBusy,
@@ -239,6 +240,7 @@ const REASONS: [DropReason; 11] = [
     DropReason::Refused,
     DropReason::LinkDown,
     DropReason::Expired,
+    DropReason::MemoryFull,
 ];
 
 #[cfg(test)]

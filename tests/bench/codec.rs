@@ -28,6 +28,7 @@ fn main() {
     ] {
         let parts = PublishParts {
             topic: "plant/line-1/speed/a",
+            alias: None,
             payload: &[b'x'; 64],
             properties,
             expiry: None,

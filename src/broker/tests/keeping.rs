@@ -2,7 +2,7 @@
 //!
 //! The model stands for the store: `commit`, `rows` and `crash` are its words.
 
-use super::script::{check, check_with, config, with_route};
+use super::script::{Script, check, check_with, config, with_route};
 use crate::broker::Config;
 
 /// `sub` keeps its session on connection 2, `pub` does not.
@@ -373,15 +373,15 @@ fn a_row_too_large_for_the_client_is_dropped_and_the_rest_flows() {
             "open 1",
             "1 connect pub clean",
             "open 2",
-            "2 connect sub v5 expiry=60 size=20",
+            "2 connect sub v5 expiry=60 size=40",
             "commit",
             "2 subscribe 1 t q1",
             "commit",
             "--",
-            "1 publish t this-is-too-long q1 id=1",
+            "1 publish t this-is-thirty-three-and-too-long q1 id=1",
             "1 publish t short q1 id=2",
         ],
-        "write message 1 t this-is-too-long for [r1 q1]
+        "write message 1 t this-is-thirty-three-and-too-long for [r1 q1]
          write dropped r1/1 too_large
          write message 2 t short for [r1 q1]
          2 < publish t short q1 id=1",
@@ -667,5 +667,59 @@ fn a_new_port_of_a_session_has_packet_ids_of_its_own() {
          3 < publish t/a second
          write inward r1/1
          2 < pubrec 1",
+    );
+}
+
+#[test]
+fn a_repeat_that_has_become_too_large_is_dropped_and_the_rest_flows() {
+    for (qos, lease) in [("q1", ""), ("q2", "write leased r1/2 id=2")] {
+        let mut script = Script::new(config());
+        script.run(&[
+            "open 1",
+            "1 connect pub clean",
+            "open 2",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            &format!("2 subscribe 1 t {qos}"),
+            "commit",
+            &format!("1 publish t this-is-thirty-three-and-too-long {qos} id=1"),
+            "commit",
+            "2 lost",
+            &format!("1 publish t short {qos} id=2"),
+            "open 2",
+            "2 connect sub v5 expiry=60 keep=9 size=40",
+            "--",
+            "commit",
+            "commit",
+        ]);
+        let said: Vec<&str> =
+            script.said.iter().map(String::as_str).filter(|line| !line.starts_with("1 <")).collect();
+        let mut expected = vec!["2 < connack present", "write dropped r1/1 too_large"];
+        expected.extend(Some(lease).filter(|lease| !lease.is_empty()));
+        let short = format!("2 < publish t short {qos} id=2");
+        expected.push(&short);
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn user_properties_keep_their_order_and_repeats_over_a_restart() {
+    pair(
+        &[
+            "2 lost",
+            "open 3",
+            "3 connect pub5 v5 clean",
+            "3 publish t/a x q1 id=1 note=b note=a note=b",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+            "rows",
+        ],
+        "2 < connack present
+         read r1 after 0 limit 20
+         2 < publish t/a x q1 id=1 note=b note=a note=b",
     );
 }

@@ -10,6 +10,8 @@ mod publishing;
 mod subscribing;
 mod keeping;
 mod wills;
+mod words;
+mod limits;
 mod pacing;
 mod absent;
 mod random;

@@ -175,6 +175,7 @@ impl Model {
                 cursor,
                 last: rows.and_then(|rows| rows.keys().next_back()).copied().unwrap_or(cursor),
                 queued: rows.map_or(0, |rows| rows.len() as u64),
+                queued_bytes: rows.into_iter().flatten().map(|(_, row)| row.0.weight() as u64).sum(),
                 leases: leases.collect(),
                 inward: disk
                     .inward

@@ -176,19 +176,19 @@ fn a_message_too_large_for_one_client_is_skipped_for_it_alone() {
     check(
         &[
             "open 1",
-            "1 connect a v5 clean size=20",
+            "1 connect a v5 clean size=40",
             "1 subscribe 1 t q1",
             "open 2",
             "2 connect b v5 clean",
             "2 subscribe 1 t q1",
             "--",
-            "2 publish t twelve-bytes q1 id=1",
-            "2 publish t thirteen-byte q1 id=2",
+            "2 publish t thirty-two-bytes-are-just-enough q1 id=1",
+            "2 publish t this-is-thirty-three-and-too-long q1 id=2",
         ],
-        "1 < publish t twelve-bytes q1 id=1
-         2 < publish t twelve-bytes q1 id=1
+        "1 < publish t thirty-two-bytes-are-just-enough q1 id=1
+         2 < publish t thirty-two-bytes-are-just-enough q1 id=1
          2 < puback 1
-         2 < publish t thirteen-byte q1 id=2
+         2 < publish t this-is-thirty-three-and-too-long q1 id=2
          2 < puback 2",
     );
 }
@@ -399,4 +399,34 @@ fn the_order_of_answers_is_that_of_requests() {
          1 < puback 1
          1 < puback 2 0x10",
     );
+}
+
+#[test]
+fn an_alias_is_no_way_around_the_other_rules() {
+    let mut few = config();
+    few.limits.max_inflight = 1;
+    check_with(
+        few,
+        &[
+            "open 1",
+            "1 connect pub v5 expiry=9",
+            "commit",
+            "1 publish t/a x q2 id=1 alias=1",
+            "--",
+            "1 publish - y q2 id=2 alias=1",
+        ],
+        "1 < disconnect 0x93\nclose 1\nwrite session pub r1 ended",
+    );
+    let mut none = config();
+    none.limits.retain = false;
+    check_with(
+        none,
+        &["open 1", "1 connect pub v5 clean", "--", "1 publish t x retain alias=1"],
+        "1 < disconnect 0x9a\nclose 1",
+    );
+}
+
+#[test]
+fn user_properties_keep_their_order_and_repeats() {
+    pair(&["1 publish t/a x note=b note=a note=b"], "2 < publish t/a x note=b note=a note=b");
 }

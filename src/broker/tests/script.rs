@@ -89,6 +89,11 @@ impl Script {
         match words.at(0) {
             "--" => self.said.clear(),
             "open" => self.open(&words),
+            "buffered" => {
+                let bytes = words.at(1).parse().expect("bytes");
+                let heaviest = words.number("of").map(|slot| (self.connection(slot), bytes));
+                self.handle(vec![Event::Buffered { bytes, heaviest }]);
+            }
             "commit" => {
                 let count = words.0.get(1).map_or(usize::MAX, |count| count.parse().expect("a count"));
                 let through = self.model.commit(count);

@@ -97,6 +97,9 @@ fn connect(words: &Words<'_>) -> Connect {
     list.extend(words.number("expiry").map(Property::SessionExpiryInterval));
     list.extend(words.number("window").map(Property::ReceiveMaximum));
     list.extend(words.number("size").map(Property::MaximumPacketSize));
+    list.extend(words.number("aliases").map(Property::TopicAliasMaximum));
+    list.extend(words.number("problems").map(Property::RequestProblemInformation));
+    list.extend(words.number("responses").map(Property::RequestResponseInformation));
     list.extend(words.value("method").map(|method| Property::AuthenticationMethod(method.into())));
     let will = words.value("will").map(|will| {
         let parts: Vec<&str> = will.split(':').collect();
@@ -134,7 +137,8 @@ fn publish(words: &Words<'_>) -> Publish {
     list.extend(words.number("alias").map(Property::TopicAlias));
     list.extend(words.number("sid").map(Property::SubscriptionIdentifier));
     list.extend(words.value("answer").map(|topic| Property::ResponseTopic(topic.into())));
-    list.extend(words.value("note").map(|note| Property::UserProperty("note".into(), note.into())));
+    let notes = words.0.iter().filter_map(|word| word.strip_prefix("note="));
+    list.extend(notes.map(|note| Property::UserProperty("note".into(), note.into())));
     Publish {
         dup: words.has("dup"),
         qos: words.qos(),
@@ -191,6 +195,7 @@ pub(super) fn effect(effect: &Effect) -> Option<String> {
             format!("verify {} {username} {}", connection.slot, String::from_utf8_lossy(password))
         }
         Effect::Write(write) => format!("write {}", written(write)),
+        Effect::Memory(level) => format!("memory {level:?}").to_lowercase(),
         Effect::Hurry => "hurry".into(),
         Effect::Read { reader, after, limit } => {
             format!("read r{} after {} limit {limit}", reader.0, after.0)

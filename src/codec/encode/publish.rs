@@ -12,8 +12,10 @@ use crate::codec::{Properties, Publish, QoS, Version};
 /// What a PUBLISH is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct PublishParts<'a> {
-    /// Topic name.
+    /// Topic name; empty where `alias` stands for it.
     pub topic: &'a str,
+    /// Topic Alias, written before every other property (MQTT 5).
+    pub alias: Option<u16>,
     /// Payload.
     pub payload: &'a [u8],
     /// Written as they are (MQTT 5).
@@ -36,6 +38,7 @@ impl<'a> From<&'a Publish> for PublishParts<'a> {
     fn from(packet: &'a Publish) -> PublishParts<'a> {
         PublishParts {
             topic: &packet.topic,
+            alias: None,
             payload: &packet.payload,
             properties: &packet.properties,
             expiry: None,
@@ -57,7 +60,8 @@ impl PublishParts<'_> {
     fn block_size(&self) -> usize {
         let expiry = if self.expiry.is_some() { 1 + 4 } else { 0 };
         let ids: usize = self.subscription_ids.iter().map(|&id| 1 + variable_size(id as usize)).sum();
-        expiry + ids + self.properties.as_bytes().len()
+        let alias = if self.alias.is_some() { 1 + 2 } else { 0 };
+        alias + expiry + ids + self.properties.as_bytes().len()
     }
 
     /// Bytes after the fixed header.
@@ -109,6 +113,10 @@ pub fn encode_publish(
 
 fn put_block(out: &mut Vec<u8>, parts: &PublishParts<'_>) -> Result<(), Unwritable> {
     put_variable(out, parts.block_size())?;
+    if let Some(alias) = parts.alias {
+        out.push(0x23);
+        put_two(out, alias);
+    }
     if let Some(seconds) = parts.expiry {
         out.push(0x02);
         put_four(out, seconds);

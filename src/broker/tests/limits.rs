@@ -1,0 +1,288 @@
+//! Scripts of the limits in bytes: queues of sessions, and all memory together.
+//!
+//! A message of one letter on `t/a` weighs 100 bytes: 96 and its own.
+
+use super::script::{Script, check_with, config};
+use crate::broker::{Config, WhenFull};
+use crate::record::DropReason;
+
+fn queues(bytes: u64, when_full: WhenFull) -> Config {
+    let mut config = config();
+    (config.limits.max_queued_bytes, config.limits.when_queue_full) = (bytes, when_full);
+    config
+}
+
+fn memory(most: usize) -> Config {
+    let mut config = config();
+    config.limits.max_memory = most;
+    config
+}
+
+/// `sub` keeps its session and is away, `pub` publishes.
+const AWAY: [&str; 8] = [
+    "open 1",
+    "1 connect pub clean",
+    "open 2",
+    "2 connect sub",
+    "commit",
+    "2 subscribe 1 t/# q1",
+    "2 lost",
+    "commit",
+];
+
+fn run(config: Config, events: &[&str]) -> Script {
+    let mut script = Script::new(config);
+    script.run(&AWAY);
+    script.run(events);
+    script
+}
+
+#[test]
+fn the_oldest_go_where_a_queue_has_too_many_bytes() {
+    let events = [
+        "1 publish t/a 1 q1 id=1",
+        "1 publish t/a 2 q1 id=2",
+        "commit",
+        "--",
+        "1 publish t/a 3 q1 id=3",
+        "1 publish t/a a-message-of-much-more-weight-than-the-others-have-which-takes-two-of-their-places q1 id=4",
+        "commit",
+        "open 2",
+        "2 connect sub",
+        "commit",
+    ];
+    let script = run(queues(300, WhenFull::DropOldest), &events);
+    let told: Vec<&str> =
+        script.said.iter().map(String::as_str).filter(|line| !line.starts_with("1 <")).collect();
+    assert_eq!(
+        told,
+        [
+            "write message 3 t/a 3 for [r1 q1]",
+            "write message 4 t/a a-message-of-much-more-weight-than-the-others-have-which-takes-two-of-their-places for [r1 q1]",
+            "write dropped r1/1 queue_full",
+            "write dropped r1/2 queue_full",
+            "write session sub r1 [t/#]",
+            "2 < connack present",
+            "2 < publish t/a 3 q1 id=1",
+            "2 < publish t/a a-message-of-much-more-weight-than-the-others-have-which-takes-two-of-their-places q1 id=2",
+        ]
+    );
+    assert_eq!(script.broker.counters().lost_by_session.get("sub"), Some(&2));
+}
+
+#[test]
+fn a_queue_s_bytes_are_known_after_a_restart() {
+    let script = run(
+        queues(300, WhenFull::DropOldest),
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "1 publish t/a 3 q1 id=3",
+            "commit",
+            "crash",
+            "open 1",
+            "1 connect pub clean",
+            "--",
+            "1 publish t/a 4 q1 id=4",
+        ],
+    );
+    assert_eq!(script.said, ["write message 4 t/a 4 for [r1 q1]", "write oldest 1 of r1 after 0"]);
+}
+
+#[test]
+fn the_newest_goes_where_that_is_the_policy() {
+    let mut few = queues(10_000, WhenFull::DropNewest);
+    few.limits.max_queued_messages = 2;
+    for config in [queues(250, WhenFull::DropNewest), few] {
+        let script = run(
+            config,
+            &[
+                "1 publish t/a 1 q1 id=1",
+                "1 publish t/a 2 q1 id=2",
+                "commit",
+                "--",
+                "1 publish t/a 3 q1 id=3",
+                "open 2",
+                "2 connect sub",
+                "commit",
+                "1 publish t/a 4 q1 id=4",
+            ],
+        );
+        assert_eq!(
+            script.said,
+            [
+                // Nobody who is told keeps it, so nothing is waited for.
+                "1 < puback 3",
+                "write session sub r1 [t/#]",
+                "2 < connack present",
+                "2 < publish t/a 1 q1 id=1",
+                "2 < publish t/a 2 q1 id=2",
+                "write message 3 t/a 4 for [r1 q1]",
+                "2 < publish t/a 4 q1 id=3",
+            ]
+        );
+        let counters = script.broker.counters();
+        assert_eq!(counters.lost_by_session.get("sub"), Some(&1));
+        assert_eq!(counters.dropped.get(&DropReason::QueueFull), Some(&1));
+    }
+}
+
+#[test]
+fn a_full_queue_of_one_session_is_nobody_else_s() {
+    let script = run(
+        queues(150, WhenFull::DropNewest),
+        &[
+            "open 3",
+            "3 connect other",
+            "commit",
+            "3 subscribe 1 t/a q1",
+            "commit",
+            "1 publish t/a 1 q1 id=1",
+            "commit",
+            "--",
+            "1 publish t/a 2 q1 id=2",
+        ],
+    );
+    assert_eq!(script.said, ["write message 2 t/a 2 for [r2 q1]", "3 < publish t/a 2 q1 id=2"]);
+}
+
+#[test]
+fn the_engine_is_told_how_full_the_memory_is() {
+    let all = ["--", "buffered 749999", "buffered 750000", "buffered 800000", "buffered 0"];
+    check_with(memory(1_000_000), &all, "memory tight\nmemory ample");
+    check_with(
+        memory(1_000_000),
+        &["--", "buffered 1000000", "buffered 750000"],
+        "memory full\nmemory tight",
+    );
+}
+
+#[test]
+fn nobody_new_is_taken_where_memory_is_full() {
+    for (version, code) in [("v5", "0x97"), ("v311", "0x97")] {
+        check_with(
+            memory(1_000_000),
+            &["buffered 1000000", "open 1", "--", &format!("1 connect a {version} clean")],
+            &format!("1 < connack {code}\nclose 1"),
+        );
+    }
+    assert_eq!(crate::codec::Reason::QuotaExceeded.return_code(), 3);
+    check_with(
+        memory(1_000_000),
+        &["buffered 1000000", "open 1 port", "--", "1 connect a v5 clean"],
+        "1 < connack",
+    );
+    check_with(
+        memory(1_000_000),
+        &[
+            "open 1",
+            "1 connect a v5 clean",
+            "buffered 1000000",
+            "--",
+            "1 subscribe 1 t q0",
+            "buffered 1",
+            "1 subscribe 2 t q0",
+        ],
+        "1 < suback 1 0x97\nmemory ample\n1 < suback 2 0x00",
+    );
+}
+
+#[test]
+fn whoever_holds_most_is_let_go_and_a_kept_session_loses_nothing() {
+    check_with(
+        memory(1_000_000),
+        &[
+            "open 1",
+            "1 connect pub v5 clean",
+            "open 2",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            "2 subscribe 1 t q1",
+            "commit",
+            "1 publish t x q1 id=1",
+            "commit",
+            "--",
+            "buffered 1000000 of=2",
+            "commit",
+            "open 2",
+            "2 connect sub v5 expiry=60 keep=9",
+            "commit",
+        ],
+        "2 < disconnect 0x97
+         close 2
+         write session sub r1 [t] ended
+         write session sub r1 [t]
+         2 < connack present
+         2 < publish t x q1 id=1 dup",
+    );
+}
+
+#[test]
+fn a_queue_in_memory_counts_and_its_owner_is_let_go() {
+    let mut config = memory(10_000);
+    config.limits.max_inflight = 1;
+    let mut script = Script::new(config);
+    script.run(&[
+        "open 1",
+        "1 connect pub v5 clean",
+        "open 2",
+        "2 connect sub v5 clean",
+        "2 subscribe 1 t q1",
+        "--",
+    ]);
+    let payload = "x".repeat(1_000);
+    for _ in 0..20 {
+        script.run(&[&format!("1 publish t {payload} q1 id=1")]);
+        if script.said.iter().any(|line| line == "close 2") {
+            break;
+        }
+    }
+    assert!(script.said.contains(&"2 < disconnect 0x97".to_owned()), "{:?}", script.said);
+    assert!(!script.said.contains(&"close 1".to_owned()));
+    assert_eq!(script.broker.counters().memory, 0);
+}
+
+#[test]
+fn wills_and_retained_messages_have_half_of_the_memory() {
+    let large = "y".repeat(700);
+    let publish = format!("1 publish t {large} retain q1 id=1");
+    let will = format!("2 connect b v5 clean will=t:{large}");
+    let run = |events: &[&str]| {
+        let mut script = Script::new(memory(2_000));
+        script.run(events);
+        script
+    };
+    let first = ["open 1", "1 connect a v5 clean", "open 2", &publish, "commit"];
+    // MQTT 5 is told, and nothing is routed.
+    let mut script = run(&first);
+    script.run(&["--", &format!("1 publish u {large} retain q1 id=2"), "1 publish t - retain q1 id=3"]);
+    assert_eq!(script.said[0], "1 < puback 2 0x97");
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::MemoryFull), Some(&1));
+    // The same again takes no more, and an empty one always passes.
+    script.run(&["commit", "--", &publish]);
+    assert!(script.said[0].ends_with("for [] retained"), "{:?}", script.said);
+    // A will counts as well.
+    let mut script = run(&first);
+    script.run(&["--", &will]);
+    assert_eq!(script.said, ["2 < connack 0x97", "close 2"]);
+    let mut script = run(&["open 2", &will, "open 1", "1 connect a v5 clean", "--", &publish]);
+    assert_eq!(script.said, ["1 < puback 1 0x97"]);
+    script.run(&["2 disconnect", "--", &publish]);
+    assert!(script.said[0].ends_with("for [] retained"), "{:?}", script.said);
+}
+
+#[test]
+fn an_older_client_s_message_is_delivered_and_not_retained() {
+    let large = "y".repeat(700);
+    let mut script = Script::new(memory(1_000));
+    script.run(&[
+        "open 1",
+        "1 connect a clean",
+        "1 subscribe 1 t q0",
+        "--",
+        &format!("1 publish t {large} retain q1 id=1"),
+    ]);
+    assert_eq!(script.said, [format!("1 < publish t {large}"), "1 < puback 1".to_owned()]);
+    assert_eq!(script.broker.counters().retained, 0);
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::MemoryFull), Some(&1));
+}
