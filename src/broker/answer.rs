@@ -9,7 +9,7 @@ use super::ledger::Step;
 use super::outlet::Label;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, QoS, Reason};
-use crate::record::{DropReason, Write};
+use crate::record::{DropReason, Seq, Write};
 use crate::session::Stage;
 
 impl Broker {
@@ -41,12 +41,19 @@ impl Broker {
             let packet = pubrel(packet_id, Reason::PacketIdentifierNotFound);
             return turn.effects.push(Effect::Send { connection: id, packet });
         };
+        // What is in no log, or whose client ends with its connection, has nothing to be recorded.
+        let own = client.session.backlog.as_ref().map(|backlog| backlog.reader);
+        let lease_reader = match exchange.group {
+            None => own,
+            Some(_) if own.is_none() || exchange.seq == Seq(0) => None,
+            Some(id) => self.groups.get(id).and_then(|group| Some(group.backlog.as_ref()?.reader)),
+        };
         match exchange.stage {
             Stage::Sent if ack.reason.is_error() => self.complete(key, packet_id, turn), // [MQTT5-4.3.3-4]
-            Stage::Sent => match &client.session.backlog {
-                Some(backlog) => {
+            Stage::Sent => match lease_reader {
+                Some(reader) => {
                     exchange.stage = Stage::Recording;
-                    let write = Write::LeaseReceived { reader: backlog.reader, seq: exchange.seq };
+                    let write = Write::LeaseReceived { reader, seq: exchange.seq };
                     let ticket = self.ledger.write(write, turn.effects);
                     self.ledger.after(ticket, Step::Release(key, packet_id));
                 }
@@ -90,6 +97,9 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if let Some(id) = client.session.flight.find(packet_id).and_then(|exchange| exchange.group) {
+            return self.end_shared(key, id, packet_id, dropped, turn);
+        }
         match &mut client.session.backlog {
             Some(backlog) => {
                 let Some(exchange) = client.session.flight.find(packet_id) else { return };

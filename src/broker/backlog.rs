@@ -27,6 +27,11 @@ impl Broker {
             self.pump_queue(key, turn);
         }
         self.pump_walks(key, turn);
+        let mut place = 0;
+        while let Some(id) = self.clients.get(key).and_then(|client| client.groups.get(place)).copied() {
+            self.pump_group(id, turn);
+            place += 1;
+        }
         self.answer_pings(key, turn);
     }
 
@@ -119,6 +124,9 @@ impl Broker {
 
     /// The store has answered.
     pub(super) fn on_rows(&mut self, rows: Rows, turn: &mut Turn<'_>) {
+        if let Some(id) = self.groups.reading(rows.reader) {
+            return self.on_group_rows(id, rows, turn);
+        }
         let Rows { reader, rows, through, newest, left } = rows;
         let Some(key) = self.clients.reading(reader) else { return };
         let Some(client) = self.clients.get_mut(key) else { return };

@@ -13,7 +13,7 @@ use super::memory::will_weight;
 use super::outlet::Outlet;
 use super::{ConnectionId, Counters};
 use crate::record::{ReaderId, SessionWill};
-use crate::session::{Backlog, Session};
+use crate::session::{Backlog, GroupId, Session};
 
 /// Names a session while it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,8 @@ pub(super) struct Client {
     pub(super) armed: u64,
     /// When its connection ended, wall clock.
     pub(super) ended_wall: Option<u64>,
+    /// The groups that it is a member of.
+    pub(super) groups: Vec<GroupId>,
     /// Whether it is one of the house's own ports.
     pub(super) house: bool,
     /// Messages that a full queue has cost it since the start.
@@ -92,6 +94,7 @@ impl Clients {
             ends: None,
             armed: u64::MAX,
             ended_wall: None,
+            groups: Vec::new(),
             house: false,
             lost: 0,
         });

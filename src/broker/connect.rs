@@ -12,6 +12,7 @@ use super::ledger::Step;
 use super::memory::{Level, will_weight};
 use super::outlet::Outlet;
 use super::pace::Kind;
+use super::share::is_group;
 use super::words::Said;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
@@ -274,7 +275,6 @@ impl Broker {
             if limits.max_topic_alias > 0 {
                 list.push(Property::TopicAliasMaximum(limits.max_topic_alias));
             }
-            list.push(Property::SharedSubscriptionAvailable(0));
             list.extend(self.response_information(connect));
             let keep_alive = self.granted_keep_alive(id, connect);
             if keep_alive != connect.keep_alive {
@@ -327,6 +327,7 @@ impl Broker {
             turn.effects.push(Effect::Note(Note::Connected { client_id, peer }));
         }
         self.repeat_releases(key, turn);
+        self.repeat_shared(key, turn);
         self.pump(key, turn);
         self.go_on(id, turn);
     }
@@ -347,8 +348,26 @@ impl Broker {
         self.ledger.write(Write::Session(record.into()), turn.effects)
     }
 
+    /// What was found in the store: groups before their members, and what was under way after both.
+    pub(super) fn restore_sessions(&mut self, found: Vec<RestoredSession>, now: Now) {
+        let mut unsaid = std::mem::take(&mut self.unsaid);
+        let (groups, sessions): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|restored| is_group(&restored.record));
+        for group in &groups {
+            self.restore_group(group);
+        }
+        for session in sessions {
+            self.restore(session, now, &mut unsaid);
+        }
+        for group in &groups {
+            self.restore_leases(group, &mut unsaid);
+        }
+        self.close_empty_groups(&mut unsaid);
+        self.unsaid = unsaid;
+    }
+
     /// A session that was found in the store; its connection ended at the latest now.
-    pub(super) fn restore(&mut self, restored: RestoredSession, now: Now) {
+    fn restore(&mut self, restored: RestoredSession, now: Now, unsaid: &mut Vec<Effect>) {
         let RestoredSession { record, cursor, last, queued, queued_bytes, leases, inward } = restored;
         let waiting = queued.saturating_sub(leases.len() as u64);
         let weights = Weights::of(waiting, queued_bytes / queued.max(1) * waiting);
@@ -381,7 +400,7 @@ impl Broker {
         client.set_will(record.will.map(Box::new));
         let subscriptions = client.session.subscriptions.clone();
         for subscription in &subscriptions {
-            self.enter_subscription(key, subscription);
+            self.enter_subscription(key, subscription, unsaid);
         }
         self.arm_client(key);
     }

@@ -17,6 +17,8 @@ pub struct Counters {
     pub kept_sessions: u64,
     /// Subscriptions of clients.
     pub subscriptions: u64,
+    /// Those of them that are shared.
+    pub shared_subscriptions: u64,
     /// Retained messages.
     pub retained: u64,
     /// Clients accepted; grows.

@@ -11,6 +11,7 @@ use super::connection::{Held, Phase};
 use super::fan::Pressure;
 use super::memory::will_weight;
 use super::publish::{is_reserved, is_volatile};
+use super::share::Ending;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
 use crate::record::{DropReason, Message, SessionWill, Write};
@@ -153,6 +154,11 @@ impl Broker {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.connection = None;
         client.outlet = None;
+        let ends = client.session.expiry == 0 || client.session.backlog.is_none();
+        if !ends {
+            self.release_shared(key, Ending::Connection, turn);
+        }
+        let Some(client) = self.clients.get_mut(key) else { return };
         client.session.detach();
         let client_id = client.session.client_id.clone();
         turn.effects.push(Effect::Note(Note::Disconnected { client_id, reason: cause.noted() }));
@@ -160,7 +166,7 @@ impl Broker {
             self.memory.wills -= client.set_will(None); // [MQTT-3.1.2-10] [MQTT5-3.1.2-10]
         }
         let expiry = client.session.expiry;
-        if expiry == 0 || client.session.backlog.is_none() {
+        if ends {
             return self.end_session(key, turn);
         }
         let delay =
@@ -178,6 +184,7 @@ impl Broker {
     /// The session is over; its will, if one is left, is due. [MQTT5-3.1.2-8]
     pub(super) fn end_session(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         self.publish_will(key, turn);
+        self.leave_groups(key, turn);
         let Some(client) = self.clients.remove(key) else { return };
         self.memory.queues -= client.session.queue.weight();
         let subscriber = self.subscriber(key.slot);

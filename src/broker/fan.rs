@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use super::client::{Client, ClientKey};
 use super::depart::Cause;
+use super::ledger::Ledger;
 use super::ledger::Step;
+use super::limits::Limits;
 use super::outlet::Label;
 use super::publish::is_volatile;
-use super::{Broker, Effect, Turn, WhenFull};
+use super::{Broker, Effect, Taker, Turn, WhenFull};
 use crate::codec::{QoS, Reason};
 use crate::record::{DropReason, Message, Presence, ReaderId, Seq, Ticket, Want, Write};
 use crate::router::Match;
-use crate::session::{Parcel, Reading, Stage};
+use crate::session::{Backlog, Parcel, Reading, Stage};
 
 /// What a publish does while the store is busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +45,8 @@ pub(super) enum Routed {
 
 /// The write that holds a message.
 #[derive(Debug, Clone, Copy)]
-struct Kept {
-    seq: Seq,
+pub(super) struct Kept {
+    pub(super) seq: Seq,
     ticket: Ticket,
 }
 
@@ -106,36 +108,47 @@ impl Broker {
         Routed::Done { ticket: kept.map(|kept| kept.ticket), wanted }
     }
 
-    /// Takes from the matches the kept sessions whose queue is full, where the newest goes.
-    fn full_queues(&self, message: &Message, matches: &mut Vec<Match>) -> Vec<u32> {
+    /// Takes from the matches the kept sessions and groups whose queue is full, where the newest goes.
+    fn full_queues(&self, message: &Message, matches: &mut Vec<Match>) -> Vec<Taker> {
         let mut full = Vec::new();
         let limits = &self.config.limits;
         if limits.when_queue_full != WhenFull::DropNewest || message.qos == QoS::AtMostOnce {
             return full;
         }
-        let routes = self.routes();
         matches.retain(|found| {
-            let Some(slot) = found.subscriber.0.checked_sub(routes) else { return true };
-            let Some(client) = self.clients.in_slot(slot) else { return true };
-            let Some(backlog) = &client.session.backlog else { return true };
-            let flight = &client.session.flight;
-            let goes_now =
-                backlog.caught_up() && client.outlet.as_ref().is_some_and(|outlet| outlet.has_room(flight));
+            let taker = self.taker(found.subscriber);
+            let (backlog, has_room) = match taker {
+                Taker::Route(_) => return true,
+                Taker::Group(id) => {
+                    let backlog = self.groups.get(id).and_then(|group| group.backlog.as_ref());
+                    (backlog, self.room_of_group(id) > 0)
+                }
+                Taker::Client(slot) => {
+                    let Some(client) = self.clients.in_slot(slot) else { return true };
+                    let flight = &client.session.flight;
+                    let outlet = client.outlet.as_ref();
+                    (client.session.backlog.as_ref(), outlet.is_some_and(|outlet| outlet.has_room(flight)))
+                }
+            };
+            let Some(backlog) = backlog else { return true };
+            let goes_now = backlog.caught_up() && has_room;
             let fits = backlog.waiting() < limits.max_queued_messages
                 && backlog.waiting_bytes() + message.weight() as u64 <= limits.max_queued_bytes;
             let stays = goes_now || fits || found.qos == QoS::AtMostOnce;
             if !stays {
-                full.push(slot);
+                full.push(taker);
             }
             stays
         });
         full
     }
 
-    fn count_full(&mut self, full: &[u32]) {
-        for slot in full {
+    fn count_full(&mut self, full: &[Taker]) {
+        for taker in full {
             self.counters.drop(DropReason::QueueFull, 1);
-            if let Some(client) = self.clients.in_slot_mut(*slot) {
+            if let Taker::Client(slot) = taker
+                && let Some(client) = self.clients.in_slot_mut(*slot)
+            {
                 client.lost += 1;
             }
         }
@@ -164,33 +177,31 @@ impl Broker {
 
     /// The durable destinations, sorted by reader.
     fn audience(&self, message: &Message, matches: &[Match]) -> Vec<Want> {
-        let routes = self.routes();
         let mut audience = Vec::new();
         for found in matches {
-            let number = found.subscriber.0;
-            if number < routes {
-                if let Some(route) = self.config.routes.get(number as usize).filter(|route| route.store) {
-                    audience.push(Want {
-                        reader: route.reader,
-                        qos: message.qos,
-                        retain: message.retain,
-                        subscription_ids: Vec::new(),
-                    });
-                }
-                continue;
-            }
             let qos = found.qos.min(message.qos);
-            if qos == QoS::AtMostOnce {
-                continue;
-            }
-            let client = self.clients.in_slot(number - routes);
-            if let Some(backlog) = client.and_then(|client| client.session.backlog.as_ref()) {
-                audience.push(Want {
-                    reader: backlog.reader,
-                    qos,
-                    retain: found.retain_as_published && message.retain,
-                    subscription_ids: found.identifiers.clone(),
-                });
+            let want = |reader| Want {
+                reader,
+                qos,
+                retain: found.retain_as_published && message.retain,
+                subscription_ids: found.identifiers.clone(),
+            };
+            match self.taker(found.subscriber) {
+                Taker::Route(place) => {
+                    if let Some(route) = self.config.routes.get(place).filter(|route| route.store) {
+                        audience.push(Want { qos: message.qos, ..want(route.reader) });
+                    }
+                }
+                _ if qos == QoS::AtMostOnce => {}
+                Taker::Client(slot) => {
+                    let client = self.clients.in_slot(slot);
+                    let backlog = client.and_then(|client| client.session.backlog.as_ref());
+                    audience.extend(backlog.map(|backlog| want(backlog.reader)));
+                }
+                Taker::Group(id) => {
+                    let backlog = self.groups.get(id).and_then(|group| group.backlog.as_ref());
+                    audience.extend(backlog.map(|backlog| want(backlog.reader)));
+                }
             }
         }
         audience.sort_unstable_by_key(|want| want.reader);
@@ -204,20 +215,23 @@ impl Broker {
         kept: Option<Kept>,
         turn: &mut Turn<'_>,
     ) {
-        let routes = self.routes();
         let mut own: Option<Arc<Message>> = kept.map(|_| message.clone());
         let mut overfull = Vec::new();
         for found in matches.drain(..) {
-            let number = found.subscriber.0;
-            if number < routes {
-                let route = number as usize;
-                if self.config.routes.get(route).is_some_and(|route| !route.store) {
-                    turn.effects.push(Effect::Forward { route, message: message.clone() });
-                }
-                continue;
-            }
-            let slot = number - routes;
             let qos = found.qos.min(message.qos); // [MQTT-3.8.4-8] [MQTT5-3.8.4-8]
+            let slot = match self.taker(found.subscriber) {
+                Taker::Client(slot) => slot,
+                Taker::Group(id) => {
+                    self.offer_group(id, message, qos, kept, turn);
+                    continue;
+                }
+                Taker::Route(route) => {
+                    if self.config.routes.get(route).is_some_and(|route| !route.store) {
+                        turn.effects.push(Effect::Forward { route, message: message.clone() });
+                    }
+                    continue;
+                }
+            };
             let want = |reader| Want {
                 reader,
                 qos,
@@ -323,36 +337,43 @@ impl Broker {
     /// Drops the oldest rows that wait over `max_queued_messages` and `max_queued_bytes`. Not while rows are being read: nobody
     /// could say which of them the answer still has.
     pub(super) fn limit_backlog(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
-        let limits = &self.config.limits;
-        let (rows, bytes) = (limits.max_queued_messages, limits.max_queued_bytes);
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(backlog) = &mut client.session.backlog else { return };
-        let reader = backlog.reader;
+        let (lost, ticket) = Broker::limit(backlog, &self.config.limits, &mut self.ledger, turn.effects);
+        if let Some(ticket) = ticket {
+            self.ledger.after(ticket, Step::Pump(key));
+        }
+        if lost > 0 {
+            client.lost += lost;
+            self.counters.drop(DropReason::QueueFull, lost);
+        }
+    }
+
+    /// The same for whoever reads the log: how many went, and the write that must be committed before
+    /// the log is read again.
+    pub(super) fn limit(
+        backlog: &mut Backlog,
+        limits: &Limits,
+        ledger: &mut Ledger,
+        effects: &mut Vec<Effect>,
+    ) -> (u64, Option<Ticket>) {
+        let (reader, mut lost) = (backlog.reader, 0);
         loop {
-            let over = backlog.over(rows, bytes);
+            let over = backlog.over(limits.max_queued_messages, limits.max_queued_bytes);
             if over == 0 || backlog.reading() == Reading::Asked {
-                return;
+                return (lost, None);
             }
             let after = backlog.taken();
-            let covered = self.ledger.tail_covers(after.max(backlog.cursor()));
-            let oldest = self.ledger.next_row(reader, after).filter(|_| covered && !backlog.shortened());
-            let count = match oldest {
-                Some((seq, _)) => {
-                    backlog.lose(seq);
-                    let write = Write::Dropped { reader, seq, reason: DropReason::QueueFull };
-                    self.ledger.write(write, turn.effects);
-                    1
-                }
-                None => {
-                    let write = Write::DropOldest { reader, after, count: over };
-                    let ticket = self.ledger.write(write, turn.effects);
-                    backlog.shorten(over, ticket);
-                    self.ledger.after(ticket, Step::Pump(key));
-                    over
-                }
+            let covered = ledger.tail_covers(after.max(backlog.cursor()));
+            let oldest = ledger.next_row(reader, after).filter(|_| covered && !backlog.shortened());
+            let Some((seq, _)) = oldest else {
+                let ticket = ledger.write(Write::DropOldest { reader, after, count: over }, effects);
+                backlog.shorten(over, ticket);
+                return (lost + over, Some(ticket));
             };
-            client.lost += count;
-            self.counters.drop(DropReason::QueueFull, count);
+            backlog.lose(seq);
+            ledger.write(Write::Dropped { reader, seq, reason: DropReason::QueueFull }, effects);
+            lost += 1;
         }
     }
 
@@ -387,7 +408,7 @@ impl Broker {
         let Some(exchange) = session.flight.begin(seq, QoS::ExactlyOnce, Stage::Leasing) else { return };
         let packet_id = exchange.packet_id;
         exchange.parcel = Some(Box::new(Parcel { message, want }));
-        let ticket = self.ledger.write(Write::Leased { reader, seq, packet_id }, turn.effects);
+        let ticket = self.ledger.write(Write::Leased { reader, seq, packet_id, holder: None }, turn.effects);
         self.ledger.after(ticket, Step::Lease(key, packet_id));
     }
 }

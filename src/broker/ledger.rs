@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::client::ClientKey;
 use super::{ConnectionId, Effect};
 use crate::record::{Message, ReaderId, Seq, Ticket, Want, Write};
-use crate::session::Parcel;
+use crate::session::{GroupId, Parcel};
 
 pub(super) struct Ledger {
     issued: Ticket,
@@ -51,6 +51,8 @@ pub(super) enum Step {
     End(ClientKey, u16),
     /// The log may be read.
     Pump(ClientKey),
+    /// The same for a group.
+    PumpGroup(GroupId),
 }
 
 impl Ledger {

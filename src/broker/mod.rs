@@ -22,6 +22,8 @@ mod backlog;
 mod answer;
 mod words;
 mod memory;
+mod share;
+mod draw;
 mod subscribe;
 mod depart;
 
@@ -37,11 +39,13 @@ use bytestring::ByteString;
 use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
+use crate::session::GroupId;
 use client::{ClientKey, Clients};
 use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX, Held, Phase};
 use ledger::{Ledger, Step};
 use memory::Memory;
 use pace::Pace;
+use share::Groups;
 use timers::{Timer, Timers};
 
 /// What the broker is made with.
@@ -94,6 +98,9 @@ pub struct Broker {
     timers: Timers,
     counters: Counters,
     memory: Memory,
+    groups: Groups,
+    /// What a start had to say; leaves with the first call.
+    unsaid: Vec<Effect>,
     last_reader: u32,
     /// Clients that are no ports: those that `max_connections` counts.
     network_clients: u32,
@@ -102,6 +109,17 @@ pub struct Broker {
     waiting: VecDeque<ConnectionId>,
     /// Reused by every publish.
     matches: Vec<Match>,
+}
+
+/// Somebody who wants messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taker {
+    /// By its place in the configuration.
+    Route(usize),
+    /// By its slot.
+    Client(u32),
+    /// Those who share a subscription.
+    Group(GroupId),
 }
 
 /// One call of [`Broker::handle`]: its time, and where effects go.
@@ -125,6 +143,8 @@ impl Broker {
             timers: Timers::default(),
             counters: Counters::default(),
             memory: Memory::default(),
+            groups: Groups::default(),
+            unsaid: Vec::new(),
             last_reader: restored.last_reader,
             network_clients: 0,
             assigned_ids: 0,
@@ -136,14 +156,13 @@ impl Broker {
         for message in restored.retained {
             broker.retained.set(message);
         }
-        for session in restored.sessions {
-            broker.restore(session, now);
-        }
+        broker.restore_sessions(restored.sessions, now);
         broker
     }
 
     /// Handles what happened, in its order; `events` is drained.
     pub fn handle(&mut self, events: &mut Vec<Event>, now: Now, effects: &mut Vec<Effect>) {
+        effects.append(&mut self.unsaid);
         let mut turn = Turn { now, effects };
         for event in events.drain(..) {
             self.on_event(event, &mut turn);
@@ -164,7 +183,9 @@ impl Broker {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         self.clients.count(&mut counters);
-        counters.subscriptions = (self.router.len() - self.config.routes.len()) as u64;
+        let (groups, members) = self.groups.count();
+        counters.subscriptions = (self.router.len() - self.config.routes.len() - groups + members) as u64;
+        counters.shared_subscriptions = members as u64;
         counters.retained = self.retained.len() as u64;
         counters.uncommitted = self.ledger.uncommitted() as u64;
         counters.paused = self.waiting.len() as u64;
@@ -311,6 +332,7 @@ impl Broker {
                 Step::Release(key, packet_id) => self.on_recorded(key, packet_id, turn),
                 Step::End(key, packet_id) => self.on_ended(key, packet_id, turn),
                 Step::Pump(key) => self.pump(key, turn),
+                Step::PumpGroup(id) => self.pump_group(id, turn),
             }
         }
         if !self.ledger.is_relaxed() {
@@ -342,9 +364,23 @@ impl Broker {
         }
     }
 
-    /// The router's number for a client.
+    /// The router's number for a client: after the routes clients and groups alternate.
     fn subscriber(&self, slot: u32) -> Subscriber {
-        Subscriber(self.routes() + slot)
+        Subscriber(self.routes() + slot * 2)
+    }
+
+    /// The router's number for a group.
+    fn group_subscriber(&self, id: GroupId) -> Subscriber {
+        Subscriber(self.routes() + id.0 * 2 + 1)
+    }
+
+    /// Who has this number of the router's.
+    fn taker(&self, subscriber: Subscriber) -> Taker {
+        match subscriber.0.checked_sub(self.routes()) {
+            None => Taker::Route(subscriber.0 as usize),
+            Some(number) if number.is_multiple_of(2) => Taker::Client(number / 2),
+            Some(number) => Taker::Group(GroupId(number / 2)),
+        }
     }
 
     /// How many of the router's numbers are routes.

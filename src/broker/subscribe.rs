@@ -9,7 +9,7 @@ use super::client::ClientKey;
 use super::connection::Answer;
 use super::memory::Level;
 use super::pace::Kind;
-use super::{Broker, ConnectionId, Turn};
+use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{
     Packet, Properties, QoS, Reason, RetainHandling, SubAck, Subscribe, Subscription, UnsubAck, Unsubscribe,
 };
@@ -34,10 +34,13 @@ impl Broker {
             }
             let filter = ByteString::from(&*filter);
             let subscription = StoredSubscription { filter, options, identifier };
-            let new = self.enter_subscription(key, &subscription);
+            let new = self.enter_subscription(key, &subscription, turn.effects);
             changed = true;
+            let shared = filter::of_share(&subscription.filter).is_some();
             // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
             let brings = match options.retain_handling {
+                // [MQTT5-4.8.2]: a shared one brings no retained messages.
+                _ if shared => false,
                 RetainHandling::Send => true,
                 RetainHandling::SendIfNew => new,
                 RetainHandling::DoNotSend => false,
@@ -70,7 +73,10 @@ impl Broker {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         let mut changed = false;
         for filter in &unsubscribe.filters {
-            let gone = self.router.unsubscribe(filter, subscriber);
+            let gone = match filter::of_share(filter) {
+                Some(_) => self.leave_group(key, filter, turn.effects),
+                None => self.router.unsubscribe(filter, subscriber),
+            };
             if gone && let Some(client) = self.clients.get_mut(key) {
                 client.session.remove_subscription(filter);
                 changed = true;
@@ -87,7 +93,15 @@ impl Broker {
     }
 
     /// Lets the router know; true where the client had no subscription with this filter.
-    pub(super) fn enter_subscription(&mut self, key: ClientKey, subscription: &StoredSubscription) -> bool {
+    pub(super) fn enter_subscription(
+        &mut self,
+        key: ClientKey,
+        subscription: &StoredSubscription,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if filter::of_share(&subscription.filter).is_some() {
+            return self.join(key, subscription, effects);
+        }
         let StoredSubscription { filter, options, identifier } = subscription;
         let interest = Interest {
             qos: options.qos,
@@ -107,9 +121,8 @@ impl Broker {
             .is_none_or(|client| client.session.subscriptions.len() >= SUBSCRIPTIONS_MAX);
         match filter::check_filter(filter) {
             Err(_) => Reason::TopicFilterInvalid,
-            Ok(FilterKind::Shared) => Reason::SharedSubscriptionsNotSupported,
             Ok(_) if full || self.level() == Level::Full => Reason::QuotaExceeded,
-            Ok(FilterKind::Exact | FilterKind::Wildcard) => match qos {
+            Ok(FilterKind::Exact | FilterKind::Wildcard | FilterKind::Shared) => match qos {
                 QoS::AtMostOnce => Reason::Success,
                 QoS::AtLeastOnce => Reason::GrantedQoS1,
                 QoS::ExactlyOnce => Reason::GrantedQoS2,

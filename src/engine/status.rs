@@ -27,6 +27,7 @@ fn figures(broker: &broker::Counters) -> Value {
         "sessions": broker.sessions,
         "kept_sessions": broker.kept_sessions,
         "subscriptions": broker.subscriptions,
+        "shared_subscriptions": broker.shared_subscriptions,
         "retained": broker.retained,
         "messages_received": broker.received,
         "messages_sent": broker.sent,

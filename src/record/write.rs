@@ -59,6 +59,9 @@ pub enum Write {
         seq: Seq,
         /// Under which packet id.
         packet_id: u16,
+        /// Whose packet id it is, where the reader is a group of sessions: one of them, or reader 0 for one
+        /// that ends with its connection. `None`: the reader's own.
+        holder: Option<ReaderId>,
     },
     /// QoS 2 outward: PUBREC came; committed before our PUBREL leaves.
     LeaseReceived {
@@ -280,6 +283,8 @@ pub struct Lease {
     pub packet_id: u16,
     /// How far.
     pub state: LeaseState,
+    /// Whose packet id it is; see [`Write::Leased`].
+    pub holder: Option<ReaderId>,
 }
 
 /// How far a QoS 2 exchange outward is.

@@ -48,6 +48,11 @@ pub enum NotAFilter {
     Share,
 }
 
+/// The filter within `$share/{name}/{filter}`; `None` for a filter that is not shared.
+pub fn of_share(filter: &str) -> Option<&str> {
+    filter.strip_prefix("$share/")?.split_once('/').map(|(_, inner)| inner)
+}
+
 /// Whether a message may be published to this.
 pub fn check_topic(topic: &str) -> Result<(), NotATopic> {
     if topic.is_empty() {
@@ -166,6 +171,7 @@ mod tests {
         assert_eq!(check_filter("+/a/#"), Ok(FilterKind::Wildcard));
         assert_eq!(check_filter("$share/g/a/#"), Ok(FilterKind::Shared));
         assert_eq!(check_filter("$shared/g"), Ok(FilterKind::Exact));
+        assert_eq!((of_share("$share/g/a/#"), of_share("share/g/a")), (Some("a/#"), None));
         for topic in ["", "a/+", "#", "a\0"] {
             assert!(check_topic(topic).is_err(), "{topic}");
         }

@@ -175,7 +175,7 @@ impl Backlog {
 
     /// So many rows wait in truth: the store has ended some by itself.
     pub fn recount(&mut self, waiting: u64) {
-        self.waiting = waiting;
+        self.waiting.recount(waiting);
     }
 
     /// A limit takes the oldest waiting row.

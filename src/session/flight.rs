@@ -26,8 +26,10 @@ pub struct Flight {
 pub struct Exchange {
     /// Its packet id.
     pub packet_id: u16,
-    /// Its row; 0 where the session has no backlog.
+    /// Its row; 0 where the message is in no log.
     pub seq: Seq,
+    /// The group that the message was drawn from; `None` where it is the session's own.
+    pub group: Option<GroupId>,
     /// 1 or 2.
     pub qos: QoS,
     /// How far it is.
@@ -36,7 +38,8 @@ pub struct Exchange {
     pub sent: bool,
     /// Whether it counts against the window of the present connection.
     under_way: bool,
-    /// The message of an exchange in [`Stage::Leasing`], until it is sent.
+    /// The message of an exchange in [`Stage::Leasing`], until it is sent; of one that was drawn from a
+    /// group and is in no log, until it ends.
     pub parcel: Option<Box<Parcel>>,
     /// Its number among the packet ids given; 0 where it was given before a restart.
     number: u64,
@@ -50,6 +53,10 @@ pub struct Parcel {
     /// The wish.
     pub want: Want,
 }
+
+/// A group of clients that share a subscription; not used again while an exchange names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupId(pub u32);
 
 /// How far an exchange is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +103,7 @@ impl Flight {
         self.exchanges.push_back(Exchange {
             packet_id,
             seq,
+            group: None,
             qos,
             stage,
             sent: stage == Stage::Sent,
@@ -108,9 +116,19 @@ impl Flight {
 
     /// Takes up an exchange that was under way before a restart. They come in the order of their rows.
     pub fn restore(&mut self, packet_id: u16, seq: Seq, stage: Stage) {
+        self.restore_of(packet_id, seq, stage, None);
+    }
+
+    /// The same for one that was drawn from a group.
+    pub fn restore_shared(&mut self, packet_id: u16, seq: Seq, stage: Stage, group: GroupId) {
+        self.restore_of(packet_id, seq, stage, Some(group));
+    }
+
+    fn restore_of(&mut self, packet_id: u16, seq: Seq, stage: Stage, group: Option<GroupId>) {
         self.exchanges.push_back(Exchange {
             packet_id,
             seq,
+            group,
             qos: QoS::ExactlyOnce,
             stage,
             sent: true,
@@ -125,9 +143,9 @@ impl Flight {
         self.exchanges.iter_mut().find(|exchange| exchange.packet_id == packet_id)
     }
 
-    /// The exchange of this row, unless it has ended.
+    /// The exchange of this row of the session's own, unless it has ended.
     pub fn of(&mut self, seq: Seq) -> Option<&mut Exchange> {
-        self.exchanges.iter_mut().find(|exchange| exchange.seq == seq)
+        self.exchanges.iter_mut().find(|exchange| exchange.seq == seq && exchange.group.is_none())
     }
 
     /// Counts an exchange against the present connection, as its packet is sent again.
@@ -164,19 +182,25 @@ impl Flight {
         self.under_way = 0;
         for exchange in &mut self.exchanges {
             exchange.under_way = false;
-            exchange.parcel = None;
+            if exchange.group.is_none() || exchange.seq > Seq(0) {
+                exchange.parcel = None;
+            }
         }
     }
 
     /// The oldest row whose PUBLISH has no answer.
     pub fn oldest_unanswered(&self) -> Option<Seq> {
-        let unanswered = |exchange: &&Exchange| matches!(exchange.stage, Stage::Leasing | Stage::Sent);
+        let unanswered = |exchange: &&Exchange| {
+            exchange.group.is_none() && matches!(exchange.stage, Stage::Leasing | Stage::Sent)
+        };
         self.exchanges.iter().filter(unanswered).map(|exchange| exchange.seq).min()
     }
 
     /// Packet ids whose PUBLISH was to be read and sent again and was not.
     pub fn unread(&self) -> Vec<u16> {
-        let unread = |exchange: &&Exchange| exchange.stage == Stage::Sent && !exchange.under_way;
+        let unread = |exchange: &&Exchange| {
+            exchange.group.is_none() && exchange.stage == Stage::Sent && !exchange.under_way
+        };
         self.exchanges.iter().filter(unread).map(|exchange| exchange.packet_id).collect()
     }
 
@@ -184,6 +208,29 @@ impl Flight {
     pub fn to_release(&self) -> Vec<u16> {
         let released = |exchange: &&Exchange| exchange.stage == Stage::Released && !exchange.under_way;
         self.exchanges.iter().filter(released).map(|exchange| exchange.packet_id).collect()
+    }
+
+    /// The exchanges that were drawn from groups.
+    pub fn shared(&self) -> Vec<(u16, GroupId)> {
+        self.exchanges.iter().filter_map(|exchange| Some((exchange.packet_id, exchange.group?))).collect()
+    }
+
+    /// Those of them whose PUBLISH must be sent again, oldest first.
+    pub fn shared_to_repeat(&self) -> Vec<(u16, GroupId)> {
+        let waits = |exchange: &&Exchange| {
+            matches!(exchange.stage, Stage::Leasing | Stage::Sent) && !exchange.under_way
+        };
+        let group = |exchange: &Exchange| Some((exchange.packet_id, exchange.group?));
+        self.exchanges.iter().filter(waits).filter_map(group).collect()
+    }
+
+    /// The row of an exchange of this group whose PUBLISH must be sent again.
+    pub fn shared_unsent(&self, packet_id: u16, group: GroupId) -> Option<Seq> {
+        let exchange = self.exchanges.iter().find(|exchange| exchange.packet_id == packet_id)?;
+        let waits = exchange.group == Some(group)
+            && matches!(exchange.stage, Stage::Leasing | Stage::Sent)
+            && !exchange.under_way;
+        waits.then_some(exchange.seq)
     }
 
     fn free_id(&self) -> Option<u16> {

@@ -30,6 +30,17 @@ impl Queue {
         self.parcels.push_back(parcel);
     }
 
+    /// The message that has waited longest.
+    pub fn first(&self) -> Option<&Parcel> {
+        self.parcels.front()
+    }
+
+    /// Lets a message wait before the others: it was taken and has come back.
+    pub fn push_front(&mut self, parcel: Parcel) {
+        self.weight += parcel.message.weight();
+        self.parcels.push_front(parcel);
+    }
+
     /// Takes the message that has waited longest.
     pub fn pop(&mut self) -> Option<Parcel> {
         let parcel = self.parcels.pop_front()?;

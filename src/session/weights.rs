@@ -71,6 +71,14 @@ impl Weights {
         }
     }
 
+    /// So many rows wait in truth: what is too much has left at the old end.
+    pub fn recount(&mut self, rows: u64) {
+        match self.rows.checked_sub(rows) {
+            Some(gone) => self.take(gone),
+            None => *self = Weights::of(rows, self.bytes / self.rows.max(1) * rows),
+        }
+    }
+
     /// Nothing waits.
     pub fn clear(&mut self) {
         *self = Weights::default();

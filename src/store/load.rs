@@ -298,7 +298,12 @@ impl Log {
             queued,
             queued_bytes,
             leases: leases
-                .map(|(seq, (id, state))| Lease { seq: Seq(*seq), packet_id: *id, state: *state })
+                .map(|(seq, held)| Lease {
+                    seq: Seq(*seq),
+                    packet_id: held.packet_id,
+                    state: held.state,
+                    holder: held.holder,
+                })
                 .collect(),
             inward: reader.state.inward.iter().copied().collect(),
             record,

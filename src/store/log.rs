@@ -14,7 +14,7 @@ use super::audience::{Audience, pack_qos};
 use super::index::Index;
 use super::kept;
 use super::pack::put_number;
-use super::reader::{Fate, Kind, Reader};
+use super::reader::{Fate, Held, Kind, Reader};
 use super::room::Sizes;
 use super::schema::{Fault, LEDGER, Ledger, put_state, remove_state};
 use super::segment::{self, Named, RawRow};
@@ -154,8 +154,9 @@ impl Log {
                 kept::remove_session(connection, *reader)?;
                 remove_state(connection, reader.0)?;
             }
-            Write::Leased { reader, seq, packet_id } => {
-                self.lease(connection, *reader, *seq, Some(*packet_id))?;
+            Write::Leased { reader, seq, packet_id, holder } => {
+                let held = Held { packet_id: *packet_id, state: LeaseState::Sent, holder: *holder };
+                self.lease(connection, *reader, *seq, Some(held))?;
             }
             Write::LeaseReceived { reader, seq } => self.lease(connection, *reader, *seq, None)?,
             Write::Settled { reader, seq } => drop(self.end(connection, *reader, seq.0, Fate::Delivered)?),
@@ -259,22 +260,22 @@ impl Log {
         self.change(reader, |reader| reader.extend_open(id, seq));
     }
 
-    /// Begins (with a packet id) or advances a QoS 2 exchange, if its row is still there.
+    /// Begins (with what it is) or advances a QoS 2 exchange, if its row is still there.
     fn lease(
         &mut self,
         connection: &Connection,
         reader: ReaderId,
         seq: Seq,
-        packet_id: Option<u16>,
+        begun: Option<Held>,
     ) -> Result<(), Fault> {
         if self.find_span(connection, reader, seq.0)?.is_none() {
             return Ok(());
         }
-        self.change(reader, |reader| match (packet_id, reader.state.leases.get_mut(&seq.0)) {
-            (Some(packet_id), _) => {
-                reader.state.leases.insert(seq.0, (packet_id, LeaseState::Sent));
+        self.change(reader, |reader| match (begun, reader.state.leases.get_mut(&seq.0)) {
+            (Some(held), _) => {
+                reader.state.leases.insert(seq.0, held);
             }
-            (None, Some(lease)) => lease.1 = LeaseState::Received,
+            (None, Some(held)) => held.state = LeaseState::Received,
             (None, None) => {}
         });
         Ok(())

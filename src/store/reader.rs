@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::pack::{Unpack, put_number};
 use super::runs::Runs;
-use crate::record::{DropReason, LeaseState};
+use crate::record::{DropReason, LeaseState, ReaderId};
 
 /// One reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +56,22 @@ pub(super) struct State {
     pub(super) numbered: u64,
     /// Conservation.
     pub(super) counters: Counters,
-    /// QoS 2 exchanges outward, by row; at most the receiver's Receive Maximum.
-    pub(super) leases: BTreeMap<u64, (u16, LeaseState)>,
+    /// QoS 2 exchanges outward, by row; at most the receiver's Receive Maximum, for a group those of its
+    /// members.
+    pub(super) leases: BTreeMap<u64, Held>,
     /// QoS 2 packet ids inward; at most our Receive Maximum.
     pub(super) inward: BTreeSet<u16>,
+}
+
+/// A QoS 2 exchange outward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Its packet id.
+    pub(super) packet_id: u16,
+    /// How far it is.
+    pub(super) state: LeaseState,
+    /// Whose packet id it is; `None`: the reader's own.
+    pub(super) holder: Option<ReaderId>,
 }
 
 /// All of a conservation line that cannot be counted from rows.
@@ -149,10 +161,12 @@ impl State {
         }
         self.ahead.pack(out);
         put_number(out, self.leases.len() as u64);
-        for (seq, (packet_id, state)) in &self.leases {
+        for (seq, held) in &self.leases {
             put_number(out, *seq);
-            put_number(out, u64::from(*packet_id));
-            put_number(out, u64::from(*state == LeaseState::Received));
+            put_number(out, u64::from(held.packet_id));
+            // The lowest bit is the state, the others the holder's number and one; 0 is the reader's own.
+            let holder = held.holder.map_or(0, |holder| u64::from(holder.0) + 1);
+            put_number(out, holder << 1 | u64::from(held.state == LeaseState::Received));
         }
         put_number(out, self.inward.len() as u64);
         for packet_id in &self.inward {
@@ -171,8 +185,13 @@ impl State {
         for _ in 0..unpack.number()? {
             let seq = unpack.number()?;
             let packet_id = unpack.number16()?;
-            let state = if unpack.number()? == 0 { LeaseState::Sent } else { LeaseState::Received };
-            leases.insert(seq, (packet_id, state));
+            let number = unpack.number()?;
+            let state = if number & 1 == 0 { LeaseState::Sent } else { LeaseState::Received };
+            let holder = match (number >> 1).checked_sub(1) {
+                Some(holder) => Some(ReaderId(u32::try_from(holder).ok()?)),
+                None => None,
+            };
+            leases.insert(seq, Held { packet_id, state, holder });
         }
         let mut inward = BTreeSet::new();
         for _ in 0..unpack.number()? {
@@ -251,8 +270,12 @@ mod tests {
     fn a_reader_is_read_as_it_was_written() {
         let mut state = State { cursor: 5, numbered: 900, ..State::default() };
         state.ahead.insert_range(7, 9);
-        state.leases.insert(6, (17, LeaseState::Received));
-        state.leases.insert(10, (18, LeaseState::Sent));
+        let held =
+            |packet_id, state, holder: Option<u32>| Held { packet_id, state, holder: holder.map(ReaderId) };
+        state.leases.insert(6, held(17, LeaseState::Received, None));
+        state.leases.insert(10, held(18, LeaseState::Sent, None));
+        state.leases.insert(11, held(18, LeaseState::Received, Some(0)));
+        state.leases.insert(12, held(18, LeaseState::Sent, Some(u32::MAX)));
         state.inward.insert(65_535);
         state.counters.received = 300;
         state.counters.count(Fate::Delivered, 2);

@@ -18,6 +18,8 @@ pub(super) struct Client {
     pub(super) kept: bool,
     window: u16,
     qos: &'static str,
+    /// The QoS of its part in the group, if it is a member.
+    shares: Option<&'static str>,
     state: State,
     /// Nothing that is sent on this link arrives.
     pub(super) deaf: bool,
@@ -71,7 +73,7 @@ pub(super) enum Duty {
 }
 
 impl Client {
-    pub(super) fn new(slot: u32, random: &mut Random) -> Client {
+    pub(super) fn new(slot: u32, group_qos: &'static str, random: &mut Random) -> Client {
         let kept = slot < 4;
         Client {
             slot,
@@ -81,6 +83,7 @@ impl Client {
             kept,
             window: if random.below(2) == 0 { 2 } else { 8 },
             qos: ["q1", "q2", "q2"][random.below(3)],
+            shares: [1, 3, 4].contains(&slot).then_some(group_qos),
             state: State::Away,
             deaf: false,
             leaving: false,
@@ -148,14 +151,14 @@ impl Client {
     pub(super) fn publish(&mut self, random: &mut Random) -> Packet {
         self.serial += 1;
         let qos = ["q0", "q1", "q2"][random.below(3)];
-        let topic = random.below(3);
+        let topic = ["t/0", "t/1", "t/2", "s/0", "s/1"][random.below(5)];
         self.next_id = loop {
             self.next_id = self.next_id % 30 + 1;
             if !self.outward.iter().any(|known| known.publish.packet_id == self.next_id) {
                 break self.next_id;
             }
         };
-        let text = format!("publish t/{topic} {}-{} {qos} id={}", self.id, self.serial, self.next_id);
+        let text = format!("publish {topic} {}-{} {qos} id={}", self.id, self.serial, self.next_id);
         let Packet::Publish(publish) = speech::packet(&text) else { panic!("not a publish") };
         if publish.qos > QoS::AtMostOnce {
             self.outward.push_back(Outward { publish: publish.clone(), released: false });
@@ -242,7 +245,8 @@ impl Client {
         if *times > 1 {
             return;
         }
-        if let Some(row) = row.filter(|_| self.kept) {
+        // A group's messages may come again, from another member.
+        if let Some(row) = row.filter(|_| self.kept && !copy.message.topic.starts_with("s/")) {
             let newest = self.newest.entry((copy.message.topic.to_string(), copy.qos)).or_default();
             assert!(*newest < row, "seed {seed}: {payload} overtook at {}: {newest:?} {row:?}", self.id);
             *newest = row;
@@ -315,8 +319,11 @@ impl Client {
             self.outward.clear();
             self.inward.clear();
             self.before.clear();
-            let filter = ["t/+", "t/0", "#"][self.slot as usize % 3];
+            let filter = ["t/+", "t/0", "t/#"][self.slot as usize % 3];
             self.replies.push(speech::packet(&format!("subscribe 1 {filter} {}", self.qos)));
+            if let Some(qos) = self.shares {
+                self.replies.push(speech::packet(&format!("subscribe 2 $share/g/s/+ {qos}")));
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ fn what_a_client_must_know_of_the_limits_stands_in_connack() {
     assert_eq!(properties.receive_maximum(), Some(20));
     assert_eq!(properties.maximum_packet_size(), Some(256_000));
     assert_eq!(properties.topic_alias_maximum(), Some(10));
-    assert_eq!(properties.shared_subscription_available(), Some(0));
+    assert_eq!(properties.shared_subscription_available(), None);
     assert_eq!(properties.retain_available(), None);
     assert_eq!(properties.maximum_qos(), None);
 }

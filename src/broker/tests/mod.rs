@@ -12,6 +12,7 @@ mod keeping;
 mod wills;
 mod words;
 mod limits;
+mod sharing;
 mod pacing;
 mod absent;
 mod random;

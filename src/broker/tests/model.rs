@@ -14,7 +14,7 @@ use crate::record::{
 pub(super) struct State {
     pub(super) rows: BTreeMap<ReaderId, BTreeMap<Seq, (Arc<Message>, Want)>>,
     pub(super) sessions: BTreeMap<ReaderId, Arc<SessionRecord>>,
-    pub(super) leases: BTreeMap<(ReaderId, Seq), (u16, LeaseState)>,
+    pub(super) leases: BTreeMap<(ReaderId, Seq), Lease>,
     pub(super) inward: BTreeSet<(ReaderId, u16)>,
     pub(super) retained: BTreeMap<String, Arc<Message>>,
     pub(super) last_seq: Seq,
@@ -64,14 +64,20 @@ impl State {
                 self.leases.retain(|(owner, _), _| owner != reader);
                 self.inward.retain(|(owner, _)| owner != reader);
             }
-            Write::Leased { reader, seq, packet_id } => {
-                let twice = self.leases.iter().any(|(key, lease)| key.0 == *reader && lease.0 == *packet_id);
-                assert!(!twice, "packet id {packet_id} of {reader:?} is leased twice");
+            Write::Leased { reader, seq, packet_id, holder } => {
+                let owner = holder.unwrap_or(*reader);
+                let twice = self.leases.iter().any(|(key, lease)| {
+                    lease.holder.unwrap_or(key.0) == owner && lease.packet_id == *packet_id
+                });
+                assert!(owner == ReaderId(0) || !twice, "packet id {packet_id} of {owner:?} is leased twice");
                 assert!(self.has(*reader, *seq), "only a row is leased");
-                self.leases.insert((*reader, *seq), (*packet_id, LeaseState::Sent));
+                let lease =
+                    Lease { seq: *seq, packet_id: *packet_id, state: LeaseState::Sent, holder: *holder };
+                // A row that its holder gave back before it was sent is leased to another.
+                self.leases.insert((*reader, *seq), lease);
             }
             Write::LeaseReceived { reader, seq } => {
-                self.leases.get_mut(&(*reader, *seq)).expect("PUBREC answers a lease").1 =
+                self.leases.get_mut(&(*reader, *seq)).expect("PUBREC answers a lease").state =
                     LeaseState::Received;
             }
             Write::Settled { reader, seq } => self.end(*reader, *seq),
@@ -165,11 +171,8 @@ impl Model {
             let rows = disk.rows.get(&record.reader);
             let cursor =
                 rows.and_then(|rows| rows.keys().next()).map_or(disk.last_seq, |first| Seq(first.0 - 1));
-            let leases = disk
-                .leases
-                .iter()
-                .filter(|(key, _)| key.0 == record.reader)
-                .map(|(key, lease)| Lease { seq: key.1, packet_id: lease.0, state: lease.1 });
+            let leases =
+                disk.leases.iter().filter(|(key, _)| key.0 == record.reader).map(|(_, lease)| *lease);
             RestoredSession {
                 record: SessionRecord::clone(record),
                 cursor,

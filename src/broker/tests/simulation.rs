@@ -31,6 +31,11 @@ struct World {
     model: Model,
     now: Now,
     clients: Vec<Client>,
+    group_qos: &'static str,
+    /// Payloads that were acknowledged and that one member of the group must get.
+    promised_to_group: BTreeSet<String>,
+    /// Payloads of QoS 2 for the group: never more than one member gets them.
+    once: BTreeSet<String>,
     asked: Vec<(ReaderId, Seq, u32)>,
     answers: Vec<Event>,
     /// Payload to the first row that holds it and that row's ticket.
@@ -50,7 +55,8 @@ struct World {
 impl World {
     fn new(course: Course) -> World {
         let mut random = Random(course.seed);
-        let clients = (0..6).map(|slot| Client::new(slot, &mut random)).collect();
+        let group_qos = ["q1", "q2"][random.below(2)];
+        let clients = (0..6).map(|slot| Client::new(slot, group_qos, &mut random)).collect();
         let now = Now { mono: 0, wall: 1_000_000 };
         let config = configured(course);
         let restored = Restored { last_reader: 1, ..Restored::default() };
@@ -65,6 +71,9 @@ impl World {
             model,
             now,
             clients,
+            group_qos,
+            promised_to_group: BTreeSet::new(),
+            once: BTreeSet::new(),
             asked: Vec::new(),
             answers: Vec::new(),
             rows: BTreeMap::new(),
@@ -301,6 +310,13 @@ impl World {
                 .max();
             if best.is_some_and(|qos| qos > QoS::AtMostOnce) {
                 expected.insert(*reader);
+                if record.client_id.starts_with('\0') {
+                    self.wanted.entry(payload.clone()).or_default().insert(GROUP);
+                    if message.qos == QoS::ExactlyOnce && self.group_qos == "q2" {
+                        self.once.insert(payload.clone());
+                    }
+                    continue;
+                }
                 let slot =
                     self.clients.iter().position(|client| client.id == *record.client_id).expect("a client");
                 self.wanted.entry(payload.clone()).or_default().insert(slot);
@@ -319,12 +335,12 @@ impl World {
         assert_eq!(client.connection(), copy.connection, "seed {seed}: a copy for a connection that is gone");
         if copy.qos == QoS::ExactlyOnce && client.kept {
             let leased = self.model.disk.leases.iter().any(|(key, lease)| {
-                lease.0 == copy.packet_id
+                lease.packet_id == copy.packet_id
                     && self
                         .model
                         .disk
                         .sessions
-                        .get(&key.0)
+                        .get(&lease.holder.unwrap_or(key.0))
                         .is_some_and(|record| *record.client_id == *client.id)
             });
             assert!(leased, "seed {seed}: {payload} left before its packet id was committed");
@@ -360,7 +376,10 @@ impl World {
                     assert!(held, "seed {seed}: PUBREC {packet_id} of {id} before its commit");
                 }
                 if !client_is_deaf(&self.clients, connection) {
-                    let wanted = self.wanted.get(&payload).cloned().unwrap_or_default();
+                    let mut wanted = self.wanted.get(&payload).cloned().unwrap_or_default();
+                    if wanted.remove(&GROUP) {
+                        self.promised_to_group.insert(payload.clone());
+                    }
                     self.promised.entry(payload).or_default().extend(wanted);
                 }
             }
@@ -370,7 +389,9 @@ impl World {
             }
             Duty::Released(packet_id) if kept => {
                 let received = self.model.disk.leases.iter().any(|(key, lease)| {
-                    Some(key.0) == reader && *lease == (packet_id, crate::record::LeaseState::Received)
+                    Some(lease.holder.unwrap_or(key.0)) == reader
+                        && lease.packet_id == packet_id
+                        && lease.state == crate::record::LeaseState::Received
                 });
                 assert!(received, "seed {seed}: PUBREL {packet_id} to {id} before its commit");
             }
@@ -410,6 +431,22 @@ impl World {
                     client.id
                 );
             }
+        }
+        let got = |payload: &str| {
+            self.clients.iter().filter_map(|client| client.got.get(payload)).copied().sum::<u32>()
+        };
+        for payload in &self.promised_to_group {
+            let rows = self.copies.get(payload);
+            let taken = |(_, row): &(ReaderId, Seq)| rows.is_some_and(|rows| rows.contains(row));
+            let taken = self.model.view.taken.iter().any(taken);
+            assert!(got(payload) > 0 || taken, "seed {seed}: {payload} is missing at every member");
+        }
+        for payload in &self.once {
+            assert!(
+                got(payload) <= 1,
+                "seed {seed}: {payload} of QoS 2 went to the group {} times",
+                got(payload)
+            );
         }
         for (reader, rows) in &self.model.view.rows {
             if *reader != ReaderId(1) {
@@ -500,6 +537,9 @@ fn every_reason_code_of_the_simulation_is_success() {
     }
     assert!(!Reason::Success.is_error());
 }
+
+/// Stands for the group among the slots that want a message.
+const GROUP: usize = usize::MAX;
 
 /// Lines that a failing run prints.
 const LOG_END: usize = 400;

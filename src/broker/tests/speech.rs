@@ -307,7 +307,10 @@ fn written(write: &Write) -> String {
         Write::InwardReleased { reader, packet_id } => format!("released r{}/{packet_id}", reader.0),
         Write::Session(record) => session(record),
         Write::SessionRemoved { reader } => format!("removed r{}", reader.0),
-        Write::Leased { reader, seq, packet_id } => format!("leased r{}/{} id={packet_id}", reader.0, seq.0),
+        Write::Leased { reader, seq, packet_id, holder } => {
+            let holder = holder.map_or(String::new(), |holder| format!(" of r{}", holder.0));
+            format!("leased r{}/{} id={packet_id}{holder}", reader.0, seq.0)
+        }
         Write::LeaseReceived { reader, seq } => format!("received r{}/{}", reader.0, seq.0),
         Write::Settled { reader, seq } => format!("settled r{}/{}", reader.0, seq.0),
         Write::Dropped { reader, seq, reason } => {
@@ -320,7 +323,7 @@ fn written(write: &Write) -> String {
 }
 
 fn session(record: &SessionRecord) -> String {
-    let mut line = format!("session {} r{}", record.client_id, record.reader.0);
+    let mut line = format!("session {} r{}", record.client_id.replace('\0', "0"), record.reader.0);
     if !record.subscriptions.is_empty() {
         let filters: Vec<&str> = record.subscriptions.iter().map(|known| &*known.filter).collect();
         line += &format!(" [{}]", filters.join(", "));

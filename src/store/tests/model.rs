@@ -234,7 +234,7 @@ impl Script {
         if model.wanted.contains_key(&seq) {
             model.leased.insert(seq);
         }
-        Some(Write::Leased { reader, seq: Seq(seq), packet_id: 1 })
+        Some(Write::Leased { reader, seq: Seq(seq), packet_id: 1, holder: None })
     }
 
     /// Settles as a route does it: outside of the broker's stream, committed with what comes next.

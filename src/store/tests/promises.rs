@@ -72,7 +72,9 @@ fn a_session_comes_back_whole() {
     let (one, two) = (ReaderId(5), ReaderId(6));
     trial.commit(vec![session(one), session(two)]);
     trial.commit((1..=4).map(|seq| put(seq, &[one, two])).collect());
-    let leased = |seq, packet_id| Write::Leased { reader: one, seq: Seq(seq), packet_id };
+    let holder = |packet_id| (packet_id == 12).then_some(two);
+    let leased =
+        |seq, packet_id| Write::Leased { reader: one, seq: Seq(seq), packet_id, holder: holder(packet_id) };
     trial.commit(vec![
         leased(1, 11),
         leased(2, 12),
@@ -93,8 +95,8 @@ fn a_session_comes_back_whole() {
     assert_eq!(
         session.leases,
         [
-            Lease { seq: Seq(1), packet_id: 11, state: LeaseState::Sent },
-            Lease { seq: Seq(2), packet_id: 12, state: LeaseState::Received },
+            Lease { seq: Seq(1), packet_id: 11, state: LeaseState::Sent, holder: None },
+            Lease { seq: Seq(2), packet_id: 12, state: LeaseState::Received, holder: Some(two) },
         ]
     );
     assert_eq!(again.wanted(one), [1, 2, 4]);
@@ -134,7 +136,7 @@ fn the_oldest_rows_are_dropped_save_those_in_an_exchange() {
     trial.commit(vec![session(client)]);
     trial.commit((1..=6).map(|seq| put(seq, &[client])).collect());
     trial.commit(vec![
-        Write::Leased { reader: client, seq: Seq(1), packet_id: 1 },
+        Write::Leased { reader: client, seq: Seq(1), packet_id: 1, holder: None },
         Write::DropOldest { reader: client, after: Seq(0), count: 3 },
         Write::Settled { reader: client, seq: Seq(2) },
     ]);
@@ -211,7 +213,11 @@ fn a_read_says_how_many_rows_are_left_for_a_session() {
     assert_eq!(left(&trial, 17, 18), (35, 35, 0));
     // What has ended does not count, nor what is in an exchange.
     let settled = |seq| Write::Settled { reader, seq: Seq(seq) };
-    trial.commit(vec![settled(6), settled(33), Write::Leased { reader, seq: Seq(34), packet_id: 1 }]);
+    trial.commit(vec![
+        settled(6),
+        settled(33),
+        Write::Leased { reader, seq: Seq(34), packet_id: 1, holder: None },
+    ]);
     assert_eq!(left(&trial, 0, 4), (4, 35, 28));
     assert_eq!(left(&trial, 0, 31), (32, 35, 1));
     let route = trial.route();

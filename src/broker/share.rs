@@ -1,0 +1,382 @@
+//! Shared subscriptions: groups of clients, of whom one gets each message.
+//!
+//! A group of which a member keeps its session is a reader of the log with a place of its own, from
+//! which its members draw: a message waits there for whoever takes it, and goes back when the connection
+//! that drew it breaks before its PUBACK. Nobody is picked before he can take it, so an absent member holds
+//! nothing up. A group whose members all end with their connections has a queue in RAM instead.
+//!
+//! Invariant: a message is with one member at a time; one of QoS 2 that was sent stays with its member,
+//! also over restarts, and goes to no other. [MQTT5-4.8.2-4] [MQTT5-4.8.2-5]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytestring::ByteString;
+use slab::Slab;
+
+use super::client::ClientKey;
+use super::ledger::Ledger;
+use super::{Broker, Effect, Turn};
+use crate::codec::{QoS, RetainHandling, SubscriptionOptions};
+use crate::record::{
+    DropReason, LeaseState, ReaderId, RestoredSession, Seq, SessionRecord, StoredSubscription, Want, Write,
+};
+use crate::router::{Interest, filter};
+use crate::session::{Backlog, GroupId, Parcel, Queue, Stage, Weights};
+
+/// The members of one shared subscription, and what waits for them.
+pub(super) struct Group {
+    /// `$share/{name}/{filter}`.
+    pub(super) filter: ByteString,
+    pub(super) members: Vec<Member>,
+    /// Who is asked first for the next message.
+    pub(super) next: usize,
+    /// Its place in the log; `None` while no member has kept its session.
+    pub(super) backlog: Option<Backlog>,
+    /// What waits in RAM.
+    pub(super) queue: Queue,
+    /// Rows that were drawn and are to be drawn again, as many as windows allow.
+    pub(super) again: BTreeSet<Seq>,
+    /// Rows that are in exchanges since before a restart.
+    pub(super) leased: BTreeSet<Seq>,
+    /// Exchanges whose message their member must be sent again.
+    pub(super) repeats: VecDeque<(ClientKey, u16)>,
+    /// What the store is asked.
+    pub(super) question: Option<Question>,
+    /// Exchanges under way with members, former ones too.
+    pub(super) drawn: usize,
+}
+
+/// One member.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member {
+    pub(super) key: ClientKey,
+    pub(super) qos: QoS,
+    pub(super) retain_as_published: bool,
+    pub(super) identifier: Option<u32>,
+}
+
+/// What the store is asked for a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// The next rows.
+    Next,
+    /// This row again.
+    Row(Seq),
+}
+
+/// What becomes of the exchanges of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its connection ends, its session goes on.
+    Connection,
+    /// Its session ends.
+    Session,
+}
+
+/// Every group.
+#[derive(Default)]
+pub(super) struct Groups {
+    slots: Slab<Group>,
+    by_filter: BTreeMap<ByteString, GroupId>,
+    by_reader: BTreeMap<ReaderId, GroupId>,
+}
+
+impl Member {
+    /// How this member is sent what the group wants.
+    pub(super) fn want(&self, of_group: &Want) -> Want {
+        Want {
+            reader: of_group.reader,
+            qos: of_group.qos.min(self.qos),
+            retain: self.retain_as_published && of_group.retain,
+            subscription_ids: self.identifier.into_iter().collect(),
+        }
+    }
+}
+
+impl Groups {
+    pub(super) fn get(&self, id: GroupId) -> Option<&Group> {
+        self.slots.get(id.0 as usize)
+    }
+
+    pub(super) fn get_mut(&mut self, id: GroupId) -> Option<&mut Group> {
+        self.slots.get_mut(id.0 as usize)
+    }
+
+    pub(super) fn reading(&self, reader: ReaderId) -> Option<GroupId> {
+        self.by_reader.get(&reader).copied()
+    }
+
+    /// How many groups have members, and the members of all.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let members = self.slots.iter().map(|(_, group)| group.members.len());
+        (members.clone().filter(|count| *count > 0).count(), members.sum())
+    }
+
+    fn ids(&self) -> Vec<GroupId> {
+        self.slots.iter().filter_map(|(slot, _)| u32::try_from(slot).ok().map(GroupId)).collect()
+    }
+
+    fn enter(&mut self, filter: &str, backlog: Option<Backlog>) -> GroupId {
+        let filter = ByteString::from(filter);
+        let reader = backlog.as_ref().map(|backlog| backlog.reader);
+        let slot = self.slots.insert(Group {
+            filter: filter.clone(),
+            members: Vec::new(),
+            next: 0,
+            backlog,
+            queue: Queue::default(),
+            again: BTreeSet::new(),
+            leased: BTreeSet::new(),
+            repeats: VecDeque::new(),
+            question: None,
+            drawn: 0,
+        });
+        let id = GroupId(u32::try_from(slot).expect("groups fit into memory, so into 32 bits"));
+        self.by_filter.insert(filter, id);
+        self.by_reader.extend(reader.map(|reader| (reader, id)));
+        id
+    }
+
+    fn remove(&mut self, id: GroupId) -> Option<Group> {
+        let group = self.slots.try_remove(id.0 as usize)?;
+        self.by_filter.remove(&group.filter);
+        if let Some(backlog) = &group.backlog {
+            self.by_reader.remove(&backlog.reader);
+        }
+        Some(group)
+    }
+}
+
+impl Broker {
+    /// Lets a client into a group, or changes how it takes part; true where it is new there.
+    pub(super) fn join(
+        &mut self,
+        key: ClientKey,
+        subscription: &StoredSubscription,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let StoredSubscription { filter, options, identifier } = subscription;
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let known = self.groups.by_filter.get(filter).copied();
+        let id = known.unwrap_or_else(|| self.groups.enter(filter, None));
+        let Some(group) = self.groups.get_mut(id) else { return false };
+        let member = Member {
+            key,
+            qos: options.qos,
+            retain_as_published: options.retain_as_published,
+            identifier: *identifier,
+        };
+        let place = group.members.iter_mut().find(|known| known.key == key);
+        let new = place.is_none();
+        match place {
+            Some(place) => *place = member,
+            None => {
+                group.members.push(member);
+                client.groups.push(id);
+            }
+        }
+        let keeps = client.session.backlog.is_some() && options.qos > QoS::AtMostOnce;
+        if keeps && group.backlog.is_none() {
+            self.keep_group(id, effects);
+        }
+        self.rank(id);
+        new
+    }
+
+    /// Takes a client out of a group; false where it was in none of this filter.
+    pub(super) fn leave_group(&mut self, key: ClientKey, filter: &str, effects: &mut Vec<Effect>) -> bool {
+        let Some(id) = self.groups.by_filter.get(filter).copied() else { return false };
+        let Some(group) = self.groups.get_mut(id) else { return false };
+        let Some(place) = group.members.iter().position(|member| member.key == key) else { return false };
+        group.members.remove(place);
+        if let Some(client) = self.clients.get_mut(key) {
+            client.groups.retain(|known| *known != id);
+        }
+        self.rank(id);
+        self.close_if_done(id, effects);
+        true
+    }
+
+    /// The group gets its place in the log.
+    fn keep_group(&mut self, id: GroupId, effects: &mut Vec<Effect>) {
+        self.last_reader += 1;
+        let reader = ReaderId(self.last_reader);
+        let backlog = Backlog::new(reader, self.ledger.last_seq());
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let record = group_record(reader, &group.filter);
+        group.backlog = Some(backlog);
+        self.ledger.write(Write::Session(record.into()), effects);
+        // What waits in RAM becomes rows, so that no member draws what a restart would forget.
+        while let Some(parcel) = group.queue.pop() {
+            self.memory.queues -= parcel.message.weight();
+            log_parcel(group, parcel, &mut self.ledger, effects);
+        }
+        self.groups.by_reader.insert(reader, id);
+    }
+
+    /// The router learns what the members want together.
+    fn rank(&mut self, id: GroupId) {
+        let subscriber = self.group_subscriber(id);
+        let Some(group) = self.groups.get(id) else { return };
+        let Some(inner) = filter::of_share(&group.filter) else { return };
+        let inner = ByteString::from(inner);
+        match group.members.iter().map(|member| member.qos).max() {
+            Some(qos) => {
+                let interest = Interest { qos, no_local: false, retain_as_published: true, identifier: None };
+                self.router.subscribe(&inner, subscriber, interest);
+            }
+            None => drop(self.router.unsubscribe(&inner, subscriber)),
+        }
+    }
+
+    /// A group without members and exchanges is over: what still waits is nobody's.
+    pub(super) fn close_if_done(&mut self, id: GroupId, effects: &mut Vec<Effect>) {
+        let Some(group) = self.groups.get_mut(id) else { return };
+        if !group.members.is_empty() {
+            return;
+        }
+        while let Some(parcel) = group.queue.pop() {
+            self.memory.queues -= parcel.message.weight();
+            self.counters.drop(DropReason::Purged, 1);
+        }
+        if group.drawn > 0 {
+            return;
+        }
+        if let Some(backlog) = self.groups.remove(id).and_then(|group| group.backlog) {
+            self.ledger.write(Write::SessionRemoved { reader: backlog.reader }, effects);
+        }
+    }
+
+    /// What a client has drawn and can no longer answer goes back, or ends with its session.
+    pub(super) fn release_shared(&mut self, key: ClientKey, ending: Ending, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let mut touched = BTreeSet::new();
+        for (packet_id, id) in client.session.flight.shared() {
+            let Some(exchange) = client.session.flight.find(packet_id) else { continue };
+            let goes_back = match (exchange.qos, exchange.stage, ending) {
+                (_, Stage::Ended, _) => continue,
+                (QoS::ExactlyOnce, _, Ending::Connection) => continue, // [MQTT5-4.8.2-4]
+                (QoS::ExactlyOnce, Stage::Leasing, Ending::Session) => true,
+                (QoS::ExactlyOnce, _, Ending::Session) => false, // [MQTT5-4.8.2-5]
+                _ => true,
+            };
+            let Some(exchange) = client.session.flight.remove(packet_id) else { continue };
+            let Some(group) = self.groups.get_mut(id) else { continue };
+            group.drawn -= 1;
+            touched.insert(id);
+            let in_log = exchange.seq > Seq(0);
+            group.leased.remove(&exchange.seq);
+            match (goes_back, in_log, &group.backlog) {
+                (true, true, _) => drop(group.again.insert(exchange.seq)),
+                (true, false, _) => {
+                    let Some(parcel) = exchange.parcel else { continue };
+                    if group.backlog.is_some() {
+                        log_parcel(group, *parcel, &mut self.ledger, turn.effects);
+                    } else {
+                        self.memory.queues += parcel.message.weight();
+                        group.queue.push_front(*parcel);
+                    }
+                }
+                (false, true, Some(backlog)) => {
+                    let (reader, seq) = (backlog.reader, exchange.seq);
+                    let write = Write::Dropped { reader, seq, reason: DropReason::Purged };
+                    self.ledger.write(write, turn.effects);
+                    self.counters.drop(DropReason::Purged, 1);
+                }
+                (false, _, _) => self.counters.drop(DropReason::Purged, 1),
+            }
+        }
+        for id in touched {
+            self.close_if_done(id, turn.effects);
+            self.pump_group(id, turn);
+        }
+    }
+
+    /// A group that was found in the store; its members come with their sessions.
+    pub(super) fn restore_group(&mut self, restored: &RestoredSession) {
+        let RestoredSession { record, cursor, last, queued, queued_bytes, leases, .. } = restored;
+        let Some(filter) = record.client_id.strip_prefix(GROUP_MARK) else { return };
+        let waiting = queued.saturating_sub(leases.len() as u64);
+        let weights = Weights::of(waiting, queued_bytes / (*queued).max(1) * waiting);
+        let backlog = Backlog::restored(record.reader, *cursor, *last, weights);
+        let id = self.groups.enter(filter, Some(backlog));
+        if let Some(group) = self.groups.get_mut(id) {
+            group.leased = leases.iter().map(|lease| lease.seq).collect();
+        }
+    }
+
+    /// The exchanges of a group that was found go to those who have them; what has nobody ends.
+    pub(super) fn restore_leases(&mut self, restored: &RestoredSession, effects: &mut Vec<Effect>) {
+        let reader = restored.record.reader;
+        let Some(id) = self.groups.reading(reader) else { return };
+        let mut leases = restored.leases.clone();
+        leases.sort_by_key(|lease| lease.seq);
+        for lease in leases {
+            let Some(group) = self.groups.get_mut(id) else { return };
+            let holder = lease.holder.and_then(|holder| self.clients.reading(holder));
+            let stage = match lease.state {
+                LeaseState::Sent => Stage::Sent,
+                LeaseState::Received => Stage::Released,
+            };
+            match holder.and_then(|key| self.clients.get_mut(key)) {
+                Some(client) => {
+                    client.session.flight.restore_shared(lease.packet_id, lease.seq, stage, id);
+                    group.drawn += 1;
+                }
+                None => {
+                    group.leased.remove(&lease.seq);
+                    if let Some(backlog) = &mut group.backlog {
+                        backlog.finish(lease.seq);
+                    }
+                    let write = Write::Dropped { reader, seq: lease.seq, reason: DropReason::Purged };
+                    self.ledger.write(write, effects);
+                }
+            }
+        }
+    }
+
+    /// Ends groups that came back without anybody.
+    pub(super) fn close_empty_groups(&mut self, effects: &mut Vec<Effect>) {
+        for id in self.groups.ids() {
+            self.close_if_done(id, effects);
+        }
+    }
+}
+
+/// A message that was in RAM becomes a row of its group.
+fn log_parcel(group: &mut Group, parcel: Parcel, ledger: &mut Ledger, effects: &mut Vec<Effect>) {
+    let Some(backlog) = &mut group.backlog else { return };
+    let Parcel { message, want } = parcel;
+    let weight = message.weight() as u64;
+    let want = Want { reader: backlog.reader, ..want };
+    let (seq, _) = ledger.append(message, vec![want], false, None, effects);
+    backlog.want(seq, weight);
+}
+
+/// Whether a session of the store is a group's place in the log.
+pub(super) fn is_group(record: &SessionRecord) -> bool {
+    record.client_id.starts_with(GROUP_MARK)
+}
+
+/// A group in the store: a session under a name that no client can have. [MQTT-1.5.4-2]
+fn group_record(reader: ReaderId, filter: &str) -> SessionRecord {
+    let options = SubscriptionOptions {
+        qos: QoS::ExactlyOnce,
+        no_local: false,
+        retain_as_published: true,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    let inner = filter::of_share(filter).unwrap_or(filter);
+    SessionRecord {
+        reader,
+        client_id: format!("{GROUP_MARK}{filter}").into(),
+        user: None,
+        expiry: u32::MAX,
+        ended_wall: None,
+        subscriptions: vec![StoredSubscription { filter: inner.into(), options, identifier: None }],
+        will: None,
+    }
+}
+
+/// The name of a group in the store begins with U+0000.
+const GROUP_MARK: &str = "\0";
