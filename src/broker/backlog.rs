@@ -162,7 +162,7 @@ impl Broker {
         backlog.skip(seq);
         let packet_id = exchange.packet_id;
         match exchange.stage {
-            // [MQTT-4.4.0-1] [MQTT-3.3.1-1]
+            // [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
             Stage::Sent => {
                 let label = Label { dup: exchange.sent, ..Label::of(&parcel.want, packet_id) };
                 let label = Label { qos: exchange.qos, ..label };
@@ -186,7 +186,7 @@ impl Broker {
         }
     }
 
-    /// PUBREL is sent again for what was past PUBREC. [MQTT-4.4.0-1]
+    /// PUBREL is sent again for what was past PUBREC. [MQTT5-4.4.0-1] [MQTT311-4.4.0-1]
     pub(super) fn repeat_releases(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Client { session, outlet: Some(outlet), .. } = client else { return };
@@ -269,7 +269,7 @@ fn retained_want(walk: &RetainedWalk, message: &Message) -> Want {
     Want {
         reader: NOBODY,
         qos: walk.options.qos.min(message.qos),
-        retain: true, // [MQTT-3.3.1-8]
+        retain: true, // [MQTT311-3.3.1-8]
         subscription_ids: walk.identifier.into_iter().collect(),
     }
 }

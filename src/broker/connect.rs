@@ -12,7 +12,7 @@ use super::ledger::Step;
 use super::outlet::Outlet;
 use super::pace::Kind;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn};
-use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
+use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will, encode};
 use crate::record::{
     LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, Ticket, Write,
 };
@@ -72,7 +72,7 @@ impl Broker {
         }
         let may_be_empty = match connect.version {
             Version::V31 => false,
-            Version::V311 => connect.clean_start, // [MQTT-3.1.3-8]
+            Version::V311 => connect.clean_start, // [MQTT311-3.1.3-8]
             Version::V5 => true,
         };
         if connect.client_id.is_empty() && !may_be_empty {
@@ -120,8 +120,15 @@ impl Broker {
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.pace.forget(&mut connection.rhythm);
         self.counters.connections_refused += 1;
-        let answer = ConnAck { session_present: false, reason, properties: Properties::new() }; // [MQTT-3.2.2-4]
-        turn.effects.push(Effect::Send { connection: id, packet: Packet::ConnAck(answer) });
+        let says = match connection.version {
+            Version::V5 => connection.maximum_packet_size.is_none_or(|most| most >= REFUSAL_SIZE),
+            // [MQTT311-3.2.2-6]: no return code says that the topic of a will is wrong.
+            Version::V31 | Version::V311 => reason != Reason::TopicNameInvalid,
+        };
+        let answer = ConnAck { session_present: false, reason, properties: Properties::new() }; // [MQTT5-3.2.2-6] [MQTT311-3.2.2-4]
+        if says {
+            turn.effects.push(Effect::Send { connection: id, packet: Packet::ConnAck(answer) });
+        }
         turn.effects.push(Effect::Close { connection: id });
         turn.effects.push(Effect::Note(Note::Refused { client_id, peer: connection.peer.name, reason }));
     }
@@ -130,7 +137,13 @@ impl Broker {
     fn admit(&mut self, id: ConnectionId, connect: Connect, turn: &mut Turn<'_>) {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
-        // [MQTT-3.1.4-2] [MQTT5-3.1.4-3]
+        // [MQTT5-3.1.2-24]
+        if let Some(most) = connect.properties.maximum_packet_size()
+            && !fits(self.connack(id, &connect, assigned.clone(), false), most)
+        {
+            return self.refuse(id, client_id, Reason::PacketTooLarge, turn);
+        }
+        // [MQTT311-3.1.4-2] [MQTT5-3.1.4-3]
         if let Some(former) = self.clients.named(&client_id).and_then(|key| self.clients.get(key)?.connection)
         {
             let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
@@ -140,7 +153,7 @@ impl Broker {
         if let Some(key) = found
             && connect.clean_start
         {
-            self.end_session(key, turn); // [MQTT-3.1.2-6] [MQTT5-3.1.2-4]
+            self.end_session(key, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
         }
         let session_present = found.is_some() && !connect.clean_start;
         let expiry = self.granted_expiry(&connect);
@@ -185,7 +198,7 @@ impl Broker {
         let max_inflight = self.config.limits.max_inflight;
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.client = Some(key);
-        connection.silence = u64::from(keep_alive) * 1_500; // [MQTT-3.1.2-22]
+        connection.silence = u64::from(keep_alive) * 1_500; // [MQTT5-3.1.2-22] [MQTT311-3.1.2-24]
         connection.heard = turn.now.mono;
         let receive_maximum = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         // A port says by its credit what it can take.
@@ -263,7 +276,7 @@ impl Broker {
             }
         }
         ConnAck {
-            // 3.1 has no such flag. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+            // 3.1 has no such flag. [MQTT5-3.2.2-3] [MQTT311-3.2.2-2] [MQTT311-3.2.2-3]
             session_present: session_present && connect.version != Version::V31,
             reason: Reason::Success,
             properties: Properties::from_list(&list),
@@ -371,6 +384,12 @@ pub(super) fn due_after(mono: u64, passed: u64, seconds: u32) -> Option<u64> {
     (seconds != u32::MAX).then(|| mono + (u64::from(seconds) * 1_000).saturating_sub(passed))
 }
 
+/// Whether a CONNACK of MQTT 5 is no larger than its client takes.
+fn fits(answer: ConnAck, most: u32) -> bool {
+    let mut bytes = Vec::new();
+    encode(&Packet::ConnAck(answer), Version::V5, &mut bytes).is_ok() && bytes.len() <= most as usize
+}
+
 fn kept_will(will: &Will) -> SessionWill {
     SessionWill {
         qos: will.qos,
@@ -383,6 +402,9 @@ fn kept_will(will: &Will) -> SessionWill {
 
 /// Writes that are not committed, beyond which no session that outlives its connection is opened.
 const OWED_MAX: u64 = 32_768;
+
+/// Bytes of a CONNACK of MQTT 5 that refuses.
+const REFUSAL_SIZE: u32 = 5;
 
 /// Sessions, connected or not, for each of `max_connections`; further ones are refused (0x97).
 const SESSIONS_PER_CONNECTION: u64 = 10;

@@ -69,7 +69,7 @@ impl Broker {
             client.session.expiry = expiry.min(self.config.limits.max_session_expiry);
         }
         let cause = match disconnect.reason {
-            Reason::Success => Cause::Goodbye, // [MQTT-3.14.4-3]
+            Reason::Success => Cause::Goodbye, // [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]
             _ => Cause::GoodbyeWithWill,
         };
         self.part(id, cause, turn);
@@ -98,7 +98,7 @@ impl Broker {
     pub(super) fn expel(&mut self, id: ConnectionId, reason: Reason, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get(id) else { return };
         if matches!(connection.phase, Phase::Fresh) && connection.client.is_none() {
-            // [MQTT-3.1.2-2]
+            // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]
             if reason == Reason::UnsupportedProtocolVersion {
                 turn.effects.push(Effect::Speak {
                     connection: id,
@@ -152,7 +152,7 @@ impl Broker {
         let client_id = client.session.client_id.clone();
         turn.effects.push(Effect::Note(Note::Disconnected { client_id, reason: cause.noted() }));
         if cause == Cause::Goodbye {
-            client.will = None; // [MQTT-3.1.2-10] [MQTT5-3.1.2-10]
+            client.will = None; // [MQTT311-3.1.2-10] [MQTT5-3.1.2-10]
         }
         let expiry = client.session.expiry;
         if expiry == 0 || client.session.backlog.is_none() {

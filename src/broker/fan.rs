@@ -113,7 +113,7 @@ impl Broker {
     }
 
     fn retain(&mut self, message: Arc<Message>) {
-        // [MQTT-3.3.1-5] [MQTT-3.3.1-10]
+        // [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT311-3.3.1-5] [MQTT311-3.3.1-10]
         if message.payload.is_empty() {
             self.retained.clear(&message.topic);
         } else {
@@ -176,7 +176,7 @@ impl Broker {
                 continue;
             }
             let slot = number - routes;
-            let qos = found.qos.min(message.qos); // [MQTT-3.8.4-8] [MQTT5-3.8.4-8]
+            let qos = found.qos.min(message.qos); // [MQTT311-3.8.4-6] [MQTT5-3.8.4-8]
             let want = |reader| Want {
                 reader,
                 qos,

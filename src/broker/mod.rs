@@ -226,7 +226,7 @@ impl Broker {
         if let Phase::Fresh = connection.phase {
             return match packet {
                 Packet::Connect(connect) => self.on_connect(id, *connect, turn),
-                _ => self.drop_connection(id, turn), // [MQTT-3.1.0-1]
+                _ => self.drop_connection(id, turn), // [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]
             };
         }
         if connection.owes_too_much(&packet) {
@@ -242,9 +242,9 @@ impl Broker {
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, unsubscribe, turn),
             Packet::PingReq => self.on_pingreq(id, turn),
             Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect, turn),
-            // No method was agreed on at CONNECT. [MQTT5-4.12.0-6]
-            Packet::Auth(_) => self.expel(id, Reason::BadAuthenticationMethod, turn),
-            // A second CONNECT [MQTT-3.1.0-2], or what only a server sends.
+            // No method was agreed on at CONNECT. [MQTT5-4.12.0-7]
+            Packet::Auth(_) => self.expel(id, Reason::ProtocolError, turn),
+            // A second CONNECT [MQTT5-3.1.0-2] [MQTT311-3.1.0-2], or what only a server sends.
             Packet::Connect(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
@@ -389,7 +389,7 @@ impl Broker {
         connection.armed = u64::MAX;
         match connection.due() {
             Some(due) if due > turn.now.mono => self.arm(id),
-            Some(_) => self.expel(id, Reason::KeepAliveTimeout, turn), // [MQTT-3.1.2-22]
+            Some(_) => self.expel(id, Reason::KeepAliveTimeout, turn), // [MQTT5-3.1.2-22] [MQTT311-3.1.2-24]
             None => {}
         }
     }

@@ -1,7 +1,7 @@
 //! A PUBLISH from a client: is it valid, is it allowed, who wants it, when is it answered.
 //!
 //! Answers of one connection leave in the order of its requests; one that waits for a commit holds back
-//! those behind it. [MQTT-4.6.0-2] [MQTT-4.6.0-3] Where there is no store, a publish that asks for an answer
+//! those behind it. [MQTT5-4.6.0-2] [MQTT5-4.6.0-3] Where there is no store, a publish that asks for an answer
 //! gets none: its client keeps it, and sends it again once the house has started with a store.
 
 use std::sync::Arc;
@@ -98,7 +98,7 @@ impl Broker {
         Ok(publish.topic.clone())
     }
 
-    /// A QoS 2 packet id that is not yet released is answered again and not routed. [MQTT-4.3.3-2]
+    /// A QoS 2 packet id that is not yet released is answered again and not routed. [MQTT5-4.3.3-10] [MQTT311-4.3.3-2]
     fn repeats(&mut self, id: ConnectionId, publish: &Publish, turn: &mut Turn<'_>) -> bool {
         if publish.qos != QoS::ExactlyOnce {
             return false;

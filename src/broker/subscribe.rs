@@ -121,7 +121,7 @@ impl Broker {
         if new {
             client.session.subscriptions.push(subscription);
         } else {
-            client.session.replace_subscription(subscription); // [MQTT-3.8.4-3]
+            client.session.replace_subscription(subscription); // [MQTT5-3.8.4-3] [MQTT311-3.8.4-3]
         }
     }
 }

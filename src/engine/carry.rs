@@ -139,7 +139,16 @@ impl Engine {
                 return;
             }
             Some(Link::Socket(socket)) if socket.is_open() => {
-                encode(&packet, socket.version, socket.buffer(&mut self.courier.pool))
+                let (version, most) = (socket.version, socket.maximum_packet_size as usize);
+                let out = socket.buffer(&mut self.courier.pool);
+                let start = out.len();
+                let encoded = encode(&packet, version, out);
+                // An answer that its client does not take can neither be sent nor left out. [MQTT5-3.1.2-24]
+                if out.len() - start > most {
+                    out.truncate(start);
+                    self.events.push(Event::Malformed { connection, reason: Reason::PacketTooLarge });
+                }
+                encoded
             }
             Some(Link::Socket(_)) | None => return,
         };

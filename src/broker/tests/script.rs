@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::super::*;
 use super::model::Model;
 use super::speech::{self, Words};
+use crate::codec::Version;
 use crate::record::{Presence, Rows, Seq, Ticket};
 
 /// What a script runs against.
@@ -19,6 +20,10 @@ pub(super) struct Script {
     pub(super) effects: Vec<Effect>,
     config: Config,
     generations: BTreeMap<u32, u32>,
+    /// Version and Maximum Packet Size by slot.
+    spoken: BTreeMap<u32, (Version, u32)>,
+    /// What the clients decoded of the last effects.
+    pub(super) heard: Vec<Packet>,
     reads: Vec<Rows>,
     asked: Vec<(ReaderId, Seq, u32)>,
 }
@@ -73,6 +78,8 @@ impl Script {
             effects: Vec::new(),
             config,
             generations: BTreeMap::new(),
+            spoken: BTreeMap::new(),
+            heard: Vec::new(),
             reads: Vec::new(),
             asked: Vec::new(),
         }
@@ -159,6 +166,9 @@ impl Script {
         assert!(events.is_empty(), "events are drained");
         for effect in &effects {
             match effect {
+                Effect::Speak { connection, version, maximum_packet_size } => {
+                    self.spoken.insert(connection.slot, (*version, maximum_packet_size.unwrap_or(u32::MAX)));
+                }
                 Effect::Write(write) => {
                     let _: Ticket = self.model.write(write);
                 }
@@ -166,8 +176,22 @@ impl Script {
                 _ => {}
             }
         }
+        self.heard = effects.iter().filter_map(|effect| self.listen(effect)).collect();
         self.said.extend(effects.iter().filter_map(speech::effect));
         self.effects = effects;
+    }
+
+    /// Whatever is sent, in every script, is what a client of that version may be sent.
+    fn listen(&self, effect: &Effect) -> Option<Packet> {
+        let connection = match effect {
+            Effect::Send { connection, .. } => connection,
+            Effect::Deliver(copy) => &copy.connection,
+            _ => return None,
+        };
+        let (version, most) = self.spoken[&connection.slot];
+        let (packet, size) = speech::heard(effect, version)?;
+        assert!(size <= most as usize, "{size} bytes for a client that takes {most}: {packet:?}");
+        Some(packet)
     }
 }
 
