@@ -11,6 +11,7 @@ use tidegate::codec::QoS;
 
 const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
 
+// [MQTT311-7.0.0-2] [MQTT31-13]
 #[test]
 fn mosquittos_clients_publish_and_subscribe_in_every_version_and_qos() {
     let folder = tempfile::tempdir().unwrap();
@@ -49,6 +50,7 @@ fn retained_messages_reach_mosquittos_client_and_are_cleared() {
     }
 }
 
+// [MQTT311-3.1.2-4] [MQTT311-3.1.2-5]
 #[test]
 fn a_kept_session_of_mosquittos_client_gets_what_came_while_it_was_away_and_the_gateway_was_killed() {
     let folder = tempfile::tempdir().unwrap();
