@@ -421,3 +421,35 @@ fn an_answer_that_is_too_large_for_its_client_ends_the_connection_with_the_reaso
     }
     assert_eq!(client.maybe_next(), None);
 }
+
+// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
+#[test]
+fn a_repeat_that_is_too_large_for_the_new_connection_counts_as_sent() {
+    let running = start();
+    let open = |most: u32| {
+        let mut client = Client::open(running.address, Version::V5);
+        let Packet::Connect(mut packet) = connect_kept(Version::V5, "kept") else { panic!("CONNECT") };
+        packet.properties = Properties::from_list(&[
+            Property::SessionExpiryInterval(100),
+            Property::MaximumPacketSize(most),
+            Property::ReceiveMaximum(1),
+        ]);
+        client.send(&Packet::Connect(packet));
+        assert!(matches!(client.next(), Packet::ConnAck(ack) if ack.reason == Reason::Success));
+        client
+    };
+    let mut client = open(1_000);
+    client.subscribe("t", QoS::AtLeastOnce);
+    let mut publisher = Client::connect(running.address, Version::V5, "pub");
+    publisher.publish("t", &[7; 100], QoS::AtLeastOnce);
+    assert_eq!(client.message().payload.len(), 100);
+    // It was not acknowledged, and the next connection takes less.
+    let mut client = open(50);
+    publisher.publish("t", b"short", QoS::AtLeastOnce);
+    let message = client.message();
+    assert_eq!(&*message.payload, b"short");
+    client.send(&puback(message.packet_id));
+    client.ping();
+    let mut client = open(1_000);
+    client.ping();
+}

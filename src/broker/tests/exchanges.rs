@@ -320,3 +320,18 @@ fn one_topic_one_qos_one_publisher_is_one_order() {
          write settled r1/3",
     );
 }
+
+// [MQTT5-3.1.2-25] [MQTT5-3.1.2-24]
+#[test]
+fn what_is_too_large_takes_no_place_in_the_window() {
+    for session in ["clean", "expiry=60"] {
+        let connect = format!("2 connect sub v5 keep=9 size=20 window=1 {session}");
+        let mut all = vec!["open 1", "1 connect pub v5 clean", "open 2", &connect, "commit"];
+        all.extend(["2 subscribe 1 t q2", "commit", "--"]);
+        all.extend(["1 publish t this-is-too-long q2 id=1", "1 publish t short q1 id=2"]);
+        let mut script = super::script::Script::new(super::script::config());
+        script.run(&all);
+        let sent: Vec<_> = script.said.iter().filter(|line| line.starts_with("2 < ")).collect();
+        assert_eq!(sent, ["2 < publish t short q1 id=1"], "{session}");
+    }
+}

@@ -421,3 +421,31 @@ fn topics_are_matched_as_they_are_written() {
         check(&all, &format!("1 < publish {filter} x"));
     }
 }
+
+// [MQTT5-3.3.1-9] [MQTT311-3.3.1-6]
+#[test]
+fn retained_messages_come_with_a_subscription_and_not_with_a_connection() {
+    for version in ["v311", "v5 keep=9 expiry=60"] {
+        check(
+            &[
+                "open 1",
+                &format!("1 connect a {version}"),
+                "commit",
+                "1 publish t x retain",
+                "1 subscribe 1 t",
+                "commit",
+                "1 lost",
+                "open 1",
+                &format!("1 connect a {version}"),
+                "--",
+                "commit",
+                "1 subscribe 2 t",
+                "commit",
+            ],
+            "1 < connack present
+             write session a r1 [t]
+             1 < suback 2 0x00
+             1 < publish t x retain",
+        );
+    }
+}
