@@ -289,7 +289,7 @@ impl Finder<'_> {
         }
         let Some(stamp) = self.stamps.get_mut(index) else { return };
         if stamp.turn == self.turn {
-            // [MQTT5-3.3.4-2] [MQTT311-3.3.5-1] [MQTT5-3.3.4-2] [MQTT5-3.3.4-4]
+            // [MQTT5-3.3.4-2] [MQTT311-3.3.5-1] [MQTT5-3.3.4-4]
             if let Some(seen) = self.found.get_mut(stamp.place) {
                 seen.qos = seen.qos.max(interest.qos);
                 seen.retain_as_published |= interest.retain_as_published;

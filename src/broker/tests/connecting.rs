@@ -39,7 +39,7 @@ fn what_a_client_must_know_of_the_limits_stands_in_connack() {
     assert_eq!(properties.maximum_qos(), None);
 }
 
-// [MQTT5-3.1.2-6] [MQTT311-3.1.2-4]
+// [MQTT5-3.1.2-6] [MQTT5-3.2.2-3] [MQTT311-3.1.2-4] [MQTT311-3.2.2-3]
 #[test]
 fn a_kept_session_is_committed_before_connack() {
     check(&["open 1", "1 connect a"], "write session a r1");
@@ -50,15 +50,17 @@ fn a_kept_session_is_committed_before_connack() {
 // [MQTT5-3.2.0-1] [MQTT311-3.2.0-1] [MQTT5-3.12.4-1] [MQTT311-3.12.4-1]
 #[test]
 fn packets_before_connack_wait_for_it() {
-    check(
-        &["open 1", "1 connect a ; publish t x q1 id=1 ; ping", "--", "commit"],
-        "1 < connack
-         1 < puback 1 0x10
-         1 < pong",
-    );
+    for version in ["v31", "v311", "v5 keep=9 expiry=60"] {
+        check(
+            &["open 1", &format!("1 connect a {version} ; publish t x q1 id=1 ; ping"), "--", "commit"],
+            "1 < connack
+             1 < puback 1 0x10
+             1 < pong",
+        );
+    }
 }
 
-// [MQTT5-3.2.2-3] [MQTT5-3.1.2-5] [MQTT5-3.1.2-23] [MQTT311-3.2.2-2] [MQTT311-3.2.2-3] [MQTT311-3.1.2-4]
+// [MQTT5-3.2.2-3] [MQTT5-3.1.2-5] [MQTT5-3.1.2-23] [MQTT311-3.2.2-2] [MQTT311-3.1.2-4]
 #[test]
 fn a_kept_session_is_present_at_the_next_connect() {
     check(
@@ -83,21 +85,25 @@ fn a_kept_session_is_present_at_the_next_connect() {
 // [MQTT5-3.1.2-4] [MQTT5-3.1.4-4] [MQTT5-3.2.2-2] [MQTT311-3.1.2-6] [MQTT311-3.1.4-3] [MQTT311-3.2.2-1]
 #[test]
 fn clean_start_throws_a_kept_session_away() {
-    check(
-        &[
-            "open 1",
-            "1 connect a",
-            "commit",
-            "1 subscribe 1 t q1",
-            "commit",
-            "1 lost",
-            "open 1",
-            "--",
-            "1 connect a clean",
-        ],
-        "write removed r1
-         1 < connack",
-    );
+    for version in ["v311", "v5 keep=9 expiry=60"] {
+        check(
+            &[
+                "open 1",
+                &format!("1 connect a {version}"),
+                "commit",
+                "1 subscribe 1 t q1",
+                "commit",
+                "1 lost",
+                "open 1",
+                "--",
+                &format!("1 connect a clean {}", version.trim_end_matches(" expiry=60")),
+                "1 publish t x q1 id=1",
+            ],
+            "write removed r1
+             1 < connack
+             1 < puback 1 0x10",
+        );
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! Each test carries the statements of the standards that it shows; `docs/conformance.md` lists them.
 
-use super::script::check;
+use super::script::{Script, check, check_with, config};
 
 /// A publisher and a subscriber, both without a session that is kept.
 const PAIR: [&str; 5] =
@@ -122,6 +122,32 @@ fn nothing_is_sent_again_while_the_connection_stands() {
     }
 }
 
+// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT5-4.3.2-3] [MQTT5-4.3.3-3] [MQTT5-4.3.3-5] [MQTT5-4.3.3-7]
+#[test]
+fn at_a_reconnect_what_is_unacknowledged_is_sent_again_though_it_has_expired() {
+    script(
+        &KEPT,
+        &[
+            "1 publish t/a x q1 id=5 expiry=5",
+            "1 publish t/a y q2 id=6 expiry=5",
+            "1 publish t/a z q2 id=7",
+            "commit",
+            "2 pubrec 3",
+            "commit",
+            "2 lost",
+            "after 9000",
+            "open 2",
+            "2 connect sub v5 keep=9 expiry=1000000",
+            "--",
+            "commit",
+        ],
+        "2 < connack present
+         2 < pubrel 3
+         2 < publish t/a x q1 id=1 dup expiry=0
+         2 < publish t/a y q2 id=2 dup expiry=0",
+    );
+}
+
 // [MQTT5-4.4.0-2]
 #[test]
 fn what_a_client_refused_is_not_sent_again() {
@@ -221,7 +247,7 @@ fn a_full_window_holds_up_nothing_but_publish() {
 #[test]
 fn the_send_quota_starts_within_the_receive_maximum_and_above_nothing() {
     for (window, sent) in [("window=1", 1), ("window=3", 3), ("", 5)] {
-        let mut script = super::script::Script::new(super::script::config());
+        let mut script = Script::new(config());
         script.run(&[
             "open 1",
             &format!("1 connect a v5 clean {window}"),
@@ -237,7 +263,7 @@ fn the_send_quota_starts_within_the_receive_maximum_and_above_nothing() {
     }
 }
 
-// [MQTT5-4.1.0-1] [MQTT311-4.1.0-1] [MQTT311-4.1.0-2]
+// [MQTT5-4.1.0-1]
 #[test]
 fn a_session_outlives_its_expiry_while_its_connection_stands() {
     check(
@@ -264,7 +290,36 @@ fn a_session_outlives_its_expiry_while_its_connection_stands() {
     );
 }
 
-// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]
+// [MQTT311-4.1.0-1] [MQTT311-4.1.0-2]
+#[test]
+fn a_session_of_an_older_client_outlives_the_longest_expiry_while_its_connection_stands() {
+    let mut short = config();
+    short.limits.max_session_expiry = 1;
+    check_with(
+        short,
+        &[
+            "open 1",
+            "1 connect a v311",
+            "commit",
+            "1 subscribe 1 t q1",
+            "commit",
+            "after 50000",
+            "1 lost",
+            "after 500",
+            "open 1",
+            "1 connect a v311",
+            "--",
+            "commit",
+            "after 50000",
+            "1 publish t x q1 id=1",
+        ],
+        "1 < connack present
+         write message 1 t x for [r1 q1]
+         1 < publish t x q1 id=1",
+    );
+}
+
+// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6] [MQTT5-4.5.0-1] [MQTT5-3.1.2-23] [MQTT5-3.1.2-5]
 #[test]
 fn expiry_goes_on_over_a_restart() {
     script(
@@ -329,7 +384,7 @@ fn what_is_too_large_takes_no_place_in_the_window() {
         let mut all = vec!["open 1", "1 connect pub v5 clean", "open 2", &connect, "commit"];
         all.extend(["2 subscribe 1 t q2", "commit", "--"]);
         all.extend(["1 publish t this-is-too-long q2 id=1", "1 publish t short q1 id=2"]);
-        let mut script = super::script::Script::new(super::script::config());
+        let mut script = Script::new(config());
         script.run(&all);
         let sent: Vec<_> = script.said.iter().filter(|line| line.starts_with("2 < ")).collect();
         assert_eq!(sent, ["2 < publish t short q1 id=1"], "{session}");

@@ -14,14 +14,13 @@ fn pair(events: &[&'static str], expected: &str) {
     check(&all, expected);
 }
 
-// [MQTT5-4.3.1-1] [MQTT311-4.3.1-1]
+// [MQTT5-4.3.1-1] [MQTT5-3.3.1-2]
 #[test]
 fn qos_0_goes_straight_through() {
     pair(&["1 publish t/a hi"], "2 < publish t/a hi");
 }
 
-// [MQTT5-4.3.2-2] [MQTT5-4.3.2-4] [MQTT5-2.2.1-5] [MQTT5-3.3.4-1] [MQTT311-4.3.2-2] [MQTT311-2.3.1-6]
-// [MQTT311-3.3.4-1]
+// [MQTT5-4.3.2-2] [MQTT5-4.3.2-4] [MQTT5-2.2.1-5] [MQTT5-3.3.4-1]
 #[test]
 fn qos_1_is_answered_at_once_where_nobody_durable_wants_it() {
     pair(&["1 publish t/a hi q1 id=5"], "2 < publish t/a hi q1 id=1\n1 < puback 5");
@@ -33,7 +32,7 @@ fn nobody_wanting_it_is_said_in_the_answer() {
 }
 
 // [MQTT5-4.3.3-2] [MQTT5-4.3.3-4] [MQTT5-4.3.3-8] [MQTT5-4.3.3-10] [MQTT5-4.3.3-11] [MQTT5-2.2.1-5]
-// [MQTT5-3.3.4-1] [MQTT311-4.3.3-1] [MQTT311-4.3.3-2] [MQTT311-2.3.1-6] [MQTT311-3.3.4-1]
+// [MQTT5-3.3.4-1]
 #[test]
 fn qos_2_is_exactly_once_on_both_sides() {
     pair(
@@ -52,7 +51,7 @@ fn qos_2_is_exactly_once_on_both_sides() {
     );
 }
 
-// [MQTT5-4.3.3-12] [MQTT311-4.3.3-2]
+// [MQTT5-4.3.3-12]
 #[test]
 fn a_released_packet_id_is_a_new_message() {
     pair(
@@ -83,19 +82,21 @@ fn a_refusing_pubrec_ends_the_exchange() {
 // [MQTT5-3.8.4-8] [MQTT311-3.8.4-6]
 #[test]
 fn qos_is_the_lower_of_both() {
-    check(
-        &[
-            "open 1",
-            "1 connect a clean",
-            "1 subscribe 1 t q1",
-            "--",
-            "1 publish t x q2 id=1",
-            "1 publish t y",
-        ],
-        "1 < publish t x q1 id=1
-         1 < pubrec 1
-         1 < publish t y",
-    );
+    for version in ["v31", "v311", "v5"] {
+        check(
+            &[
+                "open 1",
+                &format!("1 connect a {version} clean"),
+                "1 subscribe 1 t q1",
+                "--",
+                "1 publish t x q2 id=1",
+                "1 publish t y",
+            ],
+            "1 < publish t x q1 id=1
+             1 < pubrec 1
+             1 < publish t y",
+        );
+    }
 }
 
 // [MQTT5-3.3.4-9] [MQTT5-4.9.0-2] [MQTT5-4.3.2-3]

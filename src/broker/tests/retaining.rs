@@ -70,21 +70,23 @@ fn an_empty_retained_publish_is_delivered_and_leaves_nothing_behind() {
 // [MQTT5-3.3.1-8] [MQTT311-3.3.1-12]
 #[test]
 fn a_publish_without_retain_leaves_what_is_retained_alone() {
-    check(
-        &[
-            "open 1",
-            "1 connect a clean",
-            "1 publish t one retain",
-            "--",
-            "1 publish t two",
-            "1 publish t - q1 id=1",
-            "1 publish u new",
-            "1 subscribe 1 #",
-        ],
-        "1 < puback 1 0x10
-         1 < suback 1 0x00
-         1 < publish t one retain",
-    );
+    for version in ["v311", "v5"] {
+        check(
+            &[
+                "open 1",
+                &format!("1 connect a {version} clean"),
+                "1 publish t one retain",
+                "--",
+                "1 publish t two",
+                "1 publish t - q1 id=1",
+                "1 publish u new",
+                "1 subscribe 1 #",
+            ],
+            "1 < puback 1 0x10
+             1 < suback 1 0x00
+             1 < publish t one retain",
+        );
+    }
 }
 
 // [MQTT311-3.1.2-7]
@@ -207,7 +209,8 @@ fn a_replaced_subscription_brings_retained_messages_again_and_loses_none_that_wa
     );
 }
 
-// [MQTT5-3.8.4-5] [MQTT311-3.8.4-4] [MQTT5-3.3.1-9]
+// [MQTT5-3.8.4-5] [MQTT5-3.3.1-9] [MQTT311-3.8.4-4] [MQTT311-3.8.4-1] [MQTT311-3.8.4-2] [MQTT311-3.8.4-5]
+// [MQTT311-3.9.3-1] [MQTT311-2.3.1-7] [MQTT311-3.10.4-4] [MQTT311-3.10.4-6]
 #[test]
 fn many_filters_in_one_packet_are_many_subscriptions() {
     for version in ["v311", "v5 keep=9"] {

@@ -5,7 +5,6 @@
 use super::script::{check, check_with, config};
 
 // [MQTT5-3.8.4-1] [MQTT5-3.8.4-2] [MQTT5-3.8.4-6] [MQTT5-3.8.4-7] [MQTT5-3.9.3-1] [MQTT5-2.2.1-6]
-// [MQTT311-3.8.4-1] [MQTT311-3.8.4-2] [MQTT311-3.8.4-5] [MQTT311-3.9.3-1] [MQTT311-2.3.1-7]
 #[test]
 fn each_filter_is_answered_for_itself() {
     check(
@@ -15,7 +14,6 @@ fn each_filter_is_answered_for_itself() {
 }
 
 // [MQTT5-3.10.4-2] [MQTT5-3.10.4-4] [MQTT5-3.10.4-5] [MQTT5-3.10.4-6] [MQTT5-3.11.3-1] [MQTT5-2.2.1-6]
-// [MQTT311-3.10.4-4] [MQTT311-3.10.4-5] [MQTT311-3.10.4-6] [MQTT311-2.3.1-7]
 #[test]
 fn unsubscribe_says_what_was_there() {
     check(
@@ -51,6 +49,7 @@ fn the_session_is_committed_before_suback_and_unsuback() {
     );
 }
 
+// [MQTT311-3.10.4-4] [MQTT311-3.10.4-5]
 #[test]
 fn what_changes_nothing_is_answered_at_once() {
     check(
@@ -77,7 +76,7 @@ fn a_new_subscription_replaces_the_one_with_its_filter() {
     );
 }
 
-// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT5-3.3.4-4] [MQTT5-3.3.4-5] [MQTT311-3.3.5-1]
+// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT5-3.3.4-4] [MQTT5-3.3.4-5]
 #[test]
 fn overlapping_subscriptions_bring_one_copy_with_every_identifier() {
     check(
@@ -92,6 +91,24 @@ fn overlapping_subscriptions_bring_one_copy_with_every_identifier() {
         "1 < publish t/a x q1 id=1 ids=5,4
          1 < puback 1",
     );
+}
+
+// [MQTT311-3.3.5-1]
+#[test]
+fn overlapping_subscriptions_of_an_older_client_bring_the_highest_qos() {
+    for version in ["v31", "v311"] {
+        check(
+            &[
+                "open 1",
+                &format!("1 connect a {version} clean"),
+                "1 subscribe 1 t/# q0, t/a q2, +/a q1",
+                "--",
+                "1 publish t/a x q2 id=1",
+            ],
+            "1 < publish t/a x q2 id=1
+             1 < pubrec 1",
+        );
+    }
 }
 
 // [MQTT5-3.8.3-3]

@@ -109,29 +109,41 @@ fn a_will_is_published_at_a_loss_and_not_after_disconnect() {
     );
 }
 
-// [MQTT31-13]
+// [MQTT31-13] [MQTT311-3.3.4-1] [MQTT311-2.3.1-6] [MQTT311-4.3.1-1] [MQTT311-4.3.2-2] [MQTT311-4.3.3-1]
+// [MQTT311-4.3.3-2] [MQTT311-3.3.1-2]
 #[test]
 fn each_qos_has_its_answers() {
-    check(
-        &[
-            "open 1",
-            "1 connect a v31 clean",
-            "1 subscribe 1 t q2",
-            "--",
-            "1 publish t 0 dup",
-            "1 publish t 1 q1 id=1",
-            "1 publish t 2 q2 id=2",
-            "1 publish t 2 q2 id=2 dup",
-            "1 pubrel 2",
-        ],
-        "1 < publish t 0
-         1 < publish t 1 q1 id=1
-         1 < puback 1
-         1 < publish t 2 q2 id=2
-         1 < pubrec 2
-         1 < pubrec 2
-         1 < pubcomp 2",
-    );
+    for version in ["v31", "v311"] {
+        check(
+            &[
+                "open 1",
+                &format!("1 connect a {version} clean"),
+                "1 subscribe 1 t q2",
+                "--",
+                "1 publish t 0 dup",
+                "1 publish t 1 q1 id=1",
+                "1 publish t 1 q1 id=1 dup",
+                "1 publish t 2 q2 id=2",
+                "1 publish t 2 q2 id=2 dup",
+                "1 pubrel 2",
+                "1 publish t 3 q2 id=2",
+                "1 pubrec 3",
+                "1 pubcomp 3",
+            ],
+            "1 < publish t 0
+             1 < publish t 1 q1 id=1
+             1 < puback 1
+             1 < publish t 1 q1 id=2
+             1 < puback 1
+             1 < publish t 2 q2 id=3
+             1 < pubrec 2
+             1 < pubrec 2
+             1 < pubcomp 2
+             1 < publish t 3 q2 id=4
+             1 < pubrec 2
+             1 < pubrel 3",
+        );
+    }
 }
 
 // [MQTT31-15]

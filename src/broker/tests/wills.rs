@@ -2,7 +2,7 @@
 //!
 //! Connection 9 is a witness that is subscribed to the will topic.
 
-use super::script::{check, check_with, config, with_route};
+use super::script::{Script, check, check_with, config, with_route};
 
 /// A witness on connection 9.
 const WITNESS: [&str; 3] = ["open 9", "9 connect witness clean", "9 subscribe 1 w q1"];
@@ -33,6 +33,14 @@ fn a_will_is_published_when_the_connection_is_lost() {
 // [MQTT5-3.1.2-8] [MQTT5-3.14.4-3] [MQTT311-3.1.2-8] [MQTT311-3.14.4-3]
 #[test]
 fn a_goodbye_takes_the_will_back() {
+    for version in ["v31", "v311", "v5", "v5 expiry=60 delay=5"] {
+        let connect = format!("1 connect a {version} will=w:gone");
+        let events = ["open 1", &connect, "commit", "1 disconnect", "--", "after 2592000000"];
+        let mut script = Script::new(config());
+        script.run(&WITNESS);
+        script.run(&events);
+        assert!(!script.said.iter().any(|line| line.contains("gone")), "{:?}", script.said);
+    }
     witnessed(&["open 1", "1 connect a clean will=w:gone", "--", "1 disconnect"], "close 1");
 }
 
