@@ -125,7 +125,8 @@ impl Broker {
             // [MQTT311-3.2.2-6]: no return code says that the topic of a will is wrong.
             Version::V31 | Version::V311 => reason != Reason::TopicNameInvalid,
         };
-        let answer = ConnAck { session_present: false, reason, properties: Properties::new() }; // [MQTT5-3.2.2-6] [MQTT311-3.2.2-4]
+        // [MQTT5-3.2.2-6] [MQTT311-3.2.2-4]
+        let answer = ConnAck { session_present: false, reason, properties: Properties::new() };
         if says {
             turn.effects.push(Effect::Send { connection: id, packet: Packet::ConnAck(answer) });
         }
