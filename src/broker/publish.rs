@@ -98,7 +98,8 @@ impl Broker {
         Ok(publish.topic.clone())
     }
 
-    /// A QoS 2 packet id that is not yet released is answered again and not routed. [MQTT5-4.3.3-10] [MQTT311-4.3.3-2]
+    /// A QoS 2 packet id that is not yet released is answered again and not routed.
+    /// [MQTT5-4.3.3-10] [MQTT311-4.3.3-2]
     fn repeats(&mut self, id: ConnectionId, publish: &Publish, turn: &mut Turn<'_>) -> bool {
         if publish.qos != QoS::ExactlyOnce {
             return false;
