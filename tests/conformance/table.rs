@@ -1,4 +1,6 @@
 //! The page: one table a version, one row a statement.
+//!
+//! What is shown, what is missing and what is obeyed with a reserve is said in each row, and counted above.
 
 use std::fmt::Write;
 
