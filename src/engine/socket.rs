@@ -112,6 +112,17 @@ impl Socket {
         }
     }
 
+    /// It has just come, perhaps out of a handshake that bytes came with. Whether there are some to send.
+    pub(super) fn arrive(&mut self) -> bool {
+        self.readable = !self.stream.ends_with_a_short_read();
+        self.stream.wants_write()
+    }
+
+    /// Whether the stream has to be flushed for its own sake.
+    pub(super) fn wants_write(&self) -> bool {
+        self.stream.wants_write()
+    }
+
     /// Notes what the kernel says.
     pub(super) fn polled(&mut self, event: &mio::event::Event) {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -218,7 +229,7 @@ impl Socket {
                 Ok(count) => {
                     // A short read has emptied the kernel's buffer; what comes later is told anew. An
                     // end that was told already is not.
-                    if count < asked && !self.hung_up {
+                    if count < asked && !self.hung_up && self.stream.ends_with_a_short_read() {
                         self.readable = false;
                         self.spoken = false;
                     }
@@ -347,7 +358,8 @@ impl Socket {
 
     /// Everything has left: ends our side of the stream.
     pub(super) fn say_farewell(&mut self) -> Farewell {
-        let unread = self.readable || self.spoken;
+        self.stream.say_goodbye();
+        let unread = self.readable || self.spoken || self.stream.answers_goodbye();
         if self.hung_up || !unread || self.stream.end_writing().is_err() {
             return Farewell::Done;
         }

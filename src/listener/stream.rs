@@ -1,14 +1,16 @@
-//! One accepted stream, TCP or Unix, as the poll loop sees it.
+//! One accepted stream, TCP, TLS or Unix, as the poll loop sees it.
 //!
 //! Never blocks; what it cannot do now it says with `WouldBlock`.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+
+use super::Secured;
 
 /// A non-blocking stream.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<Secured>),
 }
 
 /// The other end, for logs.
@@ -29,11 +33,45 @@ pub enum StreamPeer {
 }
 
 impl Stream {
-    /// Says that nothing more will be written.
+    /// Says in the words of TLS that nothing more will be written, where it is spoken.
+    pub fn say_goodbye(&mut self) {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => {}
+            Stream::Tls(stream) => stream.say_goodbye(),
+        }
+    }
+
+    /// Whether the peer answers that in the same words, and would rather not find nobody there.
+    pub fn answers_goodbye(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::Tls(_) => true,
+        }
+    }
+
+    /// Says to the kernel that nothing more will be written.
     pub fn end_writing(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => stream.stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Whether a read that fills less than its buffer has emptied the kernel's, so that what comes later is
+    /// told anew. Otherwise only `WouldBlock` says so.
+    pub fn ends_with_a_short_read(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => true,
+            Stream::Tls(_) => false,
+        }
+    }
+
+    /// Whether bytes that nobody has written wait to leave: see [`Write::flush`].
+    pub fn wants_write(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::Tls(stream) => stream.wants_write(),
         }
     }
 }
@@ -43,6 +81,7 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -52,11 +91,24 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
         }
     }
 
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write_vectored(parts),
+            Stream::Unix(stream) => stream.write_vectored(parts),
+            Stream::Tls(stream) => stream.write_vectored(parts),
+        }
+    }
+
+    /// Sends what was written and has not left: `WouldBlock` while the kernel does not take all of it.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+            Stream::Tls(stream) => stream.flush(),
+        }
     }
 }
 
@@ -65,6 +117,7 @@ impl Source for Stream {
         match self {
             Stream::Tcp(stream) => stream.register(registry, token, interests),
             Stream::Unix(stream) => stream.register(registry, token, interests),
+            Stream::Tls(stream) => stream.stream.register(registry, token, interests),
         }
     }
 
@@ -72,6 +125,7 @@ impl Source for Stream {
         match self {
             Stream::Tcp(stream) => stream.reregister(registry, token, interests),
             Stream::Unix(stream) => stream.reregister(registry, token, interests),
+            Stream::Tls(stream) => stream.stream.reregister(registry, token, interests),
         }
     }
 
@@ -79,6 +133,7 @@ impl Source for Stream {
         match self {
             Stream::Tcp(stream) => stream.deregister(registry),
             Stream::Unix(stream) => stream.deregister(registry),
+            Stream::Tls(stream) => stream.stream.deregister(registry),
         }
     }
 }
