@@ -99,3 +99,5 @@ pub(crate) mod testing;
 mod tests;
 #[cfg(test)]
 mod secure;
+#[cfg(test)]
+mod framed;

@@ -214,7 +214,7 @@ impl Engine {
     }
 
     fn take_in(&mut self, accepted: Accepted) -> io::Result<()> {
-        let Accepted { mut stream, peer, trust } = accepted;
+        let Accepted { mut stream, peer, trust, .. } = accepted;
         let token = Token(self.table.next_id().slot as usize);
         self.inbox.poll.registry().register(&mut stream, token, Interest::READABLE)?;
         let connection = self.table.insert(Link::Socket(Socket::new(stream, self.limits.max_packet_size)));

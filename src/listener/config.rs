@@ -17,7 +17,7 @@ pub struct Config {
     pub name: Option<String>,
     /// `ADDRESS:PORT` or `unix:PATH`.
     pub bind: String,
-    /// `mqtt`.
+    /// `mqtt` or `ws`.
     pub protocol: String,
     /// Whether clients may come without user name and password.
     pub allow_anonymous: Option<bool>,
@@ -56,8 +56,19 @@ pub struct Listener {
     pub bind: Bind,
     /// What its clients may do before they have shown a password: never [`Trust::Port`].
     pub trust: Trust,
+    /// What is spoken, within TLS where that is spoken too.
+    pub protocol: Protocol,
     /// TLS, where it is spoken.
     pub tls: Option<Tls>,
+}
+
+/// What is spoken at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT on the stream itself.
+    Mqtt,
+    /// MQTT within WebSocket frames.
+    WebSocket,
 }
 
 impl Config {
@@ -67,10 +78,15 @@ impl Config {
     /// Every key that is wrong.
     pub fn check(&self) -> Result<Listener, Vec<Problem>> {
         let mut problems = Vec::new();
-        if self.protocol != "mqtt" {
-            let text = format!("\"{}\" is not in this version; expected \"mqtt\"", self.protocol);
-            problems.push(Problem { key: "protocol".to_owned(), text });
-        }
+        let protocol = match self.protocol.as_str() {
+            "ws" => Protocol::WebSocket,
+            "mqtt" => Protocol::Mqtt,
+            other => {
+                let text = format!("found \"{other}\", expected \"mqtt\" or \"ws\"");
+                problems.push(Problem { key: "protocol".to_owned(), text });
+                Protocol::Mqtt
+            }
+        };
         let bind = match self.bind.parse::<Bind>() {
             Ok(bind) => bind,
             Err(expected) => {
@@ -92,6 +108,7 @@ impl Config {
             name: self.name.clone().unwrap_or_else(|| bind.to_string()),
             trust: if anonymous { Trust::Anonymous } else { Trust::Password },
             bind,
+            protocol,
             tls,
         })
     }
@@ -142,7 +159,7 @@ mod tests {
 
     #[test]
     fn every_wrong_key_is_named() {
-        let config = Config { bind: "here".to_owned(), protocol: "ws".to_owned(), ..Config::default() };
+        let config = Config { bind: "here".to_owned(), protocol: "http".to_owned(), ..Config::default() };
         let keys: Vec<String> = config.check().unwrap_err().into_iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["protocol", "bind"]);
     }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::door::Door;
 use super::handshakes::Handshakes;
 use super::keeper::Keeper;
-use super::{Bind, HandshakeCounts, HandshakeLimits, Listener, Stream, StreamPeer};
+use super::{Bind, HandshakeCounts, HandshakeLimits, Listener, Protocol, Stream, StreamPeer};
 use crate::broker::Trust;
 use crate::clock::Clock;
 
@@ -55,6 +55,8 @@ pub struct Accepted {
     pub peer: StreamPeer,
     /// By the listener's rules.
     pub trust: Trust,
+    /// What it will speak, until the stream does.
+    pub(super) protocol: Protocol,
 }
 
 /// How the listeners stand, for any thread to read.
@@ -72,6 +74,13 @@ pub struct Standing {
     pub bound: Option<Bind>,
     /// Why it does not listen or accept.
     pub trouble: Option<String>,
+}
+
+impl Accepted {
+    /// Ready for what is spoken at its listener.
+    pub(super) fn speaking(self) -> Accepted {
+        Accepted { stream: self.stream.speaking(self.protocol), ..self }
+    }
 }
 
 impl Knock {
@@ -124,7 +133,7 @@ impl Doors {
     /// Who may come in at once; the others are on their way through the handshake.
     pub fn admit(&self, knock: Knock) -> Option<Accepted> {
         let Knock { accepted, keeper } = knock;
-        let Some(keeper) = keeper else { return Some(accepted) };
+        let Some(keeper) = keeper else { return Some(accepted.speaking()) };
         if let Some(handshakes) = &self.handshakes {
             handshakes.begin(accepted, keeper);
         }
@@ -189,11 +198,11 @@ impl Doors {
                 Ok((stream, peer)) => {
                     let recovered = entry.trouble.take().is_some();
                     let trust = entry.listener.trust.clone();
-                    let keeper = entry.keeper.clone();
+                    let (protocol, keeper) = (entry.listener.protocol, entry.keeper.clone());
                     if recovered {
                         self.post();
                     }
-                    return Some(Knock { accepted: Accepted { stream, peer, trust }, keeper });
+                    return Some(Knock { accepted: Accepted { stream, peer, trust, protocol }, keeper });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,
                 // The one who knocked has left again, which is no trouble of ours.

@@ -328,7 +328,8 @@ impl Pending {
             if !self.connection.is_handshaking() {
                 return Step::Done;
             }
-            match self.connection.read_tls(&mut self.accepted.stream) {
+            let Stream::Tcp(stream) = &mut self.accepted.stream else { return Step::Failed(Failure::Gone) };
+            match self.connection.read_tls(stream) {
                 Ok(0) => return Step::Failed(Failure::Gone),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Waits,
@@ -370,7 +371,7 @@ impl Pending {
         }
         let Stream::Tcp(stream) = accepted.stream else { return None };
         accepted.stream = Stream::Tls(Box::new(Secured::new(stream, connection)));
-        Some(accepted)
+        Some(accepted.speaking())
     }
 }
 

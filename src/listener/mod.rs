@@ -16,16 +16,18 @@ mod certificate;
 mod keeper;
 mod handshakes;
 mod secured;
+mod websocket;
 mod limiter;
 
 pub use bind::Bind;
-pub use config::{Config, KEYS, Listener};
+pub use config::{Config, KEYS, Listener, Protocol};
 pub use doors::{Accepted, Board, Doors, Knock, Standing};
 pub use handshakes::{HandshakeCounts, HandshakeLimits};
 pub use limiter::Limiter;
 pub use secured::Secured;
-pub use stream::{Stream, StreamPeer};
+pub use stream::{Received, Stream, StreamPeer};
 pub use tls::{Flaw, Identity, Tls, TlsConfig};
+pub use websocket::WebSocket;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,4 +1,4 @@
-//! One accepted stream, TCP, TLS or Unix, as the poll loop sees it.
+//! One accepted stream as the poll loop sees it: TCP, TLS or Unix, and WebSocket over each.
 //!
 //! Never blocks; what it cannot do now it says with `WouldBlock`.
 
@@ -10,7 +10,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
-use super::Secured;
+use super::{Protocol, Secured, WebSocket};
 
 /// A non-blocking stream.
 #[derive(Debug)]
@@ -21,6 +21,17 @@ pub enum Stream {
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<Secured>),
+    /// WebSocket over one of the others.
+    WebSocket(Box<WebSocket>),
+}
+
+/// What one read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that were read; none where the peer has ended the stream.
+    pub wire: usize,
+    /// Bytes of MQTT among them, at the front of the buffer.
+    pub plain: usize,
 }
 
 /// The other end, for logs.
@@ -33,11 +44,34 @@ pub enum StreamPeer {
 }
 
 impl Stream {
-    /// Says in the words of TLS that nothing more will be written, where it is spoken.
+    /// The same stream as a listener of this protocol understands it.
+    pub(super) fn speaking(self, protocol: Protocol) -> Stream {
+        match protocol {
+            Protocol::Mqtt => self,
+            Protocol::WebSocket => Stream::WebSocket(Box::new(WebSocket::new(self))),
+        }
+    }
+
+    /// Reads once.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there; `InvalidData` where what came is none of what is spoken here.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        let count = match self {
+            Stream::Tcp(stream) => stream.read(buffer)?,
+            Stream::Unix(stream) => stream.read(buffer)?,
+            Stream::Tls(stream) => stream.read(buffer)?,
+            Stream::WebSocket(stream) => return stream.receive(buffer),
+        };
+        Ok(Received { wire: count, plain: count })
+    }
+
+    /// Says in the words of TLS and WebSocket that nothing more will be written, where they are spoken.
     pub fn say_goodbye(&mut self) {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => {}
             Stream::Tls(stream) => stream.say_goodbye(),
+            Stream::WebSocket(stream) => stream.say_goodbye(),
         }
     }
 
@@ -45,7 +79,7 @@ impl Stream {
     pub fn answers_goodbye(&self) -> bool {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => false,
-            Stream::Tls(_) => true,
+            Stream::Tls(_) | Stream::WebSocket(_) => true,
         }
     }
 
@@ -55,6 +89,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
             Stream::Tls(stream) => stream.stream.shutdown(Shutdown::Write),
+            Stream::WebSocket(stream) => stream.inner.end_writing(),
         }
     }
 
@@ -63,7 +98,7 @@ impl Stream {
     pub fn ends_with_a_short_read(&self) -> bool {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => true,
-            Stream::Tls(_) => false,
+            Stream::Tls(_) | Stream::WebSocket(_) => false,
         }
     }
 
@@ -72,16 +107,7 @@ impl Stream {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => false,
             Stream::Tls(stream) => stream.wants_write(),
-        }
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
-            Stream::Tls(stream) => stream.read(buffer),
+            Stream::WebSocket(stream) => stream.wants_write(),
         }
     }
 }
@@ -92,6 +118,7 @@ impl Write for Stream {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
             Stream::Tls(stream) => stream.write(bytes),
+            Stream::WebSocket(stream) => stream.write(bytes),
         }
     }
 
@@ -100,6 +127,7 @@ impl Write for Stream {
             Stream::Tcp(stream) => stream.write_vectored(parts),
             Stream::Unix(stream) => stream.write_vectored(parts),
             Stream::Tls(stream) => stream.write_vectored(parts),
+            Stream::WebSocket(stream) => stream.write_vectored(parts),
         }
     }
 
@@ -108,6 +136,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
             Stream::Tls(stream) => stream.flush(),
+            Stream::WebSocket(stream) => stream.flush(),
         }
     }
 }
@@ -118,6 +147,7 @@ impl Source for Stream {
             Stream::Tcp(stream) => stream.register(registry, token, interests),
             Stream::Unix(stream) => stream.register(registry, token, interests),
             Stream::Tls(stream) => stream.stream.register(registry, token, interests),
+            Stream::WebSocket(stream) => stream.inner.register(registry, token, interests),
         }
     }
 
@@ -126,6 +156,7 @@ impl Source for Stream {
             Stream::Tcp(stream) => stream.reregister(registry, token, interests),
             Stream::Unix(stream) => stream.reregister(registry, token, interests),
             Stream::Tls(stream) => stream.stream.reregister(registry, token, interests),
+            Stream::WebSocket(stream) => stream.inner.reregister(registry, token, interests),
         }
     }
 
@@ -134,6 +165,7 @@ impl Source for Stream {
             Stream::Tcp(stream) => stream.deregister(registry),
             Stream::Unix(stream) => stream.deregister(registry),
             Stream::Tls(stream) => stream.stream.deregister(registry),
+            Stream::WebSocket(stream) => stream.inner.deregister(registry),
         }
     }
 }
