@@ -14,7 +14,7 @@
 //! | store    | io   | codec record |
 //! | unstored | io   | record |
 //! | auth     | io   | |
-//! | listener | io   | broker codec record |
+//! | listener | io   | broker clock codec record |
 //! | engine   | io   | auth broker clock codec listener record store unstored |
 //! | field    | io   | clock engine |
 //! | bridge   | io   | clock codec record store unstored |

@@ -34,7 +34,7 @@ impl Broker {
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
         match (&connection.peer.trust, connect.username.clone()) {
-            (Trust::Port { .. }, _) => self.admit(id, connect, turn),
+            (Trust::Port { .. } | Trust::Certificate { .. }, _) => self.admit(id, connect, turn),
             (Trust::Anonymous, None) => self.admit(id, connect, turn),
             (Trust::Anonymous, Some(_)) if self.config.passwords == Passwords::Absent => {
                 self.admit(id, connect, turn);
@@ -210,6 +210,7 @@ impl Broker {
     fn user_of(&self, id: ConnectionId, connect: &Connect) -> Option<ByteString> {
         match &self.connections.get(id)?.peer.trust {
             Trust::Port { user, .. } => user.clone(),
+            Trust::Certificate { user } => Some(user.clone()),
             Trust::Anonymous | Trust::Password => connect.username.as_deref().map(ByteString::from),
         }
     }

@@ -91,7 +91,7 @@ impl Connection {
     pub(super) fn new(id: ConnectionId, peer: Peer, now: u64) -> Connection {
         let (counts, credit) = match &peer.trust {
             Trust::Port { credit, waits, .. } => (*waits, Some(*credit)),
-            Trust::Anonymous | Trust::Password => (true, None),
+            Trust::Anonymous | Trust::Password | Trust::Certificate { .. } => (true, None),
         };
         Connection {
             id,

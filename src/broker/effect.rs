@@ -99,6 +99,12 @@ pub enum Trust {
     Anonymous,
     /// A network client that must show user name and password.
     Password,
+    /// A network client whose certificate says who it is: no password is asked for, and a user name that
+    /// it gives counts for nothing.
+    Certificate {
+        /// The user that the certificate names.
+        user: ByteString,
+    },
     /// An in-process port, trusted to be who it says.
     Port {
         /// Its user name for access rules.

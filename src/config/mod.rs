@@ -57,6 +57,9 @@ pub struct Loaded {
     pub log: journal::Levels,
     /// What is allowed and perhaps not meant.
     pub warnings: Vec<String>,
+    /// Files that are named and cannot be used: the service starts without what needs them, and looks
+    /// again.
+    pub unready: Vec<Wrong>,
 }
 
 /// Reads the configuration: `file`, or the default one where none is named.
@@ -136,6 +139,7 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
         listeners.extend(default.ok().map(|listener| ("listener".to_owned(), listener)));
     }
     relations::listeners(&listeners, &mut report);
+    relations::certificates(&listeners, &mut report);
     relations::devices(&modbus, &serial, &mut report);
     relations::bridges(&bridges, &mut report);
     relations::passwords(auth.as_ref(), &listeners, &mut report);
@@ -152,6 +156,7 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
                 serial: values(serial),
                 mqtt_sn,
                 log,
+                unready: report.take_unready(),
                 warnings: report.warnings,
             })
         }

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use super::place::Report;
 use crate::auth::{self, PasswordFile};
 use crate::bridge;
-use crate::broker::Trust;
 use crate::codec::QoS;
 use crate::listener::{Bind, Listener};
 
@@ -25,6 +24,22 @@ pub(super) fn listeners(listeners: &[(String, Listener)], report: &mut Report) {
         let place = report.place(&format!("{first}.bind"));
         report
             .wrong(&format!("{path}.bind"), format!("{} is taken: {place} claims it already", listener.bind));
+    }
+}
+
+/// Whether the files of TLS can be used. They may come later, as after a mount, so none keeps the service
+/// from starting.
+pub(super) fn certificates(listeners: &[(String, Listener)], report: &mut Report) {
+    let wall = adapter_api::clock::wall().millis;
+    for (path, listener) in listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let (flaws, doubts) = tls.examine(wall);
+        for flaw in flaws {
+            report.unready(&format!("{path}.{}", flaw.key), flaw.text);
+        }
+        for doubt in doubts {
+            report.warn(&format!("{path}.{}", doubt.key), doubt.text);
+        }
     }
 }
 
@@ -84,8 +99,7 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
             }
         }
         None => {
-            for (path, listener) in listeners.iter().filter(|(_, listener)| listener.trust == Trust::Password)
-            {
+            for (path, listener) in listeners.iter().filter(|(_, listener)| listener.wants_passwords()) {
                 let path = report.show(path);
                 report.warnings.push(format!(
                     "{path}: nobody can come in at {}: it wants passwords and there is no [auth] password_file",

@@ -134,13 +134,8 @@ fn others(path: &str, kind: Kind, old: &Value) -> Vec<Value> {
 
 /// Keys that take one value in this version, or beside the others of the example: another is refused, and
 /// not ignored.
-const ONE_VALUE: &[&str] = &[
-    "listener.protocol",
-    "store.when_full",
-    "serial.frame.kind",
-    "serial.checksum.kind",
-    "mqtt_sn.allow_anonymous",
-];
+const ONE_VALUE: &[&str] =
+    &["store.when_full", "serial.frame.kind", "serial.checksum.kind", "mqtt_sn.allow_anonymous"];
 
 /// Other texts for keys whose text must mean something.
 const TEXTS: &[(&str, &str)] = &[

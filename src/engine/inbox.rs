@@ -12,6 +12,7 @@ use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 
 use crate::broker::ConnectionId;
+use crate::listener::Accepted;
 use crate::record::{Rows, Ticket};
 
 /// One thing put to the engine.
@@ -37,6 +38,8 @@ pub enum Input {
         /// Which port.
         port: u64,
     },
+    /// A client's TLS handshake is done.
+    Arrived(Accepted),
     /// The store has committed.
     Committed(Ticket),
     /// The store has read a session's rows.

@@ -32,7 +32,7 @@ pub use turn::Engine;
 use crate::auth::PasswordFile;
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::listener::Listener;
+use crate::listener::{HandshakeLimits, Listener};
 use crate::store::Handle;
 use crate::unstored::Inlet;
 
@@ -69,11 +69,18 @@ pub struct Limits {
     /// Bytes that may wait for one connection. Beyond it QoS 0 is dropped and counted, and the client is
     /// not read on. What is owed at QoS 1 and 2 is bounded by the broker's window.
     pub max_send_buffer: usize,
+    /// Of TLS handshakes.
+    pub handshakes: HandshakeLimits,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { max_connections: 10_000, max_packet_size: 256_000, max_send_buffer: 1_000_000 }
+        Limits {
+            max_connections: 10_000,
+            max_packet_size: 256_000,
+            max_send_buffer: 1_000_000,
+            handshakes: HandshakeLimits::default(),
+        }
     }
 }
 
@@ -90,3 +97,7 @@ pub struct Heartbeat {
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod secure;
+#[cfg(test)]
+mod framed;

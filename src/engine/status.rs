@@ -8,14 +8,20 @@ use serde_json::{Value, json};
 
 use super::Counters;
 use crate::broker;
-use crate::listener::Standing;
+use crate::listener::{HandshakeCounts, Standing};
 
-/// `{"listeners": [...], "broker": {...}, "engine": {...}}`.
-pub(super) fn of(engine: &Counters, broker: &broker::Counters, doors: &[Standing]) -> Value {
+/// `{"listeners": [...], "broker": {...}, "engine": {...}, "handshakes": {...}}`.
+pub(super) fn of(
+    engine: &Counters,
+    broker: &broker::Counters,
+    doors: &[Standing],
+    handshakes: &HandshakeCounts,
+) -> Value {
     json!({
         "listeners": doors.iter().map(door).collect::<Vec<_>>(),
         "broker": figures(broker),
         "engine": engine,
+        "handshakes": handshakes,
     })
 }
 

@@ -24,7 +24,7 @@ use super::verify::Verifier;
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
 use crate::broker::{Broker, ConnectionId, Effect, Event, Peer};
 use crate::clock::Clock;
-use crate::listener::{Accepted, Board, Doors};
+use crate::listener::{Accepted, Board, Doors, StreamPeer};
 use crate::record::Now;
 
 /// The engine; [`Engine::run`] is its thread.
@@ -54,11 +54,15 @@ impl Engine {
     /// Puts the parts together and opens the listeners; one that cannot be opened is tried again later.
     ///
     /// # Errors
-    /// Where the kernel gives no thread for comparing passwords.
+    /// Where the kernel gives no thread for comparing passwords or for handshakes.
     pub fn new(parts: Parts) -> io::Result<Engine> {
         let Parts { inbox, clock, broker, store, listeners, limits, passwords, unstored, heartbeat } = parts;
         let verifier = passwords.map(|file| Verifier::start(file, inbox.inputs())).transpose()?;
-        let doors = Doors::open(listeners, inbox.poll.registry(), FIRST_DOOR, clock.now().mono);
+        let mut doors = Doors::open(listeners, inbox.poll.registry(), FIRST_DOOR, clock.now().mono);
+        let inputs = inbox.inputs();
+        doors.shake_hands(limits.handshakes, clock, move |accepted| {
+            inputs.send_blocking(Input::Arrived(accepted)).is_ok()
+        })?;
         Ok(Engine {
             courier: Courier::new(store, inbox.inputs(), verifier, unstored),
             inbox,
@@ -102,7 +106,12 @@ impl Engine {
             self.gather(&polled, now);
             self.intake.begin_turn();
             loop {
-                let slice = self.intake.serve(&mut self.table, &mut self.events, &mut self.counters);
+                let slice = self.intake.serve(
+                    &mut self.table,
+                    &mut self.events,
+                    &mut self.courier.dirty,
+                    &mut self.counters,
+                );
                 self.broker.handle(&mut self.events, now, &mut effects);
                 self.carry_out(&mut effects, now);
                 if slice == Slice::Last {
@@ -177,27 +186,48 @@ impl Engine {
     fn let_in(&mut self, now: Now) {
         self.doors.try_again(self.inbox.poll.registry(), FIRST_DOOR, now.mono);
         for _ in 0..TURN_ACCEPTED_MAX {
-            let Some(accepted) = self.doors.accept(now.mono) else { return };
-            if self.table.sockets() >= self.limits.max_connections + TURNED_AWAY_POLITELY {
-                self.counters.over_max_connections += 1;
-                if let Some(missed) = self.turned_away.admit(now.mono) {
-                    warn!(peer = %accepted.peer, missed, "client turned away: max_connections are there");
-                }
-                continue;
-            }
-            if let Err(error) = self.take_in(accepted) {
-                debug!("cannot poll a client: {error}");
+            let Some(knock) = self.doors.accept(now.mono) else { return };
+            if self.is_room_for(knock.peer(), now)
+                && let Some(accepted) = self.doors.admit(knock)
+            {
+                self.let_one_in(accepted);
             }
         }
     }
 
+    /// Whether one more connection may be; otherwise he who wants it is turned away.
+    fn is_room_for(&mut self, peer: StreamPeer, now: Now) -> bool {
+        let room = self.table.sockets() < self.limits.max_connections + TURNED_AWAY_POLITELY;
+        if !room {
+            self.counters.over_max_connections += 1;
+            if let Some(missed) = self.turned_away.admit(now.mono) {
+                warn!(peer = %peer, missed, "client turned away: max_connections are there");
+            }
+        }
+        room
+    }
+
+    fn let_one_in(&mut self, accepted: Accepted) {
+        if let Err(error) = self.take_in(accepted) {
+            debug!("cannot poll a client: {error}");
+        }
+    }
+
     fn take_in(&mut self, accepted: Accepted) -> io::Result<()> {
-        let Accepted { mut stream, peer, trust } = accepted;
+        let Accepted { mut stream, peer, trust, .. } = accepted;
         let token = Token(self.table.next_id().slot as usize);
         self.inbox.poll.registry().register(&mut stream, token, Interest::READABLE)?;
         let connection = self.table.insert(Link::Socket(Socket::new(stream, self.limits.max_packet_size)));
         self.counters.accepted += 1;
         self.events.push(Event::Opened { connection, peer: Peer { name: peer.to_string(), trust } });
+        // What came with the end of a handshake lies in the stream, where the kernel tells of nothing.
+        if let Some(socket) = self.table.socket(connection)
+            && socket.arrive()
+            && socket.mark_dirty()
+        {
+            self.courier.dirty.push(connection);
+        }
+        self.intake.list(&mut self.table, connection);
         Ok(())
     }
 
@@ -238,6 +268,11 @@ impl Engine {
             Input::Verified { connection, accepted } => {
                 self.events.push(Event::Verified { connection, accepted });
             }
+            Input::Arrived(accepted) => {
+                if self.stopping.is_none() && self.is_room_for(accepted.peer, now) {
+                    self.let_one_in(accepted);
+                }
+            }
             Input::Status(reply) => self.asked.push(reply),
             Input::Stop => {
                 self.doors.close();
@@ -269,7 +304,9 @@ impl Engine {
         }
         self.counters.sockets = self.table.sockets() as u64;
         self.counters.ports = self.table.ports() as u64;
-        let status = status::of(&self.counters, &self.broker.counters(), &self.board().read());
+        self.doors.post();
+        let (doors, handshakes) = (self.board().read(), self.doors.handshakes());
+        let status = status::of(&self.counters, &self.broker.counters(), &doors, &handshakes);
         for reply in self.asked.drain(..) {
             // Who has asked may have given up.
             let _ = reply.send(status.clone());

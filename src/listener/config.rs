@@ -6,6 +6,7 @@ use adapter_api::schema::{Key, Kind, Problem};
 use serde::Deserialize;
 
 use super::Bind;
+use super::tls::{TLS_KEYS, Tls, TlsConfig};
 use crate::broker::Trust;
 
 /// One `[[listener]]` as it stands in the file.
@@ -16,10 +17,12 @@ pub struct Config {
     pub name: Option<String>,
     /// `ADDRESS:PORT` or `unix:PATH`.
     pub bind: String,
-    /// `mqtt`.
+    /// `mqtt` or `ws`.
     pub protocol: String,
     /// Whether clients may come without user name and password.
     pub allow_anonymous: Option<bool>,
+    /// TLS, where it is spoken.
+    pub tls: Option<TlsConfig>,
 }
 
 impl Default for Config {
@@ -30,6 +33,7 @@ impl Default for Config {
             bind: "127.0.0.1:1883".to_owned(),
             protocol: "mqtt".to_owned(),
             allow_anonymous: None,
+            tls: None,
         }
     }
 }
@@ -40,7 +44,7 @@ pub const KEYS: &[Key] = &[
     Key::required("bind", Kind::Text),
     Key::optional("protocol", Kind::Choice(&["mqtt", "ws"])),
     Key::optional("allow_anonymous", Kind::Boolean),
-    Key::optional("tls", Kind::NotYet),
+    Key::optional("tls", Kind::Table(TLS_KEYS)),
 ];
 
 /// A checked listener.
@@ -52,6 +56,19 @@ pub struct Listener {
     pub bind: Bind,
     /// What its clients may do before they have shown a password: never [`Trust::Port`].
     pub trust: Trust,
+    /// What is spoken, within TLS where that is spoken too.
+    pub protocol: Protocol,
+    /// TLS, where it is spoken.
+    pub tls: Option<Tls>,
+}
+
+/// What is spoken at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT on the stream itself.
+    Mqtt,
+    /// MQTT within WebSocket frames.
+    WebSocket,
 }
 
 impl Config {
@@ -61,10 +78,15 @@ impl Config {
     /// Every key that is wrong.
     pub fn check(&self) -> Result<Listener, Vec<Problem>> {
         let mut problems = Vec::new();
-        if self.protocol != "mqtt" {
-            let text = format!("\"{}\" is not in this version; expected \"mqtt\"", self.protocol);
-            problems.push(Problem { key: "protocol".to_owned(), text });
-        }
+        let protocol = match self.protocol.as_str() {
+            "ws" => Protocol::WebSocket,
+            "mqtt" => Protocol::Mqtt,
+            other => {
+                let text = format!("found \"{other}\", expected \"mqtt\" or \"ws\"");
+                problems.push(Problem { key: "protocol".to_owned(), text });
+                Protocol::Mqtt
+            }
+        };
         let bind = match self.bind.parse::<Bind>() {
             Ok(bind) => bind,
             Err(expected) => {
@@ -73,6 +95,11 @@ impl Config {
                 return Err(problems);
             }
         };
+        let tls = self.tls.as_ref().and_then(|tls| tls.check(&mut problems));
+        if self.tls.is_some() && matches!(bind, Bind::Unix(_)) {
+            let text = "found TLS on a unix socket, which never leaves this machine; expected none";
+            problems.push(Problem { key: "tls".to_owned(), text: text.to_owned() });
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -81,14 +108,22 @@ impl Config {
             name: self.name.clone().unwrap_or_else(|| bind.to_string()),
             trust: if anonymous { Trust::Anonymous } else { Trust::Password },
             bind,
+            protocol,
+            tls,
         })
     }
 }
 
 impl Listener {
+    /// Whether nobody comes in without a password.
+    pub fn wants_passwords(&self) -> bool {
+        self.trust == Trust::Password && !self.tls.as_ref().is_some_and(Tls::names_everybody)
+    }
+
     /// What the operator should know at every start: anybody on the network may come in here.
     pub fn warning(&self) -> Option<String> {
-        let open = self.trust == Trust::Anonymous && !self.bind.is_local();
+        let by_certificate = self.tls.as_ref().is_some_and(Tls::wants_certificates);
+        let open = self.trust == Trust::Anonymous && !self.bind.is_local() && !by_certificate;
         open.then(|| {
             format!(
                 "listener {}: allow_anonymous lets anybody who can reach {} publish and subscribe without a password",
@@ -124,8 +159,50 @@ mod tests {
 
     #[test]
     fn every_wrong_key_is_named() {
-        let config = Config { bind: "here".to_owned(), protocol: "ws".to_owned(), ..Config::default() };
+        let config = Config { bind: "here".to_owned(), protocol: "http".to_owned(), ..Config::default() };
         let keys: Vec<String> = config.check().unwrap_err().into_iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["protocol", "bind"]);
+    }
+
+    #[test]
+    fn tls_wants_its_files_and_an_authority_for_what_concerns_clients() {
+        let wrong = |bind: &str, tls: TlsConfig| {
+            let config = Config { bind: bind.to_owned(), tls: Some(tls), ..Config::default() };
+            config.check().unwrap_err().into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+        };
+        assert_eq!(wrong("127.0.0.1:1", TlsConfig::default()), ["tls.cert", "tls.key"]);
+        let both = TlsConfig { cert: Some("c".into()), key: Some("k".into()), ..TlsConfig::default() };
+        assert_eq!(wrong("unix:/run/x.sock", both.clone()), ["tls"]);
+        let without_ca = TlsConfig {
+            crl: Some("r".into()),
+            require_client_cert: Some(true),
+            identity: Some("cn".to_owned()),
+            ..both.clone()
+        };
+        let keys = ["tls.crl", "tls.require_client_cert", "tls.identity"];
+        assert_eq!(wrong("127.0.0.1:1", without_ca), keys);
+        let odd = TlsConfig { client_ca: Some("a".into()), identity: Some("dn".to_owned()), ..both };
+        assert_eq!(wrong("127.0.0.1:1", odd), ["tls.identity"]);
+    }
+
+    #[test]
+    fn who_must_show_a_named_certificate_needs_no_password() {
+        let listener = |require_client_cert, identity: Option<&str>, allow_anonymous| {
+            let tls = TlsConfig {
+                cert: Some("c".into()),
+                key: Some("k".into()),
+                client_ca: Some("a".into()),
+                require_client_cert,
+                identity: identity.map(str::to_owned),
+                ..TlsConfig::default()
+            };
+            let bind = "0.0.0.0:8883".to_owned();
+            Config { bind, tls: Some(tls), allow_anonymous, ..Config::default() }.check().unwrap()
+        };
+        assert!(!listener(None, Some("cn"), None).wants_passwords());
+        assert!(listener(None, None, None).wants_passwords());
+        assert!(listener(Some(false), Some("san"), None).wants_passwords());
+        assert_eq!(listener(None, None, Some(true)).warning(), None, "only with a certificate");
+        assert!(listener(Some(false), None, Some(true)).warning().is_some());
     }
 }

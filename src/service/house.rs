@@ -285,6 +285,7 @@ fn engine_limits(limits: &broker::Limits) -> engine::Limits {
         max_connections: size(limits.max_connections),
         max_packet_size: size(limits.max_packet_size),
         max_send_buffer: limits.max_send_buffer,
+        ..engine::Limits::default()
     }
 }
 

@@ -11,6 +11,7 @@ mod stand;
 mod absent;
 mod clients;
 mod commits;
+mod doors;
 mod kept;
 mod motes;
 mod operator;
