@@ -11,8 +11,8 @@ use rustls::SupportedProtocolVersion;
 use super::testing::{Client, PATIENCE, Running, StoreMode, broker, connect};
 use crate::broker::{Passwords, Trust};
 use crate::codec::{Packet, QoS, Reason, Version};
-use crate::listener::TlsConfig;
 use crate::listener::testing::{Authority, Bearer, Identified, Secure, secure_listener};
+use crate::listener::{Listener, TlsConfig};
 
 const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
@@ -26,20 +26,21 @@ struct Stand {
 }
 
 impl Stand {
-    fn start(arrange: impl FnOnce(&Authority, &mut TlsConfig, &mut super::Parts)) -> Stand {
+    /// `arrange` says who may come in where no certificate decides it.
+    fn start(arrange: impl FnOnce(&Authority, &mut TlsConfig, &mut super::Parts) -> Trust) -> Stand {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "authority");
         let server = authority.issue("server", &["localhost"], 1);
         let running = Running::start(StoreMode::Prompt, |parts| {
             let mut tls = server.tls();
-            arrange(&authority, &mut tls, parts);
-            parts.listeners.push(secure_listener(tls));
+            let trust = arrange(&authority, &mut tls, parts);
+            parts.listeners.push(Listener { trust, ..secure_listener(tls) });
         });
         Stand { running, folder, authority, server }
     }
 
     fn plain() -> Stand {
-        Stand::start(|_, _, _| {})
+        Stand::start(|_, _, _| Trust::Anonymous)
     }
 
     /// One that lets in who has a certificate, by its common name and without a password, and knows that
@@ -50,6 +51,7 @@ impl Stand {
             tls.crl = Some(authority.revoke(&[66], 2999));
             tls.identity = Some("cn".to_owned());
             parts.broker = broker(&parts.clock, Passwords::File, Vec::new());
+            Trust::Password
         })
     }
 
@@ -130,7 +132,10 @@ fn more_than_a_turn_takes_is_taken_from_tls_in_the_turns_after() {
 
 #[test]
 fn a_slow_reader_behind_tls_gets_all_of_what_waits_for_it() {
-    let stand = Stand::start(|_, _, parts| parts.limits.max_send_buffer = 64 << 20);
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.max_send_buffer = 64 << 20;
+        Trust::Anonymous
+    });
     let mut slow = stand.client(&stand.nobody(), "slow");
     slow.subscribe("t", QoS::AtMostOnce);
     let mut publisher = Client::connect(stand.running.address, Version::V311, "pub");
@@ -193,45 +198,21 @@ fn a_certificate_that_names_nobody_lets_nobody_in() {
 }
 
 #[test]
-fn who_may_come_without_a_certificate_needs_a_password_where_the_listener_says_so() {
-    let stand = Stand::start(|authority, tls, parts| {
-        tls.client_ca = Some(authority.file.clone());
-        tls.require_client_cert = Some(false);
-        tls.identity = Some("san".to_owned());
-        parts.broker = broker(&parts.clock, Passwords::File, Vec::new());
-    });
-    let named = stand.authority.issue("by another name", &["pump.example"], 9);
-    stand.client(&Bearer { identity: Some(&named), ..stand.nobody() }, "named").ping();
-    // The listener of the stand is on loopback, where anonymous clients are welcome.
-    stand.client(&stand.nobody(), "anonymous").ping();
-}
-
-#[test]
-fn a_certificate_decides_where_passwords_are_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new(folder.path(), "authority");
-    let server = authority.issue("server", &["localhost"], 1);
-    let running = Running::start(StoreMode::Prompt, |parts| {
-        let client_ca = Some(authority.file.clone());
-        let mut listener = secure_listener(TlsConfig {
-            client_ca,
-            identity: Some("cn".to_owned()),
-            require_client_cert: Some(false),
-            ..server.tls()
+fn who_may_come_without_a_certificate_needs_a_password_where_the_listener_wants_one() {
+    for (trust, expected) in [(Trust::Password, Reason::NotAuthorized), (Trust::Anonymous, Reason::Success)] {
+        let stand = Stand::start(|authority, tls, parts| {
+            tls.client_ca = Some(authority.file.clone());
+            tls.require_client_cert = Some(false);
+            tls.identity = Some("san".to_owned());
+            parts.broker = broker(&parts.clock, Passwords::File, Vec::new());
+            trust
         });
-        listener.trust = Trust::Password;
-        parts.listeners.push(listener);
-        parts.broker = broker(&parts.clock, Passwords::File, Vec::new());
-    });
-    let anna = authority.issue("anna", &[], 7);
-    let mut named = Client::over(
-        Bearer { identity: Some(&anna), ..Bearer::nobody(&authority.file) }.dial(running.address_of(1)),
-        Version::V5,
-    );
-    named.greet("named");
-    let mut nameless = Client::over(Bearer::nobody(&authority.file).dial(running.address_of(1)), Version::V5);
-    nameless.send(&connect(Version::V5, "nameless"));
-    assert!(matches!(nameless.next(), Packet::ConnAck(ack) if ack.reason == Reason::NotAuthorized));
+        let named = stand.authority.issue("by another name", &["pump.example"], 9);
+        stand.client(&Bearer { identity: Some(&named), ..stand.nobody() }, "named").ping();
+        let mut nameless = Client::over(stand.nobody().dial(stand.secure()), Version::V5);
+        nameless.send(&connect(Version::V5, "nameless"));
+        assert!(matches!(nameless.next(), Packet::ConnAck(ack) if ack.reason == expected), "{expected:?}");
+    }
 }
 
 #[test]
@@ -280,7 +261,10 @@ fn what_is_no_tls_ends_the_connection_and_is_counted() {
 #[test]
 fn a_crowd_that_never_finishes_its_handshake_locks_nobody_out() {
     let most = 8;
-    let stand = Stand::start(|_, _, parts| parts.limits.handshakes.under_way = most);
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.handshakes.under_way = most;
+        Trust::Anonymous
+    });
     let mut bystander = Client::connect(stand.running.address, Version::V5, "bystander");
     let mut secured = stand.client(&stand.nobody(), "secured");
     let mut hello = Vec::new();
@@ -311,7 +295,10 @@ fn a_crowd_that_never_finishes_its_handshake_locks_nobody_out() {
 
 #[test]
 fn a_handshake_that_takes_too_long_is_ended() {
-    let stand = Stand::start(|_, _, parts| parts.limits.handshakes.within = Duration::from_millis(20));
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.handshakes.within = Duration::from_millis(20);
+        Trust::Anonymous
+    });
     let mut silent = TcpStream::connect(stand.secure()).unwrap();
     silent.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut rest = Vec::new();

@@ -271,8 +271,9 @@ impl<D: FnMut(Accepted) -> bool> Worker<D> {
             && oldest.get().deadline <= now
         {
             debug!(peer = %oldest.get().accepted.peer, "handshake given up: it takes too long");
-            oldest.remove();
+            // Counted first: once the stream is gone, the peer sees its end.
             self.tally.end(&self.tally.timed_out);
+            oldest.remove();
         }
     }
 
