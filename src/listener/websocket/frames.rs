@@ -42,7 +42,7 @@ pub(super) enum Close {
     Normal,
     /// Against RFC 6455.
     Protocol,
-    /// Text, which MQTT does not take. [MQTT5-6.0.0-1]
+    /// Text, which MQTT does not take. [MQTT5-6.0.0-1] [MQTT311-6.0.0-1]
     Unsupported,
     /// The client has ended it, with this code.
     Answer([u8; 2]),
@@ -159,7 +159,7 @@ fn answer(payload: &[u8]) -> Result<Close, Close> {
     }
 }
 
-/// Appends the header of a binary frame with so long a payload. [MQTT5-6.0.0-4]
+/// Appends the header of a binary frame with so long a payload. [MQTT5-6.0.0-1] [MQTT311-6.0.0-1]
 pub(super) fn begin_binary(length: usize, out: &mut Vec<u8>) {
     header(OpCode::Data(Data::Binary), length, out);
 }

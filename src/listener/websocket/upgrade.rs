@@ -73,7 +73,7 @@ fn grant(request: &[u8]) -> Result<Vec<u8>, Refusal> {
     let offered = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL);
     let offered =
         || offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    // [MQTT5-6.0.0-3] [MQTT5-6.0.0-4]
+    // [MQTT5-6.0.0-4] [MQTT311-6.0.0-4]
     let chosen = PROTOCOLS.iter().find(|known| offered().any(|name| name.trim() == **known));
     let chosen = chosen.ok_or(Refusal::Protocol)?;
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen));
@@ -141,6 +141,7 @@ mod tests {
         }
     }
 
+    // [MQTT5-6.0.0-4] [MQTT311-6.0.0-4]
     #[test]
     fn a_right_request_is_granted_whatever_pieces_it_comes_in() {
         for size in [1, 3, 50, GOOD.len()] {
