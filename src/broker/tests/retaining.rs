@@ -359,13 +359,11 @@ fn unsubscribe_takes_the_equal_filter_and_no_other_that_means_the_same() {
                 "1 publish t/a z",
                 "1 publish T/a z",
             ],
-            &format!(
-                "1 < publish t/a x
-                 1 < unsuback 3 0x00
-                 1 < publish t/a y
-                 1 < unsuback 4 0x00
-                 1 < publish T/a z"
-            ),
+            "1 < publish t/a x
+             1 < unsuback 3 0x00
+             1 < publish t/a y
+             1 < unsuback 4 0x00
+             1 < publish T/a z",
         );
     }
 }
