@@ -2,6 +2,8 @@
 //!
 //! Anonymous clients are welcome by default only where no one from outside can come.
 
+use std::sync::Arc;
+
 use adapter_api::schema::{Key, Kind, Problem};
 use serde::Deserialize;
 
@@ -20,6 +22,8 @@ pub struct Config {
     pub protocol: String,
     /// Whether clients may come without user name and password.
     pub allow_anonymous: Option<bool>,
+    /// Put before every topic of its clients, who do not see it.
+    pub mount_point: Option<String>,
 }
 
 impl Default for Config {
@@ -30,6 +34,7 @@ impl Default for Config {
             bind: "127.0.0.1:1883".to_owned(),
             protocol: "mqtt".to_owned(),
             allow_anonymous: None,
+            mount_point: None,
         }
     }
 }
@@ -40,6 +45,7 @@ pub const KEYS: &[Key] = &[
     Key::required("bind", Kind::Text),
     Key::optional("protocol", Kind::Choice(&["mqtt", "ws"])),
     Key::optional("allow_anonymous", Kind::Boolean),
+    Key::optional("mount_point", Kind::Text),
     Key::optional("tls", Kind::NotYet),
 ];
 
@@ -52,6 +58,8 @@ pub struct Listener {
     pub bind: Bind,
     /// What its clients may do before they have shown a password: never [`Trust::Port`].
     pub trust: Trust,
+    /// Stands before every topic of its clients; ends in `/`.
+    pub mount: Option<Arc<str>>,
 }
 
 impl Config {
@@ -64,6 +72,14 @@ impl Config {
         if self.protocol != "mqtt" {
             let text = format!("\"{}\" is not in this version; expected \"mqtt\"", self.protocol);
             problems.push(Problem { key: "protocol".to_owned(), text });
+        }
+        if let Some(mount) = &self.mount_point
+            && !is_mount_point(mount)
+        {
+            let text = format!(
+                "found \"{mount}\", expected the start of a topic that ends in \"/\", such as \"barn-2/\", without + and #, and not below $ or tidegate/"
+            );
+            problems.push(Problem { key: "mount_point".to_owned(), text });
         }
         let bind = match self.bind.parse::<Bind>() {
             Ok(bind) => bind,
@@ -80,10 +96,19 @@ impl Config {
         Ok(Listener {
             name: self.name.clone().unwrap_or_else(|| bind.to_string()),
             trust: if anonymous { Trust::Anonymous } else { Trust::Password },
+            mount: self.mount_point.as_deref().map(Arc::from),
             bind,
         })
     }
 }
+
+fn is_mount_point(mount: &str) -> bool {
+    let house = mount.starts_with('$') || mount.starts_with("tidegate/");
+    mount.ends_with('/') && mount.len() <= MOUNT_POINT_MAX && !mount.contains(['+', '#', '\0']) && !house
+}
+
+/// Bytes of a mount point: each of its clients' topics becomes longer by it.
+const MOUNT_POINT_MAX: usize = 256;
 
 impl Listener {
     /// What the operator should know at every start: anybody on the network may come in here.
@@ -120,6 +145,18 @@ mod tests {
         assert!(check("0.0.0.0:1883", Some(true)).warning().unwrap().contains("0.0.0.0:1883"));
         assert_eq!(check("0.0.0.0:1883", None).warning(), None);
         assert_eq!(check("127.0.0.1:1883", Some(true)).warning(), None);
+    }
+
+    #[test]
+    fn a_mount_point_is_the_start_of_a_topic() {
+        let mount = |text: &str| {
+            let config = Config { mount_point: Some(text.to_owned()), ..Config::default() };
+            config.check().map(|listener| listener.mount.map(|mount| mount.to_string()))
+        };
+        assert_eq!(mount("barn/2/"), Ok(Some("barn/2/".to_owned())));
+        for wrong in ["", "barn", "barn/+/", "#/", "$SYS/", "tidegate/x/"] {
+            assert!(mount(wrong).is_err_and(|problems| problems[0].key == "mount_point"), "{wrong}");
+        }
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Accepted {
     pub peer: StreamPeer,
     /// By the listener's rules.
     pub trust: Trust,
+    /// The listener's mount point.
+    pub mount: Option<Arc<str>>,
 }
 
 /// How the listeners stand, for any thread to read.
@@ -134,11 +136,11 @@ impl Doors {
             match door.accept() {
                 Ok((stream, peer)) => {
                     let recovered = entry.trouble.take().is_some();
-                    let trust = entry.listener.trust.clone();
+                    let (trust, mount) = (entry.listener.trust.clone(), entry.listener.mount.clone());
                     if recovered {
                         self.post();
                     }
-                    return Some(Accepted { stream, peer, trust });
+                    return Some(Accepted { stream, peer, trust, mount });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,
                 // The one who knocked has left again, which is no trouble of ours.

@@ -12,6 +12,8 @@ mod keeping;
 mod wills;
 mod pacing;
 mod absent;
+mod rights;
+mod mounts;
 mod random;
 mod client;
 mod simulation;
