@@ -7,6 +7,7 @@ use std::io::{self, Read};
 
 use mio::{Interest, Registry, Token};
 
+use super::guests::Stay;
 use super::intake::{Allowance, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
@@ -19,6 +20,7 @@ pub(super) struct Socket {
     stream: Stream,
     decoder: Decoder,
     outbox: Outbox,
+    stay: Stay,
     /// Of its CONNECT.
     pub(super) version: Version,
     /// What the client takes at most.
@@ -91,9 +93,10 @@ pub(super) enum Farewell {
 }
 
 impl Socket {
-    pub(super) fn new(stream: Stream, max_packet_size: usize) -> Socket {
+    pub(super) fn new(stream: Stream, stay: Stay, max_packet_size: usize) -> Socket {
         Socket {
             stream,
+            stay,
             decoder: Decoder::new(Side::Server, max_packet_size),
             outbox: Outbox::default(),
             version: Version::V311,
@@ -110,6 +113,11 @@ impl Socket {
             watches_writable: false,
             spoken: false,
         }
+    }
+
+    /// Where it came in and from.
+    pub(super) fn stay(&self) -> Stay {
+        self.stay
     }
 
     /// Notes what the kernel says.

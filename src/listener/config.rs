@@ -22,6 +22,8 @@ pub struct Config {
     pub protocol: String,
     /// Whether clients may come without user name and password.
     pub allow_anonymous: Option<bool>,
+    /// Clients at a time here; as many as `[limits]` allows where it is left out.
+    pub max_connections: Option<u32>,
     /// Put before every topic of its clients, who do not see it.
     pub mount_point: Option<String>,
 }
@@ -34,6 +36,7 @@ impl Default for Config {
             bind: "127.0.0.1:1883".to_owned(),
             protocol: "mqtt".to_owned(),
             allow_anonymous: None,
+            max_connections: None,
             mount_point: None,
         }
     }
@@ -45,6 +48,7 @@ pub const KEYS: &[Key] = &[
     Key::required("bind", Kind::Text),
     Key::optional("protocol", Kind::Choice(&["mqtt", "ws"])),
     Key::optional("allow_anonymous", Kind::Boolean),
+    Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
     Key::optional("mount_point", Kind::Text),
     Key::optional("tls", Kind::NotYet),
 ];
@@ -58,6 +62,8 @@ pub struct Listener {
     pub bind: Bind,
     /// What its clients may do before they have shown a password: never [`Trust::Port`].
     pub trust: Trust,
+    /// Clients at a time; further ones are refused with 0x97 (3.1.1: 3).
+    pub max_connections: Option<u32>,
     /// Stands before every topic of its clients; ends in `/`.
     pub mount: Option<Arc<str>>,
 }
@@ -96,6 +102,7 @@ impl Config {
         Ok(Listener {
             name: self.name.clone().unwrap_or_else(|| bind.to_string()),
             trust: if anonymous { Trust::Anonymous } else { Trust::Password },
+            max_connections: self.max_connections,
             mount: self.mount_point.as_deref().map(Arc::from),
             bind,
         })

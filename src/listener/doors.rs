@@ -41,6 +41,8 @@ pub struct Accepted {
     pub peer: StreamPeer,
     /// By the listener's rules.
     pub trust: Trust,
+    /// Which listener, by its place in the configuration.
+    pub door: usize,
     /// The listener's mount point.
     pub mount: Option<Arc<str>>,
 }
@@ -131,16 +133,17 @@ impl Doors {
 
     /// The next one who waits at any door; `None` where nobody does.
     pub fn accept(&mut self, now: u64) -> Option<Accepted> {
-        for entry in self.entries.iter_mut().filter(|entry| entry.knocked && entry.again.is_none()) {
-            let Some(door) = &entry.door else { continue };
-            match door.accept() {
+        let entries = self.entries.iter_mut().enumerate();
+        for (door, entry) in entries.filter(|(_, entry)| entry.knocked && entry.again.is_none()) {
+            let Some(open) = &entry.door else { continue };
+            match open.accept() {
                 Ok((stream, peer)) => {
                     let recovered = entry.trouble.take().is_some();
                     let (trust, mount) = (entry.listener.trust.clone(), entry.listener.mount.clone());
                     if recovered {
                         self.post();
                     }
-                    return Some(Accepted { stream, peer, trust, mount });
+                    return Some(Accepted { stream, peer, trust, door, mount });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,
                 // The one who knocked has left again, which is no trouble of ours.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
@@ -34,6 +34,16 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl StreamPeer {
+    /// Where it comes from; nowhere for a program on this machine.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            StreamPeer::Tcp(address) => Some(address.ip()),
+            StreamPeer::Unix => None,
         }
     }
 }

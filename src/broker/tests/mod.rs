@@ -14,6 +14,7 @@ mod pacing;
 mod absent;
 mod rights;
 mod mounts;
+mod rates;
 mod random;
 mod client;
 mod simulation;
