@@ -153,7 +153,7 @@ fn paho_mqtt_publishes_and_subscribes_in_every_version_and_qos() {
 }
 
 /// Starts a mosquitto_sub and waits until its subscription stands.
-fn subscribe(gateway: &Gateway, arguments: &[&str]) -> Child {
+pub(crate) fn subscribe(gateway: &Gateway, arguments: &[&str]) -> Child {
     let before = subscriptions(gateway);
     let child = Command::new("mosquitto_sub").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
     wait_for("the subscription", || (subscriptions(gateway) > before).then_some(()));
@@ -164,12 +164,12 @@ fn subscriptions(gateway: &Gateway) -> u64 {
     gateway.status()["broker"]["subscriptions"].as_u64().unwrap()
 }
 
-fn run(name: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(name: &str, arguments: &[&str]) -> String {
     let output = Command::new(name).args(arguments).output().unwrap();
     assert!(output.status.success(), "{name} {arguments:?}: {output:?}");
     text(output)
 }
 
-fn text(output: Output) -> String {
+pub(crate) fn text(output: Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }

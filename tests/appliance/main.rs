@@ -9,6 +9,7 @@
 mod stand;
 
 mod absent;
+mod access;
 mod clients;
 mod commits;
 mod kept;
@@ -17,6 +18,7 @@ mod operator;
 mod outage;
 mod serial;
 mod sync;
+mod rules;
 mod traced;
 mod uplink;
 
