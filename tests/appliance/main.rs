@@ -16,9 +16,9 @@ mod kept;
 mod motes;
 mod operator;
 mod outage;
+mod rules;
 mod serial;
 mod sync;
-mod rules;
 mod traced;
 mod uplink;
 
