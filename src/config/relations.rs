@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::place::Report;
+use crate::access::Rules;
 use crate::auth::{self, PasswordFile};
 use crate::bridge;
+use crate::broker::ADAPTERS;
 use crate::codec::QoS;
 use crate::listener::{Bind, Listener};
 
@@ -107,6 +109,28 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
                 ));
             }
         }
+    }
+}
+
+/// Whether those whom the rules name can come by their names. A certificate can name them too.
+pub(super) fn rules(rules: Option<&Rules>, auth: Option<&auth::Config>, report: &mut Report) {
+    let unchecked = auth.is_some_and(|auth| auth.password_file.is_none());
+    if unchecked && rules.is_some_and(Rules::names_users) {
+        report.warnings.push(
+            "auth.acl_file: it names users and there is no [auth] password_file: a user name that nobody checks counts as none"
+                .to_owned(),
+        );
+    }
+}
+
+/// Names by which access rules know the house and its adapters are not for sensors.
+pub(super) fn users(mqtt_sn: Option<&adapter_mqtt_sn::Checked>, report: &mut Report) {
+    let Some(user) = mqtt_sn.and_then(|mqtt_sn| mqtt_sn.user.as_deref()) else { return };
+    if user == "tidegate" || ["tidegate:"].iter().chain(ADAPTERS).any(|kind| user.starts_with(kind)) {
+        report.wrong(
+            "mqtt_sn.user",
+            format!("found \"{user}\", which is a name of tidegate's own: choose another"),
+        );
     }
 }
 

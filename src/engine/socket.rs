@@ -7,6 +7,7 @@ use std::io;
 
 use mio::{Interest, Registry, Token};
 
+use super::guests::Stay;
 use super::intake::{Allowance, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
@@ -19,6 +20,7 @@ pub(super) struct Socket {
     stream: Stream,
     decoder: Decoder,
     outbox: Outbox,
+    stay: Stay,
     /// Of its CONNECT.
     pub(super) version: Version,
     /// What the client takes at most.
@@ -93,9 +95,10 @@ pub(super) enum Farewell {
 }
 
 impl Socket {
-    pub(super) fn new(stream: Stream, max_packet_size: usize) -> Socket {
+    pub(super) fn new(stream: Stream, stay: Stay, max_packet_size: usize) -> Socket {
         Socket {
             stream,
+            stay,
             decoder: Decoder::new(Side::Server, max_packet_size),
             outbox: Outbox::default(),
             version: Version::V311,
@@ -123,6 +126,11 @@ impl Socket {
     /// Whether the stream has to be flushed for its own sake.
     pub(super) fn wants_write(&self) -> bool {
         self.stream.wants_write()
+    }
+
+    /// Where it came in and from.
+    pub(super) fn stay(&self) -> Stay {
+        self.stay
     }
 
     /// Notes what the kernel says.
@@ -400,7 +408,7 @@ mod tests {
     #[test]
     fn a_read_that_ends_with_the_turn_s_allowance_is_drained_in_the_next() {
         let (stream, mut peer) = mio::net::UnixStream::pair().unwrap();
-        let mut socket = Socket::new(Stream::Unix(stream), 1_000);
+        let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 1_000);
         let mut pings = Vec::new();
         for _ in 0..3 {
             encode(&Packet::PingReq, Version::V311, &mut pings).unwrap();

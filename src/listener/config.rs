@@ -2,6 +2,8 @@
 //!
 //! Anonymous clients are welcome by default only where no one from outside can come.
 
+use std::sync::Arc;
+
 use adapter_api::schema::{Key, Kind, Problem};
 use serde::Deserialize;
 
@@ -23,6 +25,10 @@ pub struct Config {
     pub allow_anonymous: Option<bool>,
     /// TLS, where it is spoken.
     pub tls: Option<TlsConfig>,
+    /// Clients at a time here; as many as `[limits]` allows where it is left out.
+    pub max_connections: Option<u32>,
+    /// Put before every topic of its clients, who do not see it.
+    pub mount_point: Option<String>,
 }
 
 impl Default for Config {
@@ -34,6 +40,8 @@ impl Default for Config {
             protocol: "mqtt".to_owned(),
             allow_anonymous: None,
             tls: None,
+            max_connections: None,
+            mount_point: None,
         }
     }
 }
@@ -45,6 +53,8 @@ pub const KEYS: &[Key] = &[
     Key::optional("protocol", Kind::Choice(&["mqtt", "ws"])),
     Key::optional("allow_anonymous", Kind::Boolean),
     Key::optional("tls", Kind::Table(TLS_KEYS)),
+    Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
+    Key::optional("mount_point", Kind::Text),
 ];
 
 /// A checked listener.
@@ -60,6 +70,10 @@ pub struct Listener {
     pub protocol: Protocol,
     /// TLS, where it is spoken.
     pub tls: Option<Tls>,
+    /// Clients at a time; further ones are refused with 0x97 (3.1.1: 3).
+    pub max_connections: Option<u32>,
+    /// Stands before every topic of its clients; ends in `/`.
+    pub mount: Option<Arc<str>>,
 }
 
 /// What is spoken at a listener.
@@ -87,6 +101,14 @@ impl Config {
                 Protocol::Mqtt
             }
         };
+        if let Some(mount) = &self.mount_point
+            && !is_mount_point(mount)
+        {
+            let text = format!(
+                "found \"{mount}\", expected the start of a topic that ends in \"/\", such as \"barn-2/\", without + and #, and not below $ or tidegate/"
+            );
+            problems.push(Problem { key: "mount_point".to_owned(), text });
+        }
         let bind = match self.bind.parse::<Bind>() {
             Ok(bind) => bind,
             Err(expected) => {
@@ -107,12 +129,22 @@ impl Config {
         Ok(Listener {
             name: self.name.clone().unwrap_or_else(|| bind.to_string()),
             trust: if anonymous { Trust::Anonymous } else { Trust::Password },
+            max_connections: self.max_connections,
+            mount: self.mount_point.as_deref().map(Arc::from),
             bind,
             protocol,
             tls,
         })
     }
 }
+
+fn is_mount_point(mount: &str) -> bool {
+    let house = mount.starts_with('$') || mount.starts_with("tidegate/");
+    mount.ends_with('/') && mount.len() <= MOUNT_POINT_MAX && !mount.contains(['+', '#', '\0']) && !house
+}
+
+/// Bytes of a mount point: each of its clients' topics becomes longer by it.
+const MOUNT_POINT_MAX: usize = 256;
 
 impl Listener {
     /// Whether nobody comes in without a password.
@@ -155,6 +187,18 @@ mod tests {
         assert!(check("0.0.0.0:1883", Some(true)).warning().unwrap().contains("0.0.0.0:1883"));
         assert_eq!(check("0.0.0.0:1883", None).warning(), None);
         assert_eq!(check("127.0.0.1:1883", Some(true)).warning(), None);
+    }
+
+    #[test]
+    fn a_mount_point_is_the_start_of_a_topic() {
+        let mount = |text: &str| {
+            let config = Config { mount_point: Some(text.to_owned()), ..Config::default() };
+            config.check().map(|listener| listener.mount.map(|mount| mount.to_string()))
+        };
+        assert_eq!(mount("barn/2/"), Ok(Some("barn/2/".to_owned())));
+        for wrong in ["", "barn", "barn/+/", "#/", "$SYS/", "tidegate/x/"] {
+            assert!(mount(wrong).is_err_and(|problems| problems[0].key == "mount_point"), "{wrong}");
+        }
     }
 
     #[test]

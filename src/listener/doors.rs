@@ -57,6 +57,10 @@ pub struct Accepted {
     pub trust: Trust,
     /// What it will speak, until the stream does.
     pub(super) protocol: Protocol,
+    /// Which listener, by its place in the configuration.
+    pub door: usize,
+    /// The listener's mount point.
+    pub mount: Option<Arc<str>>,
 }
 
 /// How the listeners stand, for any thread to read.
@@ -192,17 +196,19 @@ impl Doors {
 
     /// The next one who waits at any door; `None` where nobody does.
     pub fn accept(&mut self, now: u64) -> Option<Knock> {
-        for entry in self.entries.iter_mut().filter(|entry| entry.knocked && entry.again.is_none()) {
-            let Some(door) = &entry.door else { continue };
-            match door.accept() {
+        let entries = self.entries.iter_mut().enumerate();
+        for (door, entry) in entries.filter(|(_, entry)| entry.knocked && entry.again.is_none()) {
+            let Some(open) = &entry.door else { continue };
+            match open.accept() {
                 Ok((stream, peer)) => {
                     let recovered = entry.trouble.take().is_some();
-                    let trust = entry.listener.trust.clone();
+                    let (trust, mount) = (entry.listener.trust.clone(), entry.listener.mount.clone());
                     let (protocol, keeper) = (entry.listener.protocol, entry.keeper.clone());
                     if recovered {
                         self.post();
                     }
-                    return Some(Knock { accepted: Accepted { stream, peer, trust, protocol }, keeper });
+                    let accepted = Accepted { stream, peer, trust, protocol, door, mount };
+                    return Some(Knock { accepted, keeper });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,
                 // The one who knocked has left again, which is no trouble of ours.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
@@ -166,6 +166,16 @@ impl Source for Stream {
             Stream::Unix(stream) => stream.deregister(registry),
             Stream::Tls(stream) => stream.stream.deregister(registry),
             Stream::WebSocket(stream) => stream.inner.deregister(registry),
+        }
+    }
+}
+
+impl StreamPeer {
+    /// Where it comes from; nowhere for a program on this machine.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            StreamPeer::Tcp(address) => Some(address.ip()),
+            StreamPeer::Unix => None,
         }
     }
 }
