@@ -46,7 +46,7 @@ impl<S: Read + Write> Read for Framed<S> {
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(Message::Close(_)) | Err(tungstenite::Error::ConnectionClosed) => return Ok(0),
                 Err(tungstenite::Error::Io(error)) => return Err(error),
-                other => panic!("binary messages alone [MQTT-6.0.0-4], not {other:?}"),
+                other => panic!("binary messages alone [MQTT5-6.0.0-1], not {other:?}"),
             }
         }
     }
@@ -93,6 +93,7 @@ fn answer(running: &Running, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+// [MQTT5-6.0.0-1] [MQTT5-6.0.0-4] [MQTT311-6.0.0-1] [MQTT311-6.0.0-4]
 #[test]
 fn messages_of_any_size_pass_between_websocket_and_tcp() {
     let running = start(|_| {});
@@ -146,7 +147,7 @@ fn websocket_passes_over_a_unix_socket_as_from_a_proxy() {
     running.until(|status| status["engine"]["sockets"] == 0);
 }
 
-// [MQTT-6.0.0-2] [MQTT5-6.0.0-2]
+// [MQTT5-6.0.0-2] [MQTT311-6.0.0-2]
 #[test]
 fn packets_may_lie_across_frames_and_frames_may_hold_several() {
     let running = start(|_| {});
@@ -189,7 +190,7 @@ fn pings_are_answered_and_a_close_is_returned() {
     assert_eq!(running.count("malformed"), 0);
 }
 
-// [MQTT-6.0.0-1] [MQTT5-6.0.0-1]
+// [MQTT5-6.0.0-1] [MQTT311-6.0.0-1]
 #[test]
 fn text_ends_the_connection_and_is_counted() {
     let running = start(|_| {});
