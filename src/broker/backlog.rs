@@ -237,6 +237,10 @@ impl Broker {
         want: Want,
         turn: &mut Turn<'_>,
     ) -> bool {
+        let Some(client) = self.clients.get(key) else { return false };
+        if self.restricted && !client.may_read(&message.topic) {
+            return true;
+        }
         if want.qos == QoS::AtMostOnce {
             self.offer_once(key.slot, &message, want, turn);
             return true;

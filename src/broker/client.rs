@@ -3,6 +3,7 @@
 //! A [`ClientKey`] names one session for as long as it lives: a slot is reused, a serial is not.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::quality::FixedState;
@@ -11,6 +12,7 @@ use slab::Slab;
 
 use super::outlet::Outlet;
 use super::{ConnectionId, Counters};
+use crate::access::Access;
 use crate::record::{ReaderId, SessionWill};
 use crate::session::{Backlog, Session};
 
@@ -42,6 +44,10 @@ pub(super) struct Client {
     pub(super) ended_wall: Option<u64>,
     /// Whether it is one of the house's own ports.
     pub(super) house: bool,
+    /// What the operator's rules grant it; `None` is everything.
+    pub(super) access: Option<Box<Access>>,
+    /// Stands before all of its topics.
+    pub(super) mount: Option<Arc<str>>,
 }
 
 /// Every client.
@@ -83,6 +89,8 @@ impl Clients {
             armed: u64::MAX,
             ended_wall: None,
             house: false,
+            access: None,
+            mount: None,
         });
         let slot = u32::try_from(slot).expect("sessions fit into memory, so into 32 bits");
         self.by_id.insert(client_id, slot);

@@ -3,6 +3,8 @@
 //! A session that outlives its connection is committed before CONNACK; until then, and while a password
 //! is being checked, the connection's packets wait.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 
 use super::client::ClientKey;
@@ -11,6 +13,7 @@ use super::depart::Cause;
 use super::ledger::Step;
 use super::outlet::Outlet;
 use super::pace::Kind;
+use super::rights::mounted_topic;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will, encode};
 use crate::record::{
@@ -20,7 +23,7 @@ use crate::router::filter;
 use crate::session::{Backlog, Session, Stage};
 
 impl Broker {
-    pub(super) fn on_connect(&mut self, id: ConnectionId, connect: Connect, turn: &mut Turn<'_>) {
+    pub(super) fn on_connect(&mut self, id: ConnectionId, mut connect: Connect, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.version = connect.version;
         connection.maximum_packet_size = connect.properties.maximum_packet_size();
@@ -32,6 +35,8 @@ impl Broker {
         if let Some(reason) = self.objection(id, &connect) {
             return self.refuse(id, connect.client_id, reason, turn);
         }
+        // Nobody needs it longer than the comparison.
+        let password = connect.password.take().unwrap_or_default();
         let Some(connection) = self.connections.get_mut(id) else { return };
         match (&connection.peer.trust, connect.username.clone()) {
             (Trust::Port { .. } | Trust::Certificate { .. }, _) => self.admit(id, connect, turn),
@@ -41,7 +46,6 @@ impl Broker {
             }
             (Trust::Password, None) => self.refuse(id, connect.client_id, Reason::NotAuthorized, turn),
             (Trust::Anonymous | Trust::Password, Some(username)) => {
-                let password = connect.password.clone().unwrap_or_default();
                 connection.phase = Phase::Verifying(Box::new(connect));
                 turn.effects.push(Effect::Verify { connection: id, username, password });
             }
@@ -67,6 +71,10 @@ impl Broker {
     /// What is wrong with a CONNECT, whoever sends it.
     fn objection(&self, id: ConnectionId, connect: &Connect) -> Option<Reason> {
         let limits = &self.config.limits;
+        let terms = &self.connections.get(id)?.peer.terms;
+        if let Some(reason) = terms.refusal {
+            return Some(reason);
+        }
         if connect.properties.authentication_method().is_some() {
             return Some(Reason::BadAuthenticationMethod); // [MQTT5-4.12.0-1]
         }
@@ -79,7 +87,8 @@ impl Broker {
             return Some(Reason::ClientIdentifierNotValid);
         }
         if let Some(will) = &connect.will {
-            if filter::check_topic(&will.topic).is_err() {
+            let topic = mounted_topic(terms.mount.as_ref(), will.topic.clone());
+            if filter::check_topic(&will.topic).is_err() || topic.is_err() {
                 return Some(Reason::TopicNameInvalid);
             }
             if will.retain && !limits.retain && connect.version == Version::V5 {
@@ -150,15 +159,20 @@ impl Broker {
             let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
             self.part(former, cause, turn);
         }
+        let user = self.user_of(id, &connect);
         let found = self.clients.named(&client_id);
+        // What waits for one user is not for another, whatever client id he gives.
+        let foreign = self.config.rules.is_some()
+            && found.and_then(|key| self.clients.get(key)).is_some_and(|client| client.session.user != user);
         if let Some(key) = found
-            && connect.clean_start
+            && (connect.clean_start || foreign)
         {
             self.end_session(key, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
         }
-        let session_present = found.is_some() && !connect.clean_start;
+        let session_present = found.is_some() && !connect.clean_start && !foreign;
         let expiry = self.granted_expiry(&connect);
-        let user = self.user_of(id, &connect);
+        let access = self.access_of(id, user.as_deref(), &client_id);
+        let mount = self.connections.get(id).and_then(|connection| connection.peer.terms.mount.clone());
         let house = self.connections.get(id).is_some_and(|connection| connection.is_house());
         let key = match self.clients.named(&client_id) {
             Some(key) => key,
@@ -171,8 +185,10 @@ impl Broker {
         client.session.user = user;
         client.session.expiry = expiry;
         client.house = house;
+        client.access = access;
         client.connection = Some(id);
-        client.will = connect.will.as_ref().map(|will| Box::new(kept_will(will)));
+        client.will = connect.will.as_ref().and_then(|will| Some(Box::new(kept_will(will, mount.as_ref())?)));
+        client.mount = mount;
         client.will_due = None; // [MQTT5-3.1.3-9]
         client.ends = None;
         client.ended_wall = None;
@@ -211,6 +227,8 @@ impl Broker {
         match &self.connections.get(id)?.peer.trust {
             Trust::Port { user, .. } => user.clone(),
             Trust::Certificate { user } => Some(user.clone()),
+            // A name that nobody has checked is none.
+            Trust::Anonymous if self.config.passwords == Passwords::Absent => None,
             Trust::Anonymous | Trust::Password => connect.username.as_deref().map(ByteString::from),
         }
     }
@@ -301,6 +319,7 @@ impl Broker {
             credit: connection.credit,
             pings: 0,
             maximum_packet_size: connection.maximum_packet_size,
+            mount: connection.peer.terms.mount.clone(),
         };
         let peer = connection.peer.name.clone();
         self.counters.connections_accepted += 1;
@@ -349,10 +368,13 @@ impl Broker {
         for packet_id in inward {
             session.inward.hold(packet_id, Ticket(0));
         }
+        let rules = self.config.rules.as_ref();
+        let access = rules.map(|rules| rules.of_client(session.user.as_deref(), &session.client_id));
         let key = self.clients.insert(session);
         let ended = record.ended_wall.unwrap_or(now.wall).min(now.wall);
         let passed = now.wall - ended;
         let Some(client) = self.clients.get_mut(key) else { return };
+        client.access = access.map(Box::new);
         client.ended_wall = Some(ended);
         client.ends = due_after(now.mono, passed, record.expiry);
         client.will_due = record.will.as_ref().and_then(|will| {
@@ -392,14 +414,15 @@ fn fits(answer: ConnAck, most: u32) -> bool {
     encode(&Packet::ConnAck(answer), Version::V5, &mut bytes).is_ok() && bytes.len() <= most as usize
 }
 
-fn kept_will(will: &Will) -> SessionWill {
-    SessionWill {
+/// The will as it is kept; its topic was found to be one.
+fn kept_will(will: &Will, mount: Option<&Arc<str>>) -> Option<SessionWill> {
+    Some(SessionWill {
         qos: will.qos,
         retain: will.retain,
-        topic: ByteString::from(&*will.topic),
+        topic: mounted_topic(mount, ByteString::from(&*will.topic)).ok()?,
         payload: will.payload.to_vec().into(),
         properties: will.properties.compact(),
-    }
+    })
 }
 
 /// Writes that are not committed, beyond which no session that outlives its connection is opened.

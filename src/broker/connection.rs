@@ -130,7 +130,8 @@ impl Connection {
 
     /// Whether it is one of the house's own ports.
     pub(super) fn is_house(&self) -> bool {
-        matches!(&self.peer.trust, Trust::Port { user: Some(user), .. } if user.starts_with("tidegate"))
+        matches!(&self.peer.trust, Trust::Port { user: Some(user), .. }
+            if &**user == "tidegate" || user.starts_with("tidegate:"))
     }
 
     /// Whether so many of its answers wait that another request must wait before it is taken. Bounds what

@@ -9,7 +9,7 @@ use super::client::ClientKey;
 use super::connect::due_after;
 use super::connection::{Held, Phase};
 use super::fan::Pressure;
-use super::publish::{is_reserved, is_volatile};
+use super::publish::is_volatile;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
 use crate::record::{DropReason, Message, SessionWill, Write};
@@ -188,8 +188,8 @@ impl Broker {
         client.will_due = None;
         let Some(will) = client.will.take() else { return };
         let SessionWill { qos, retain, topic, payload, properties } = *will;
-        if is_reserved(&topic) && !client.house {
-            return self.counters.drop(DropReason::Denied, 1);
+        if !self.clients.get(key).is_some_and(|client| self.may_publish(client, &topic)) {
+            return self.count_denied(&topic);
         }
         let message = Message {
             qos: if is_volatile(&topic) { QoS::AtMostOnce } else { qos },

@@ -89,6 +89,17 @@ pub struct Peer {
     pub name: String,
     /// What it may do unasked.
     pub trust: Trust,
+    /// What its listener says of it.
+    pub terms: Terms,
+}
+
+/// On what terms a listener has let a client in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// Stands before every topic of the client, which does not see it.
+    pub mount: Option<Arc<str>>,
+    /// It is one too many, or too soon: its CONNECT is refused with this.
+    pub refusal: Option<Reason>,
 }
 
 /// What a peer may do before it has shown a password.
@@ -205,6 +216,8 @@ pub struct Copy {
     pub expiry: Option<u32>,
     /// Subscription identifiers.
     pub subscription_ids: Vec<u32>,
+    /// Bytes at the start of the topic that the client does not see: its mount point.
+    pub hidden: u16,
 }
 
 /// What the log says of clients.

@@ -15,6 +15,7 @@ mod outlet;
 mod ledger;
 mod pace;
 mod timers;
+mod rights;
 mod connect;
 mod publish;
 mod fan;
@@ -24,13 +25,16 @@ mod subscribe;
 mod depart;
 
 pub use counters::Counters;
-pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Trust};
+pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Terms, Trust};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig};
+pub use rights::ADAPTERS;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use crate::access::Rules;
 use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
@@ -51,6 +55,11 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Whether user names can be checked.
     pub passwords: Passwords,
+    /// The operator's access rules; without any every client may do what the house allows.
+    pub rules: Option<Arc<Rules>>,
+    /// Filters of the adapters' `…/set` topics, which move something in the world: only who is granted
+    /// them by name publishes there, with and without an ACL file.
+    pub set_topics: Vec<ByteString>,
 }
 
 /// A route as the broker sees it: somebody who wants what its filter covers.
@@ -97,6 +106,11 @@ pub struct Broker {
     waiting: VecDeque<ConnectionId>,
     /// Reused by every publish.
     matches: Vec<Match>,
+    /// Whether somebody may not read everything, so that each delivery has to be looked at.
+    restricted: bool,
+    /// Publishes that stored routes did not get and that their publishers were not told of; written at
+    /// the end of the call.
+    denied: BTreeMap<ReaderId, u64>,
 }
 
 /// One call of [`Broker::handle`]: its time, and where effects go.
@@ -124,6 +138,8 @@ impl Broker {
             assigned_ids: 0,
             waiting: VecDeque::new(),
             matches: Vec::new(),
+            restricted: config.rules.is_some(),
+            denied: BTreeMap::new(),
             config,
         };
         broker.subscribe_routes();
@@ -143,6 +159,7 @@ impl Broker {
             self.on_event(event, &mut turn);
         }
         self.run_timers(&mut turn);
+        self.write_denied(&mut turn);
         if self.pace.hasten() {
             turn.effects.push(Effect::Hurry);
         }
@@ -190,6 +207,7 @@ impl Broker {
         if let Some(former) = self.connections.in_slot(id.slot) {
             self.on_lost(former, turn);
         }
+        self.restricted |= peer.terms.mount.is_some();
         self.connections.insert(Connection::new(id, peer, turn.now.mono));
         self.arm(id);
     }

@@ -12,14 +12,15 @@ use super::connection::{Answer, Held, Pending, Phase};
 use super::fan::{Pressure, Routed};
 use super::ledger::Step;
 use super::pace::Kind;
+use super::rights::mounted_topic;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason, Version};
-use crate::record::{DropReason, Message, ReaderId, Ticket, Write};
+use crate::record::{Message, ReaderId, Ticket, Write};
 use crate::router::filter;
 
 impl Broker {
     pub(super) fn on_publish(&mut self, id: ConnectionId, publish: Publish, turn: &mut Turn<'_>) {
-        let topic = match self.topic_of(id, &publish) {
+        let topic = match self.topic_of(id, &publish).and_then(|said| self.mounted(id, said)) {
             Ok(topic) => topic,
             Err(reason) => return self.expel(id, reason, turn),
         };
@@ -29,8 +30,8 @@ impl Broker {
         let Some(connection) = self.connections.get(id) else { return };
         let Some(source) = connection.client else { return };
         let is_house = connection.is_house();
-        if is_reserved(&topic) && !is_house {
-            return self.deny(id, &publish, turn);
+        if !self.clients.get(source).is_some_and(|client| self.may_publish(client, &topic)) {
+            return self.deny(id, &publish, &topic, turn);
         }
         let message = Arc::new(Message {
             qos: if is_volatile(&topic) { QoS::AtMostOnce } else { publish.qos },
@@ -58,6 +59,12 @@ impl Broker {
                 self.acknowledge(id, &publish, ticket, wanted, turn);
             }
         }
+    }
+
+    /// A client's topic as the house knows it.
+    fn mounted(&self, id: ConnectionId, said: ByteString) -> Result<ByteString, Reason> {
+        let mount = self.connections.get(id).and_then(|connection| connection.peer.terms.mount.as_ref());
+        mounted_topic(mount, said)
     }
 
     /// The topic by name or alias, or what is wrong with the packet.
@@ -123,23 +130,6 @@ impl Broker {
         true
     }
 
-    fn deny(&mut self, id: ConnectionId, publish: &Publish, turn: &mut Turn<'_>) {
-        self.counters.drop(DropReason::Denied, 1);
-        self.counters.not_accepted += 1;
-        let v5 = self.connections.get(id).is_some_and(|connection| connection.version == Version::V5);
-        let reason = if v5 { Reason::NotAuthorized } else { Reason::Success };
-        self.count_unanswered(id, publish.qos);
-        match publish.qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => {
-                self.answer(id, None, Kind::Publish, Answer::PubAck(publish.packet_id, reason), turn);
-            }
-            QoS::ExactlyOnce => {
-                self.answer(id, None, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
-            }
-        }
-    }
-
     /// The kept session and packet id that are committed together with a QoS 2 publish.
     fn inward_of(&self, id: ConnectionId, publish: &Publish) -> Option<(ReaderId, u16)> {
         if publish.qos != QoS::ExactlyOnce {
@@ -191,7 +181,7 @@ impl Broker {
         }
     }
 
-    fn count_unanswered(&mut self, id: ConnectionId, qos: QoS) {
+    pub(super) fn count_unanswered(&mut self, id: ConnectionId, qos: QoS) {
         if let Some(connection) = self.connections.get_mut(id)
             && qos > QoS::AtMostOnce
         {

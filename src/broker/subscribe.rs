@@ -3,8 +3,6 @@
 //! For a session that outlives its connection the answer leaves after the commit of the session as it
 //! then is; retained messages follow the answer.
 
-use bytestring::ByteString;
-
 use super::client::ClientKey;
 use super::connection::Answer;
 use super::pace::Kind;
@@ -26,12 +24,12 @@ impl Broker {
         let mut walks = Vec::new();
         let mut changed = false;
         for Subscription { filter, options } in filters {
-            let reason = self.grant(key, &filter, options.qos);
+            let granted = self.grant(key, &filter, options.qos);
+            let (filter, reason) = self.place_filter(key, &filter, granted);
             reasons.push(reason);
             if reason.is_error() {
                 continue;
             }
-            let filter = ByteString::from(&*filter);
             let subscription = StoredSubscription { filter, options, identifier };
             let new = self.enter_subscription(key, &subscription);
             changed = true;
@@ -69,9 +67,11 @@ impl Broker {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         let mut changed = false;
         for filter in &unsubscribe.filters {
-            let gone = self.router.unsubscribe(filter, subscriber);
-            if gone && let Some(client) = self.clients.get_mut(key) {
-                client.session.remove_subscription(filter);
+            let Some(client) = self.clients.get_mut(key) else { return };
+            let placed = client.mounted_filter(filter);
+            let gone = self.router.unsubscribe(&placed, subscriber);
+            if gone {
+                client.session.remove_subscription(&placed);
                 changed = true;
             }
             reasons.push(match gone {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use super::place::Report;
 use crate::auth::{self, PasswordFile};
 use crate::bridge;
+use crate::broker::ADAPTERS;
 use crate::codec::QoS;
 use crate::listener::{Bind, Listener};
 
@@ -107,6 +108,17 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
                 ));
             }
         }
+    }
+}
+
+/// Names by which access rules know the house and its adapters are not for sensors.
+pub(super) fn users(mqtt_sn: Option<&adapter_mqtt_sn::Checked>, report: &mut Report) {
+    let Some(user) = mqtt_sn.and_then(|mqtt_sn| mqtt_sn.user.as_deref()) else { return };
+    if user == "tidegate" || ["tidegate:"].iter().chain(ADAPTERS).any(|kind| user.starts_with(kind)) {
+        report.wrong(
+            "mqtt_sn.user",
+            format!("found \"{user}\", which is a name of tidegate's own: choose another"),
+        );
     }
 }
 

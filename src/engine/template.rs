@@ -53,8 +53,9 @@ impl Template {
     fn fill(&mut self, version: Version, copy: Copy) -> Option<()> {
         self.copy = None;
         self.bytes.clear();
+        let topic = copy.message.topic.get(usize::from(copy.hidden)..).unwrap_or_default();
         let parts = PublishParts {
-            topic: &copy.message.topic,
+            topic,
             payload: &copy.message.payload,
             properties: &copy.message.properties,
             expiry: copy.expiry,
@@ -66,7 +67,7 @@ impl Template {
         };
         encode_publish(&mut self.bytes, version, &parts).ok()?;
         let length_bytes = self.bytes.iter().skip(1).take_while(|byte| **byte >= 0x80).count() + 1;
-        self.id_at = 1 + length_bytes + 2 + copy.message.topic.len();
+        self.id_at = 1 + length_bytes + 2 + topic.len();
         self.copy = Some(copy);
         Some(())
     }
@@ -78,6 +79,7 @@ fn alike(last: &Copy, next: &Copy, version: Version) -> bool {
         && last.qos == next.qos
         && last.dup == next.dup
         && last.retain == next.retain
+        && last.hidden == next.hidden
         && (version != Version::V5
             || (last.expiry == next.expiry && last.subscription_ids == next.subscription_ids))
 }
@@ -128,6 +130,7 @@ mod tests {
             retain: false,
             expiry: None,
             subscription_ids: Vec::new(),
+            hidden: 0,
         }
     }
 
@@ -165,6 +168,8 @@ mod tests {
         assert_eq!(size(&mut templates, copy(&first, QoS::AtLeastOnce, 9)), plain + 2);
         let with_expiry = Copy { expiry: Some(5), ..copy(&first, QoS::AtMostOnce, 0) };
         assert_eq!(size(&mut templates, with_expiry), plain + 5);
+        let mounted = Copy { hidden: 8, ..copy(&first, QoS::AtMostOnce, 0) };
+        assert_eq!(size(&mut templates, mounted), plain - 8);
         let with_id = Copy { subscription_ids: vec![1], ..copy(&first, QoS::AtMostOnce, 0) };
         assert_eq!(size(&mut templates, with_id), plain + 2);
     }

@@ -346,7 +346,8 @@ pub(crate) fn puback(packet_id: u16) -> Packet {
 /// A broker with nothing restored.
 pub(crate) fn broker(clock: &Clock, passwords: Passwords, routes: Vec<Route>) -> Broker {
     let limits = LimitsConfig::default().check().unwrap();
-    let config = broker::Config { limits, gateway: "test".to_owned(), routes, passwords };
+    let gateway = "test".to_owned();
+    let config = broker::Config { limits, gateway, routes, passwords, rules: None, set_topics: Vec::new() };
     Broker::new(config, 7, Restored::default(), clock.now())
 }
 

@@ -22,7 +22,7 @@ use super::status;
 use super::table::{Link, Table};
 use super::verify::Verifier;
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
-use crate::broker::{Broker, ConnectionId, Effect, Event, Peer};
+use crate::broker::{Broker, ConnectionId, Effect, Event, Peer, Terms};
 use crate::clock::Clock;
 use crate::listener::{Accepted, Board, Doors, StreamPeer};
 use crate::record::Now;
@@ -214,12 +214,14 @@ impl Engine {
     }
 
     fn take_in(&mut self, accepted: Accepted) -> io::Result<()> {
-        let Accepted { mut stream, peer, trust, .. } = accepted;
+        let Accepted { mut stream, peer, trust, mount, .. } = accepted;
         let token = Token(self.table.next_id().slot as usize);
         self.inbox.poll.registry().register(&mut stream, token, Interest::READABLE)?;
         let connection = self.table.insert(Link::Socket(Socket::new(stream, self.limits.max_packet_size)));
         self.counters.accepted += 1;
-        self.events.push(Event::Opened { connection, peer: Peer { name: peer.to_string(), trust } });
+        let terms = Terms { mount, refusal: None };
+        let peer = Peer { name: peer.to_string(), trust, terms };
+        self.events.push(Event::Opened { connection, peer });
         // What came with the end of a handshake lies in the stream, where the kernel tells of nothing.
         if let Some(socket) = self.table.socket(connection)
             && socket.arrive()

@@ -2,6 +2,8 @@
 //!
 //! Anonymous clients are welcome by default only where no one from outside can come.
 
+use std::sync::Arc;
+
 use adapter_api::schema::{Key, Kind, Problem};
 use serde::Deserialize;
 
@@ -23,6 +25,8 @@ pub struct Config {
     pub allow_anonymous: Option<bool>,
     /// TLS, where it is spoken.
     pub tls: Option<TlsConfig>,
+    /// Put before every topic of its clients, who do not see it.
+    pub mount_point: Option<String>,
 }
 
 impl Default for Config {
@@ -34,6 +38,7 @@ impl Default for Config {
             protocol: "mqtt".to_owned(),
             allow_anonymous: None,
             tls: None,
+            mount_point: None,
         }
     }
 }
@@ -44,6 +49,7 @@ pub const KEYS: &[Key] = &[
     Key::required("bind", Kind::Text),
     Key::optional("protocol", Kind::Choice(&["mqtt", "ws"])),
     Key::optional("allow_anonymous", Kind::Boolean),
+    Key::optional("mount_point", Kind::Text),
     Key::optional("tls", Kind::Table(TLS_KEYS)),
 ];
 
@@ -56,6 +62,8 @@ pub struct Listener {
     pub bind: Bind,
     /// What its clients may do before they have shown a password: never [`Trust::Port`].
     pub trust: Trust,
+    /// Stands before every topic of its clients; ends in `/`.
+    pub mount: Option<Arc<str>>,
     /// What is spoken, within TLS where that is spoken too.
     pub protocol: Protocol,
     /// TLS, where it is spoken.
@@ -87,6 +95,14 @@ impl Config {
                 Protocol::Mqtt
             }
         };
+        if let Some(mount) = &self.mount_point
+            && !is_mount_point(mount)
+        {
+            let text = format!(
+                "found \"{mount}\", expected the start of a topic that ends in \"/\", such as \"barn-2/\", without + and #, and not below $ or tidegate/"
+            );
+            problems.push(Problem { key: "mount_point".to_owned(), text });
+        }
         let bind = match self.bind.parse::<Bind>() {
             Ok(bind) => bind,
             Err(expected) => {
@@ -107,12 +123,21 @@ impl Config {
         Ok(Listener {
             name: self.name.clone().unwrap_or_else(|| bind.to_string()),
             trust: if anonymous { Trust::Anonymous } else { Trust::Password },
+            mount: self.mount_point.as_deref().map(Arc::from),
             bind,
             protocol,
             tls,
         })
     }
 }
+
+fn is_mount_point(mount: &str) -> bool {
+    let house = mount.starts_with('$') || mount.starts_with("tidegate/");
+    mount.ends_with('/') && mount.len() <= MOUNT_POINT_MAX && !mount.contains(['+', '#', '\0']) && !house
+}
+
+/// Bytes of a mount point: each of its clients' topics becomes longer by it.
+const MOUNT_POINT_MAX: usize = 256;
 
 impl Listener {
     /// Whether nobody comes in without a password.
@@ -155,6 +180,18 @@ mod tests {
         assert!(check("0.0.0.0:1883", Some(true)).warning().unwrap().contains("0.0.0.0:1883"));
         assert_eq!(check("0.0.0.0:1883", None).warning(), None);
         assert_eq!(check("127.0.0.1:1883", Some(true)).warning(), None);
+    }
+
+    #[test]
+    fn a_mount_point_is_the_start_of_a_topic() {
+        let mount = |text: &str| {
+            let config = Config { mount_point: Some(text.to_owned()), ..Config::default() };
+            config.check().map(|listener| listener.mount.map(|mount| mount.to_string()))
+        };
+        assert_eq!(mount("barn/2/"), Ok(Some("barn/2/".to_owned())));
+        for wrong in ["", "barn", "barn/+/", "#/", "$SYS/", "tidegate/x/"] {
+            assert!(mount(wrong).is_err_and(|problems| problems[0].key == "mount_point"), "{wrong}");
+        }
     }
 
     #[test]

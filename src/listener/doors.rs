@@ -57,6 +57,8 @@ pub struct Accepted {
     pub trust: Trust,
     /// What it will speak, until the stream does.
     pub(super) protocol: Protocol,
+    /// The listener's mount point.
+    pub mount: Option<Arc<str>>,
 }
 
 /// How the listeners stand, for any thread to read.
@@ -197,12 +199,13 @@ impl Doors {
             match door.accept() {
                 Ok((stream, peer)) => {
                     let recovered = entry.trouble.take().is_some();
-                    let trust = entry.listener.trust.clone();
+                    let (trust, mount) = (entry.listener.trust.clone(), entry.listener.mount.clone());
                     let (protocol, keeper) = (entry.listener.protocol, entry.keeper.clone());
                     if recovered {
                         self.post();
                     }
-                    return Some(Knock { accepted: Accepted { stream, peer, trust, protocol }, keeper });
+                    let accepted = Accepted { stream, peer, trust, protocol, mount };
+                    return Some(Knock { accepted, keeper });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,
                 // The one who knocked has left again, which is no trouble of ours.

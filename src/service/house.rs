@@ -67,6 +67,8 @@ impl House {
             gateway: loaded.gateway.id.clone(),
             routes: routes::for_broker(&routes),
             passwords,
+            rules: loaded.rules.clone(),
+            set_topics: readings::set_topics(loaded),
         };
         let heartbeat = watchdog::heartbeat();
         let engine = Engine::new(engine::Parts {

@@ -17,6 +17,8 @@ mod answers;
 mod exchanges;
 mod retaining;
 mod version_3_1;
+mod rights;
+mod mounts;
 mod random;
 mod client;
 mod simulation;

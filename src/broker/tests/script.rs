@@ -48,6 +48,8 @@ pub(super) fn config() -> Config {
         gateway: "barn".into(),
         routes: Vec::new(),
         passwords: Passwords::Absent,
+        rules: None,
+        set_topics: Vec::new(),
     }
 }
 
@@ -83,6 +85,11 @@ impl Script {
             reads: Vec::new(),
             asked: Vec::new(),
         }
+    }
+
+    /// What the next start finds in the configuration.
+    pub(super) fn configure(&mut self, config: Config) {
+        self.config = config;
     }
 
     pub(super) fn run(&mut self, events: &[&str]) {
@@ -153,7 +160,10 @@ impl Script {
             Trust::Anonymous
         };
         let connection = self.connection(slot);
-        self.handle(vec![Event::Opened { connection, peer: Peer { name: format!("peer-{slot}"), trust } }]);
+        let refusal = words.value("refused").map(speech::reason);
+        let terms = Terms { mount: words.value("mount").map(Into::into), refusal };
+        let peer = Peer { name: format!("peer-{slot}"), trust, terms };
+        self.handle(vec![Event::Opened { connection, peer }]);
     }
 
     fn connection(&self, slot: u32) -> ConnectionId {

@@ -238,7 +238,8 @@ fn ids(list: &[u32]) -> String {
 }
 
 fn delivered(copy: &Copy) -> String {
-    let mut line = format!("publish {}{}", named(&copy.message), qos(copy.qos));
+    let seen = named(&copy.message).split_off(usize::from(copy.hidden));
+    let mut line = format!("publish {seen}{}", qos(copy.qos));
     if copy.packet_id > 0 {
         line += &format!(" id={}", copy.packet_id);
     }
@@ -362,6 +363,7 @@ fn written(write: &Write) -> String {
         Write::Dropped { reader, seq, reason } => {
             format!("dropped r{}/{} {}", reader.0, seq.0, reason.as_str())
         }
+        Write::Denied { reader, count } => format!("denied {count} of r{}", reader.0),
         Write::DropOldest { reader, after, count } => {
             format!("oldest {count} of r{} after {}", reader.0, after.0)
         }
