@@ -14,9 +14,9 @@
 //! | broker   | pure | access codec record router session |
 //! | store    | io   | codec record |
 //! | unstored | io   | record |
-//! | auth     | io   | |
+//! | auth     | io   | access |
 //! | listener | io   | broker clock codec record |
-//! | engine   | io   | auth broker clock codec listener record store unstored |
+//! | engine   | io   | access auth broker clock codec listener record store unstored |
 //! | field    | io   | clock engine |
 //! | bridge   | io   | clock codec record store unstored |
 //! | journal  | io   | |

@@ -14,7 +14,7 @@ use super::ledger::Step;
 use super::outlet::Outlet;
 use super::pace::Kind;
 use super::rights::mounted_topic;
-use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn};
+use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn, Verdict};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will, encode};
 use crate::record::{
     LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, Ticket, Write,
@@ -52,7 +52,7 @@ impl Broker {
         }
     }
 
-    pub(super) fn on_verified(&mut self, id: ConnectionId, accepted: bool, turn: &mut Turn<'_>) {
+    pub(super) fn on_verified(&mut self, id: ConnectionId, verdict: Verdict, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !matches!(connection.phase, Phase::Verifying(_)) {
             return;
@@ -60,12 +60,16 @@ impl Broker {
         let Phase::Verifying(connect) = std::mem::replace(&mut connection.phase, Phase::Fresh) else {
             return;
         };
-        if accepted {
-            self.admit(id, *connect, turn);
-            self.go_on(id, turn);
-        } else {
-            self.refuse(id, connect.client_id, Reason::BadUserNameOrPassword, turn);
-        }
+        let reason = match verdict {
+            Verdict::Accepted => {
+                self.admit(id, *connect, turn);
+                return self.go_on(id, turn);
+            }
+            Verdict::Wrong => Reason::BadUserNameOrPassword,
+            Verdict::Busy => Reason::QuotaExceeded,
+            Verdict::TooManyFailures => Reason::ConnectionRateExceeded,
+        };
+        self.refuse(id, connect.client_id, reason, turn);
     }
 
     /// What is wrong with a CONNECT, whoever sends it.

@@ -11,6 +11,7 @@ use bytestring::ByteString;
 use super::client::ClientKey;
 use super::pace::{Kind, Rhythm};
 use super::{ConnectionId, Peer, Trust};
+use crate::access::Bucket;
 use crate::codec::{Connect, Packet, QoS, Reason, Version};
 use crate::record::Ticket;
 
@@ -42,6 +43,8 @@ pub(super) struct Connection {
     /// Answers that wait for a commit, in their order.
     pub(super) answers: VecDeque<Pending>,
     pub(super) rhythm: Rhythm,
+    /// What it has used of `max_publish_rate`.
+    pub(super) allowance: Bucket,
     pub(super) held: VecDeque<Held>,
     pub(super) paused: bool,
 }
@@ -59,6 +62,8 @@ pub(super) enum Phase {
     Open,
     /// As open, but a publish of its waits for the store.
     Waiting,
+    /// As open, but a publish of its came too soon and waits until then, monotonic.
+    Slowed(u64),
 }
 
 /// Something that waits for its connection.
@@ -109,6 +114,7 @@ impl Connection {
             unanswered: 0,
             answers: VecDeque::new(),
             rhythm: Rhythm::new(counts),
+            allowance: Bucket::default(),
             held: VecDeque::new(),
             paused: false,
         }
@@ -116,12 +122,16 @@ impl Connection {
 
     /// Whether its packets wait.
     pub(super) fn holds(&self) -> bool {
-        matches!(self.phase, Phase::Verifying(_) | Phase::Opening(_) | Phase::Waiting)
+        matches!(self.phase, Phase::Verifying(_) | Phase::Opening(_) | Phase::Waiting | Phase::Slowed(_))
     }
 
     /// Whether CONNACK is sent.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Waiting)
+        matches!(self.phase, Phase::Open | Phase::Waiting | Phase::Slowed(_))
+    }
+
+    pub(super) fn is_slowed(&self) -> bool {
+        matches!(self.phase, Phase::Slowed(_))
     }
 
     pub(super) fn is_port(&self) -> bool {
@@ -146,10 +156,11 @@ impl Connection {
         self.answers.len() >= most
     }
 
-    /// When it is dead if nothing comes, monotonic.
+    /// When it is dead if nothing comes, or may go on, monotonic.
     pub(super) fn due(&self) -> Option<u64> {
         match self.phase {
             Phase::Fresh => Some(self.heard + CONNECT_WITHIN),
+            Phase::Slowed(until) => Some(until),
             _ if self.silence == 0 || self.paused || self.holds() => None,
             _ => Some(self.heard + self.silence),
         }

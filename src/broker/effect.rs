@@ -66,8 +66,8 @@ pub enum Event {
     Verified {
         /// Which.
         connection: ConnectionId,
-        /// Whether the password fits.
-        accepted: bool,
+        /// What became of it.
+        verdict: Verdict,
     },
     /// Writes up to this one are on disk.
     Committed {
@@ -80,6 +80,19 @@ pub enum Event {
     Tick,
     /// The service stops: every client is told.
     Stop,
+}
+
+/// What became of a question for a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It fits.
+    Accepted,
+    /// It does not.
+    Wrong,
+    /// Too many wait to be compared.
+    Busy,
+    /// Too many wrong ones came from that address.
+    TooManyFailures,
 }
 
 /// Who is at the other end of a connection.

@@ -16,6 +16,7 @@ mod ledger;
 mod pace;
 mod timers;
 mod rights;
+mod rate;
 mod connect;
 mod publish;
 mod fan;
@@ -25,7 +26,7 @@ mod subscribe;
 mod depart;
 
 pub use counters::Counters;
-pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Terms, Trust};
+pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Terms, Trust, Verdict};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig};
 pub use rights::ADAPTERS;
 
@@ -195,7 +196,7 @@ impl Broker {
             }
             Event::Granted { connection, messages } => self.on_granted(connection, messages, turn),
             Event::Lost { connection } => self.on_lost(connection, turn),
-            Event::Verified { connection, accepted } => self.on_verified(connection, accepted, turn),
+            Event::Verified { connection, verdict } => self.on_verified(connection, verdict, turn),
             Event::Committed { through } => self.on_committed(through, turn),
             Event::Rows(rows) => self.on_rows(rows, turn),
             Event::Tick => {}
@@ -247,6 +248,10 @@ impl Broker {
                 _ => self.drop_connection(id, turn), // [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]
             };
         }
+        if let Some(until) = self.too_soon(id, &packet, turn.now.mono) {
+            return self.slow_down(id, packet, until, turn);
+        }
+        let Some(connection) = self.connections.get(id) else { return };
         if connection.owes_too_much(&packet) {
             return self.wait_for_store(id, packet, turn);
         }
@@ -407,6 +412,7 @@ impl Broker {
         connection.armed = u64::MAX;
         match connection.due() {
             Some(due) if due > turn.now.mono => self.arm(id),
+            Some(_) if connection.is_slowed() => self.speed_up(id, turn),
             Some(_) => self.expel(id, Reason::KeepAliveTimeout, turn), // [MQTT5-3.1.2-22] [MQTT311-3.1.2-24]
             None => {}
         }

@@ -15,7 +15,7 @@ use super::template::{Templates, append};
 use super::turn::Engine;
 use super::verify::{Question, Verifier};
 use super::{Input, Inputs};
-use crate::broker::{ConnectionId, Copy, Effect, Event};
+use crate::broker::{ConnectionId, Copy, Effect, Event, Verdict};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason, encode};
 use crate::record::{Now, Write};
 use crate::store::Handle;
@@ -111,7 +111,8 @@ impl Engine {
                 }
             }
             Effect::Verify { connection, username, password } => {
-                self.verify(Question { connection, username, password });
+                let address = self.table.socket(connection).and_then(|socket| socket.stay().address());
+                self.verify(Question { connection, address, username, password });
             }
             Effect::Read { reader, after, limit } => {
                 let inputs = self.courier.inputs.clone();
@@ -212,14 +213,16 @@ impl Engine {
 
     fn verify(&mut self, question: Question) {
         let connection = question.connection;
-        let asked = match &self.courier.verifier {
-            Some(verifier) => verifier.ask(question),
-            None => false,
+        let verdict = match &self.courier.verifier {
+            // Without a password file no password fits.
+            None => Verdict::Wrong,
+            Some(verifier) if verifier.ask(question) => return,
+            Some(_) => {
+                self.counters.passwords_unchecked += 1;
+                Verdict::Busy
+            }
         };
-        if !asked {
-            self.counters.passwords_unchecked += 1;
-            self.events.push(Event::Verified { connection, accepted: false });
-        }
+        self.events.push(Event::Verified { connection, verdict });
     }
 
     fn close(&mut self, connection: ConnectionId, now: Now) {

@@ -11,6 +11,7 @@ mod turn;
 mod carry;
 mod flush;
 mod table;
+mod guests;
 mod intake;
 mod socket;
 mod outbox;
@@ -25,9 +26,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use adapter_api::units::Rate;
+
 pub use counters::Counters;
 pub use inbox::{EngineGone, Inbox, Input, Inputs};
 pub use turn::Engine;
+pub use verify::Effort;
 
 use crate::auth::PasswordFile;
 use crate::broker::Broker;
@@ -64,6 +68,12 @@ pub struct Parts {
 pub struct Limits {
     /// Network clients at once; a further one is turned away.
     pub max_connections: usize,
+    /// Network clients at once from one address; a further one is refused.
+    pub max_connections_per_address: u32,
+    /// How fast they may come from one address; faster ones are refused.
+    pub max_connect_rate: Option<Rate>,
+    /// How often wrong passwords may come from one address.
+    pub max_login_failures: Option<Rate>,
     /// Bytes of the largest packet taken; the sender of a larger one is disconnected.
     pub max_packet_size: usize,
     /// Bytes that may wait for one connection. Beyond it QoS 0 is dropped and counted, and the client is
@@ -77,6 +87,9 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_connections: 10_000,
+            max_connections_per_address: 10_000,
+            max_connect_rate: None,
+            max_login_failures: None,
             max_packet_size: 256_000,
             max_send_buffer: 1_000_000,
             handshakes: HandshakeLimits::default(),

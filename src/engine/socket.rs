@@ -7,6 +7,7 @@ use std::io;
 
 use mio::{Interest, Registry, Token};
 
+use super::guests::Stay;
 use super::intake::{Allowance, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
@@ -19,6 +20,7 @@ pub(super) struct Socket {
     stream: Stream,
     decoder: Decoder,
     outbox: Outbox,
+    stay: Stay,
     /// Of its CONNECT.
     pub(super) version: Version,
     /// What the client takes at most.
@@ -93,9 +95,10 @@ pub(super) enum Farewell {
 }
 
 impl Socket {
-    pub(super) fn new(stream: Stream, max_packet_size: usize) -> Socket {
+    pub(super) fn new(stream: Stream, stay: Stay, max_packet_size: usize) -> Socket {
         Socket {
             stream,
+            stay,
             decoder: Decoder::new(Side::Server, max_packet_size),
             outbox: Outbox::default(),
             version: Version::V311,
@@ -123,6 +126,11 @@ impl Socket {
     /// Whether the stream has to be flushed for its own sake.
     pub(super) fn wants_write(&self) -> bool {
         self.stream.wants_write()
+    }
+
+    /// Where it came in and from.
+    pub(super) fn stay(&self) -> Stay {
+        self.stay
     }
 
     /// Notes what the kernel says.

@@ -39,6 +39,7 @@ fn figures(broker: &broker::Counters) -> Value {
         "connections_accepted": broker.connections_accepted,
         "connections_refused": broker.connections_refused,
         "not_accepted": broker.not_accepted,
+        "slowed": broker.slowed,
         "expired": broker.expired,
         "dropped": dropped,
         "uncommitted": broker.uncommitted,

@@ -25,6 +25,8 @@ pub struct Config {
     pub allow_anonymous: Option<bool>,
     /// TLS, where it is spoken.
     pub tls: Option<TlsConfig>,
+    /// Clients at a time here; as many as `[limits]` allows where it is left out.
+    pub max_connections: Option<u32>,
     /// Put before every topic of its clients, who do not see it.
     pub mount_point: Option<String>,
 }
@@ -38,6 +40,7 @@ impl Default for Config {
             protocol: "mqtt".to_owned(),
             allow_anonymous: None,
             tls: None,
+            max_connections: None,
             mount_point: None,
         }
     }
@@ -49,6 +52,7 @@ pub const KEYS: &[Key] = &[
     Key::required("bind", Kind::Text),
     Key::optional("protocol", Kind::Choice(&["mqtt", "ws"])),
     Key::optional("allow_anonymous", Kind::Boolean),
+    Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
     Key::optional("mount_point", Kind::Text),
     Key::optional("tls", Kind::Table(TLS_KEYS)),
 ];
@@ -62,6 +66,8 @@ pub struct Listener {
     pub bind: Bind,
     /// What its clients may do before they have shown a password: never [`Trust::Port`].
     pub trust: Trust,
+    /// Clients at a time; further ones are refused with 0x97 (3.1.1: 3).
+    pub max_connections: Option<u32>,
     /// Stands before every topic of its clients; ends in `/`.
     pub mount: Option<Arc<str>>,
     /// What is spoken, within TLS where that is spoken too.
@@ -123,6 +129,7 @@ impl Config {
         Ok(Listener {
             name: self.name.clone().unwrap_or_else(|| bind.to_string()),
             trust: if anonymous { Trust::Anonymous } else { Trust::Password },
+            max_connections: self.max_connections,
             mount: self.mount_point.as_deref().map(Arc::from),
             bind,
             protocol,

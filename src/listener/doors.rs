@@ -57,6 +57,8 @@ pub struct Accepted {
     pub trust: Trust,
     /// What it will speak, until the stream does.
     pub(super) protocol: Protocol,
+    /// Which listener, by its place in the configuration.
+    pub door: usize,
     /// The listener's mount point.
     pub mount: Option<Arc<str>>,
 }
@@ -194,9 +196,10 @@ impl Doors {
 
     /// The next one who waits at any door; `None` where nobody does.
     pub fn accept(&mut self, now: u64) -> Option<Knock> {
-        for entry in self.entries.iter_mut().filter(|entry| entry.knocked && entry.again.is_none()) {
-            let Some(door) = &entry.door else { continue };
-            match door.accept() {
+        let entries = self.entries.iter_mut().enumerate();
+        for (door, entry) in entries.filter(|(_, entry)| entry.knocked && entry.again.is_none()) {
+            let Some(open) = &entry.door else { continue };
+            match open.accept() {
                 Ok((stream, peer)) => {
                     let recovered = entry.trouble.take().is_some();
                     let (trust, mount) = (entry.listener.trust.clone(), entry.listener.mount.clone());
@@ -204,7 +207,7 @@ impl Doors {
                     if recovered {
                         self.post();
                     }
-                    let accepted = Accepted { stream, peer, trust, protocol, mount };
+                    let accepted = Accepted { stream, peer, trust, protocol, door, mount };
                     return Some(Knock { accepted, keeper });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,

@@ -19,6 +19,7 @@ mod retaining;
 mod version_3_1;
 mod rights;
 mod mounts;
+mod rates;
 mod random;
 mod client;
 mod simulation;

@@ -210,8 +210,10 @@ fn event(connection: ConnectionId, text: &str) -> Event {
     match words.at(0) {
         "drained" => Event::Drained { connection },
         "lost" => Event::Lost { connection },
-        "verified" => Event::Verified { connection, accepted: true },
-        "rejected" => Event::Verified { connection, accepted: false },
+        "verified" => Event::Verified { connection, verdict: Verdict::Accepted },
+        "rejected" => Event::Verified { connection, verdict: Verdict::Wrong },
+        "unverified" => Event::Verified { connection, verdict: Verdict::Busy },
+        "barred" => Event::Verified { connection, verdict: Verdict::TooManyFailures },
         "granted" => Event::Granted { connection, messages: words.at(1).parse().expect("a count") },
         "malformed" => Event::Malformed { connection, reason: speech::reason(words.at(1)) },
         _ => Event::Packet { connection, packet: speech::packet(text) },
