@@ -6,8 +6,8 @@
 //! Invariant: an address is remembered while somebody from it is inside, and of those who have left only
 //! the last [`GONE_MAX`], so that no crowd of addresses makes this grow.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 
 use adapter_api::units::Rate;
 
@@ -47,7 +47,7 @@ struct Guest {
 
 /// Where somebody comes from: an IPv4 address, or the /64 that is one subscriber's in IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Address(u128);
+pub(super) struct Address(u64);
 
 /// One who was let in, until he leaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,10 +71,15 @@ pub(super) enum Objection {
 impl Address {
     pub(super) fn of(address: IpAddr) -> Address {
         match address.to_canonical() {
-            IpAddr::V4(address) => Address(u128::from(u32::from(address))),
-            IpAddr::V6(address) => Address(u128::from(address) >> 64 << 64),
+            // No address begins like this in IPv6.
+            IpAddr::V4(address) => Address(u64::from(u32::from(address)) | 0xFFFF_FFFF << 32),
+            IpAddr::V6(address) => Address(address.to_bits().to_be_bytes().into_iter().take(8).fold(0, join)),
         }
     }
+}
+
+fn join(bits: u64, byte: u8) -> u64 {
+    bits << 8 | u64::from(byte)
 }
 
 impl Stay {

@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn a_read_that_ends_with_the_turn_s_allowance_is_drained_in_the_next() {
         let (stream, mut peer) = mio::net::UnixStream::pair().unwrap();
-        let mut socket = Socket::new(Stream::Unix(stream), 1_000);
+        let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 1_000);
         let mut pings = Vec::new();
         for _ in 0..3 {
             encode(&Packet::PingReq, Version::V311, &mut pings).unwrap();

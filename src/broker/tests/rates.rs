@@ -1,4 +1,6 @@
 //! Scripts of who comes or publishes too fast, and of passwords that are not compared.
+//!
+//! How much of a rate is left is tested where it is counted; here, what happens to the client.
 
 use std::time::Duration;
 
