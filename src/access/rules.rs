@@ -72,6 +72,11 @@ impl Rules {
         }
     }
 
+    /// Whether some lines are for users by name.
+    pub fn names_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
     fn patterns_of(&self, user: Option<&str>, client_id: &str) -> Box<[Line]> {
         let names = Names { user, client_id };
         self.patterns.iter().filter_map(|line| names.put_into(line)).collect()

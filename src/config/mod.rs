@@ -155,6 +155,7 @@ fn check(
     relations::users(mqtt_sn.as_ref(), &mut report);
     let acl_file = auth.as_ref().and_then(|auth| auth.acl_file.as_deref());
     let rules = acl_file.and_then(|path| read_rules(path, &mut report)).map(Arc::new);
+    relations::rules(rules.as_deref(), auth.as_ref(), &mut report);
     match (gateway, auth, limits, store, log) {
         (Some(gateway), Some(auth), Some(limits), Some(store), Some(log)) if report.is_clean() => {
             Ok(Loaded {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::place::Report;
+use crate::access::Rules;
 use crate::auth::{self, PasswordFile};
 use crate::bridge;
 use crate::broker::ADAPTERS;
@@ -108,6 +109,17 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
                 ));
             }
         }
+    }
+}
+
+/// Whether those whom the rules name can come by their names. A certificate can name them too.
+pub(super) fn rules(rules: Option<&Rules>, auth: Option<&auth::Config>, report: &mut Report) {
+    let unchecked = auth.is_some_and(|auth| auth.password_file.is_none());
+    if unchecked && rules.is_some_and(Rules::names_users) {
+        report.warnings.push(
+            "auth.acl_file: it names users and there is no [auth] password_file: a user name that nobody checks counts as none"
+                .to_owned(),
+        );
     }
 }
 

@@ -292,7 +292,11 @@ fn every_wrong_line_of_the_acl_file_is_named_beside_the_other_mistakes() {
 
     std::fs::write(&acl, "topic read a/#\n").expect("written");
     std::fs::write(&path, format!("[auth]\nacl_file = {acl:?}\n")).expect("written");
-    assert!(load(Some(&path)).expect("right").rules.is_some());
+    let loaded = load(Some(&path)).expect("right");
+    assert!(loaded.rules.is_some() && loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    std::fs::write(&acl, "topic read a/#\nuser anna\ntopic b\n").expect("written");
+    let loaded = load(Some(&path)).expect("right");
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("nobody checks")), "{:?}", loaded.warnings);
     std::fs::remove_file(&acl).expect("removed");
     let wrongs = load(Some(&path)).expect_err("a rule that is not there may have denied something");
     assert!(wrongs[0].to_string().contains("cannot read the file"), "{wrongs:?}");
