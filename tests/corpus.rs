@@ -13,6 +13,9 @@ mod decode;
 #[path = "fuzz/bodies/config.rs"]
 mod config;
 
+#[path = "fuzz/bodies/rules.rs"]
+mod rules;
+
 #[test]
 fn the_decoder_keeps_its_promises_over_the_corpus() {
     let mut inputs = seeds("decode");
@@ -35,6 +38,13 @@ fn the_configuration_keeps_its_promises_over_the_corpus() {
         // Cut anywhere, a text is still a text.
         (0..=seed.len()).step_by(7).for_each(|end| config::run(&seed[..end]));
         config::run(&seed);
+    }
+}
+
+#[test]
+fn access_rules_keep_their_promises_over_the_corpus() {
+    for seed in seeds("rules") {
+        (0..=seed.len()).for_each(|end| rules::run(&seed[..end]));
     }
 }
 
