@@ -9,6 +9,7 @@
 mod stand;
 
 mod absent;
+mod access;
 mod clients;
 mod commits;
 mod doors;
@@ -16,6 +17,7 @@ mod kept;
 mod motes;
 mod operator;
 mod outage;
+mod rules;
 mod serial;
 mod sync;
 mod traced;
