@@ -112,6 +112,16 @@ impl Stream {
     }
 }
 
+impl StreamPeer {
+    /// Where it comes from; nowhere for a program on this machine.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            StreamPeer::Tcp(address) => Some(address.ip()),
+            StreamPeer::Unix => None,
+        }
+    }
+}
+
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
