@@ -55,8 +55,6 @@ pub const KEYS: &[Key] = &[
     Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
     Key::optional("mount_point", Kind::Text),
     Key::optional("tls", Kind::Table(TLS_KEYS)),
-    Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
-    Key::optional("mount_point", Kind::Text),
 ];
 
 /// A checked listener.
@@ -76,10 +74,6 @@ pub struct Listener {
     pub protocol: Protocol,
     /// TLS, where it is spoken.
     pub tls: Option<Tls>,
-    /// Clients at a time; further ones are refused with 0x97 (3.1.1: 3).
-    pub max_connections: Option<u32>,
-    /// Stands before every topic of its clients; ends in `/`.
-    pub mount: Option<Arc<str>>,
 }
 
 /// What is spoken at a listener.

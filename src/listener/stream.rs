@@ -180,16 +180,6 @@ impl Source for Stream {
     }
 }
 
-impl StreamPeer {
-    /// Where it comes from; nowhere for a program on this machine.
-    pub fn address(&self) -> Option<IpAddr> {
-        match self {
-            StreamPeer::Tcp(address) => Some(address.ip()),
-            StreamPeer::Unix => None,
-        }
-    }
-}
-
 impl fmt::Display for StreamPeer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
