@@ -9,17 +9,18 @@
 //! | codec    | pure | |
 //! | record   | pure | codec |
 //! | router   | pure | codec record |
+//! | access   | pure | router |
 //! | session  | pure | codec record |
-//! | broker   | pure | codec record router session |
+//! | broker   | pure | access codec record router session |
 //! | store    | io   | codec record |
 //! | unstored | io   | record |
-//! | auth     | io   | |
-//! | listener | io   | broker codec record |
-//! | engine   | io   | auth broker clock codec listener record store unstored |
+//! | auth     | io   | access |
+//! | listener | io   | broker clock codec record |
+//! | engine   | io   | access auth broker clock codec listener record store unstored |
 //! | field    | io   | clock engine |
 //! | bridge   | io   | clock codec record store unstored |
 //! | journal  | io   | |
-//! | config   | io   | auth bridge broker codec engine journal listener store |
+//! | config   | io   | access auth bridge broker codec engine journal listener store |
 //! | control  | io   | |
 //! | commands | io   | auth codec config control |
 //! | service  | io   | auth bridge broker clock commands config control engine field journal listener record store unstored |
@@ -28,6 +29,7 @@ pub mod clock;
 pub mod codec;
 pub mod record;
 pub mod router;
+pub mod access;
 pub mod session;
 pub mod broker;
 pub mod store;

@@ -35,5 +35,8 @@ fn run(args: &ConfigArgs) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         tracing::warn!(target: "tidegate::config", "{warning}");
     }
+    for wrong in &loaded.unready {
+        tracing::error!(target: "tidegate::config", "{wrong}");
+    }
     service::run(loaded).map_err(Failure::failed)
 }

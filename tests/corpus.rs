@@ -13,6 +13,9 @@ mod decode;
 #[path = "fuzz/bodies/config.rs"]
 mod config;
 
+#[path = "fuzz/bodies/rules.rs"]
+mod rules;
+
 #[test]
 fn the_decoder_keeps_its_promises_over_the_corpus() {
     let mut inputs = seeds("decode");
@@ -39,9 +42,31 @@ fn the_configuration_keeps_its_promises_over_the_corpus() {
 }
 
 #[test]
+fn access_rules_keep_their_promises_over_the_corpus() {
+    for seed in seeds("rules") {
+        (0..=seed.len()).for_each(|end| rules::run(&seed[..end]));
+    }
+}
+
+#[test]
 fn the_serial_framer_keeps_its_promises_over_the_corpus() {
     for seed in seeds("serial_lines") {
         adapter_serial::fuzz::lines(&seed);
+    }
+}
+
+#[test]
+fn the_mqtt_sn_gateway_keeps_its_promises_over_the_corpus() {
+    for seed in seeds("mqtt_sn") {
+        // A conversation may end after any octet.
+        (0..=seed.len()).for_each(|end| adapter_mqtt_sn::fuzz(&seed[..end]));
+    }
+}
+
+#[test]
+fn the_modbus_guard_keeps_its_promises_over_the_corpus() {
+    for seed in seeds("modbus_guard") {
+        (0..=seed.len()).for_each(|end| adapter_modbus::guard::fuzz::guard(&seed[..end]));
     }
 }
 

@@ -14,8 +14,9 @@ use serde::Deserialize;
 pub struct Config {
     /// Lines of `tidegate passwd`; none means that nobody has a password.
     pub password_file: Option<PathBuf>,
+    /// Access rules in mosquitto's syntax; none means that every client may do what the house allows.
+    pub acl_file: Option<PathBuf>,
 }
 
 /// What `[auth]` may hold.
-pub const KEYS: &[Key] =
-    &[Key::optional("password_file", Kind::Text), Key::optional("acl_file", Kind::NotYet)];
+pub const KEYS: &[Key] = &[Key::optional("password_file", Kind::Text), Key::optional("acl_file", Kind::Text)];

@@ -26,6 +26,15 @@ pub struct PasswordFile {
     stamp: Option<Stamp>,
 }
 
+/// Whether the file is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// What was read before holds.
+    Same,
+    /// Other passwords may fit now.
+    Changed,
+}
+
 /// Why there are no passwords to compare with.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
@@ -91,17 +100,17 @@ impl PasswordFile {
     ///
     /// # Errors
     /// Once per change of the file; what was read before stays in force.
-    pub fn refresh(&mut self) -> Result<(), AuthError> {
+    pub fn refresh(&mut self) -> Result<Freshness, AuthError> {
         let stamp = Stamp::of(&self.path);
         if self.stamp.is_some() && self.stamp == stamp {
-            return Ok(());
+            return Ok(Freshness::Same);
         }
         let known = self.stamp.replace(stamp.unwrap_or(Stamp::MISSING));
         if stamp.is_none() && known == Some(Stamp::MISSING) {
-            return Ok(());
+            return Ok(Freshness::Same);
         }
         self.passwords = read(&self.path)?;
-        Ok(())
+        Ok(Freshness::Changed)
     }
 
     /// Whether this is the user's password, by what was last read.

@@ -4,9 +4,13 @@
 //! user may then do is not decided here but by access rules.
 
 mod config;
+mod failures;
 mod file;
 mod hash;
+mod memory;
 
 pub use config::{Config, KEYS};
-pub use file::{AuthError, PasswordFile, Passwords};
+pub use failures::Failures;
+pub use file::{AuthError, Freshness, PasswordFile, Passwords};
 pub use hash::{Hash, hash};
+pub use memory::{Known, Memory, Pair};

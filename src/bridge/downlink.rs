@@ -2,7 +2,7 @@
 //!
 //! The way in is an in-process client (`bridge:<name>`): the same access rules, and the same
 //! acknowledgement after commit as for any client. Messages leave here in the order in which they came,
-//! and their receipts in the same order. [MQTT-4.6.0-2]
+//! and their receipts in the same order. [MQTT311-4.6.0-2]
 //!
 //! At most [`PENDING_MAX`] messages are under way; then nothing more is taken, which in the end stops
 //! reading from upstream.

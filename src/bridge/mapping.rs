@@ -52,9 +52,9 @@ impl Filter {
         while let Some(part) = parts.next() {
             levels.push(match part {
                 "+" => Level::One,
-                // [MQTT-4.7.1-2] the last level, or the filter is not valid.
+                // [MQTT311-4.7.1-2] the last level, or the filter is not valid.
                 "#" if parts.peek().is_none() => Level::Rest,
-                // [MQTT-4.7.1-3] a wildcard fills its whole level.
+                // [MQTT311-4.7.1-3] a wildcard fills its whole level.
                 exact if !exact.contains(['+', '#']) => Level::Exact(exact.to_owned()),
                 _ => return Err(MappingError::Filter),
             });
@@ -74,7 +74,7 @@ impl Filter {
 
     /// Whether it takes the topic, and what its wildcards stood for.
     pub(super) fn captures<'a>(&self, topic: &'a str) -> Option<Captures<'a>> {
-        // [MQTT-4.7.2-1] a leading wildcard does not reach topics of the server itself.
+        // [MQTT311-4.7.2-1] a leading wildcard does not reach topics of the server itself.
         if topic.starts_with('$') && !matches!(self.levels.first(), Some(Level::Exact(_))) {
             return None;
         }

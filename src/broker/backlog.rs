@@ -175,7 +175,7 @@ impl Broker {
             Stage::Sent if !outlet.takes(&parcel.message, exchange.qos, &parcel.want.subscription_ids) => {
                 self.end_exchange(key, packet_id, Some(DropReason::TooLarge), turn);
             }
-            // [MQTT-4.4.0-1] [MQTT-3.3.1-1]
+            // [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
             Stage::Sent => {
                 let label = Label { dup: exchange.sent, ..Label::of(&parcel.want, packet_id) };
                 let label = Label { qos: exchange.qos, ..label };
@@ -199,7 +199,7 @@ impl Broker {
         }
     }
 
-    /// PUBREL is sent again for what was past PUBREC. [MQTT-4.4.0-1]
+    /// PUBREL is sent again for what was past PUBREC. [MQTT5-4.4.0-1] [MQTT311-4.4.0-1]
     pub(super) fn repeat_releases(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Client { session, outlet: Some(outlet), .. } = client else { return };
@@ -250,6 +250,10 @@ impl Broker {
         want: Want,
         turn: &mut Turn<'_>,
     ) -> bool {
+        let Some(client) = self.clients.get(key) else { return false };
+        if self.restricted && !client.may_read(&message.topic) {
+            return true;
+        }
         if want.qos == QoS::AtMostOnce {
             self.offer_once(key.slot, &message, want, turn);
             return true;
@@ -282,7 +286,7 @@ fn retained_want(walk: &RetainedWalk, message: &Message) -> Want {
     Want {
         reader: NOBODY,
         qos: walk.options.qos.min(message.qos),
-        retain: true, // [MQTT-3.3.1-8]
+        retain: true, // [MQTT311-3.3.1-8]
         subscription_ids: walk.identifier.into_iter().collect(),
     }
 }

@@ -3,6 +3,7 @@
 //! A [`ClientKey`] names one session for as long as it lives: a slot is reused, a serial is not.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::quality::FixedState;
@@ -12,6 +13,7 @@ use slab::Slab;
 use super::memory::will_weight;
 use super::outlet::Outlet;
 use super::{ConnectionId, Counters};
+use crate::access::Access;
 use crate::record::{ReaderId, SessionWill};
 use crate::session::{Backlog, GroupId, Session};
 
@@ -47,6 +49,10 @@ pub(super) struct Client {
     pub(super) house: bool,
     /// Messages that a full queue has cost it since the start.
     pub(super) lost: u64,
+    /// What the operator's rules grant it; `None` is everything.
+    pub(super) access: Option<Box<Access>>,
+    /// Stands before all of its topics.
+    pub(super) mount: Option<Arc<str>>,
 }
 
 impl Client {
@@ -97,6 +103,8 @@ impl Clients {
             groups: Vec::new(),
             house: false,
             lost: 0,
+            access: None,
+            mount: None,
         });
         let slot = u32::try_from(slot).expect("sessions fit into memory, so into 32 bits");
         self.by_id.insert(client_id, slot);

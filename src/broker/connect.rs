@@ -3,6 +3,8 @@
 //! A session that outlives its connection is committed before CONNACK; until then, and while a password
 //! is being checked, the connection's packets wait.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 
 use super::client::ClientKey;
@@ -12,9 +14,10 @@ use super::ledger::Step;
 use super::memory::{Level, will_weight};
 use super::outlet::Outlet;
 use super::pace::Kind;
+use super::rights::mounted_topic;
 use super::share::is_group;
-use super::words::Said;
-use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn};
+use super::words::fits;
+use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn, Verdict};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
 use crate::record::{
     LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, Ticket, Write,
@@ -23,7 +26,7 @@ use crate::router::filter;
 use crate::session::{Backlog, Session, Stage, Weights};
 
 impl Broker {
-    pub(super) fn on_connect(&mut self, id: ConnectionId, connect: Connect, turn: &mut Turn<'_>) {
+    pub(super) fn on_connect(&mut self, id: ConnectionId, mut connect: Connect, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.version = connect.version;
         connection.maximum_packet_size = connect.properties.maximum_packet_size();
@@ -44,23 +47,24 @@ impl Broker {
         if let Some(reason) = self.objection(id, &connect) {
             return self.refuse(id, connect.client_id, reason, turn);
         }
+        // Nobody needs it longer than the comparison.
+        let password = connect.password.take().unwrap_or_default();
         let Some(connection) = self.connections.get_mut(id) else { return };
         match (&connection.peer.trust, connect.username.clone()) {
-            (Trust::Port { .. }, _) => self.admit(id, connect, turn),
+            (Trust::Port { .. } | Trust::Certificate { .. }, _) => self.admit(id, connect, turn),
             (Trust::Anonymous, None) => self.admit(id, connect, turn),
             (Trust::Anonymous, Some(_)) if self.config.passwords == Passwords::Absent => {
                 self.admit(id, connect, turn);
             }
             (Trust::Password, None) => self.refuse(id, connect.client_id, Reason::NotAuthorized, turn),
             (Trust::Anonymous | Trust::Password, Some(username)) => {
-                let password = connect.password.clone().unwrap_or_default();
                 connection.phase = Phase::Verifying(Box::new(connect));
                 turn.effects.push(Effect::Verify { connection: id, username, password });
             }
         }
     }
 
-    pub(super) fn on_verified(&mut self, id: ConnectionId, accepted: bool, turn: &mut Turn<'_>) {
+    pub(super) fn on_verified(&mut self, id: ConnectionId, verdict: Verdict, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !matches!(connection.phase, Phase::Verifying(_)) {
             return;
@@ -68,30 +72,39 @@ impl Broker {
         let Phase::Verifying(connect) = std::mem::replace(&mut connection.phase, Phase::Fresh) else {
             return;
         };
-        if accepted {
-            self.admit(id, *connect, turn);
-            self.go_on(id, turn);
-        } else {
-            self.refuse(id, connect.client_id, Reason::BadUserNameOrPassword, turn);
-        }
+        let reason = match verdict {
+            Verdict::Accepted => {
+                self.admit(id, *connect, turn);
+                return self.go_on(id, turn);
+            }
+            Verdict::Wrong => Reason::BadUserNameOrPassword,
+            Verdict::Busy => Reason::QuotaExceeded,
+            Verdict::TooManyFailures => Reason::ConnectionRateExceeded,
+        };
+        self.refuse(id, connect.client_id, reason, turn);
     }
 
     /// What is wrong with a CONNECT, whoever sends it.
     fn objection(&self, id: ConnectionId, connect: &Connect) -> Option<Reason> {
         let limits = &self.config.limits;
+        let terms = &self.connections.get(id)?.peer.terms;
+        if let Some(reason) = terms.refusal {
+            return Some(reason);
+        }
         if connect.properties.authentication_method().is_some() {
             return Some(Reason::BadAuthenticationMethod); // [MQTT5-4.12.0-1]
         }
         let may_be_empty = match connect.version {
             Version::V31 => false,
-            Version::V311 => connect.clean_start, // [MQTT-3.1.3-8]
+            Version::V311 => connect.clean_start, // [MQTT311-3.1.3-8]
             Version::V5 => true,
         };
         if connect.client_id.is_empty() && !may_be_empty {
             return Some(Reason::ClientIdentifierNotValid);
         }
         if let Some(will) = &connect.will {
-            if filter::check_topic(&will.topic).is_err() {
+            let topic = mounted_topic(terms.mount.as_ref(), will.topic.clone());
+            if filter::check_topic(&will.topic).is_err() || topic.is_err() {
                 return Some(Reason::TopicNameInvalid);
             }
             if will.retain && !limits.retain && connect.version == Version::V5 {
@@ -104,7 +117,8 @@ impl Broker {
             .is_some_and(|key| self.clients.get(key).is_some_and(|client| client.connection.is_some()));
         // The house's own ports take no client's place.
         let is_port = self.connections.get(id).is_some_and(Connection::is_port);
-        let will = connect.will.as_ref().map_or(0, |will| will_weight(&kept_will(will)));
+        let will = connect.will.as_ref().and_then(|will| kept_will(will, terms.mount.as_ref()));
+        let will = will.as_ref().map_or(0, will_weight);
         if !is_port && (self.level() == Level::Full || (will > 0 && !self.may_stay(will))) {
             return Some(Reason::QuotaExceeded);
         }
@@ -137,8 +151,12 @@ impl Broker {
         self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
         self.pace.forget(&mut connection.rhythm);
         self.counters.connections_refused += 1;
-        let answer = ConnAck { session_present: false, reason, properties: Properties::new() }; // [MQTT-3.2.2-4]
-        Broker::say(&connection, Packet::ConnAck(answer), turn.effects);
+        // [MQTT311-3.2.2-6]: no return code says that the topic of a will is wrong.
+        if connection.version == Version::V5 || reason != Reason::TopicNameInvalid {
+            // [MQTT5-3.2.2-6] [MQTT311-3.2.2-4]
+            let answer = ConnAck { session_present: false, reason, properties: Properties::new() };
+            Broker::say(&connection, Packet::ConnAck(answer), turn.effects);
+        }
         turn.effects.push(Effect::Close { connection: id });
         turn.effects.push(Effect::Note(Note::Refused { client_id, peer: connection.peer.name, reason }));
     }
@@ -147,21 +165,31 @@ impl Broker {
     fn admit(&mut self, id: ConnectionId, connect: Connect, turn: &mut Turn<'_>) {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
-        // [MQTT-3.1.4-2] [MQTT5-3.1.4-3]
+        // [MQTT5-3.1.2-24]
+        let answer = Packet::ConnAck(self.connack(id, &connect, assigned.clone(), false));
+        if self.connections.get(id).is_some_and(|connection| !fits(&answer, connection)) {
+            return self.refuse(id, client_id, Reason::PacketTooLarge, turn);
+        }
+        // [MQTT311-3.1.4-2] [MQTT5-3.1.4-3]
         if let Some(former) = self.clients.named(&client_id).and_then(|key| self.clients.get(key)?.connection)
         {
             let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
             self.part(former, cause, turn);
         }
-        let found = self.clients.named(&client_id);
-        if let Some(key) = found
-            && connect.clean_start
-        {
-            self.end_session(key, turn); // [MQTT-3.1.2-6] [MQTT5-3.1.2-4]
-        }
-        let session_present = found.is_some() && !connect.clean_start;
-        let expiry = self.granted_expiry(&connect);
         let user = self.user_of(id, &connect);
+        let found = self.clients.named(&client_id);
+        // What waits for one user is not for another, whatever client id he gives.
+        let foreign = self.config.rules.is_some()
+            && found.and_then(|key| self.clients.get(key)).is_some_and(|client| client.session.user != user);
+        if let Some(key) = found
+            && (connect.clean_start || foreign)
+        {
+            self.end_session(key, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
+        }
+        let session_present = found.is_some() && !connect.clean_start && !foreign;
+        let expiry = self.granted_expiry(&connect);
+        let access = self.access_of(id, user.as_deref(), &client_id);
+        let mount = self.connections.get(id).and_then(|connection| connection.peer.terms.mount.clone());
         let house = self.connections.get(id).is_some_and(|connection| connection.is_house());
         let key = match self.clients.named(&client_id) {
             Some(key) => key,
@@ -174,10 +202,12 @@ impl Broker {
         client.session.user = user;
         client.session.expiry = expiry;
         client.house = house;
+        client.access = access;
         client.connection = Some(id);
-        let will = connect.will.as_ref().map(|will| Box::new(kept_will(will)));
+        let will = connect.will.as_ref().and_then(|will| kept_will(will, mount.as_ref())).map(Box::new);
         self.memory.wills += will.as_ref().map_or(0, |will| will_weight(will));
         self.memory.wills -= client.set_will(will);
+        client.mount = mount;
         client.will_due = None; // [MQTT5-3.1.3-9]
         client.ends = None;
         client.ended_wall = None;
@@ -204,7 +234,7 @@ impl Broker {
         let max_inflight = self.config.limits.max_inflight;
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.client = Some(key);
-        connection.silence = u64::from(keep_alive) * 1_500; // [MQTT-3.1.2-22]
+        connection.silence = u64::from(keep_alive) * 1_500; // [MQTT5-3.1.2-22] [MQTT311-3.1.2-24]
         connection.heard = turn.now.mono;
         let receive_maximum = connect.properties.receive_maximum().unwrap_or(u16::MAX);
         // A port says by its credit what it can take.
@@ -215,6 +245,9 @@ impl Broker {
     fn user_of(&self, id: ConnectionId, connect: &Connect) -> Option<ByteString> {
         match &self.connections.get(id)?.peer.trust {
             Trust::Port { user, .. } => user.clone(),
+            Trust::Certificate { user } => Some(user.clone()),
+            // A name that nobody has checked is none.
+            Trust::Anonymous if self.config.passwords == Passwords::Absent => None,
             Trust::Anonymous | Trust::Password => connect.username.as_deref().map(ByteString::from),
         }
     }
@@ -282,7 +315,7 @@ impl Broker {
             }
         }
         ConnAck {
-            // 3.1 has no such flag. [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+            // 3.1 has no such flag. [MQTT5-3.2.2-3] [MQTT311-3.2.2-2] [MQTT311-3.2.2-3]
             session_present: session_present && connect.version != Version::V31,
             reason: Reason::Success,
             properties: Properties::from_list(&list),
@@ -308,9 +341,7 @@ impl Broker {
         }
         let Phase::Opening(answer) = std::mem::replace(&mut connection.phase, Phase::Open) else { return };
         self.pace.end(&mut connection.rhythm, Kind::Other);
-        if Broker::say(connection, *answer, turn.effects) == Said::TooLarge {
-            return self.part(id, Cause::Expelled(Reason::PacketTooLarge), turn);
-        }
+        Broker::say(connection, *answer, turn.effects);
         let Some(key) = connection.client else { return };
         let outlet = Outlet {
             connection: id,
@@ -318,6 +349,7 @@ impl Broker {
             credit: connection.credit,
             pings: 0,
             maximum_packet_size: connection.maximum_packet_size,
+            mount: connection.peer.terms.mount.clone(),
         };
         let peer = connection.peer.name.clone();
         self.counters.connections_accepted += 1;
@@ -386,10 +418,13 @@ impl Broker {
         for packet_id in inward {
             session.inward.hold(packet_id, Ticket(0));
         }
+        let rules = self.config.rules.as_ref();
+        let access = rules.map(|rules| rules.of_client(session.user.as_deref(), &session.client_id));
         let key = self.clients.insert(session);
         let ended = record.ended_wall.unwrap_or(now.wall).min(now.wall);
         let passed = now.wall - ended;
         let Some(client) = self.clients.get_mut(key) else { return };
+        client.access = access.map(Box::new);
         client.ended_wall = Some(ended);
         client.ends = due_after(now.mono, passed, record.expiry);
         client.will_due = record.will.as_ref().and_then(|will| {
@@ -424,14 +459,15 @@ pub(super) fn due_after(mono: u64, passed: u64, seconds: u32) -> Option<u64> {
     (seconds != u32::MAX).then(|| mono + (u64::from(seconds) * 1_000).saturating_sub(passed))
 }
 
-fn kept_will(will: &Will) -> SessionWill {
-    SessionWill {
+/// The will as it is kept; its topic was found to be one.
+fn kept_will(will: &Will, mount: Option<&Arc<str>>) -> Option<SessionWill> {
+    Some(SessionWill {
         qos: will.qos,
         retain: will.retain,
-        topic: ByteString::from(&*will.topic),
+        topic: mounted_topic(mount, ByteString::from(&*will.topic)).ok()?,
         payload: will.payload.to_vec().into(),
         properties: will.properties.compact(),
-    }
+    })
 }
 
 /// Writes that are not committed, beyond which no session that outlives its connection is opened.

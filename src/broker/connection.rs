@@ -11,6 +11,7 @@ use bytestring::ByteString;
 use super::client::ClientKey;
 use super::pace::{Kind, Rhythm};
 use super::{ConnectionId, Peer, Trust};
+use crate::access::Bucket;
 use crate::codec::{Connect, Packet, QoS, Reason, Version};
 use crate::record::Ticket;
 
@@ -44,6 +45,8 @@ pub(super) struct Connection {
     /// Answers that wait for a commit, in their order.
     pub(super) answers: VecDeque<Pending>,
     pub(super) rhythm: Rhythm,
+    /// What it has used of `max_publish_rate`.
+    pub(super) allowance: Bucket,
     pub(super) held: VecDeque<Held>,
     pub(super) paused: bool,
 }
@@ -70,6 +73,8 @@ pub(super) enum Phase {
     Open,
     /// As open, but a publish of its waits for the store.
     Waiting,
+    /// As open, but a publish of its came too soon and waits until then, monotonic.
+    Slowed(u64),
 }
 
 /// Something that waits for its connection.
@@ -115,7 +120,7 @@ impl Connection {
     pub(super) fn new(id: ConnectionId, peer: Peer, now: u64) -> Connection {
         let (counts, credit) = match &peer.trust {
             Trust::Port { credit, waits, .. } => (*waits, Some(*credit)),
-            Trust::Anonymous | Trust::Password => (true, None),
+            Trust::Anonymous | Trust::Password | Trust::Certificate { .. } => (true, None),
         };
         Connection {
             id,
@@ -134,6 +139,7 @@ impl Connection {
             unanswered: 0,
             answers: VecDeque::new(),
             rhythm: Rhythm::new(counts),
+            allowance: Bucket::default(),
             held: VecDeque::new(),
             paused: false,
         }
@@ -141,12 +147,16 @@ impl Connection {
 
     /// Whether its packets wait.
     pub(super) fn holds(&self) -> bool {
-        matches!(self.phase, Phase::Verifying(_) | Phase::Opening(_) | Phase::Waiting)
+        matches!(self.phase, Phase::Verifying(_) | Phase::Opening(_) | Phase::Waiting | Phase::Slowed(_))
     }
 
     /// Whether CONNACK is sent.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Waiting)
+        matches!(self.phase, Phase::Open | Phase::Waiting | Phase::Slowed(_))
+    }
+
+    pub(super) fn is_slowed(&self) -> bool {
+        matches!(self.phase, Phase::Slowed(_))
     }
 
     pub(super) fn is_port(&self) -> bool {
@@ -155,7 +165,8 @@ impl Connection {
 
     /// Whether it is one of the house's own ports.
     pub(super) fn is_house(&self) -> bool {
-        matches!(&self.peer.trust, Trust::Port { user: Some(user), .. } if user.starts_with("tidegate"))
+        matches!(&self.peer.trust, Trust::Port { user: Some(user), .. }
+            if &**user == "tidegate" || user.starts_with("tidegate:"))
     }
 
     /// Whether so many of its answers wait that another request must wait before it is taken. Bounds what
@@ -170,10 +181,11 @@ impl Connection {
         self.answers.len() >= most
     }
 
-    /// When it is dead if nothing comes, monotonic.
+    /// When it is dead if nothing comes, or may go on, monotonic.
     pub(super) fn due(&self) -> Option<u64> {
         match self.phase {
             Phase::Fresh => Some(self.heard + CONNECT_WITHIN),
+            Phase::Slowed(until) => Some(until),
             _ if self.silence == 0 || self.paused || self.holds() => None,
             _ => Some(self.heard + self.silence),
         }

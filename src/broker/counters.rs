@@ -31,6 +31,8 @@ pub struct Counters {
     pub sent: u64,
     /// Publishes that were refused and routed to nobody; grows.
     pub not_accepted: u64,
+    /// Publishes that came faster than `max_publish_rate` and had to wait; grows.
+    pub slowed: u64,
     /// Copies that ran out of time before their client could take them; grows.
     pub expired: u64,
     /// Publishes or copies that a limit or a rule took, rows of kept sessions too; grows.

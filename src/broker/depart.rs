@@ -10,7 +10,7 @@ use super::connect::due_after;
 use super::connection::{Held, Phase};
 use super::fan::Pressure;
 use super::memory::will_weight;
-use super::publish::{is_reserved, is_volatile};
+use super::publish::is_volatile;
 use super::share::Ending;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
@@ -71,7 +71,7 @@ impl Broker {
             client.session.expiry = expiry.min(self.config.limits.max_session_expiry);
         }
         let cause = match disconnect.reason {
-            Reason::Success => Cause::Goodbye, // [MQTT-3.14.4-3]
+            Reason::Success => Cause::Goodbye, // [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]
             _ => Cause::GoodbyeWithWill,
         };
         self.part(id, cause, turn);
@@ -101,7 +101,7 @@ impl Broker {
     pub(super) fn expel(&mut self, id: ConnectionId, reason: Reason, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get(id) else { return };
         if matches!(connection.phase, Phase::Fresh) && connection.client.is_none() {
-            // [MQTT-3.1.2-2]
+            // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]
             if reason == Reason::UnsupportedProtocolVersion {
                 turn.effects.push(Effect::Speak {
                     connection: id,
@@ -163,7 +163,7 @@ impl Broker {
         let client_id = client.session.client_id.clone();
         turn.effects.push(Effect::Note(Note::Disconnected { client_id, reason: cause.noted() }));
         if cause == Cause::Goodbye {
-            self.memory.wills -= client.set_will(None); // [MQTT-3.1.2-10] [MQTT5-3.1.2-10]
+            self.memory.wills -= client.set_will(None); // [MQTT311-3.1.2-10] [MQTT5-3.1.2-10]
         }
         let expiry = client.session.expiry;
         if ends {
@@ -202,8 +202,8 @@ impl Broker {
         let Some(will) = client.will.take() else { return };
         self.memory.wills -= will_weight(&will);
         let SessionWill { qos, retain, topic, payload, properties } = *will;
-        if is_reserved(&topic) && !client.house {
-            return self.counters.drop(DropReason::Denied, 1);
+        if !self.clients.get(key).is_some_and(|client| self.may_publish(client, &topic)) {
+            return self.count_denied(&topic);
         }
         let message = Message {
             qos: if is_volatile(&topic) { QoS::AtMostOnce } else { qos },

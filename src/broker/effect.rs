@@ -67,8 +67,8 @@ pub enum Event {
     Verified {
         /// Which.
         connection: ConnectionId,
-        /// Whether the password fits.
-        accepted: bool,
+        /// What became of it.
+        verdict: Verdict,
     },
     /// Writes up to this one are on disk.
     Committed {
@@ -90,6 +90,19 @@ pub enum Event {
     Stop,
 }
 
+/// What became of a question for a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It fits.
+    Accepted,
+    /// It does not.
+    Wrong,
+    /// Too many wait to be compared.
+    Busy,
+    /// Too many wrong ones came from that address.
+    TooManyFailures,
+}
+
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -97,6 +110,17 @@ pub struct Peer {
     pub name: String,
     /// What it may do unasked.
     pub trust: Trust,
+    /// What its listener says of it.
+    pub terms: Terms,
+}
+
+/// On what terms a listener has let a client in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// Stands before every topic of the client, which does not see it.
+    pub mount: Option<Arc<str>>,
+    /// It is one too many, or too soon: its CONNECT is refused with this.
+    pub refusal: Option<Reason>,
 }
 
 /// What a peer may do before it has shown a password.
@@ -107,6 +131,12 @@ pub enum Trust {
     Anonymous,
     /// A network client that must show user name and password.
     Password,
+    /// A network client whose certificate says who it is: no password is asked for, and a user name that
+    /// it gives counts for nothing.
+    Certificate {
+        /// The user that the certificate names.
+        user: ByteString,
+    },
     /// An in-process port, trusted to be who it says.
     Port {
         /// Its user name for access rules.
@@ -211,6 +241,8 @@ pub struct Copy {
     pub expiry: Option<u32>,
     /// Subscription identifiers.
     pub subscription_ids: Vec<u32>,
+    /// Bytes at the start of the topic that the client does not see: its mount point.
+    pub hidden: u16,
 }
 
 /// What the log says of clients.

@@ -62,6 +62,9 @@ impl Broker {
     ) -> Routed {
         let mut matches = std::mem::take(&mut self.matches);
         self.router.matches(&message.topic, source.map(|slot| self.subscriber(slot)), &mut matches);
+        if self.restricted {
+            self.hold_back(&message.topic, &mut matches);
+        }
         let volatile = is_volatile(&message.topic);
         let mut retains = message.retain && self.changes_retained(&message);
         if retains && !self.may_retain(&message) {
@@ -167,7 +170,7 @@ impl Broker {
     }
 
     fn retain(&mut self, message: Arc<Message>) {
-        // [MQTT-3.3.1-5] [MQTT-3.3.1-10]
+        // [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT311-3.3.1-5] [MQTT311-3.3.1-10]
         if message.payload.is_empty() {
             self.retained.clear(&message.topic);
         } else {
@@ -218,7 +221,7 @@ impl Broker {
         let mut own: Option<Arc<Message>> = kept.map(|_| message.clone());
         let mut overfull = Vec::new();
         for found in matches.drain(..) {
-            let qos = found.qos.min(message.qos); // [MQTT-3.8.4-8] [MQTT5-3.8.4-8]
+            let qos = found.qos.min(message.qos); // [MQTT311-3.8.4-6] [MQTT5-3.8.4-8]
             let slot = match self.taker(found.subscriber) {
                 Taker::Client(slot) => slot,
                 Taker::Group(id) => {
@@ -380,12 +383,16 @@ impl Broker {
     /// Begins the exchange of a row that the session has just taken.
     pub(super) fn start_row(&mut self, key: ClientKey, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let Client { session, outlet: Some(outlet), .. } = client else { return };
         let Parcel { message, want } = parcel;
+        // Rules may have changed since the row was made.
+        let readable = !self.restricted || client.may_read(&message.topic);
+        let Client { session, outlet: Some(outlet), .. } = client else { return };
         let reader = want.reader;
         // [MQTT5-3.3.2-5] [MQTT5-3.1.2-25]
         let gone = if message.remaining(turn.now.wall) == Some(0) && message.expiry != Some(0) {
             Some(DropReason::Expired)
+        } else if !readable {
+            Some(DropReason::Denied)
         } else if !outlet.takes(&message, want.qos, &want.subscription_ids) {
             Some(DropReason::TooLarge)
         } else {

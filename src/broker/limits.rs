@@ -4,7 +4,7 @@
 //! with. Each policy at the limit stands beside its field.
 
 use adapter_api::schema::{Key, Kind, Problem};
-use adapter_api::units::{parse_duration, parse_size};
+use adapter_api::units::{Rate, parse_duration, parse_rate, parse_size};
 use serde::Deserialize;
 
 /// The table as it is written.
@@ -13,6 +13,14 @@ use serde::Deserialize;
 pub struct LimitsConfig {
     /// See [`Limits::max_connections`].
     pub max_connections: u32,
+    /// See [`Limits::max_connections_per_address`].
+    pub max_connections_per_address: u32,
+    /// See [`Limits::max_connect_rate`].
+    pub max_connect_rate: String,
+    /// See [`Limits::max_login_failures`].
+    pub max_login_failures: String,
+    /// See [`Limits::max_publish_rate`].
+    pub max_publish_rate: String,
     /// See [`Limits::max_packet_size`].
     pub max_packet_size: String,
     /// See [`Limits::max_inflight`].
@@ -44,6 +52,15 @@ pub struct LimitsConfig {
 pub struct Limits {
     /// Clients connected at a time; further ones are refused with 0x97 (3.1.1: 3).
     pub max_connections: u32,
+    /// Clients from one address (IPv6: one /64) at a time; further ones are refused with 0x97 (3.1.1: 3).
+    pub max_connections_per_address: u32,
+    /// Clients that come from one address; faster ones are refused with 0x9F (3.1.1: 3). `None`: no limit.
+    pub max_connect_rate: Option<Rate>,
+    /// Wrong passwords from one address; further ones are not compared and refused with 0x9F (3.1.1: 3),
+    /// save those that fitted a moment ago. `None`: no limit.
+    pub max_login_failures: Option<Rate>,
+    /// Publishes of one client; it is not read on until there is room again. `None`: no limit.
+    pub max_publish_rate: Option<Rate>,
     /// Bytes of one packet from a client; announced, and a larger one ends the connection (0x95).
     pub max_packet_size: u32,
     /// Receive Maximum both ways; a client that exceeds it is disconnected (0x93).
@@ -90,6 +107,10 @@ const WHEN_FULL: &[&str] = &["drop-oldest", "drop-newest"];
 /// The keys of `[limits]`.
 pub const LIMITS_KEYS: &[Key] = &[
     Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
+    Key::optional("max_connections_per_address", Kind::Integer(1, 1_000_000)),
+    Key::optional("max_connect_rate", Kind::RateOr(NONE)),
+    Key::optional("max_login_failures", Kind::RateOr(NONE)),
+    Key::optional("max_publish_rate", Kind::RateOr(NONE)),
     Key::optional("max_packet_size", Kind::Size(1_024, 268_435_455)),
     Key::optional("max_inflight", Kind::Integer(1, 65_535)),
     Key::optional("max_queued_messages", Kind::Integer(1, 1_000_000_000)),
@@ -108,6 +129,10 @@ impl Default for LimitsConfig {
     fn default() -> LimitsConfig {
         LimitsConfig {
             max_connections: 10_000,
+            max_connections_per_address: 10_000,
+            max_connect_rate: NONE.into(),
+            max_login_failures: "10/m".into(),
+            max_publish_rate: NONE.into(),
             max_packet_size: "256KB".into(),
             max_inflight: 20,
             max_queued_messages: 10_000,
@@ -130,6 +155,10 @@ impl LimitsConfig {
         let mut problems = Vec::new();
         let limits = Limits {
             max_connections: self.max_connections,
+            max_connections_per_address: self.max_connections_per_address,
+            max_connect_rate: rate("max_connect_rate", &self.max_connect_rate, &mut problems),
+            max_login_failures: rate("max_login_failures", &self.max_login_failures, &mut problems),
+            max_publish_rate: rate("max_publish_rate", &self.max_publish_rate, &mut problems),
             max_packet_size: u32::try_from(size("max_packet_size", &self.max_packet_size, &mut problems))
                 .unwrap_or(PACKET_MAX)
                 .min(PACKET_MAX),
@@ -179,6 +208,20 @@ fn seconds(key: &str, text: &str, problems: &mut Vec<Problem>) -> u64 {
     })
 }
 
+fn rate(key: &str, text: &str, problems: &mut Vec<Problem>) -> Option<Rate> {
+    if text == NONE {
+        return None;
+    }
+    let rate = parse_rate(text).map_err(|expected| {
+        let text = format!("found \"{text}\", expected {expected}, or \"{NONE}\"");
+        problems.push(Problem { key: key.into(), text });
+    });
+    rate.ok()
+}
+
+/// The word for no limit.
+const NONE: &str = "none";
+
 /// The largest packet that MQTT can say.
 const PACKET_MAX: u32 = 268_435_455;
 
@@ -198,9 +241,10 @@ mod tests {
         let wrong = LimitsConfig {
             max_keepalive: "long".into(),
             max_packet_size: "5 apples".into(),
+            max_publish_rate: "fast".into(),
             ..Default::default()
         };
         let keys: Vec<String> = wrong.check().unwrap_err().into_iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["max_packet_size", "max_keepalive"]);
+        assert_eq!(keys, ["max_publish_rate", "max_packet_size", "max_keepalive"]);
     }
 }

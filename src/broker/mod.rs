@@ -15,6 +15,8 @@ mod outlet;
 mod ledger;
 mod pace;
 mod timers;
+mod rights;
+mod rate;
 mod connect;
 mod publish;
 mod fan;
@@ -28,14 +30,17 @@ mod subscribe;
 mod depart;
 
 pub use counters::Counters;
-pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Trust};
+pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Terms, Trust, Verdict};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
+pub use rights::ADAPTERS;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use crate::access::Rules;
 use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
@@ -59,6 +64,11 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Whether user names can be checked.
     pub passwords: Passwords,
+    /// The operator's access rules; without any every client may do what the house allows.
+    pub rules: Option<Arc<Rules>>,
+    /// Filters of the adapters' `…/set` topics, which move something in the world: only who is granted
+    /// them by name publishes there, with and without an ACL file.
+    pub set_topics: Vec<ByteString>,
 }
 
 /// A route as the broker sees it: somebody who wants what its filter covers.
@@ -109,6 +119,11 @@ pub struct Broker {
     waiting: VecDeque<ConnectionId>,
     /// Reused by every publish.
     matches: Vec<Match>,
+    /// Whether somebody may not read everything, so that each delivery has to be looked at.
+    restricted: bool,
+    /// Publishes that stored routes did not get and that their publishers were not told of; written at
+    /// the end of the call.
+    denied: BTreeMap<ReaderId, u64>,
 }
 
 /// Somebody who wants messages.
@@ -150,6 +165,8 @@ impl Broker {
             assigned_ids: 0,
             waiting: VecDeque::new(),
             matches: Vec::new(),
+            restricted: config.rules.is_some(),
+            denied: BTreeMap::new(),
             config,
         };
         broker.subscribe_routes();
@@ -168,6 +185,7 @@ impl Broker {
             self.on_event(event, &mut turn);
         }
         self.run_timers(&mut turn);
+        self.write_denied(&mut turn);
         self.relieve(&mut turn);
         if self.pace.hasten() {
             turn.effects.push(Effect::Hurry);
@@ -207,7 +225,7 @@ impl Broker {
             }
             Event::Granted { connection, messages } => self.on_granted(connection, messages, turn),
             Event::Lost { connection } => self.on_lost(connection, turn),
-            Event::Verified { connection, accepted } => self.on_verified(connection, accepted, turn),
+            Event::Verified { connection, verdict } => self.on_verified(connection, verdict, turn),
             Event::Committed { through } => self.on_committed(through, turn),
             Event::Rows(rows) => self.on_rows(rows, turn),
             Event::Buffered { bytes, heaviest } => {
@@ -222,6 +240,7 @@ impl Broker {
         if let Some(former) = self.connections.in_slot(id.slot) {
             self.on_lost(former, turn);
         }
+        self.restricted |= peer.terms.mount.is_some();
         self.connections.insert(Connection::new(id, peer, turn.now.mono));
         self.arm(id);
     }
@@ -259,9 +278,13 @@ impl Broker {
         if let Phase::Fresh = connection.phase {
             return match packet {
                 Packet::Connect(connect) => self.on_connect(id, *connect, turn),
-                _ => self.drop_connection(id, turn), // [MQTT-3.1.0-1]
+                _ => self.drop_connection(id, turn), // [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]
             };
         }
+        if let Some(until) = self.too_soon(id, &packet, turn.now.mono) {
+            return self.slow_down(id, packet, until, turn);
+        }
+        let Some(connection) = self.connections.get(id) else { return };
         if connection.owes_too_much(&packet) {
             return self.wait_for_store(id, packet, turn);
         }
@@ -275,9 +298,9 @@ impl Broker {
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, unsubscribe, turn),
             Packet::PingReq => self.on_pingreq(id, turn),
             Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect, turn),
-            // No method was agreed on at CONNECT. [MQTT5-4.12.0-6]
-            Packet::Auth(_) => self.expel(id, Reason::BadAuthenticationMethod, turn),
-            // A second CONNECT [MQTT-3.1.0-2], or what only a server sends.
+            // No method was agreed on at CONNECT. [MQTT5-4.12.0-7]
+            Packet::Auth(_) => self.expel(id, Reason::ProtocolError, turn),
+            // A second CONNECT [MQTT5-3.1.0-2] [MQTT311-3.1.0-2], or what only a server sends.
             Packet::Connect(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
@@ -438,7 +461,8 @@ impl Broker {
         connection.armed = u64::MAX;
         match connection.due() {
             Some(due) if due > turn.now.mono => self.arm(id),
-            Some(_) => self.expel(id, Reason::KeepAliveTimeout, turn), // [MQTT-3.1.2-22]
+            Some(_) if connection.is_slowed() => self.speed_up(id, turn),
+            Some(_) => self.expel(id, Reason::KeepAliveTimeout, turn), // [MQTT5-3.1.2-22] [MQTT311-3.1.2-24]
             None => {}
         }
     }

@@ -21,6 +21,8 @@ pub(super) struct Outlet {
     pub(super) pings: u32,
     /// The client's Maximum Packet Size.
     pub(super) maximum_packet_size: Option<u32>,
+    /// Stands before the client's topics, unseen by it.
+    pub(super) mount: Option<Arc<str>>,
 }
 
 /// How one copy leaves.
@@ -52,6 +54,12 @@ impl Outlet {
             .is_none_or(|maximum| packet_size(message, qos, subscription_ids) <= u64::from(maximum))
     }
 
+    /// Bytes of the topic that the client does not see.
+    fn hidden(&self, topic: &str) -> u16 {
+        let mount = self.mount.as_deref().filter(|mount| topic.starts_with(*mount));
+        mount.and_then(|mount| u16::try_from(mount.len()).ok()).unwrap_or(0)
+    }
+
     /// Sends one copy.
     pub(super) fn deliver(
         &mut self,
@@ -67,6 +75,7 @@ impl Outlet {
         counters.sent += 1;
         let expiry = message.expiry.and_then(|_| message.remaining(wall)); // [MQTT5-3.3.2-6]
         let Label { packet_id, qos, dup, retain, subscription_ids } = label;
+        let hidden = self.hidden(&message.topic);
         effects.push(Effect::Deliver(Copy {
             connection: self.connection,
             message,
@@ -76,6 +85,7 @@ impl Outlet {
             retain,
             expiry,
             subscription_ids,
+            hidden,
         }));
     }
 }

@@ -1,7 +1,7 @@
 //! A PUBLISH from a client: is it valid, is it allowed, who wants it, when is it answered.
 //!
 //! Answers of one connection leave in the order of its requests; one that waits for a commit holds back
-//! those behind it. [MQTT-4.6.0-2] [MQTT-4.6.0-3] Where there is no store, a publish that asks for an answer
+//! those behind it. [MQTT5-4.6.0-2] [MQTT5-4.6.0-3] Where there is no store, a publish that asks for an answer
 //! gets none: its client keeps it, and sends it again once the house has started with a store.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use super::depart::Cause;
 use super::fan::{Pressure, Routed};
 use super::ledger::Step;
 use super::pace::Kind;
+use super::rights::mounted_topic;
 use super::words::Said;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason, Version};
@@ -21,7 +22,7 @@ use crate::router::filter;
 
 impl Broker {
     pub(super) fn on_publish(&mut self, id: ConnectionId, publish: Publish, turn: &mut Turn<'_>) {
-        let topic = match self.topic_of(id, &publish) {
+        let topic = match self.topic_of(id, &publish).and_then(|said| self.mounted(id, said)) {
             Ok(topic) => topic,
             Err(reason) => return self.expel(id, reason, turn),
         };
@@ -31,8 +32,8 @@ impl Broker {
         let Some(connection) = self.connections.get(id) else { return };
         let Some(source) = connection.client else { return };
         let is_house = connection.is_house();
-        if is_reserved(&topic) && !is_house {
-            return self.deny(id, &publish, turn);
+        if !self.clients.get(source).is_some_and(|client| self.may_publish(client, &topic)) {
+            return self.deny(id, &publish, &topic, turn);
         }
         let message = Arc::new(Message {
             qos: if is_volatile(&topic) { QoS::AtMostOnce } else { publish.qos },
@@ -45,7 +46,9 @@ impl Broker {
         });
         let may_refuse = connection.version == Version::V5 && publish.qos > QoS::AtMostOnce;
         if may_refuse && message.retain && !self.may_retain(&message) {
-            return self.turn_down(id, &publish, DropReason::MemoryFull, Reason::QuotaExceeded, turn);
+            self.counters.drop(DropReason::MemoryFull, 1);
+            self.counters.not_accepted += 1;
+            return self.turn_down(id, &publish, Reason::QuotaExceeded, turn);
         }
         let inward = self.inward_of(id, &publish);
         match self.route(message, Some(source.slot), inward, Pressure::Wait, turn) {
@@ -64,6 +67,35 @@ impl Broker {
                 self.acknowledge(id, &publish, ticket, wanted, turn);
             }
         }
+    }
+
+    /// Answers a publish that is routed to nobody. Older versions know no refusal, so theirs is
+    /// acknowledged.
+    pub(super) fn turn_down(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish,
+        reason: Reason,
+        turn: &mut Turn<'_>,
+    ) {
+        let v5 = self.connections.get(id).is_some_and(|connection| connection.version == Version::V5);
+        let reason = if v5 { reason } else { Reason::Success };
+        self.count_unanswered(id, publish.qos);
+        match publish.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => {
+                self.answer(id, None, Kind::Publish, Answer::PubAck(publish.packet_id, reason), turn);
+            }
+            QoS::ExactlyOnce => {
+                self.answer(id, None, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
+            }
+        }
+    }
+
+    /// A client's topic as the house knows it.
+    fn mounted(&self, id: ConnectionId, said: ByteString) -> Result<ByteString, Reason> {
+        let mount = self.connections.get(id).and_then(|connection| connection.peer.terms.mount.as_ref());
+        mounted_topic(mount, said)
     }
 
     /// The topic by name or alias, or what is wrong with the packet.
@@ -105,7 +137,8 @@ impl Broker {
         Ok(topic)
     }
 
-    /// A QoS 2 packet id that is not yet released is answered again and not routed. [MQTT-4.3.3-2]
+    /// A QoS 2 packet id that is not yet released is answered again and not routed.
+    /// [MQTT5-4.3.3-10] [MQTT311-4.3.3-2]
     fn repeats(&mut self, id: ConnectionId, publish: &Publish, turn: &mut Turn<'_>) -> bool {
         if publish.qos != QoS::ExactlyOnce {
             return false;
@@ -127,35 +160,6 @@ impl Broker {
         let ticket = (!self.ledger.is_committed(ticket)).then_some(ticket);
         self.answer(id, ticket, Kind::Publish, Answer::PubRec(publish.packet_id, Reason::Success), turn);
         true
-    }
-
-    fn deny(&mut self, id: ConnectionId, publish: &Publish, turn: &mut Turn<'_>) {
-        self.turn_down(id, publish, DropReason::Denied, Reason::NotAuthorized, turn);
-    }
-
-    /// Answers a publish and routes it to nobody.
-    fn turn_down(
-        &mut self,
-        id: ConnectionId,
-        publish: &Publish,
-        dropped: DropReason,
-        reason: Reason,
-        turn: &mut Turn<'_>,
-    ) {
-        self.counters.drop(dropped, 1);
-        self.counters.not_accepted += 1;
-        let v5 = self.connections.get(id).is_some_and(|connection| connection.version == Version::V5);
-        let reason = if v5 { reason } else { Reason::Success };
-        self.count_unanswered(id, publish.qos);
-        match publish.qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => {
-                self.answer(id, None, Kind::Publish, Answer::PubAck(publish.packet_id, reason), turn);
-            }
-            QoS::ExactlyOnce => {
-                self.answer(id, None, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
-            }
-        }
     }
 
     /// The kept session and packet id that are committed together with a QoS 2 publish.
@@ -209,7 +213,7 @@ impl Broker {
         }
     }
 
-    fn count_unanswered(&mut self, id: ConnectionId, qos: QoS) {
+    pub(super) fn count_unanswered(&mut self, id: ConnectionId, qos: QoS) {
         if let Some(connection) = self.connections.get_mut(id)
             && qos > QoS::AtMostOnce
         {

@@ -358,7 +358,7 @@ pub(super) fn is_group(record: &SessionRecord) -> bool {
     record.client_id.starts_with(GROUP_MARK)
 }
 
-/// A group in the store: a session under a name that no client can have. [MQTT-1.5.4-2]
+/// A group in the store: a session under a name that no client can have. [MQTT5-1.5.4-2]
 fn group_record(reader: ReaderId, filter: &str) -> SessionRecord {
     let options = SubscriptionOptions {
         qos: QoS::ExactlyOnce,

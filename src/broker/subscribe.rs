@@ -3,8 +3,6 @@
 //! For a session that outlives its connection the answer leaves after the commit of the session as it
 //! then is; retained messages follow the answer.
 
-use bytestring::ByteString;
-
 use super::client::ClientKey;
 use super::connection::Answer;
 use super::memory::Level;
@@ -27,12 +25,12 @@ impl Broker {
         let mut walks = Vec::new();
         let mut changed = false;
         for Subscription { filter, options } in filters {
-            let reason = self.grant(key, &filter, options.qos);
+            let granted = self.grant(key, &filter, options.qos);
+            let (filter, reason) = self.place_filter(key, &filter, granted);
             reasons.push(reason);
             if reason.is_error() {
                 continue;
             }
-            let filter = ByteString::from(&*filter);
             let subscription = StoredSubscription { filter, options, identifier };
             let new = self.enter_subscription(key, &subscription, turn.effects);
             changed = true;
@@ -73,12 +71,14 @@ impl Broker {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         let mut changed = false;
         for filter in &unsubscribe.filters {
-            let gone = match filter::of_share(filter) {
-                Some(_) => self.leave_group(key, filter, turn.effects),
-                None => self.router.unsubscribe(filter, subscriber),
+            let Some(client) = self.clients.get(key) else { return };
+            let placed = client.mounted_filter(filter);
+            let gone = match filter::of_share(&placed) {
+                Some(_) => self.leave_group(key, &placed, turn.effects),
+                None => self.router.unsubscribe(&placed, subscriber),
             };
             if gone && let Some(client) = self.clients.get_mut(key) {
-                client.session.remove_subscription(filter);
+                client.session.remove_subscription(&placed);
                 changed = true;
             }
             reasons.push(match gone {
@@ -135,7 +135,7 @@ impl Broker {
         if new {
             client.session.subscriptions.push(subscription);
         } else {
-            client.session.replace_subscription(subscription); // [MQTT-3.8.4-3]
+            client.session.replace_subscription(subscription); // [MQTT5-3.8.4-3] [MQTT311-3.8.4-3]
         }
     }
 }

@@ -58,7 +58,8 @@ fn first_error(reasons: &[Reason]) -> Option<Reason> {
     reasons.iter().copied().find(|reason| reason.is_error())
 }
 
-fn fits(packet: &Packet, connection: &Connection) -> bool {
+/// Whether the client takes a packet as large as this one, with the words that are in it.
+pub(super) fn fits(packet: &Packet, connection: &Connection) -> bool {
     let Some(most) = connection.maximum_packet_size else { return true };
     let mut bytes = Vec::new();
     // What cannot be written is the engine's to report.

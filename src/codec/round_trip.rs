@@ -139,6 +139,7 @@ fn a_publish_is_written_alike_from_parts_and_as_a_packet() {
     });
 }
 
+// [MQTT5-4.7.3-3] [MQTT311-4.7.3-3]
 #[test]
 fn what_mqtt_cannot_say_leaves_the_buffer_as_it_was() {
     let long = "x".repeat(65_536);

@@ -11,6 +11,9 @@ pub fn check(args: &ConfigArgs) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
+    if !loaded.unready.is_empty() {
+        return Err(Failure::Configuration(loaded.unready));
+    }
     println!("{}", summary(&loaded));
     Ok(())
 }

@@ -74,7 +74,8 @@ fn render_local(status: &Status, out: &mut String) {
     let _ = writeln!(out, "listeners");
     let width = widest(status.listeners.iter().map(|listener| &listener.name));
     for listener in &status.listeners {
-        let error = listener.error.as_ref().map(|error| format!("  NOT OPEN: {error}")).unwrap_or_default();
+        let word = if listener.open { "TROUBLE" } else { "NOT OPEN" };
+        let error = listener.error.as_ref().map(|error| format!("  {word}: {error}")).unwrap_or_default();
         let _ = writeln!(out, "  {:width$}  {}{error}", listener.name, listener.address);
     }
     let broker = &status.broker;
@@ -205,6 +206,7 @@ mod tests {
             "listeners": [
                 {"name": "lan", "address": "0.0.0.0:1883"},
                 {"name": "x", "address": "192.0.2.1:1883", "error": "address not available"},
+                {"name": "tls", "address": "0.0.0.0:8883", "open": true, "error": "cannot use a.pem: no"},
             ],
             "broker": {"clients": 2, "sessions": 3, "subscriptions": 4, "retained": 5,
                 "messages_received": 100, "messages_sent": 90, "invented_later": 1},
@@ -223,6 +225,7 @@ barn-7  tidegate 0.1.0, up 2h
 listeners
   lan  0.0.0.0:1883
   x    192.0.2.1:1883  NOT OPEN: address not available
+  tls  0.0.0.0:8883  TROUBLE: cannot use a.pem: no
 broker
   clients 2, sessions 3, subscriptions 4, retained 5, messages in 100, out 90
 store

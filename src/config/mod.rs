@@ -12,16 +12,19 @@ mod similar;
 mod merge;
 mod environment;
 mod relations;
+mod rules;
 pub mod schema;
 pub mod gateway;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use gateway::Gateway;
 pub use place::{Place, Wrong};
 pub use source::{DEFAULT_FILE, Sources};
 
+use crate::access::Rules;
 use crate::auth;
 use crate::bridge;
 use crate::broker;
@@ -41,6 +44,8 @@ pub struct Loaded {
     pub listeners: Vec<Listener>,
     /// `[auth]`.
     pub auth: auth::Config,
+    /// What `[auth] acl_file` says, where it is given.
+    pub rules: Option<Arc<Rules>>,
     /// `[limits]`.
     pub limits: broker::Limits,
     /// `[store]`.
@@ -57,6 +62,9 @@ pub struct Loaded {
     pub log: journal::Levels,
     /// What is allowed and perhaps not meant.
     pub warnings: Vec<String>,
+    /// Files that are named and cannot be used: the service starts without what needs them, and looks
+    /// again.
+    pub unready: Vec<Wrong>,
 }
 
 /// Reads the configuration: `file`, or the default one where none is named.
@@ -66,7 +74,7 @@ pub struct Loaded {
 pub fn load(file: Option<&Path>) -> Result<Loaded, Vec<Wrong>> {
     let mut report = Report::default();
     let sources = Sources::gather(file, &mut report);
-    check(&sources, report)
+    check(&sources, report, rules::read)
 }
 
 /// Where the control socket of the service with this configuration stands. A configuration that is wrong
@@ -91,7 +99,7 @@ pub fn run_dir(file: Option<&Path>) -> Result<PathBuf, Vec<Wrong>> {
 /// # Errors
 /// Everything that is wrong, by place.
 pub fn from_sources(sources: &Sources) -> Result<Loaded, Vec<Wrong>> {
-    check(sources, Report::default())
+    check(sources, Report::default(), |_, _| None)
 }
 
 /// What is wrong with one text, whatever it holds: never panics. For fuzzing.
@@ -113,7 +121,11 @@ fn merged(sources: &Sources, report: &mut Report) -> Option<Dict> {
     Some(merged)
 }
 
-fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
+fn check(
+    sources: &Sources,
+    mut report: Report,
+    read_rules: fn(&Path, &mut Report) -> Option<Rules>,
+) -> Result<Loaded, Vec<Wrong>> {
     let merged = match merged(sources, &mut report) {
         Some(merged) if !report.torn => merged,
         _ => return Err(report.into_wrongs()),
@@ -136,15 +148,21 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
         listeners.extend(default.ok().map(|listener| ("listener".to_owned(), listener)));
     }
     relations::listeners(&listeners, &mut report);
+    relations::certificates(&listeners, &mut report);
     relations::devices(&modbus, &serial, &mut report);
     relations::bridges(&bridges, &mut report);
     relations::passwords(auth.as_ref(), &listeners, &mut report);
+    relations::users(mqtt_sn.as_ref(), &mut report);
+    let acl_file = auth.as_ref().and_then(|auth| auth.acl_file.as_deref());
+    let rules = acl_file.and_then(|path| read_rules(path, &mut report)).map(Arc::new);
+    relations::rules(rules.as_deref(), auth.as_ref(), &mut report);
     match (gateway, auth, limits, store, log) {
         (Some(gateway), Some(auth), Some(limits), Some(store), Some(log)) if report.is_clean() => {
             Ok(Loaded {
                 gateway,
                 listeners: values(listeners),
                 auth,
+                rules,
                 limits,
                 store,
                 bridges: values(bridges),
@@ -152,6 +170,7 @@ fn check(sources: &Sources, mut report: Report) -> Result<Loaded, Vec<Wrong>> {
                 serial: values(serial),
                 mqtt_sn,
                 log,
+                unready: report.take_unready(),
                 warnings: report.warnings,
             })
         }

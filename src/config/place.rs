@@ -41,6 +41,8 @@ pub(super) struct Report {
     wrongs: Vec<Wrong>,
     /// What is allowed and perhaps not meant.
     pub(super) warnings: Vec<String>,
+    /// Files that are named and cannot be used.
+    unready: Vec<Wrong>,
     /// Whether a source could not be read to its end, so that what is missing means nothing.
     pub(super) torn: bool,
     /// Paths that were complained of.
@@ -86,6 +88,23 @@ impl Report {
             let key = self.show(path);
             self.wrongs.push(Wrong { place, key, text: text.into() });
         }
+    }
+
+    /// Complains of a file that is named there and cannot be used, which does not keep the service from
+    /// starting.
+    pub(super) fn unready(&mut self, path: &str, text: impl Into<String>) {
+        self.unready.push(Wrong { place: self.place(path), key: self.show(path), text: text.into() });
+    }
+
+    /// Warns of a path where it stands.
+    pub(super) fn warn(&mut self, path: &str, text: impl Into<String>) {
+        let wrong = Wrong { place: self.place(path), key: self.show(path), text: text.into() };
+        self.warnings.push(wrong.to_string());
+    }
+
+    /// What was said of files so far.
+    pub(super) fn take_unready(&mut self) -> Vec<Wrong> {
+        std::mem::take(&mut self.unready)
     }
 
     /// Complains of a source that could not be read, there or at all.

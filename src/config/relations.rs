@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::place::Report;
+use crate::access::Rules;
 use crate::auth::{self, PasswordFile};
 use crate::bridge;
-use crate::broker::Trust;
+use crate::broker::ADAPTERS;
 use crate::codec::QoS;
 use crate::listener::{Bind, Listener};
 
@@ -25,6 +26,22 @@ pub(super) fn listeners(listeners: &[(String, Listener)], report: &mut Report) {
         let place = report.place(&format!("{first}.bind"));
         report
             .wrong(&format!("{path}.bind"), format!("{} is taken: {place} claims it already", listener.bind));
+    }
+}
+
+/// Whether the files of TLS can be used. They may come later, as after a mount, so none keeps the service
+/// from starting.
+pub(super) fn certificates(listeners: &[(String, Listener)], report: &mut Report) {
+    let wall = adapter_api::clock::wall().millis;
+    for (path, listener) in listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let (flaws, doubts) = tls.examine(wall);
+        for flaw in flaws {
+            report.unready(&format!("{path}.{}", flaw.key), flaw.text);
+        }
+        for doubt in doubts {
+            report.warn(&format!("{path}.{}", doubt.key), doubt.text);
+        }
     }
 }
 
@@ -84,8 +101,7 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
             }
         }
         None => {
-            for (path, listener) in listeners.iter().filter(|(_, listener)| listener.trust == Trust::Password)
-            {
+            for (path, listener) in listeners.iter().filter(|(_, listener)| listener.wants_passwords()) {
                 let path = report.show(path);
                 report.warnings.push(format!(
                     "{path}: nobody can come in at {}: it wants passwords and there is no [auth] password_file",
@@ -93,6 +109,28 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
                 ));
             }
         }
+    }
+}
+
+/// Whether those whom the rules name can come by their names. A certificate can name them too.
+pub(super) fn rules(rules: Option<&Rules>, auth: Option<&auth::Config>, report: &mut Report) {
+    let unchecked = auth.is_some_and(|auth| auth.password_file.is_none());
+    if unchecked && rules.is_some_and(Rules::names_users) {
+        report.warnings.push(
+            "auth.acl_file: it names users and there is no [auth] password_file: a user name that nobody checks counts as none"
+                .to_owned(),
+        );
+    }
+}
+
+/// Names by which access rules know the house and its adapters are not for sensors.
+pub(super) fn users(mqtt_sn: Option<&adapter_mqtt_sn::Checked>, report: &mut Report) {
+    let Some(user) = mqtt_sn.and_then(|mqtt_sn| mqtt_sn.user.as_deref()) else { return };
+    if user == "tidegate" || ["tidegate:"].iter().chain(ADAPTERS).any(|kind| user.starts_with(kind)) {
+        report.wrong(
+            "mqtt_sn.user",
+            format!("found \"{user}\", which is a name of tidegate's own: choose another"),
+        );
     }
 }
 

@@ -123,6 +123,7 @@ fn others(path: &str, kind: Kind, old: &Value) -> Vec<Value> {
         }
         Kind::Duration(..) | Kind::DurationOr(_) => ["2s", "7s", "9ms", "1d"].map(Value::from).to_vec(),
         Kind::Size(..) | Kind::SizeOr(_) => ["2MB", "500KB", "900B"].map(Value::from).to_vec(),
+        Kind::RateOr(_) => ["7/s", "9/m"].map(Value::from).to_vec(),
         Kind::Texts => vec![Value::Array(vec!["mqtts://other.example.com:8883".into()])],
         Kind::Map => vec![Value::Table([("7".to_owned(), Value::from("another"))].into_iter().collect())],
         _ => {
@@ -134,17 +135,13 @@ fn others(path: &str, kind: Kind, old: &Value) -> Vec<Value> {
 
 /// Keys that take one value in this version, or beside the others of the example: another is refused, and
 /// not ignored.
-const ONE_VALUE: &[&str] = &[
-    "listener.protocol",
-    "store.when_full",
-    "serial.frame.kind",
-    "serial.checksum.kind",
-    "mqtt_sn.allow_anonymous",
-];
+const ONE_VALUE: &[&str] =
+    &["store.when_full", "serial.frame.kind", "serial.checksum.kind", "mqtt_sn.allow_anonymous"];
 
 /// Other texts for keys whose text must mean something.
 const TEXTS: &[(&str, &str)] = &[
     ("listener.bind", "127.0.0.1:1999"),
+    ("listener.mount_point", "barn-3/"),
     ("bridge.forward.filter", "others/#"),
     ("bridge.receive.filter", "others/#"),
     ("modbus.device.point.register", "input:7"),

@@ -91,7 +91,7 @@ fn toml_files(folder: &Path, report: &mut Report) -> Vec<PathBuf> {
 }
 
 /// The text of a file, or why not, and at which line.
-fn read(path: &Path) -> Result<String, (Option<usize>, String)> {
+pub(super) fn read(path: &Path) -> Result<String, (Option<usize>, String)> {
     let mut bytes = Vec::new();
     let open = File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
     open.map_err(|error| (None, format!("cannot read the file: {error}")))?;

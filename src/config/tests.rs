@@ -276,3 +276,37 @@ fn no_text_makes_the_examination_panic() {
     assert!(!examine(&format!("x = {}1", "{a=".repeat(50_000))).is_empty());
     assert!(!examine(&"a.".repeat(50_000)).is_empty());
 }
+
+#[test]
+fn every_wrong_line_of_the_acl_file_is_named_beside_the_other_mistakes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let acl = folder.path().join("acl");
+    let path = folder.path().join("tidegate.toml");
+    std::fs::write(&acl, "topic read a/#\ntopic raed b\nuser\n").expect("written");
+    std::fs::write(&path, format!("[auth]\nacl_file = {acl:?}\n[limits]\nmax_inflight = 0\n"))
+        .expect("written");
+    let wrongs: Vec<String> = load(Some(&path)).expect_err("wrong").iter().map(Wrong::to_string).collect();
+    assert_eq!(wrongs.len(), 3, "{wrongs:#?}");
+    assert!(wrongs.iter().any(|wrong| wrong.starts_with(&format!("{}:2: found \"raed\"", acl.display()))));
+    assert!(wrongs.iter().any(|wrong| wrong.contains(":3: names no user: write user NAME")), "{wrongs:#?}");
+
+    std::fs::write(&acl, "topic read a/#\n").expect("written");
+    std::fs::write(&path, format!("[auth]\nacl_file = {acl:?}\n")).expect("written");
+    let loaded = load(Some(&path)).expect("right");
+    assert!(loaded.rules.is_some() && loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    std::fs::write(&acl, "topic read a/#\nuser anna\ntopic b\n").expect("written");
+    let loaded = load(Some(&path)).expect("right");
+    assert!(loaded.warnings.iter().any(|warning| warning.contains("nobody checks")), "{:?}", loaded.warnings);
+    std::fs::remove_file(&acl).expect("removed");
+    let wrongs = load(Some(&path)).expect_err("a rule that is not there may have denied something");
+    assert!(wrongs[0].to_string().contains("cannot read the file"), "{wrongs:?}");
+}
+
+#[test]
+fn sensors_do_not_take_the_houses_names() {
+    for user in ["tidegate", "tidegate:x", "bridge:cloud", "modbus:line-1"] {
+        let text = format!("[mqtt_sn]\nbind = \"127.0.0.1:10000\"\ngateway_id = 1\nuser = {user:?}\n");
+        let wrongs = from_sources(&sources(&[("a.toml", &text)], &[])).expect_err("refused");
+        assert!(wrongs[0].to_string().contains("a name of tidegate's own"), "{wrongs:?}");
+    }
+}

@@ -4,7 +4,7 @@
 //! quoted in the complaint, save where the key's name says that it is a secret.
 
 use adapter_api::schema::Kind;
-use adapter_api::units::{parse_duration, parse_size, show_duration, show_size};
+use adapter_api::units::{parse_duration, parse_rate, parse_size, show_duration, show_size};
 use figment::value::Value;
 
 use super::similar::suggestion;
@@ -38,8 +38,14 @@ pub(super) fn check(kind: Kind, key: &str, found: Found<'_>) -> Result<Value, St
         }
         (Kind::Number, Found::Integer(value)) => Ok(Value::from(value)),
         (Kind::Number, Found::Float(value)) if value.is_finite() => Ok(Value::from(value)),
-        (Kind::DurationOr(word) | Kind::SizeOr(word), Found::Text(text)) if text == word => {
+        (Kind::DurationOr(word) | Kind::SizeOr(word) | Kind::RateOr(word), Found::Text(text))
+            if text == word =>
+        {
             Ok(Value::from(text))
+        }
+        (Kind::RateOr(word), Found::Text(text)) => {
+            let rate = parse_rate(text).map_err(|unit| format!("{unit}, or \"{word}\""));
+            rate.map(|_| Value::from(text))
         }
         (Kind::Duration(..) | Kind::DurationOr(_) | Kind::Size(..) | Kind::SizeOr(_), Found::Text(text)) => {
             measured(kind, text).map(|()| Value::from(text))
@@ -88,6 +94,7 @@ pub(super) fn expected(kind: Kind) -> String {
         Kind::Size(low, u64::MAX) => format!("a size of at least \"{}\"", show_size(low)),
         Kind::Size(low, high) => format!("a size from \"{}\" to \"{}\"", show_size(low), show_size(high)),
         Kind::SizeOr(word) => format!("a size such as \"64KB\", or \"{word}\""),
+        Kind::RateOr(word) => format!("a rate such as \"100/s\", or \"{word}\""),
         Kind::Texts => "a list of texts".to_owned(),
         Kind::Table(_) | Kind::Map => "a table".to_owned(),
         Kind::Tables(_) => "a list of tables, each under its name in double brackets".to_owned(),

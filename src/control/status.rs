@@ -40,7 +40,9 @@ pub struct ListenerStatus {
     pub name: String,
     /// The bound address, with the real port where 0 was configured; the configured one until bound.
     pub address: String,
-    /// Why it is not open, if so.
+    /// Whether clients can come in.
+    pub open: bool,
+    /// Why it is not open; or what is wrong although it is, say with a certificate that was renewed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

@@ -12,11 +12,11 @@ use super::notes::{Limiter, Notes};
 use super::outbox::{Flushed, Pool};
 use super::socket::Socket;
 use super::table::Link;
-use super::template::{Encoded, Templates, append, size};
+use super::template::{Encoded, Templates, append, seen, size};
 use super::turn::Engine;
 use super::verify::{Question, Verifier};
 use super::{Input, Inputs};
-use crate::broker::{ConnectionId, Copy, Effect, Event, Level};
+use crate::broker::{ConnectionId, Copy, Effect, Event, Level, Verdict};
 use crate::codec::{Ack, Alias, Packet, Properties, QoS, Reason, encode};
 use crate::record::{Now, Write};
 use crate::store::Handle;
@@ -117,7 +117,8 @@ impl Engine {
                 }
             }
             Effect::Verify { connection, username, password } => {
-                self.verify(Question { connection, username, password });
+                let address = self.table.socket(connection).and_then(|socket| socket.stay().address());
+                self.verify(Question { connection, address, username, password });
             }
             Effect::Read { reader, after, limit } => {
                 let inputs = self.courier.inputs.clone();
@@ -174,7 +175,7 @@ impl Engine {
             Some(Link::Socket(_)) | None => return,
         };
         let most = socket.maximum_packet_size as usize;
-        let mut alias = socket.alias_of(&copy.message.topic);
+        let mut alias = socket.alias_of(seen(&copy));
         if matches!(alias, Alias::Gives(_)) && size(socket.version, &copy, alias) > most {
             // It may fit by its name alone.
             alias = Alias::None;
@@ -220,14 +221,16 @@ impl Engine {
 
     fn verify(&mut self, question: Question) {
         let connection = question.connection;
-        let asked = match &self.courier.verifier {
-            Some(verifier) => verifier.ask(question),
-            None => false,
+        let verdict = match &self.courier.verifier {
+            // Without a password file no password fits.
+            None => Verdict::Wrong,
+            Some(verifier) if verifier.ask(question) => return,
+            Some(_) => {
+                self.counters.passwords_unchecked += 1;
+                Verdict::Busy
+            }
         };
-        if !asked {
-            self.counters.passwords_unchecked += 1;
-            self.events.push(Event::Verified { connection, accepted: false });
-        }
+        self.events.push(Event::Verified { connection, verdict });
     }
 
     fn close(&mut self, connection: ConnectionId, now: Now) {

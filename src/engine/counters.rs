@@ -33,6 +33,18 @@ pub struct Counters {
     pub dropped_too_large: u64,
     /// Ports closed because they did not read what they had granted.
     pub ports_overrun: u64,
-    /// Passwords not checked because too many waited to be.
+    /// Clients refused because their listener's `max_connections` were there.
+    pub over_listener_connections: u64,
+    /// Clients refused because `max_connections_per_address` were there.
+    pub over_address_connections: u64,
+    /// Clients refused because they came faster than `max_connect_rate`.
+    pub over_connect_rate: u64,
+    /// Passwords compared.
+    pub passwords_compared: u64,
+    /// Passwords that were compared a moment ago, and not again.
+    pub passwords_remembered: u64,
+    /// Passwords not compared because too many waited to be.
     pub passwords_unchecked: u64,
+    /// Passwords not compared because too many wrong ones came from that address.
+    pub over_login_failures: u64,
 }

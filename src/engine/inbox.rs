@@ -11,7 +11,9 @@ use adapter_api::{FromPort, Hello, ToPort};
 use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 
-use crate::broker::ConnectionId;
+use super::Effort;
+use crate::broker::{ConnectionId, Verdict};
+use crate::listener::Accepted;
 use crate::record::{Rows, Ticket};
 
 /// One thing put to the engine.
@@ -37,6 +39,8 @@ pub enum Input {
         /// Which port.
         port: u64,
     },
+    /// A client's TLS handshake is done.
+    Arrived(Accepted),
     /// The store has committed.
     Committed(Ticket),
     /// The store has read a session's rows.
@@ -45,8 +49,10 @@ pub enum Input {
     Verified {
         /// Whose.
         connection: ConnectionId,
-        /// Whether it fits.
-        accepted: bool,
+        /// What became of it.
+        verdict: Verdict,
+        /// What that took.
+        effort: Effort,
     },
     /// Somebody asks how the engine does: a JSON value comes back.
     Status(tokio::sync::oneshot::Sender<serde_json::Value>),

@@ -73,11 +73,13 @@ impl Intake {
         self.packets = TURN_PACKETS_MAX;
     }
 
-    /// Serves listed connections until the broker has enough for one call.
+    /// Serves listed connections until the broker has enough for one call. Puts into `dirty` those that
+    /// have to be flushed.
     pub(super) fn serve(
         &mut self,
         table: &mut Table,
         events: &mut Vec<Event>,
+        dirty: &mut Vec<ConnectionId>,
         counters: &mut Counters,
     ) -> Slice {
         while self.unserved > 0 && self.bytes > 0 && self.packets > 0 {
@@ -90,6 +92,10 @@ impl Intake {
             let granted = (CONNECTION_BYTES_MAX.min(self.bytes), CONNECTION_PACKETS_MAX.min(self.packets));
             let mut left = Allowance { bytes: granted.0, packets: granted.1 };
             let served = socket.serve(id, &mut self.buffer, &mut left, events);
+            // Reading may have made the stream itself answer.
+            if socket.wants_write() && socket.mark_dirty() {
+                dirty.push(id);
+            }
             table.weigh(id);
             self.bytes -= granted.0 - left.bytes;
             self.packets -= granted.1 - left.packets;

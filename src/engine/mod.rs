@@ -11,6 +11,7 @@ mod turn;
 mod carry;
 mod flush;
 mod table;
+mod guests;
 mod intake;
 mod socket;
 mod outbox;
@@ -25,14 +26,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use adapter_api::units::Rate;
+
 pub use counters::Counters;
 pub use inbox::{EngineGone, Inbox, Input, Inputs};
 pub use turn::Engine;
+pub use verify::Effort;
 
 use crate::auth::PasswordFile;
 use crate::broker::Broker;
 use crate::clock::Clock;
-use crate::listener::Listener;
+use crate::listener::{HandshakeLimits, Listener};
 use crate::store::Handle;
 use crate::unstored::Inlet;
 
@@ -64,16 +68,32 @@ pub struct Parts {
 pub struct Limits {
     /// Network clients at once; a further one is turned away.
     pub max_connections: usize,
+    /// Network clients at once from one address; a further one is refused.
+    pub max_connections_per_address: u32,
+    /// How fast they may come from one address; faster ones are refused.
+    pub max_connect_rate: Option<Rate>,
+    /// How often wrong passwords may come from one address.
+    pub max_login_failures: Option<Rate>,
     /// Bytes of the largest packet taken; the sender of a larger one is disconnected.
     pub max_packet_size: usize,
     /// Bytes that may wait for one connection. Beyond it QoS 0 is dropped and counted, and the client is
     /// not read on. What is owed at QoS 1 and 2 is bounded by the broker's window.
     pub max_send_buffer: usize,
+    /// Of TLS handshakes.
+    pub handshakes: HandshakeLimits,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { max_connections: 10_000, max_packet_size: 256_000, max_send_buffer: 1_000_000 }
+        Limits {
+            max_connections: 10_000,
+            max_connections_per_address: 10_000,
+            max_connect_rate: None,
+            max_login_failures: None,
+            max_packet_size: 256_000,
+            max_send_buffer: 1_000_000,
+            handshakes: HandshakeLimits::default(),
+        }
     }
 }
 
@@ -90,3 +110,7 @@ pub struct Heartbeat {
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod secure;
+#[cfg(test)]
+mod framed;

@@ -45,7 +45,12 @@ impl Outbox {
             if waiting.is_empty() {
                 pool.give_back(std::mem::take(&mut self.bytes));
                 self.sent = 0;
-                return Flushed::All;
+                match stream.flush() {
+                    Ok(()) => return Flushed::All,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
+                    Err(_) => return Flushed::Gone,
+                }
             }
             match stream.write(waiting) {
                 Ok(0) => return Flushed::Gone,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::mpsc;
 
-use crate::broker::{ConnectionId, Copy, Event, Peer, Trust};
+use crate::broker::{ConnectionId, Copy, Event, Peer, Terms, Trust};
 use crate::codec::{
     Ack, Connect, Disconnect, Packet, Properties, Property, Publish, QoS, Reason, RetainHandling, Subscribe,
     Subscription, SubscriptionOptions, Unsubscribe, Version, Will,
@@ -70,7 +70,10 @@ impl Port {
             credit: hello.credit,
             waits: hello.waits,
         };
-        events.push(Event::Opened { connection: id, peer: Peer { name: "port".to_owned(), trust } });
+        events.push(Event::Opened {
+            connection: id,
+            peer: Peer { name: "port".to_owned(), trust, terms: Terms::default() },
+        });
         let packet = Packet::Connect(Box::new(connect(hello)));
         events.push(Event::Packet { connection: id, packet });
         Port {

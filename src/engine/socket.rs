@@ -3,15 +3,16 @@
 //! Edge-triggered: the kernel says once that there is something, so what it said is remembered here
 //! until a read or a write comes back empty-handed.
 
-use std::io::{self, Read};
+use std::io;
 
 use mio::{Interest, Registry, Token};
 
+use super::guests::Stay;
 use super::intake::{Allowance, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
-use crate::codec::{Alias, Aliases, Decoder, Side, Version};
-use crate::listener::Stream;
+use crate::codec::{Alias, Aliases, Decoder, Reason, Side, Version};
+use crate::listener::{Received, Stream};
 
 /// A network client.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(super) struct Socket {
     stream: Stream,
     decoder: Decoder,
     outbox: Outbox,
+    stay: Stay,
     /// Of its CONNECT.
     pub(super) version: Version,
     /// What the client takes at most.
@@ -63,9 +65,11 @@ enum Phase {
 
 /// What one read brought.
 enum Got {
-    Bytes(usize),
+    Bytes(Received),
     Nothing,
     End,
+    /// What is none of what is spoken here.
+    Garbage,
 }
 
 /// How serving ended.
@@ -93,9 +97,10 @@ pub(super) enum Farewell {
 }
 
 impl Socket {
-    pub(super) fn new(stream: Stream, max_packet_size: usize) -> Socket {
+    pub(super) fn new(stream: Stream, stay: Stay, max_packet_size: usize) -> Socket {
         Socket {
             stream,
+            stay,
             decoder: Decoder::new(Side::Server, max_packet_size),
             outbox: Outbox::default(),
             version: Version::V311,
@@ -113,6 +118,22 @@ impl Socket {
             watches_writable: false,
             spoken: false,
         }
+    }
+
+    /// It has just come, perhaps out of a handshake that bytes came with. Whether there are some to send.
+    pub(super) fn arrive(&mut self) -> bool {
+        self.readable = !self.stream.ends_with_a_short_read();
+        self.stream.wants_write()
+    }
+
+    /// Whether the stream has to be flushed for its own sake.
+    pub(super) fn wants_write(&self) -> bool {
+        self.stream.wants_write()
+    }
+
+    /// Where it came in and from.
+    pub(super) fn stay(&self) -> Stay {
+        self.stay
     }
 
     /// Notes what the kernel says.
@@ -182,12 +203,16 @@ impl Socket {
                 return Served::Again;
             }
             match self.read(buffer, left.bytes) {
-                Got::Bytes(count) => {
-                    left.bytes -= count;
-                    self.decoder.feed(buffer.take(count));
+                Got::Bytes(received) => {
+                    left.bytes -= received.wire;
+                    // What the stream itself is made of leaves nothing to decode.
+                    if received.plain > 0 {
+                        self.decoder.feed(buffer.take(received.plain));
+                    }
                 }
                 Got::Nothing => {}
                 Got::End => return Served::Lost,
+                Got::Garbage => return self.silence(id, Reason::MalformedPacket, events),
             }
         }
     }
@@ -202,30 +227,33 @@ impl Socket {
                     events.push(Event::Packet { connection: id, packet });
                 }
                 Ok(None) => return None,
-                Err(malformed) => {
-                    self.phase = Phase::Silenced;
-                    events.push(Event::Malformed { connection: id, reason: malformed.reason() });
-                    return Some(Served::Malformed);
-                }
+                Err(malformed) => return Some(self.silence(id, malformed.reason(), events)),
             }
         }
         Some(Served::Again)
+    }
+
+    /// Reads nothing more from a peer that has broken the rules, and tells the broker.
+    fn silence(&mut self, id: ConnectionId, reason: Reason, events: &mut Vec<Event>) -> Served {
+        self.phase = Phase::Silenced;
+        events.push(Event::Malformed { connection: id, reason });
+        Served::Malformed
     }
 
     fn read(&mut self, buffer: &mut ReadBuffer, most: usize) -> Got {
         let room = buffer.room(most);
         let asked = room.len();
         loop {
-            match self.stream.read(room) {
-                Ok(0) => return Got::End,
-                Ok(count) => {
+            match self.stream.receive(room) {
+                Ok(Received { wire: 0, .. }) => return Got::End,
+                Ok(received) => {
                     // A short read has emptied the kernel's buffer; what comes later is told anew. An
                     // end that was told already is not.
-                    if count < asked && !self.hung_up {
+                    if received.wire < asked && !self.hung_up && self.stream.ends_with_a_short_read() {
                         self.readable = false;
                         self.spoken = false;
                     }
-                    return Got::Bytes(count);
+                    return Got::Bytes(received);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -233,6 +261,7 @@ impl Socket {
                     self.spoken = false;
                     return Got::Nothing;
                 }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Got::Garbage,
                 Err(_) => return Got::End,
             }
         }
@@ -240,12 +269,12 @@ impl Socket {
 
     fn discard(&mut self, buffer: &mut ReadBuffer, left: &mut Allowance) -> Served {
         match self.read(buffer, left.bytes) {
-            Got::Bytes(count) => {
-                left.bytes -= count;
+            Got::Bytes(received) => {
+                left.bytes -= received.wire;
                 if self.readable { Served::Again } else { Served::Idle }
             }
             Got::Nothing => Served::Idle,
-            Got::End => Served::Ended,
+            Got::End | Got::Garbage => Served::Ended,
         }
     }
 
@@ -377,7 +406,8 @@ impl Socket {
 
     /// Everything has left: ends our side of the stream.
     pub(super) fn say_farewell(&mut self) -> Farewell {
-        let unread = self.readable || self.spoken;
+        self.stream.say_goodbye();
+        let unread = self.readable || self.spoken || self.stream.answers_goodbye();
         if self.hung_up || !unread || self.stream.end_writing().is_err() {
             return Farewell::Done;
         }
@@ -408,7 +438,7 @@ mod tests {
     #[test]
     fn a_read_that_ends_with_the_turn_s_allowance_is_drained_in_the_next() {
         let (stream, mut peer) = mio::net::UnixStream::pair().unwrap();
-        let mut socket = Socket::new(Stream::Unix(stream), 1_000);
+        let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 1_000);
         let mut pings = Vec::new();
         for _ in 0..3 {
             encode(&Packet::PingReq, Version::V311, &mut pings).unwrap();

@@ -8,14 +8,20 @@ use serde_json::{Value, json};
 
 use super::Counters;
 use crate::broker;
-use crate::listener::Standing;
+use crate::listener::{HandshakeCounts, Standing};
 
-/// `{"listeners": [...], "broker": {...}, "engine": {...}}`.
-pub(super) fn of(engine: &Counters, broker: &broker::Counters, doors: &[Standing]) -> Value {
+/// `{"listeners": [...], "broker": {...}, "engine": {...}, "handshakes": {...}}`.
+pub(super) fn of(
+    engine: &Counters,
+    broker: &broker::Counters,
+    doors: &[Standing],
+    handshakes: &HandshakeCounts,
+) -> Value {
     json!({
         "listeners": doors.iter().map(door).collect::<Vec<_>>(),
         "broker": figures(broker),
         "engine": engine,
+        "handshakes": handshakes,
     })
 }
 
@@ -34,6 +40,7 @@ fn figures(broker: &broker::Counters) -> Value {
         "connections_accepted": broker.connections_accepted,
         "connections_refused": broker.connections_refused,
         "not_accepted": broker.not_accepted,
+        "slowed": broker.slowed,
         "expired": broker.expired,
         "dropped": dropped,
         "lost_by_session": broker.lost_by_session,

@@ -4,6 +4,7 @@
 
 use slab::Slab;
 
+use super::guests::{Address, Guests, Objection, Stay};
 use super::port::Port;
 use super::socket::Socket;
 use crate::broker::ConnectionId;
@@ -14,6 +15,8 @@ pub(super) struct Table {
     slots: Slab<Entry>,
     generation: u32,
     sockets: usize,
+    /// Sockets by listener and address.
+    guests: Guests,
     /// What all sockets hold in memory, as it was last weighed.
     held: usize,
     /// The most that one of them holds, and which.
@@ -36,6 +39,26 @@ pub(super) enum Link {
 }
 
 impl Table {
+    /// Nobody yet.
+    pub(super) fn new(guests: Guests) -> Table {
+        Table { guests, ..Table::default() }
+    }
+
+    /// Whether one more may come in; see [`Guests::admit`].
+    pub(super) fn admit(
+        &mut self,
+        door: usize,
+        address: Option<Address>,
+        now: u64,
+    ) -> Result<Stay, Objection> {
+        self.guests.admit(door, address, now)
+    }
+
+    /// One who was admitted has not come in.
+    pub(super) fn withdraw(&mut self, stay: Stay) {
+        self.guests.leave(stay);
+    }
+
     /// How many network clients there are.
     pub(super) fn sockets(&self) -> usize {
         self.sockets
@@ -68,8 +91,9 @@ impl Table {
         if self.link(id).is_some() {
             let entry = self.slots.remove(id.slot as usize);
             self.held -= entry.held;
-            if matches!(entry.link, Link::Socket(_)) {
+            if let Link::Socket(socket) = entry.link {
                 self.sockets -= 1;
+                self.guests.leave(socket.stay());
             }
         }
         if self.slots.is_empty() {

@@ -55,7 +55,7 @@ impl Templates {
         if !template.copy.as_ref().is_some_and(|last| alike(last, &copy, version)) {
             template.fill(version, copy, alias)?;
         }
-        let topic = template.copy.as_ref().map_or("", |copy| &copy.message.topic);
+        let topic = template.copy.as_ref().map_or("", seen);
         Some(Encoded { bytes: &template.bytes, places: template.places, topic })
     }
 
@@ -88,9 +88,14 @@ impl Template {
     }
 }
 
+/// The topic as the client knows it: without its mount point.
+pub(super) fn seen(copy: &Copy) -> &str {
+    copy.message.topic.get(usize::from(copy.hidden)..).unwrap_or_default()
+}
+
 fn parts(copy: &Copy, alias: Alias) -> PublishParts<'_> {
     PublishParts {
-        topic: if matches!(alias, Alias::Stands(_)) { "" } else { &copy.message.topic },
+        topic: if matches!(alias, Alias::Stands(_)) { "" } else { seen(copy) },
         alias: alias.number(),
         payload: &copy.message.payload,
         properties: &copy.message.properties,
@@ -119,6 +124,7 @@ fn alike(last: &Copy, next: &Copy, version: Version) -> bool {
         && last.qos == next.qos
         && last.dup == next.dup
         && last.retain == next.retain
+        && last.hidden == next.hidden
         && (version != Version::V5
             || (last.expiry == next.expiry && last.subscription_ids == next.subscription_ids))
 }
@@ -172,6 +178,7 @@ mod tests {
             retain: false,
             expiry: None,
             subscription_ids: Vec::new(),
+            hidden: 0,
         }
     }
 
@@ -245,6 +252,8 @@ mod tests {
         assert_eq!(size(&mut templates, copy(&first, QoS::AtLeastOnce, 9)), plain + 2);
         let with_expiry = Copy { expiry: Some(5), ..copy(&first, QoS::AtMostOnce, 0) };
         assert_eq!(size(&mut templates, with_expiry), plain + 5);
+        let mounted = Copy { hidden: 8, ..copy(&first, QoS::AtMostOnce, 0) };
+        assert_eq!(size(&mut templates, mounted), plain - 8);
         let with_id = Copy { subscription_ids: vec![1], ..copy(&first, QoS::AtMostOnce, 0) };
         assert_eq!(size(&mut templates, with_id), plain + 2);
     }

@@ -102,6 +102,16 @@ impl Running {
         self.status()["engine"][name].as_u64().unwrap()
     }
 
+    /// Where the listener with this number stands.
+    pub(crate) fn address_of(&self, listener: usize) -> SocketAddr {
+        self.status()["listeners"][listener]["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// What became of handshakes.
+    pub(crate) fn handshakes(&self, how: &str) -> u64 {
+        self.status()["handshakes"][how].as_u64().unwrap()
+    }
+
     /// Turns the engine until the condition holds.
     pub(crate) fn until(&self, mut condition: impl FnMut(&Value) -> bool) {
         let start = self.clock.now().mono;
@@ -154,9 +164,9 @@ fn serve_store(inbox: &crate::store::Inbox, inputs: &Inputs, leaves: &mpsc::Rece
     }
 }
 
-/// A client.
-pub(crate) struct Client {
-    stream: TcpStream,
+/// A client over any stream.
+pub(crate) struct Client<S = TcpStream> {
+    stream: S,
     decoder: Decoder,
     version: Version,
 }
@@ -167,18 +177,30 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut decoder = Decoder::new(Side::Client, 1 << 20);
-        decoder.set_version(version);
-        Client { stream, decoder, version }
+        Client::over(stream, version)
     }
 
     /// Connects with a clean session.
     pub(crate) fn connect(address: SocketAddr, version: Version, client_id: &str) -> Client {
         let mut client = Client::open(address, version);
-        client.send(&connect(version, client_id));
-        let Packet::ConnAck(ack) = client.next() else { panic!("CONNACK first") };
-        assert_eq!(ack.reason, Reason::Success);
+        client.greet(client_id);
         client
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Over a stream that stands.
+    pub(crate) fn over(stream: S, version: Version) -> Client<S> {
+        let mut decoder = Decoder::new(Side::Client, 1 << 20);
+        decoder.set_version(version);
+        Client { stream, decoder, version }
+    }
+
+    /// Sends CONNECT with a clean session and waits for its answer.
+    pub(crate) fn greet(&mut self, client_id: &str) {
+        self.send(&connect(self.version, client_id));
+        let Packet::ConnAck(ack) = self.next() else { panic!("CONNACK first") };
+        assert_eq!(ack.reason, Reason::Success);
     }
 
     /// Sends a packet.
@@ -197,6 +219,7 @@ impl Client {
     /// Sends bytes, whatever they are.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+        self.stream.flush().unwrap();
     }
 
     /// The next packet.
@@ -262,9 +285,14 @@ impl Client {
     }
 
     /// The stream itself.
-    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+    pub(crate) fn stream(&mut self) -> &mut S {
         &mut self.stream
     }
+}
+
+/// Appends a packet as a client of MQTT 5 writes it.
+pub(crate) fn encode_to(packet: &Packet, bytes: &mut Vec<u8>) {
+    encode(packet, Version::V5, bytes).unwrap();
 }
 
 /// CONNECT with a clean session.
@@ -324,7 +352,8 @@ pub(crate) fn puback(packet_id: u16) -> Packet {
 /// A broker with nothing restored.
 pub(crate) fn broker(clock: &Clock, passwords: Passwords, routes: Vec<Route>) -> Broker {
     let limits = LimitsConfig::default().check().unwrap();
-    let config = broker::Config { limits, gateway: "test".to_owned(), routes, passwords };
+    let gateway = "test".to_owned();
+    let config = broker::Config { limits, gateway, routes, passwords, rules: None, set_topics: Vec::new() };
     Broker::new(config, 7, Restored::default(), clock.now())
 }
 

@@ -23,6 +23,7 @@ fn start() -> Running {
     Running::start(StoreMode::Prompt, |_| {})
 }
 
+// [MQTT5-4.2.0-1] [MQTT311-7.1.1-1]
 #[test]
 fn a_message_goes_from_any_version_to_any_version() {
     let running = start();
@@ -46,6 +47,7 @@ fn a_message_goes_from_any_version_to_any_version() {
     }
 }
 
+// [MQTT5-3.12.4-1] [MQTT311-3.12.4-1]
 #[test]
 fn a_packet_may_come_in_any_pieces() {
     let running = start();
@@ -127,16 +129,18 @@ fn a_client_that_reads_no_answers_is_not_read_on() {
     // Writes until the answers that are not read have stopped it.
     let pings = [0xC0, 0].repeat(2_000);
     stream.set_nonblocking(true).unwrap();
-    let (mut sent, mut stuck) = (0, 0);
+    let (mut sent, mut stuck, mut passed) = (0, 0, (0, 0));
     while stuck < 100 {
-        let before = sent;
+        let before = (sent, passed);
         while let Ok(count) = stream.write(&pings[sent % 2..]) {
             sent += count;
         }
-        stuck = if sent == before { stuck + 1 } else { 0 };
-        running.count("turns");
+        // Both of one moment: what was read may take turns to be answered.
+        let engine = running.status()["engine"].clone();
+        passed = (engine["bytes_in"].as_u64().unwrap(), engine["bytes_out"].as_u64().unwrap());
+        stuck = if (sent, passed) == before { stuck + 1 } else { 0 };
     }
-    let unanswered = running.count("bytes_in") - start.len() as u64 + 4 - running.count("bytes_out");
+    let unanswered = passed.0 - start.len() as u64 + 4 - passed.1;
     assert!(unanswered > 0 && unanswered < limit as u64 + one_turn, "{unanswered} bytes in one outbox");
     stream.set_nonblocking(false).unwrap();
     let mut answers = vec![0; 4 + sent / 2 * 2];
@@ -167,6 +171,7 @@ fn thousands_come_and_go_and_leave_nothing_behind() {
     assert_eq!(running.count("accepted"), 2_000);
 }
 
+// [MQTT5-4.13.1-1] [MQTT311-4.8.0-1] [MQTT311-3.1.4-1]
 #[test]
 fn what_is_no_mqtt_ends_the_connection_and_no_other() {
     let running = start();
@@ -183,6 +188,7 @@ fn what_is_no_mqtt_ends_the_connection_and_no_other() {
     running.until(|status| status["engine"]["sockets"] == 1);
 }
 
+// [MQTT5-3.2.2-15]
 #[test]
 fn a_packet_over_the_limit_ends_the_connection_before_it_is_held() {
     let running = Running::start(StoreMode::Prompt, |parts| parts.limits.max_packet_size = 1_000);
@@ -264,6 +270,7 @@ fn a_store_that_does_not_answer_stops_only_who_waits_for_it() {
     assert_eq!(&*kept.message().payload, b"x");
 }
 
+// [MQTT5-3.1.4-2]
 #[test]
 fn passwords_are_compared_elsewhere_and_decide() {
     let folder = tempfile::tempdir().unwrap();
@@ -471,6 +478,8 @@ fn memory_is_bounded_whoever_does_not_read() {
             gateway: "test".to_owned(),
             routes: Vec::new(),
             passwords: Passwords::Absent,
+            rules: None,
+            set_topics: Vec::new(),
         };
         let restored = crate::record::Restored::default();
         parts.broker = crate::broker::Broker::new(config, 7, restored, parts.clock.now());
@@ -489,4 +498,88 @@ fn memory_is_bounded_whoever_does_not_read() {
         assert!(held <= most as u64, "{held}");
     }
     slow.ping_past_messages();
+}
+
+// [MQTT5-3.1.2-26] [MQTT5-3.1.2-27] [MQTT5-3.3.2-11]
+#[test]
+fn no_topic_alias_is_above_what_the_client_takes() {
+    let running = start();
+    for most in [None, Some(0), Some(2)] {
+        let mut client = Client::open(running.address, Version::V5);
+        let Packet::Connect(mut packet) = connect(Version::V5, "aliased") else { panic!("CONNECT") };
+        packet.properties =
+            Properties::from_list(&most.map(Property::TopicAliasMaximum).into_iter().collect::<Vec<_>>());
+        client.send(&Packet::Connect(packet));
+        assert!(matches!(client.next(), Packet::ConnAck(ack) if ack.reason == Reason::Success));
+        client.subscribe("t/#", QoS::AtMostOnce);
+        let mut topics = vec![String::new(); usize::from(most.unwrap_or(0)) + 1];
+        for round in 0..3 {
+            for number in 0..5 {
+                let topic = format!("t/{number}");
+                client.publish(&topic, &[round], QoS::AtMostOnce);
+                let message = client.message();
+                let alias = usize::from(message.properties.topic_alias().unwrap_or(0));
+                assert!(alias < topics.len(), "alias {alias} where {most:?} is allowed");
+                if !message.topic.is_empty() {
+                    topics[alias] = message.topic.to_string();
+                }
+                assert_eq!(topics[alias], topic);
+            }
+        }
+        client.disconnect();
+    }
+}
+
+// [MQTT5-3.1.2-24]
+#[test]
+fn an_answer_that_is_too_large_for_its_client_ends_the_connection_with_the_reason() {
+    let running = start();
+    let mut client = Client::open(running.address, Version::V5);
+    let Packet::Connect(mut packet) = connect(Version::V5, "small") else { panic!("CONNECT") };
+    packet.properties = Properties::from_list(&[Property::MaximumPacketSize(40)]);
+    client.send(&Packet::Connect(packet));
+    assert!(matches!(client.next(), Packet::ConnAck(_)));
+    for (filters, fits) in [(35, true), (36, false)] {
+        let Packet::Subscribe(mut packet) = subscribe("t", QoS::AtMostOnce) else { panic!("SUBSCRIBE") };
+        packet.filters = vec![packet.filters[0].clone(); filters];
+        client.send(&Packet::Subscribe(packet));
+        match client.next() {
+            Packet::SubAck(ack) => assert!(fits && ack.reasons.len() == filters),
+            Packet::Disconnect(end) => assert!(!fits && end.reason == Reason::PacketTooLarge),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(client.maybe_next(), None);
+}
+
+// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
+#[test]
+fn a_repeat_that_is_too_large_for_the_new_connection_counts_as_sent() {
+    let running = start();
+    let open = |most: u32| {
+        let mut client = Client::open(running.address, Version::V5);
+        let Packet::Connect(mut packet) = connect_kept(Version::V5, "kept") else { panic!("CONNECT") };
+        packet.properties = Properties::from_list(&[
+            Property::SessionExpiryInterval(100),
+            Property::MaximumPacketSize(most),
+            Property::ReceiveMaximum(1),
+        ]);
+        client.send(&Packet::Connect(packet));
+        assert!(matches!(client.next(), Packet::ConnAck(ack) if ack.reason == Reason::Success));
+        client
+    };
+    let mut client = open(1_000);
+    client.subscribe("t", QoS::AtLeastOnce);
+    let mut publisher = Client::connect(running.address, Version::V5, "pub");
+    publisher.publish("t", &[7; 100], QoS::AtLeastOnce);
+    assert_eq!(client.message().payload.len(), 100);
+    // It was not acknowledged, and the next connection takes less.
+    let mut client = open(50);
+    publisher.publish("t", b"short", QoS::AtLeastOnce);
+    let message = client.message();
+    assert_eq!(&*message.payload, b"short");
+    client.send(&puback(message.packet_id));
+    client.ping();
+    let mut client = open(1_000);
+    client.ping();
 }

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use super::carry::Courier;
 use super::counters::Counters;
+use super::guests::{Address, Guests, Objection};
 use super::inbox::WAKER;
 use super::intake::{Intake, Slice};
 use super::notes::Limiter;
@@ -20,11 +21,11 @@ use super::port::Port;
 use super::socket::Socket;
 use super::status;
 use super::table::{Link, Table};
-use super::verify::Verifier;
+use super::verify::{Effort, Verifier};
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
-use crate::broker::{Broker, ConnectionId, Effect, Event, Level, Peer};
+use crate::broker::{Broker, ConnectionId, Effect, Event, Level, Peer, Terms, Verdict};
 use crate::clock::Clock;
-use crate::listener::{Accepted, Board, Doors};
+use crate::listener::{Accepted, Board, Doors, StreamPeer};
 use crate::record::Now;
 
 /// The engine; [`Engine::run`] is its thread.
@@ -56,15 +57,23 @@ impl Engine {
     /// Puts the parts together and opens the listeners; one that cannot be opened is tried again later.
     ///
     /// # Errors
-    /// Where the kernel gives no thread for comparing passwords.
+    /// Where the kernel gives no thread for comparing passwords or for handshakes.
     pub fn new(parts: Parts) -> io::Result<Engine> {
         let Parts { inbox, clock, broker, store, listeners, limits, passwords, unstored, heartbeat } = parts;
-        let verifier = passwords.map(|file| Verifier::start(file, inbox.inputs())).transpose()?;
-        let doors = Doors::open(listeners, inbox.poll.registry(), FIRST_DOOR, clock.now().mono);
+        let failures = limits.max_login_failures;
+        let verifier =
+            passwords.map(|file| Verifier::start(file, failures, clock, inbox.inputs())).transpose()?;
+        let of_doors = listeners.iter().map(|listener| listener.max_connections);
+        let guests = Guests::new(limits.max_connections_per_address, limits.max_connect_rate, of_doors);
+        let mut doors = Doors::open(listeners, inbox.poll.registry(), FIRST_DOOR, clock.now().mono);
+        let inputs = inbox.inputs();
+        doors.shake_hands(limits.handshakes, clock, move |accepted| {
+            inputs.send_blocking(Input::Arrived(accepted)).is_ok()
+        })?;
         Ok(Engine {
             courier: Courier::new(store, inbox.inputs(), verifier, unstored),
             inbox,
-            table: Table::default(),
+            table: Table::new(guests),
             intake: Intake::default(),
             events: Vec::new(),
             counters: Counters::default(),
@@ -106,7 +115,12 @@ impl Engine {
             self.tell_memory();
             self.intake.begin_turn();
             loop {
-                let slice = self.intake.serve(&mut self.table, &mut self.events, &mut self.counters);
+                let slice = self.intake.serve(
+                    &mut self.table,
+                    &mut self.events,
+                    &mut self.courier.dirty,
+                    &mut self.counters,
+                );
                 self.broker.handle(&mut self.events, now, &mut effects);
                 self.carry_out(&mut effects, now);
                 if slice == Slice::Last {
@@ -193,28 +207,70 @@ impl Engine {
     fn let_in(&mut self, now: Now) {
         self.doors.try_again(self.inbox.poll.registry(), FIRST_DOOR, now.mono);
         for _ in 0..TURN_ACCEPTED_MAX {
-            let Some(accepted) = self.doors.accept(now.mono) else { return };
-            if self.table.sockets() >= self.limits.max_connections + TURNED_AWAY_POLITELY {
-                self.counters.over_max_connections += 1;
-                if let Some(missed) = self.turned_away.admit(now.mono) {
-                    warn!(peer = %accepted.peer, missed, "client turned away: max_connections are there");
-                }
-                continue;
-            }
-            if let Err(error) = self.take_in(accepted) {
-                debug!("cannot poll a client: {error}");
+            let Some(knock) = self.doors.accept(now.mono) else { return };
+            if self.is_room_for(knock.peer(), now)
+                && let Some(accepted) = self.doors.admit(knock)
+            {
+                self.let_one_in(accepted, now);
             }
         }
     }
 
-    fn take_in(&mut self, accepted: Accepted) -> io::Result<()> {
-        let Accepted { mut stream, peer, trust } = accepted;
+    /// Whether one more connection may be; otherwise he who wants it is turned away.
+    fn is_room_for(&mut self, peer: StreamPeer, now: Now) -> bool {
+        let room = self.table.sockets() < self.limits.max_connections + TURNED_AWAY_POLITELY;
+        if !room {
+            self.counters.over_max_connections += 1;
+            if let Some(missed) = self.turned_away.admit(now.mono) {
+                warn!(peer = %peer, missed, "client turned away: max_connections are there");
+            }
+        }
+        room
+    }
+
+    fn let_one_in(&mut self, accepted: Accepted, now: Now) {
+        if let Err(error) = self.take_in(accepted, now) {
+            debug!("cannot poll a client: {error}");
+        }
+    }
+
+    fn take_in(&mut self, accepted: Accepted, now: Now) -> io::Result<()> {
+        let Accepted { mut stream, peer, trust, door, mount, .. } = accepted;
+        let admitted = self.table.admit(door, peer.address().map(Address::of), now.mono);
+        if let Some(objection) = admitted.map_or_else(Some, |stay| stay.objection) {
+            self.count_objection(objection);
+        }
+        let Ok(stay) = admitted else { return Ok(()) };
         let token = Token(self.table.next_id().slot as usize);
-        self.inbox.poll.registry().register(&mut stream, token, Interest::READABLE)?;
-        let connection = self.table.insert(Link::Socket(Socket::new(stream, self.limits.max_packet_size)));
+        let registered = self.inbox.poll.registry().register(&mut stream, token, Interest::READABLE);
+        if let Err(error) = registered {
+            self.table.withdraw(stay);
+            return Err(error);
+        }
+        let socket = Socket::new(stream, stay, self.limits.max_packet_size);
+        let connection = self.table.insert(Link::Socket(socket));
         self.counters.accepted += 1;
-        self.events.push(Event::Opened { connection, peer: Peer { name: peer.to_string(), trust } });
+        let terms = Terms { mount, refusal: stay.objection.map(Objection::reason) };
+        let peer = Peer { name: peer.to_string(), trust, terms };
+        self.events.push(Event::Opened { connection, peer });
+        // What came with the end of a handshake lies in the stream, where the kernel tells of nothing.
+        if let Some(socket) = self.table.socket(connection)
+            && socket.arrive()
+            && socket.mark_dirty()
+        {
+            self.courier.dirty.push(connection);
+        }
+        self.intake.list(&mut self.table, connection);
         Ok(())
+    }
+
+    fn count_objection(&mut self, objection: Objection) {
+        let counter = match objection {
+            Objection::Listener => &mut self.counters.over_listener_connections,
+            Objection::Address => &mut self.counters.over_address_connections,
+            Objection::Rate => &mut self.counters.over_connect_rate,
+        };
+        *counter += 1;
     }
 
     fn take_inputs(&mut self, now: Now) {
@@ -251,8 +307,14 @@ impl Engine {
             }
             Input::Committed(through) => self.events.push(Event::Committed { through }),
             Input::Rows(rows) => self.events.push(Event::Rows(rows)),
-            Input::Verified { connection, accepted } => {
-                self.events.push(Event::Verified { connection, accepted });
+            Input::Verified { connection, verdict, effort } => {
+                self.count_verdict(verdict, effort);
+                self.events.push(Event::Verified { connection, verdict });
+            }
+            Input::Arrived(accepted) => {
+                if self.stopping.is_none() && self.is_room_for(accepted.peer, now) {
+                    self.let_one_in(accepted, now);
+                }
             }
             Input::Status(reply) => self.asked.push(reply),
             Input::Stop => {
@@ -261,6 +323,16 @@ impl Engine {
                 self.stopping.get_or_insert(now.mono + STOP);
             }
         }
+    }
+
+    fn count_verdict(&mut self, verdict: Verdict, effort: Effort) {
+        let counter = match (verdict, effort) {
+            (_, Effort::Compared) => &mut self.counters.passwords_compared,
+            (_, Effort::Remembered) => &mut self.counters.passwords_remembered,
+            (Verdict::TooManyFailures, Effort::Spared) => &mut self.counters.over_login_failures,
+            (_, Effort::Spared) => &mut self.counters.passwords_unchecked,
+        };
+        *counter += 1;
     }
 
     /// Forgets a port that the broker has closed or that has to go.
@@ -285,7 +357,9 @@ impl Engine {
         }
         self.counters.sockets = self.table.sockets() as u64;
         self.counters.ports = self.table.ports() as u64;
-        let status = status::of(&self.counters, &self.broker.counters(), &self.board().read());
+        self.doors.post();
+        let (doors, handshakes) = (self.board().read(), self.doors.handshakes());
+        let status = status::of(&self.counters, &self.broker.counters(), &doors, &handshakes);
         for reply in self.asked.drain(..) {
             // Who has asked may have given up.
             let _ = reply.send(status.clone());

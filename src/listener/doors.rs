@@ -10,19 +10,26 @@ use mio::{Registry, Token};
 use tracing::{info, warn};
 
 use super::door::Door;
-use super::{Bind, Listener, Stream, StreamPeer};
+use super::handshakes::Handshakes;
+use super::keeper::Keeper;
+use super::{Bind, HandshakeCounts, HandshakeLimits, Listener, Protocol, Stream, StreamPeer};
 use crate::broker::Trust;
+use crate::clock::Clock;
 
 /// Every configured listener, open or not.
 #[derive(Debug)]
 pub struct Doors {
     entries: Vec<Entry>,
+    /// Where a listener speaks TLS.
+    handshakes: Option<Handshakes>,
     board: Board,
 }
 
 #[derive(Debug)]
 struct Entry {
     listener: Listener,
+    /// Its certificates, where it speaks TLS.
+    keeper: Option<Arc<Keeper>>,
     door: Option<Door>,
     /// Somebody may be waiting: edge-triggered, so it stays until accept says that nobody is.
     knocked: bool,
@@ -30,6 +37,13 @@ struct Entry {
     again: Option<u64>,
     /// What was said last, so that it is said once.
     trouble: Option<String>,
+}
+
+/// One who knocked: he may be let in, or has a handshake before him.
+#[derive(Debug)]
+pub struct Knock {
+    accepted: Accepted,
+    keeper: Option<Arc<Keeper>>,
 }
 
 /// One who came in.
@@ -41,6 +55,12 @@ pub struct Accepted {
     pub peer: StreamPeer,
     /// By the listener's rules.
     pub trust: Trust,
+    /// What it will speak, until the stream does.
+    pub(super) protocol: Protocol,
+    /// Which listener, by its place in the configuration.
+    pub door: usize,
+    /// The listener's mount point.
+    pub mount: Option<Arc<str>>,
 }
 
 /// How the listeners stand, for any thread to read.
@@ -60,14 +80,28 @@ pub struct Standing {
     pub trouble: Option<String>,
 }
 
+impl Accepted {
+    /// Ready for what is spoken at its listener.
+    pub(super) fn speaking(self) -> Accepted {
+        Accepted { stream: self.stream.speaking(self.protocol), ..self }
+    }
+}
+
+impl Knock {
+    /// Who, for logs.
+    pub fn peer(&self) -> StreamPeer {
+        self.accepted.peer
+    }
+}
+
 impl Doors {
     /// Opens what can be opened. Door n is polled under token `first_token + n`.
     pub fn open(listeners: Vec<Listener>, registry: &Registry, first_token: usize, now: u64) -> Doors {
-        let entries = listeners
-            .into_iter()
-            .map(|listener| Entry { listener, door: None, knocked: false, again: Some(now), trouble: None })
-            .collect();
-        let mut doors = Doors { entries, board: Board::default() };
+        let entries = listeners.into_iter().map(|listener| {
+            let keeper = listener.tls.clone().map(|tls| Arc::new(Keeper::new(&listener.name, tls)));
+            Entry { listener, keeper, door: None, knocked: false, again: Some(now), trouble: None }
+        });
+        let mut doors = Doors { entries: entries.collect(), handshakes: None, board: Board::default() };
         for entry in &doors.entries {
             if let Some(warning) = entry.listener.warning() {
                 warn!(listener = %entry.listener.name, "{warning}");
@@ -75,6 +109,39 @@ impl Doors {
         }
         doors.try_again(registry, first_token, now);
         doors
+    }
+
+    /// Starts the helper that shakes hands, where a listener speaks TLS. `deliver` takes who comes out of
+    /// it, may wait, and says whether anybody wants more.
+    ///
+    /// # Errors
+    /// Where the kernel gives no thread.
+    pub fn shake_hands(
+        &mut self,
+        limits: HandshakeLimits,
+        clock: Clock,
+        deliver: impl FnMut(Accepted) -> bool + Send + 'static,
+    ) -> io::Result<()> {
+        let keepers: Vec<_> = self.entries.iter().filter_map(|entry| entry.keeper.clone()).collect();
+        if !keepers.is_empty() {
+            self.handshakes = Some(Handshakes::start(keepers, limits, clock, deliver)?);
+        }
+        Ok(())
+    }
+
+    /// What became of handshakes so far.
+    pub fn handshakes(&self) -> HandshakeCounts {
+        self.handshakes.as_ref().map_or_else(HandshakeCounts::default, Handshakes::counts)
+    }
+
+    /// Who may come in at once; the others are on their way through the handshake.
+    pub fn admit(&self, knock: Knock) -> Option<Accepted> {
+        let Knock { accepted, keeper } = knock;
+        let Some(keeper) = keeper else { return Some(accepted.speaking()) };
+        if let Some(handshakes) = &self.handshakes {
+            handshakes.begin(accepted, keeper);
+        }
+        None
     }
 
     /// Where others read how the listeners stand.
@@ -128,17 +195,20 @@ impl Doors {
     }
 
     /// The next one who waits at any door; `None` where nobody does.
-    pub fn accept(&mut self, now: u64) -> Option<Accepted> {
-        for entry in self.entries.iter_mut().filter(|entry| entry.knocked && entry.again.is_none()) {
-            let Some(door) = &entry.door else { continue };
-            match door.accept() {
+    pub fn accept(&mut self, now: u64) -> Option<Knock> {
+        let entries = self.entries.iter_mut().enumerate();
+        for (door, entry) in entries.filter(|(_, entry)| entry.knocked && entry.again.is_none()) {
+            let Some(open) = &entry.door else { continue };
+            match open.accept() {
                 Ok((stream, peer)) => {
                     let recovered = entry.trouble.take().is_some();
-                    let trust = entry.listener.trust.clone();
+                    let (trust, mount) = (entry.listener.trust.clone(), entry.listener.mount.clone());
+                    let (protocol, keeper) = (entry.listener.protocol, entry.keeper.clone());
                     if recovered {
                         self.post();
                     }
-                    return Some(Accepted { stream, peer, trust });
+                    let accepted = Accepted { stream, peer, trust, protocol, door, mount };
+                    return Some(Knock { accepted, keeper });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,
                 // The one who knocked has left again, which is no trouble of ours.
@@ -155,13 +225,15 @@ impl Doors {
         None
     }
 
-    /// Closes every door.
+    /// Closes every door, and ends the handshakes under way.
     pub fn close(&mut self) {
         self.entries.clear();
+        self.handshakes = None;
         self.post();
     }
 
-    fn post(&mut self) {
+    /// Writes on the board how they stand.
+    pub fn post(&mut self) {
         let standings = self.entries.iter().map(Entry::standing).collect();
         *self.board.0.lock().unwrap_or_else(PoisonError::into_inner) = standings;
     }
@@ -169,6 +241,14 @@ impl Doors {
 
 impl Entry {
     fn open(&mut self, registry: &Registry, token: Token, now: u64) {
+        // Who finds it closed tries again; who is let in and then cannot be served would not know why.
+        if let Some(keeper) = &self.keeper
+            && keeper.current().is_none()
+        {
+            self.again = Some(now + RETRY);
+            let trouble = keeper.trouble().unwrap_or_default();
+            return self.complain(&trouble);
+        }
         match Door::open(&self.listener.bind, registry, token) {
             Ok(door) => {
                 let bound = door.bound().unwrap_or_else(|_| self.listener.bind.clone());
@@ -197,7 +277,7 @@ impl Entry {
             name: self.listener.name.clone(),
             bind: self.listener.bind.clone(),
             bound: self.door.as_ref().and_then(|door| door.bound().ok()),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble.clone().or_else(|| self.keeper.as_ref()?.trouble()),
         }
     }
 }
@@ -223,6 +303,7 @@ mod tests {
 
     use super::*;
     use crate::listener::Config;
+    use crate::listener::testing::{Authority, secure_listener};
 
     fn listener(bind: &str) -> Listener {
         Config { bind: bind.to_owned(), ..Config::default() }.check().unwrap()
@@ -262,7 +343,8 @@ mod tests {
         poll.poll(&mut events, None).unwrap();
         assert_eq!(events.iter().next().unwrap().token(), Token(7));
         doors.knock(0);
-        let accepted = doors.accept(0).unwrap();
+        let knock = doors.accept(0).unwrap();
+        let accepted = doors.admit(knock).unwrap();
         assert_eq!(accepted.trust, Trust::Anonymous);
         assert_eq!(accepted.peer, StreamPeer::Tcp(client.local_addr().unwrap()));
         let Stream::Tcp(stream) = &accepted.stream else { panic!("TCP") };
@@ -282,5 +364,26 @@ mod tests {
         assert!(second.board().read()[0].trouble.is_some());
         first.close();
         assert!(!folder.path().join("mqtt.sock").exists());
+    }
+
+    #[test]
+    fn a_door_whose_certificate_is_missing_stays_closed_until_it_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "authority");
+        let server = authority.issue("server", &["localhost"], 1);
+        let away = folder.path().join("away");
+        std::fs::rename(&server.key, &away).unwrap();
+        let listeners = vec![secure_listener(server.tls()), listener("127.0.0.1:0")];
+        let poll = Poll::new().unwrap();
+        let mut doors = Doors::open(listeners, poll.registry(), 1, 0);
+        let [secure, plain] = &doors.board().read()[..] else { panic!("two listeners") };
+        assert!(secure.bound.is_none() && secure.trouble.as_ref().unwrap().contains("server.key"));
+        assert!(plain.bound.is_some());
+
+        std::fs::rename(&away, &server.key).unwrap();
+        // The helper does this at its own pace.
+        doors.entries[0].keeper.as_ref().unwrap().look();
+        doors.try_again(poll.registry(), 1, RETRY);
+        assert!(doors.board().read()[0].bound.is_some() && doors.board().read()[0].trouble.is_none());
     }
 }

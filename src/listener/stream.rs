@@ -1,14 +1,16 @@
-//! One accepted stream, TCP or Unix, as the poll loop sees it.
+//! One accepted stream as the poll loop sees it: TCP, TLS or Unix, and WebSocket over each.
 //!
 //! Never blocks; what it cannot do now it says with `WouldBlock`.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+
+use super::{Protocol, Secured, WebSocket};
 
 /// A non-blocking stream.
 #[derive(Debug)]
@@ -17,6 +19,19 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<Secured>),
+    /// WebSocket over one of the others.
+    WebSocket(Box<WebSocket>),
+}
+
+/// What one read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that were read; none where the peer has ended the stream.
+    pub wire: usize,
+    /// Bytes of MQTT among them, at the front of the buffer.
+    pub plain: usize,
 }
 
 /// The other end, for logs.
@@ -29,20 +44,80 @@ pub enum StreamPeer {
 }
 
 impl Stream {
-    /// Says that nothing more will be written.
+    /// The same stream as a listener of this protocol understands it.
+    pub(super) fn speaking(self, protocol: Protocol) -> Stream {
+        match protocol {
+            Protocol::Mqtt => self,
+            Protocol::WebSocket => Stream::WebSocket(Box::new(WebSocket::new(self))),
+        }
+    }
+
+    /// Reads once.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there; `InvalidData` where what came is none of what is spoken here.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        let count = match self {
+            Stream::Tcp(stream) => stream.read(buffer)?,
+            Stream::Unix(stream) => stream.read(buffer)?,
+            Stream::Tls(stream) => stream.read(buffer)?,
+            Stream::WebSocket(stream) => return stream.receive(buffer),
+        };
+        Ok(Received { wire: count, plain: count })
+    }
+
+    /// Says in the words of TLS and WebSocket that nothing more will be written, where they are spoken.
+    pub fn say_goodbye(&mut self) {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => {}
+            Stream::Tls(stream) => stream.say_goodbye(),
+            Stream::WebSocket(stream) => stream.say_goodbye(),
+        }
+    }
+
+    /// Whether the peer answers that in the same words, and would rather not find nobody there.
+    pub fn answers_goodbye(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::Tls(_) | Stream::WebSocket(_) => true,
+        }
+    }
+
+    /// Says to the kernel that nothing more will be written.
     pub fn end_writing(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => stream.stream.shutdown(Shutdown::Write),
+            Stream::WebSocket(stream) => stream.inner.end_writing(),
+        }
+    }
+
+    /// Whether a read that fills less than its buffer has emptied the kernel's, so that what comes later is
+    /// told anew. Otherwise only `WouldBlock` says so.
+    pub fn ends_with_a_short_read(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => true,
+            Stream::Tls(_) | Stream::WebSocket(_) => false,
+        }
+    }
+
+    /// Whether bytes that nobody has written wait to leave: see [`Write::flush`].
+    pub fn wants_write(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::Tls(stream) => stream.wants_write(),
+            Stream::WebSocket(stream) => stream.wants_write(),
         }
     }
 }
 
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl StreamPeer {
+    /// Where it comes from; nowhere for a program on this machine.
+    pub fn address(&self) -> Option<IpAddr> {
         match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
+            StreamPeer::Tcp(address) => Some(address.ip()),
+            StreamPeer::Unix => None,
         }
     }
 }
@@ -52,11 +127,27 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
+            Stream::WebSocket(stream) => stream.write(bytes),
         }
     }
 
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write_vectored(parts),
+            Stream::Unix(stream) => stream.write_vectored(parts),
+            Stream::Tls(stream) => stream.write_vectored(parts),
+            Stream::WebSocket(stream) => stream.write_vectored(parts),
+        }
+    }
+
+    /// Sends what was written and has not left: `WouldBlock` while the kernel does not take all of it.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => Ok(()),
+            Stream::Tls(stream) => stream.flush(),
+            Stream::WebSocket(stream) => stream.flush(),
+        }
     }
 }
 
@@ -65,6 +156,8 @@ impl Source for Stream {
         match self {
             Stream::Tcp(stream) => stream.register(registry, token, interests),
             Stream::Unix(stream) => stream.register(registry, token, interests),
+            Stream::Tls(stream) => stream.stream.register(registry, token, interests),
+            Stream::WebSocket(stream) => stream.inner.register(registry, token, interests),
         }
     }
 
@@ -72,6 +165,8 @@ impl Source for Stream {
         match self {
             Stream::Tcp(stream) => stream.reregister(registry, token, interests),
             Stream::Unix(stream) => stream.reregister(registry, token, interests),
+            Stream::Tls(stream) => stream.stream.reregister(registry, token, interests),
+            Stream::WebSocket(stream) => stream.inner.reregister(registry, token, interests),
         }
     }
 
@@ -79,6 +174,8 @@ impl Source for Stream {
         match self {
             Stream::Tcp(stream) => stream.deregister(registry),
             Stream::Unix(stream) => stream.deregister(registry),
+            Stream::Tls(stream) => stream.stream.deregister(registry),
+            Stream::WebSocket(stream) => stream.inner.deregister(registry),
         }
     }
 }

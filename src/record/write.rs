@@ -96,13 +96,27 @@ pub enum Write {
         /// How many.
         count: u64,
     },
+    /// An access rule took publishes from a route whose publishers were told that all is well: they count
+    /// as received and as dropped, and have no rows.
+    Denied {
+        /// Whose.
+        reader: ReaderId,
+        /// How many.
+        count: u64,
+    },
 }
 
 impl Write {
-    /// Whether nobody waits for it: cursors, acknowledgements and removals. These ride on the next
+    /// Whether nobody waits for it: cursors, acknowledgements, removals and counts. These ride on the next
     /// commit, or make one of their own after 1 s or 1,000 of them.
     pub fn is_lazy(&self) -> bool {
-        matches!(self, Write::Settled { .. } | Write::Dropped { .. } | Write::SessionRemoved { .. })
+        matches!(
+            self,
+            Write::Settled { .. }
+                | Write::Dropped { .. }
+                | Write::SessionRemoved { .. }
+                | Write::Denied { .. }
+        )
     }
 }
 

@@ -56,13 +56,13 @@ pub fn of_share(filter: &str) -> Option<&str> {
 /// Whether a message may be published to this.
 pub fn check_topic(topic: &str) -> Result<(), NotATopic> {
     if topic.is_empty() {
-        return Err(NotATopic::Empty); // [MQTT-4.7.3-1]
+        return Err(NotATopic::Empty); // [MQTT5-4.7.3-1] [MQTT311-4.7.3-1]
     }
     let mut levels = 1;
     for byte in topic.bytes() {
         match byte {
             b'/' => levels += 1,
-            b'+' | b'#' | 0 => return Err(NotATopic::Character), // [MQTT-3.3.2-2] [MQTT-4.7.3-2]
+            b'+' | b'#' | 0 => return Err(NotATopic::Character), // [MQTT5-3.3.2-2] [MQTT5-4.7.3-2]
             _ => {}
         }
     }
@@ -85,10 +85,10 @@ pub fn check_filter(filter: &str) -> Result<FilterKind, NotAFilter> {
 
 fn check_levels(filter: &str) -> Result<FilterKind, NotAFilter> {
     if filter.is_empty() {
-        return Err(NotAFilter::Empty); // [MQTT-4.7.3-1]
+        return Err(NotAFilter::Empty); // [MQTT5-4.7.3-1] [MQTT311-4.7.3-1]
     }
     if filter.contains('\0') {
-        return Err(NotAFilter::Wildcard); // [MQTT-4.7.3-2]
+        return Err(NotAFilter::Wildcard); // [MQTT5-4.7.3-2] [MQTT311-4.7.3-2]
     }
     let mut kind = FilterKind::Exact;
     let mut levels = filter.split('/');
@@ -96,9 +96,9 @@ fn check_levels(filter: &str) -> Result<FilterKind, NotAFilter> {
     while let Some(level) = levels.next() {
         count += 1;
         match level {
-            "#" if levels.next().is_some() => return Err(NotAFilter::Wildcard), // [MQTT-4.7.1-2]
+            "#" if levels.next().is_some() => return Err(NotAFilter::Wildcard), // [MQTT5-4.7.1-1] [MQTT311-4.7.1-2]
             "#" | "+" => kind = FilterKind::Wildcard,
-            // [MQTT-4.7.1-3]
+            // [MQTT5-4.7.1-2] [MQTT311-4.7.1-3]
             other if other.contains(['+', '#']) => return Err(NotAFilter::Wildcard),
             _ => {}
         }
@@ -108,7 +108,7 @@ fn check_levels(filter: &str) -> Result<FilterKind, NotAFilter> {
 
 /// Whether a valid filter covers a valid topic.
 pub fn matches(filter: &str, topic: &str) -> bool {
-    // [MQTT-4.7.2-1]
+    // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
     }
@@ -136,6 +136,8 @@ pub(super) fn split_level(path: &str) -> (&str, Option<&str>) {
 mod tests {
     use super::*;
 
+    // [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.2-1] [MQTT5-4.7.3-4] [MQTT311-4.7.1-2] [MQTT311-4.7.1-3]
+    // [MQTT311-4.7.2-1] [MQTT311-4.7.3-4]
     #[test]
     fn wildcards_mean_what_the_standard_says() {
         for (filter, topic, covered) in [
@@ -160,6 +162,9 @@ mod tests {
         }
     }
 
+    // [MQTT5-4.7.0-1] [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.3-1] [MQTT5-4.7.3-2] [MQTT5-4.8.2-1]
+    // [MQTT5-4.8.2-2] [MQTT311-4.7.1-1] [MQTT311-4.7.1-2] [MQTT311-4.7.1-3] [MQTT311-4.7.3-1]
+    // [MQTT311-4.7.3-2]
     #[test]
     fn misplaced_wildcards_are_refused() {
         for filter in

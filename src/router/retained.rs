@@ -175,7 +175,7 @@ impl Walk<'_> {
             if self.full() {
                 return;
             }
-            // [MQTT-4.7.2-1]
+            // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
             if root && level.starts_with('$') {
                 continue;
             }

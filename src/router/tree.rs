@@ -289,7 +289,7 @@ impl Finder<'_> {
         }
         let Some(stamp) = self.stamps.get_mut(index) else { return };
         if stamp.turn == self.turn {
-            // [MQTT-3.3.5-1] [MQTT5-3.3.4-2] [MQTT5-3.3.4-4]
+            // [MQTT5-3.3.4-2] [MQTT311-3.3.5-1] [MQTT5-3.3.4-4]
             if let Some(seen) = self.found.get_mut(stamp.place) {
                 seen.qos = seen.qos.max(interest.qos);
                 seen.retain_as_published |= interest.retain_as_published;
@@ -316,7 +316,7 @@ fn walk(
     finder: &mut Finder<'_>,
 ) {
     let Some(node) = nodes.get(at as usize) else { return };
-    // [MQTT-4.7.2-1]
+    // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
     let hidden = at == ROOT && path.starts_with('$');
     if !hidden {
         finder.take(&node.multi);
@@ -383,6 +383,7 @@ mod tests {
         list
     }
 
+    // [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT5-3.3.4-4] [MQTT311-3.3.5-1]
     #[test]
     fn overlapping_filters_of_one_subscriber_are_found_once() {
         let mut router = Router::new(1);
@@ -400,6 +401,7 @@ mod tests {
         assert_eq!(list[0].identifiers, [1, 2, 3]);
     }
 
+    // [MQTT5-3.8.3-3]
     #[test]
     fn no_local_spares_the_publisher_alone() {
         let mut router = Router::new(1);
@@ -435,6 +437,8 @@ mod tests {
     }
 
     proptest! {
+        // [MQTT5-3.3.2-3] [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.2-1] [MQTT311-3.3.2-3]
+        // [MQTT311-4.7.1-2] [MQTT311-4.7.1-3] [MQTT311-4.7.2-1]
         #[test]
         fn the_tree_agrees_with_the_rule(
             changes in proptest::collection::vec((any::<bool>(), 0_u32..6, filters()), 0..60),

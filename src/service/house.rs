@@ -67,6 +67,8 @@ impl House {
             gateway: loaded.gateway.id.clone(),
             routes: routes::for_broker(&routes),
             passwords,
+            rules: loaded.rules.clone(),
+            set_topics: readings::set_topics(loaded),
         };
         let heartbeat = watchdog::heartbeat();
         let engine = Engine::new(engine::Parts {
@@ -283,8 +285,12 @@ fn engine_limits(limits: &broker::Limits) -> engine::Limits {
     let size = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);
     engine::Limits {
         max_connections: size(limits.max_connections),
+        max_connections_per_address: limits.max_connections_per_address,
+        max_connect_rate: limits.max_connect_rate,
+        max_login_failures: limits.max_login_failures,
         max_packet_size: size(limits.max_packet_size),
         max_send_buffer: limits.max_send_buffer,
+        ..engine::Limits::default()
     }
 }
 

@@ -258,6 +258,8 @@ impl Flight {
 mod tests {
     use super::*;
 
+    // [MQTT5-2.2.1-4] [MQTT5-4.3.2-1] [MQTT5-4.3.3-1] [MQTT311-2.3.1-1] [MQTT311-2.3.1-4] [MQTT311-4.3.2-1]
+    // [MQTT311-4.3.3-1]
     #[test]
     fn a_packet_id_is_not_given_twice_over_a_whole_round() {
         let mut flight = Flight::default();
@@ -276,6 +278,7 @@ mod tests {
         assert_eq!(flight.under_way(), 1);
     }
 
+    // [MQTT5-2.2.1-4] [MQTT5-4.3.2-1] [MQTT5-4.3.3-1] [MQTT311-2.3.1-4]
     #[test]
     fn every_packet_id_may_be_taken() {
         let mut flight = Flight::default();
@@ -289,6 +292,7 @@ mod tests {
         assert_eq!(ids.len(), 65_535);
     }
 
+    // [MQTT5-2.2.1-4] [MQTT311-2.3.1-4]
     #[test]
     fn an_id_from_before_a_restart_is_left_out() {
         let mut flight = Flight::default();

@@ -166,6 +166,10 @@ impl Log {
             Write::DropOldest { reader, after, count } => {
                 self.drop_oldest(connection, *reader, *after, *count)?
             }
+            Write::Denied { reader, count } => self.change(*reader, |reader| {
+                reader.state.counters.received += count;
+                reader.state.counters.count(Fate::Dropped(DropReason::Denied), *count);
+            }),
         }
         Ok(())
     }

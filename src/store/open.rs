@@ -10,7 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, VERSION, is_damage};
+use super::schema::{self, OLDEST, VERSION, is_damage};
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +129,7 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (found, tables) {
         (VERSION, _) => {}
+        (OLDEST..VERSION, _) => schema::raise(&connection)?,
         (0, 0) => schema::create(&connection)?,
         _ => return Err(Refusal::Damaged(format!("it is no store: version {found}, {tables} tables"))),
     }

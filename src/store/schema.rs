@@ -112,6 +112,11 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
+/// Marks a file of an older version, which is read as it is, as one that may hold what is new.
+pub(super) fn raise(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", VERSION)
+}
+
 /// The version of the schema that the file has; 0 where it is empty.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
@@ -159,8 +164,12 @@ pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// The version of the schema.
-pub(super) const VERSION: i64 = 1;
+/// The version of the schema. Since 2 an exchange of QoS 2 may name whose packet id it is, which a program
+/// of version 1 would take for one that PUBREC has come for; and messages may go for want of memory.
+pub(super) const VERSION: i64 = 2;
+
+/// The oldest version that this program reads: all that it may hold is the same in the newest.
+pub(super) const OLDEST: i64 = 1;
 
 /// "tide" in the file's header.
 const APPLICATION: i64 = 0x7469_6465;

@@ -11,6 +11,7 @@ use tidegate::codec::QoS;
 
 const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
 
+// [MQTT311-7.0.0-2] [MQTT31-13]
 #[test]
 fn mosquittos_clients_publish_and_subscribe_in_every_version_and_qos() {
     let folder = tempfile::tempdir().unwrap();
@@ -49,6 +50,7 @@ fn retained_messages_reach_mosquittos_client_and_are_cleared() {
     }
 }
 
+// [MQTT311-3.1.2-4] [MQTT311-3.1.2-5]
 #[test]
 fn a_kept_session_of_mosquittos_client_gets_what_came_while_it_was_away_and_the_gateway_was_killed() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,7 +155,7 @@ fn paho_mqtt_publishes_and_subscribes_in_every_version_and_qos() {
 }
 
 /// Starts a mosquitto_sub and waits until its subscription stands.
-fn subscribe(gateway: &Gateway, arguments: &[&str]) -> Child {
+pub(crate) fn subscribe(gateway: &Gateway, arguments: &[&str]) -> Child {
     let before = subscriptions(gateway);
     let child = Command::new("mosquitto_sub").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
     wait_for("the subscription", || (subscriptions(gateway) > before).then_some(()));
@@ -164,12 +166,12 @@ fn subscriptions(gateway: &Gateway) -> u64 {
     gateway.status()["broker"]["subscriptions"].as_u64().unwrap()
 }
 
-fn run(name: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(name: &str, arguments: &[&str]) -> String {
     let output = Command::new(name).args(arguments).output().unwrap();
     assert!(output.status.success(), "{name} {arguments:?}: {output:?}");
     text(output)
 }
 
-fn text(output: Output) -> String {
+pub(crate) fn text(output: Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }

@@ -9,12 +9,15 @@
 mod stand;
 
 mod absent;
+mod access;
 mod clients;
 mod commits;
+mod doors;
 mod kept;
 mod motes;
 mod operator;
 mod outage;
+mod rules;
 mod serial;
 mod sync;
 mod traced;

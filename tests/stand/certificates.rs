@@ -3,9 +3,13 @@
 //! Also what must be refused: another authority, another name, a certificate that has expired.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 
 /// An authority and where its certificates lie.
 pub struct Certificates {
@@ -21,6 +25,7 @@ impl Certificates {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         fs::write(folder.join("ca.pem"), certificate.pem()).unwrap();
@@ -45,6 +50,34 @@ impl Certificates {
         self.sign(&format!("{host}-expired"), params)
     }
 
+    /// A client's certificate and key, with this common name and serial number.
+    pub fn client(&self, name: &str, serial: u64) -> (PathBuf, PathBuf) {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.serial_number = Some(SerialNumber::from(serial));
+        self.sign(name, params)
+    }
+
+    /// The list of these revoked serial numbers.
+    pub fn revoke(&self, serials: &[u64]) -> PathBuf {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2021, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2999, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let path = self.folder.join("revoked.pem");
+        fs::write(&path, params.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        path
+    }
+
     fn sign(&self, name: &str, mut params: CertificateParams) -> (PathBuf, PathBuf) {
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
@@ -52,6 +85,7 @@ impl Certificates {
         let paths = (self.folder.join(format!("{name}.pem")), self.folder.join(format!("{name}.key")));
         fs::write(&paths.0, certificate.pem()).unwrap();
         fs::write(&paths.1, key.serialize_pem()).unwrap();
+        fs::set_permissions(&paths.1, fs::Permissions::from_mode(0o600)).unwrap();
         paths
     }
 }

@@ -171,12 +171,14 @@ impl Client {
     /// Publishes at QoS 1 and waits for the PUBACK.
     pub fn publish_acknowledged(&mut self, topic: &str, payload: impl Into<Bytes>) {
         let packet_id = self.publish(topic, payload, QoS::AtLeastOnce);
+        let mut before = Vec::new();
         loop {
             match self.next().expect("PUBACK") {
-                Packet::PubAck(ack) if ack.packet_id == packet_id => return,
-                other => self.waiting.push_back(other),
+                Packet::PubAck(ack) if ack.packet_id == packet_id => break,
+                other => before.push(other),
             }
         }
+        self.waiting.extend(before);
     }
 
     /// Publishes at QoS 1, to be retained.

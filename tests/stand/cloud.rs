@@ -31,6 +31,8 @@ pub enum Security<'a> {
     Tls(&'a (PathBuf, PathBuf)),
     /// With TLS, and a user name and password.
     Password(&'a (PathBuf, PathBuf), &'a str, &'a str),
+    /// Without TLS, with a password file and an ACL file; anonymous clients are welcome.
+    Rules(&'a Path, &'a Path),
 }
 
 impl Cloud {
@@ -106,7 +108,11 @@ fn configuration(folder: &Path, security: &Security, port: u16, inside: u16) -> 
             assert!(made.unwrap().success());
             let _ = writeln!(text, "allow_anonymous false\npassword_file {}", file.display());
         }
-        _ => text.push_str("allow_anonymous true\n"),
+        Security::Rules(passwords, rules) => {
+            let (passwords, rules) = (passwords.display(), rules.display());
+            let _ = writeln!(text, "allow_anonymous true\npassword_file {passwords}\nacl_file {rules}");
+        }
+        Security::Plain | Security::Tls(_) => text.push_str("allow_anonymous true\n"),
     }
     text
 }

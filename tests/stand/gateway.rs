@@ -89,6 +89,14 @@ impl Gateway {
         self.port
     }
 
+    /// Where the listener of this name is.
+    pub fn port_of(&self, name: &str) -> u16 {
+        let status = self.status();
+        let listeners = status["listeners"].as_array().unwrap();
+        let listener = listeners.iter().find(|listener| listener["name"] == name).expect("the listener");
+        listener["address"].as_str().unwrap().parse::<SocketAddr>().unwrap().port()
+    }
+
     /// The number of its process (of the wrapper's, where there is one).
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()

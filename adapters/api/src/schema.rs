@@ -36,6 +36,8 @@ pub enum Kind {
     Size(u64, u64),
     /// A size text or the word.
     SizeOr(&'static str),
+    /// A rate text or the word.
+    RateOr(&'static str),
     /// A list of texts.
     Texts,
     /// A table with these keys.

@@ -1,7 +1,7 @@
-//! Durations and sizes as people write them: `30s`, `7d`, `512MB`.
+//! Durations, sizes and rates as people write them: `30s`, `7d`, `512MB`, `100/s`.
 //!
 //! The only file that reads or prints them. Sizes are powers of 1,000 (`KB`, `MB`, `GB`) or of 1,024
-//! (`KiB`, `MiB`, `GiB`); durations are whole numbers of one unit.
+//! (`KiB`, `MiB`, `GiB`); durations are whole numbers of one unit; rates are so many a second, minute or hour.
 
 use std::time::Duration;
 
@@ -35,6 +35,32 @@ pub fn parse_size(text: &str) -> Result<u64, NotAUnit> {
     number.checked_mul(factor).ok_or(NotAUnit::Size)
 }
 
+/// So many in so long, and as many at once where they were saved up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many, at least one.
+    pub count: u32,
+    /// In how long.
+    pub per: Duration,
+}
+
+/// Reads a rate: a whole number of at least 1, `/`, and one of `s`, `m`, `h`.
+pub fn parse_rate(text: &str) -> Result<Rate, NotAUnit> {
+    let (count, unit) = text.split_once('/').ok_or(NotAUnit::Rate)?;
+    let per = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(NotAUnit::Rate),
+    };
+    let digits = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+    let count = count.parse().ok().filter(|count| digits && (1..=RATE_MAX).contains(count));
+    count.map(|count| Rate { count, per: Duration::from_secs(per) }).ok_or(NotAUnit::Rate)
+}
+
+/// The most of a rate: more could not be told apart in microseconds.
+const RATE_MAX: u32 = 1_000_000;
+
 /// Prints a duration in the largest unit that is exact.
 pub fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
@@ -56,7 +82,7 @@ pub fn show_size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// The text is no duration or size.
+/// The text is no duration, size or rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAUnit {
     /// Not a duration.
@@ -65,6 +91,9 @@ pub enum NotAUnit {
     /// Not a size.
     #[error("a size such as \"64KB\", \"512MB\" or \"4GiB\"")]
     Size,
+    /// Not a rate.
+    #[error("a rate such as \"100/s\", \"30/m\" or \"10/h\", from 1 to 1000000")]
+    Rate,
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {
@@ -86,6 +115,16 @@ mod tests {
             assert_eq!(parse_size(text).map(show_size).as_deref(), Ok(text));
         }
         assert_eq!(parse_size("4KiB"), Ok(4_096));
+    }
+
+    #[test]
+    fn rates_are_read() {
+        let rate = |count, seconds| Ok(Rate { count, per: Duration::from_secs(seconds) });
+        assert_eq!(parse_rate("100/s"), rate(100, 1));
+        assert_eq!(parse_rate("1/h"), rate(1, 3_600));
+        for text in ["", "0/s", "+5/s", "5", "5/d", "/s", "-1/s", "1000001/s", "5 / s"] {
+            assert_eq!(parse_rate(text), Err(NotAUnit::Rate), "{text}");
+        }
     }
 
     #[test]

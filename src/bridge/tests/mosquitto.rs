@@ -74,6 +74,7 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+// [MQTT311-7.0.0-1] [MQTT311-7.1.2-1]
 #[tokio::test]
 async fn mosquitto_over_tls_gets_every_message_and_commands_of_an_outage_arrive_after_it() {
     for protocol in [4, 5] {

@@ -6,6 +6,7 @@ use super::script::{Script, check, check_with, config};
 use crate::broker::{Config, Effect, Passwords};
 use crate::codec::Packet;
 
+// [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT311-3.1.4-4] [MQTT311-3.2.2-1] [MQTT31-1]
 #[test]
 fn a_clean_client_is_accepted_at_once_in_every_version() {
     for version in ["v31", "v311", "v5"] {
@@ -21,6 +22,7 @@ fn the_version_is_said_before_anything_is_sent() {
     assert!(matches!(script.effects[1], Effect::Send { packet: Packet::ConnAck(_), .. }));
 }
 
+// [MQTT5-3.2.2-9]
 #[test]
 fn what_a_client_must_know_of_the_limits_stands_in_connack() {
     let mut script = Script::new(config());
@@ -37,6 +39,7 @@ fn what_a_client_must_know_of_the_limits_stands_in_connack() {
     assert_eq!(properties.maximum_qos(), None);
 }
 
+// [MQTT5-3.1.2-6] [MQTT5-3.2.2-3] [MQTT311-3.1.2-4] [MQTT311-3.2.2-3]
 #[test]
 fn a_kept_session_is_committed_before_connack() {
     check(&["open 1", "1 connect a"], "write session a r1");
@@ -44,16 +47,20 @@ fn a_kept_session_is_committed_before_connack() {
     check(&["open 1", "1 connect a v5 expiry=60", "--", "commit"], "1 < connack keep=64800");
 }
 
+// [MQTT5-3.2.0-1] [MQTT311-3.2.0-1] [MQTT5-3.12.4-1] [MQTT311-3.12.4-1]
 #[test]
 fn packets_before_connack_wait_for_it() {
-    check(
-        &["open 1", "1 connect a ; publish t x q1 id=1 ; ping", "--", "commit"],
-        "1 < connack
-         1 < puback 1 0x10
-         1 < pong",
-    );
+    for version in ["v31", "v311", "v5 keep=9 expiry=60"] {
+        check(
+            &["open 1", &format!("1 connect a {version} ; publish t x q1 id=1 ; ping"), "--", "commit"],
+            "1 < connack
+             1 < puback 1 0x10
+             1 < pong",
+        );
+    }
 }
 
+// [MQTT5-3.2.2-3] [MQTT5-3.1.2-5] [MQTT5-3.1.2-23] [MQTT311-3.2.2-2] [MQTT311-3.1.2-4]
 #[test]
 fn a_kept_session_is_present_at_the_next_connect() {
     check(
@@ -75,23 +82,28 @@ fn a_kept_session_is_present_at_the_next_connect() {
     );
 }
 
+// [MQTT5-3.1.2-4] [MQTT5-3.1.4-4] [MQTT5-3.2.2-2] [MQTT311-3.1.2-6] [MQTT311-3.1.4-3] [MQTT311-3.2.2-1]
 #[test]
 fn clean_start_throws_a_kept_session_away() {
-    check(
-        &[
-            "open 1",
-            "1 connect a",
-            "commit",
-            "1 subscribe 1 t q1",
-            "commit",
-            "1 lost",
-            "open 1",
-            "--",
-            "1 connect a clean",
-        ],
-        "write removed r1
-         1 < connack",
-    );
+    for version in ["v311", "v5 keep=9 expiry=60"] {
+        check(
+            &[
+                "open 1",
+                &format!("1 connect a {version}"),
+                "commit",
+                "1 subscribe 1 t q1",
+                "commit",
+                "1 lost",
+                "open 1",
+                "--",
+                &format!("1 connect a clean {}", version.trim_end_matches(" expiry=60")),
+                "1 publish t x q1 id=1",
+            ],
+            "write removed r1
+             1 < connack
+             1 < puback 1 0x10",
+        );
+    }
 }
 
 #[test]
@@ -105,6 +117,8 @@ fn a_session_without_expiry_writes_nothing() {
     );
 }
 
+// [MQTT5-3.1.3-6] [MQTT5-3.1.3-7] [MQTT5-3.2.2-16] [MQTT311-3.1.3-6] [MQTT311-3.1.3-7] [MQTT311-3.1.3-8]
+// [MQTT31-4]
 #[test]
 fn an_empty_client_id_gets_one_where_the_version_allows_it() {
     check(&["open 1", "1 connect - v5 clean"], "1 < connack id-of-29-characters keep=64800");
@@ -113,6 +127,7 @@ fn an_empty_client_id_gets_one_where_the_version_allows_it() {
     check(&["open 1", "1 connect - v31 clean"], "1 < connack 0x85\nclose 1");
 }
 
+// [MQTT5-3.1.3-6] [MQTT5-3.2.2-16] [MQTT311-3.1.3-6]
 #[test]
 fn assigned_ids_differ_from_each_other() {
     // Were they alike, the second would take the first one's session over.
@@ -122,12 +137,14 @@ fn assigned_ids_differ_from_each_other() {
     );
 }
 
+// [MQTT5-3.1.0-2] [MQTT311-3.1.0-2]
 #[test]
 fn a_second_connect_ends_the_connection() {
     check(&["open 1", "1 connect a v5 clean", "--", "1 connect a v5 clean"], "1 < disconnect 0x82\nclose 1");
     check(&["open 1", "1 connect a clean", "--", "1 connect a clean"], "close 1");
 }
 
+// [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]
 #[test]
 fn the_first_packet_must_be_connect() {
     check(&["open 1", "1 ping"], "close 1");
@@ -138,6 +155,7 @@ fn who_sends_no_connect_is_closed_after_ten_seconds() {
     check(&["open 1", "after 9999", "--", "after 1"], "close 1");
 }
 
+// [MQTT5-3.1.4-3] [MQTT311-3.1.4-2]
 #[test]
 fn the_same_client_id_takes_the_session_over() {
     check(
@@ -160,6 +178,7 @@ fn a_session_taken_over_before_its_connack_stands_once() {
     check(&["open 1", "1 connect a", "open 2", "2 connect a", "--", "commit"], "2 < connack present");
 }
 
+// [MQTT5-3.1.2-22] [MQTT5-3.2.2-22] [MQTT311-3.1.2-24]
 #[test]
 fn a_silent_client_is_dead_after_one_and_a_half_keep_alives() {
     check(
@@ -190,6 +209,7 @@ fn a_long_session_expiry_is_lowered() {
     );
 }
 
+// [MQTT5-3.1.4-2]
 #[test]
 fn a_password_is_checked_where_one_must_be_shown() {
     let file = || Config { passwords: Passwords::File, ..config() };
@@ -239,12 +259,15 @@ fn one_client_too_many_is_refused() {
     );
 }
 
+// [MQTT5-4.12.0-1] [MQTT5-4.12.0-7]
 #[test]
 fn enhanced_authentication_is_refused() {
     check(&["open 1", "1 connect a v5 clean method=SCRAM"], "1 < connack 0x8c\nclose 1");
-    check(&["open 1", "1 connect a v5 clean", "--", "1 auth"], "1 < disconnect 0x8c\nclose 1");
+    check(&["open 1", "1 connect a v5 clean", "--", "1 auth"], "1 < disconnect 0x82\nclose 1");
 }
 
+// [MQTT5-4.13.1-1] [MQTT5-4.13.2-1] [MQTT5-3.1.4-1] [MQTT5-3.1.2-1] [MQTT5-3.1.2-2] [MQTT311-4.8.0-1]
+// [MQTT311-3.1.4-1] [MQTT311-3.1.2-2] [MQTT311-2.2.2-2]
 #[test]
 fn garbage_ends_the_connection_with_its_reason() {
     check(&["open 1", "1 connect a v5 clean", "--", "1 malformed 0x81"], "1 < disconnect 0x81\nclose 1");
@@ -253,6 +276,7 @@ fn garbage_ends_the_connection_with_its_reason() {
     check(&["open 1", "1 malformed 0x84"], "1 < connack 0x84\nclose 1");
 }
 
+// [MQTT5-4.1.0-2]
 #[test]
 fn a_session_ends_with_its_expiry() {
     check(

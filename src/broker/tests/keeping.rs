@@ -38,6 +38,7 @@ fn a_publish_for_a_kept_session_is_acknowledged_once_committed() {
     );
 }
 
+// [MQTT5-4.5.0-1] [MQTT311-4.5.0-1] [MQTT311-3.1.2-5]
 #[test]
 fn an_absent_session_counts_as_one_that_is_there() {
     pair(
@@ -60,6 +61,7 @@ fn a_client_s_answer_settles_its_row() {
     pair(&["1 publish t/a x q1 id=9", "--", "2 puback 1", "2 puback 1"], "write settled r1/1");
 }
 
+// [MQTT5-4.3.3-4] [MQTT311-4.3.3-1]
 #[test]
 fn qos_2_outward_waits_for_each_of_its_commits() {
     pair(
@@ -74,6 +76,8 @@ fn qos_2_outward_waits_for_each_of_its_commits() {
     );
 }
 
+// [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT5-4.3.2-3] [MQTT5-4.3.3-3] [MQTT5-4.3.3-5] [MQTT5-4.3.3-6]
+// [MQTT311-4.4.0-1] [MQTT311-3.3.1-1] [MQTT311-4.3.2-1] [MQTT311-4.3.3-1] [MQTT311-2.3.1-4]
 #[test]
 fn what_was_under_way_is_repeated_with_its_packet_id() {
     pair(
@@ -106,6 +110,7 @@ fn a_qos_2_message_that_was_never_sent_is_no_repeat() {
     );
 }
 
+// [MQTT5-4.6.0-5] [MQTT5-4.6.0-6] [MQTT311-4.6.0-5] [MQTT311-4.6.0-6]
 #[test]
 fn after_the_repeats_the_rest_follows_in_order() {
     pair(
@@ -152,6 +157,7 @@ fn a_full_window_leaves_the_rest_in_the_log() {
     );
 }
 
+// [MQTT5-4.4.0-1] [MQTT311-4.4.0-1]
 #[test]
 fn a_restart_asks_the_store_and_repeats_leases_under_their_ids() {
     pair_with(
@@ -185,6 +191,7 @@ fn a_restart_asks_the_store_and_repeats_leases_under_their_ids() {
     );
 }
 
+// [MQTT5-4.4.0-1] [MQTT5-4.3.3-5] [MQTT311-4.4.0-1]
 #[test]
 fn a_restart_repeats_pubrel_for_what_was_past_pubrec() {
     pair(
@@ -314,6 +321,7 @@ fn no_limit_takes_rows_while_they_are_read() {
     );
 }
 
+// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6] [MQTT5-3.1.2-5]
 #[test]
 fn an_expired_row_is_dropped_and_not_delivered() {
     check(
@@ -341,6 +349,7 @@ fn an_expired_row_is_dropped_and_not_delivered() {
     );
 }
 
+// [MQTT5-4.3.3-7]
 #[test]
 fn expiry_does_not_break_an_exchange_that_has_begun() {
     check(
@@ -366,6 +375,7 @@ fn expiry_does_not_break_an_exchange_that_has_begun() {
     );
 }
 
+// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]
 #[test]
 fn a_row_too_large_for_the_client_is_dropped_and_the_rest_flows() {
     check(
@@ -373,7 +383,7 @@ fn a_row_too_large_for_the_client_is_dropped_and_the_rest_flows() {
             "open 1",
             "1 connect pub clean",
             "open 2",
-            "2 connect sub v5 expiry=60 size=40",
+            "2 connect sub v5 expiry=60 keep=9 size=40",
             "commit",
             "2 subscribe 1 t q1",
             "commit",
@@ -470,6 +480,7 @@ fn a_session_that_is_no_longer_kept_ends_with_its_connection() {
     );
 }
 
+// [MQTT5-3.2.0-1] [MQTT311-3.2.0-1]
 #[test]
 fn messages_between_connect_and_connack_wait_in_the_log() {
     pair(
@@ -504,6 +515,7 @@ fn a_port_that_keeps_its_session_reads_as_far_as_its_credit() {
     );
 }
 
+// [MQTT5-3.1.2-23] [MQTT311-3.1.2-4] [MQTT311-4.1.0-1]
 #[test]
 fn a_port_hears_that_nothing_waits_once_the_log_is_read_and_all_is_acknowledged() {
     check(
@@ -709,7 +721,7 @@ fn user_properties_keep_their_order_and_repeats_over_a_restart() {
             "2 lost",
             "open 3",
             "3 connect pub5 v5 clean",
-            "3 publish t/a x q1 id=1 note=b note=a note=b",
+            "3 publish t/a x q1 id=1 note=b,a,b",
             "commit",
             "crash",
             "open 2",

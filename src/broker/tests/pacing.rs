@@ -158,7 +158,7 @@ fn who_leaves_holds_nobody_back() {
     );
 }
 
-fn flooded() -> Script {
+pub(super) fn flooded() -> Script {
     let mut script = Script::new(with_route(true));
     script.run(&[
         "open 1",

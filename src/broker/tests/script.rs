@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::super::*;
 use super::model::Model;
 use super::speech::{self, Words};
+use crate::codec::Version;
 use crate::record::{Presence, Rows, Seq, Ticket};
 
 /// What a script runs against.
@@ -19,6 +20,10 @@ pub(super) struct Script {
     pub(super) effects: Vec<Effect>,
     config: Config,
     generations: BTreeMap<u32, u32>,
+    /// Version and Maximum Packet Size by slot.
+    spoken: BTreeMap<u32, (Version, u32)>,
+    /// What the clients decoded of the last effects.
+    pub(super) heard: Vec<Packet>,
     reads: Vec<Rows>,
     asked: Vec<(ReaderId, Seq, u32)>,
 }
@@ -43,6 +48,8 @@ pub(super) fn config() -> Config {
         gateway: "barn".into(),
         routes: Vec::new(),
         passwords: Passwords::Absent,
+        rules: None,
+        set_topics: Vec::new(),
     }
 }
 
@@ -73,9 +80,16 @@ impl Script {
             effects: Vec::new(),
             config,
             generations: BTreeMap::new(),
+            spoken: BTreeMap::new(),
+            heard: Vec::new(),
             reads: Vec::new(),
             asked: Vec::new(),
         }
+    }
+
+    /// What the next start finds in the configuration.
+    pub(super) fn configure(&mut self, config: Config) {
+        self.config = config;
     }
 
     pub(super) fn run(&mut self, events: &[&str]) {
@@ -151,7 +165,10 @@ impl Script {
             Trust::Anonymous
         };
         let connection = self.connection(slot);
-        self.handle(vec![Event::Opened { connection, peer: Peer { name: format!("peer-{slot}"), trust } }]);
+        let refusal = words.value("refused").map(speech::reason);
+        let terms = Terms { mount: words.value("mount").map(Into::into), refusal };
+        let peer = Peer { name: format!("peer-{slot}"), trust, terms };
+        self.handle(vec![Event::Opened { connection, peer }]);
     }
 
     fn connection(&self, slot: u32) -> ConnectionId {
@@ -164,6 +181,9 @@ impl Script {
         assert!(events.is_empty(), "events are drained");
         for effect in &effects {
             match effect {
+                Effect::Speak { connection, version, maximum_packet_size, .. } => {
+                    self.spoken.insert(connection.slot, (*version, maximum_packet_size.unwrap_or(u32::MAX)));
+                }
                 Effect::Write(write) => {
                     let _: Ticket = self.model.write(write);
                 }
@@ -171,8 +191,22 @@ impl Script {
                 _ => {}
             }
         }
+        self.heard = effects.iter().filter_map(|effect| self.listen(effect)).collect();
         self.said.extend(effects.iter().filter_map(speech::effect));
         self.effects = effects;
+    }
+
+    /// Whatever is sent, in every script, is what a client of that version may be sent.
+    fn listen(&self, effect: &Effect) -> Option<Packet> {
+        let connection = match effect {
+            Effect::Send { connection, .. } => connection,
+            Effect::Deliver(copy) => &copy.connection,
+            _ => return None,
+        };
+        let (version, most) = self.spoken[&connection.slot];
+        let (packet, size) = speech::heard(effect, version)?;
+        assert!(size <= most as usize, "{size} bytes for a client that takes {most}: {packet:?}");
+        Some(packet)
     }
 }
 
@@ -181,8 +215,10 @@ fn event(connection: ConnectionId, text: &str) -> Event {
     match words.at(0) {
         "drained" => Event::Drained { connection },
         "lost" => Event::Lost { connection },
-        "verified" => Event::Verified { connection, accepted: true },
-        "rejected" => Event::Verified { connection, accepted: false },
+        "verified" => Event::Verified { connection, verdict: Verdict::Accepted },
+        "rejected" => Event::Verified { connection, verdict: Verdict::Wrong },
+        "unverified" => Event::Verified { connection, verdict: Verdict::Busy },
+        "barred" => Event::Verified { connection, verdict: Verdict::TooManyFailures },
         "granted" => Event::Granted { connection, messages: words.at(1).parse().expect("a count") },
         "malformed" => Event::Malformed { connection, reason: speech::reason(words.at(1)) },
         _ => Event::Packet { connection, packet: speech::packet(text) },

@@ -9,6 +9,7 @@ use super::super::*;
 use super::client::{Client, Duty};
 use super::model::Model;
 use super::random::Random;
+use super::script::config;
 use super::speech;
 use crate::codec::{Packet, QoS, Reason};
 use crate::record::{Seq, Ticket, Write};
@@ -168,7 +169,7 @@ impl World {
     fn come(&mut self, slot: usize, events: &mut Vec<Event>) {
         if let Some(packet) = self.clients[slot].come(&mut self.random) {
             let connection = self.clients[slot].connection();
-            let peer = Peer { name: String::new(), trust: Trust::Anonymous };
+            let peer = Peer { name: String::new(), trust: Trust::Anonymous, terms: Terms::default() };
             events.push(Event::Opened { connection, peer });
             events.push(Event::Packet { connection, packet });
         }
@@ -480,7 +481,7 @@ fn configured(course: Course) -> Config {
     limits.max_queued_messages = course.most_queued;
     limits.max_inflight = 8;
     let route = Route { reader: ReaderId(1), filter: "t/0".into(), store: true, name: "up".into() };
-    Config { limits, gateway: "sim".into(), routes: vec![route], passwords: Passwords::Absent }
+    Config { limits, gateway: "sim".into(), routes: vec![route], ..config() }
 }
 
 fn run(course: Course) -> Vec<String> {

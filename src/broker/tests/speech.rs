@@ -98,13 +98,14 @@ fn connect(words: &Words<'_>) -> Connect {
     list.extend(words.number("window").map(Property::ReceiveMaximum));
     list.extend(words.number("size").map(Property::MaximumPacketSize));
     list.extend(words.number("aliases").map(Property::TopicAliasMaximum));
-    list.extend(words.number("problems").map(Property::RequestProblemInformation));
-    list.extend(words.number("responses").map(Property::RequestResponseInformation));
+    list.extend(words.number("response").map(Property::RequestResponseInformation));
+    list.extend(words.number("problem").map(Property::RequestProblemInformation));
     list.extend(words.value("method").map(|method| Property::AuthenticationMethod(method.into())));
     let will = words.value("will").map(|will| {
         let parts: Vec<&str> = will.split(':').collect();
         let mut list = Vec::new();
         list.extend(words.number("delay").map(Property::WillDelayInterval));
+        list.extend(travelling(words, "will-"));
         Will {
             qos: Words(parts.clone()).qos(),
             retain: parts.contains(&"retain"),
@@ -131,14 +132,25 @@ fn connect(words: &Words<'_>) -> Connect {
     }
 }
 
+/// Properties that a server hands on, in this order; several notes are parted by commas.
+fn travelling(words: &Words<'_>, prefix: &str) -> Vec<Property> {
+    let value = |name: &str| words.value(&format!("{prefix}{name}"));
+    let notes = value("note").into_iter().flat_map(|notes| notes.split(','));
+    let mut list: Vec<Property> =
+        notes.map(|note| Property::UserProperty("note".into(), note.into())).collect();
+    list.extend(value("format").map(|_| Property::PayloadFormatIndicator(1)));
+    list.extend(value("type").map(|text| Property::ContentType(text.into())));
+    list.extend(value("answer").map(|topic| Property::ResponseTopic(topic.into())));
+    list.extend(value("data").map(|data| Property::CorrelationData(Bytes::copy_from_slice(data.as_bytes()))));
+    list
+}
+
 fn publish(words: &Words<'_>) -> Publish {
     let mut list = Vec::new();
     list.extend(words.number("expiry").map(Property::MessageExpiryInterval));
     list.extend(words.number("alias").map(Property::TopicAlias));
     list.extend(words.number("sid").map(Property::SubscriptionIdentifier));
-    list.extend(words.value("answer").map(|topic| Property::ResponseTopic(topic.into())));
-    let notes = words.0.iter().filter_map(|word| word.strip_prefix("note="));
-    list.extend(notes.map(|note| Property::UserProperty("note".into(), note.into())));
+    list.extend(travelling(words, ""));
     Publish {
         dup: words.has("dup"),
         qos: words.qos(),
@@ -227,7 +239,8 @@ fn ids(list: &[u32]) -> String {
 }
 
 fn delivered(copy: &Copy) -> String {
-    let mut line = format!("publish {}{}", named(&copy.message), qos(copy.qos));
+    let seen = named(&copy.message).split_off(usize::from(copy.hidden));
+    let mut line = format!("publish {seen}{}", qos(copy.qos));
     if copy.packet_id > 0 {
         line += &format!(" id={}", copy.packet_id);
     }
@@ -240,10 +253,49 @@ fn delivered(copy: &Copy) -> String {
     if let Some(expiry) = copy.expiry {
         line += &format!(" expiry={expiry}");
     }
-    for (_, note) in copy.message.properties.user_properties() {
-        line += &format!(" note={note}");
+    for property in copy.message.properties.iter() {
+        line += &match property {
+            Property::UserProperty(_, note) => format!(" note={note}"),
+            Property::PayloadFormatIndicator(format) => format!(" format={format}"),
+            Property::ContentType(text) => format!(" type={text}"),
+            Property::ResponseTopic(topic) => format!(" answer={topic}"),
+            Property::CorrelationData(data) => format!(" data={}", String::from_utf8_lossy(&data)),
+            other => panic!("{other:?} does not travel"),
+        };
     }
     line + &ids(&copy.subscription_ids)
+}
+
+/// What a client decodes of an effect, in its version; `None` where nothing is sent.
+pub(super) fn heard(effect: &Effect, version: Version) -> Option<(Packet, usize)> {
+    let mut bytes = Vec::new();
+    match effect {
+        Effect::Send { packet, .. } => encode(packet, version, &mut bytes).expect("a packet of this version"),
+        Effect::Deliver(copy) => {
+            let parts = PublishParts {
+                topic: &copy.message.topic,
+                alias: None,
+                payload: &copy.message.payload,
+                properties: &copy.message.properties,
+                expiry: copy.expiry,
+                subscription_ids: &copy.subscription_ids,
+                packet_id: copy.packet_id,
+                qos: copy.qos,
+                dup: copy.dup,
+                retain: copy.retain,
+            };
+            encode_publish(&mut bytes, version, &parts).expect("a packet of this version");
+        }
+        _ => return None,
+    }
+    let size = bytes.len();
+    let mut decoder = Decoder::new(Side::Client, usize::MAX);
+    decoder.set_version(version);
+    decoder.feed(bytes.into());
+    match decoder.decode() {
+        Ok(Some(packet)) => Some((packet, size)),
+        other => panic!("no {version:?} client takes {effect:?}: {other:?}"),
+    }
 }
 
 fn sent(packet: &Packet) -> String {
@@ -316,6 +368,7 @@ fn written(write: &Write) -> String {
         Write::Dropped { reader, seq, reason } => {
             format!("dropped r{}/{} {}", reader.0, seq.0, reason.as_str())
         }
+        Write::Denied { reader, count } => format!("denied {count} of r{}", reader.0),
         Write::DropOldest { reader, after, count } => {
             format!("oldest {count} of r{} after {}", reader.0, after.0)
         }

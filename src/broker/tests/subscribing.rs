@@ -4,6 +4,7 @@
 
 use super::script::{check, check_with, config};
 
+// [MQTT5-3.8.4-1] [MQTT5-3.8.4-2] [MQTT5-3.8.4-6] [MQTT5-3.8.4-7] [MQTT5-3.9.3-1] [MQTT5-2.2.1-6]
 #[test]
 fn each_filter_is_answered_for_itself() {
     check(
@@ -12,6 +13,7 @@ fn each_filter_is_answered_for_itself() {
     );
 }
 
+// [MQTT5-3.10.4-2] [MQTT5-3.10.4-4] [MQTT5-3.10.4-5] [MQTT5-3.10.4-6] [MQTT5-3.11.3-1] [MQTT5-2.2.1-6]
 #[test]
 fn unsubscribe_says_what_was_there() {
     check(
@@ -47,6 +49,7 @@ fn the_session_is_committed_before_suback_and_unsuback() {
     );
 }
 
+// [MQTT311-3.10.4-4] [MQTT311-3.10.4-5]
 #[test]
 fn what_changes_nothing_is_answered_at_once() {
     check(
@@ -56,6 +59,7 @@ fn what_changes_nothing_is_answered_at_once() {
     );
 }
 
+// [MQTT5-3.8.4-3] [MQTT311-3.8.4-3]
 #[test]
 fn a_new_subscription_replaces_the_one_with_its_filter() {
     check(
@@ -72,6 +76,7 @@ fn a_new_subscription_replaces_the_one_with_its_filter() {
     );
 }
 
+// [MQTT5-3.3.4-2] [MQTT5-3.3.4-3] [MQTT5-3.3.4-4] [MQTT5-3.3.4-5]
 #[test]
 fn overlapping_subscriptions_bring_one_copy_with_every_identifier() {
     check(
@@ -88,6 +93,25 @@ fn overlapping_subscriptions_bring_one_copy_with_every_identifier() {
     );
 }
 
+// [MQTT311-3.3.5-1]
+#[test]
+fn overlapping_subscriptions_of_an_older_client_bring_the_highest_qos() {
+    for version in ["v31", "v311"] {
+        check(
+            &[
+                "open 1",
+                &format!("1 connect a {version} clean"),
+                "1 subscribe 1 t/# q0, t/a q2, +/a q1",
+                "--",
+                "1 publish t/a x q2 id=1",
+            ],
+            "1 < publish t/a x q2 id=1
+             1 < pubrec 1",
+        );
+    }
+}
+
+// [MQTT5-3.8.3-3]
 #[test]
 fn no_local_spares_the_publisher() {
     check(
@@ -105,6 +129,7 @@ fn no_local_spares_the_publisher() {
     );
 }
 
+// [MQTT5-4.7.2-1] [MQTT311-4.7.2-1] [MQTT311-3.8.3-2]
 #[test]
 fn wildcards_do_not_reach_dollar_topics() {
     check(
@@ -165,6 +190,7 @@ fn an_empty_payload_clears_what_is_retained() {
     );
 }
 
+// [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
 #[test]
 fn retain_handling_says_when_retained_messages_come() {
     check(
@@ -189,6 +215,7 @@ fn retain_handling_says_when_retained_messages_come() {
     );
 }
 
+// [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
 #[test]
 fn retain_as_published_keeps_the_flag() {
     check(
@@ -249,6 +276,7 @@ fn retained_messages_for_a_kept_session_are_rows_of_its_own() {
     );
 }
 
+// [MQTT5-3.3.2-5] [MQTT5-3.3.2-6]
 #[test]
 fn an_expired_retained_message_is_not_sent() {
     check(
@@ -286,6 +314,7 @@ fn retained_messages_outlive_a_crash_if_they_were_committed() {
     );
 }
 
+// [MQTT5-3.2.2-13] [MQTT5-3.2.2-14]
 #[test]
 fn without_a_retained_store_nothing_is_retained() {
     let mut without = config();

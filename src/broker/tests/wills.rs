@@ -2,7 +2,7 @@
 //!
 //! Connection 9 is a witness that is subscribed to the will topic.
 
-use super::script::{check, check_with, config, with_route};
+use super::script::{Script, check, check_with, config, with_route};
 
 /// A witness on connection 9.
 const WITNESS: [&str; 3] = ["open 9", "9 connect witness clean", "9 subscribe 1 w q1"];
@@ -16,6 +16,7 @@ fn witnessed(events: &[&str], expected: &str) {
     check(&all, expected);
 }
 
+// [MQTT5-3.1.2-8] [MQTT311-3.1.2-8]
 #[test]
 fn a_will_is_published_when_the_connection_is_lost() {
     witnessed(&["open 1", "1 connect a clean will=w:gone", "--", "1 lost"], "9 < publish w gone");
@@ -29,8 +30,17 @@ fn a_will_is_published_when_the_connection_is_lost() {
     );
 }
 
+// [MQTT5-3.1.2-8] [MQTT5-3.14.4-3] [MQTT311-3.1.2-8] [MQTT311-3.14.4-3]
 #[test]
 fn a_goodbye_takes_the_will_back() {
+    for version in ["v31", "v311", "v5", "v5 expiry=60 delay=5"] {
+        let connect = format!("1 connect a {version} will=w:gone");
+        let events = ["open 1", &connect, "commit", "1 disconnect", "--", "after 2592000000"];
+        let mut script = Script::new(config());
+        script.run(&WITNESS);
+        script.run(&events);
+        assert!(!script.said.iter().any(|line| line.contains("gone")), "{:?}", script.said);
+    }
     witnessed(&["open 1", "1 connect a clean will=w:gone", "--", "1 disconnect"], "close 1");
 }
 
@@ -54,6 +64,7 @@ fn a_will_may_be_retained() {
     );
 }
 
+// [MQTT5-3.1.2-8]
 #[test]
 fn a_will_waits_for_its_delay() {
     witnessed(
@@ -72,6 +83,7 @@ fn a_will_waits_for_its_delay() {
     );
 }
 
+// [MQTT5-3.1.2-8]
 #[test]
 fn a_will_does_not_wait_longer_than_its_session() {
     witnessed(
@@ -91,6 +103,7 @@ fn a_will_does_not_wait_longer_than_its_session() {
     witnessed(&["open 1", "1 connect a v5 clean delay=5 will=w:gone", "--", "1 lost"], "9 < publish w gone");
 }
 
+// [MQTT5-3.1.3-9] [MQTT5-3.1.2-8]
 #[test]
 fn who_is_back_in_time_has_no_will_published() {
     witnessed(
@@ -99,13 +112,14 @@ fn who_is_back_in_time_has_no_will_published() {
             "1 connect a v5 expiry=60 delay=5 will=w:gone",
             "commit",
             "1 lost",
+            "--",
             "open 1",
             "1 connect a v5 expiry=60",
             "commit",
-            "--",
             "after 6000",
         ],
-        "",
+        "write session a r1
+         1 < connack present keep=64800",
     );
 }
 
@@ -158,6 +172,7 @@ fn a_take_over_publishes_the_will_unless_it_is_delayed() {
     );
 }
 
+// [MQTT5-3.1.2-7]
 #[test]
 fn a_will_outlives_a_crash_and_keeps_its_delay() {
     check(
@@ -178,6 +193,7 @@ fn a_will_outlives_a_crash_and_keeps_its_delay() {
     );
 }
 
+// [MQTT311-3.1.2-8]
 #[test]
 fn a_client_that_was_there_when_the_power_failed_is_gone_after_it() {
     check(
@@ -219,5 +235,103 @@ fn wills_are_published_when_the_service_stops() {
         "write message 1 tidegate/status offline for [] retained
          1 < disconnect 0x8b
          close 1",
+    );
+}
+
+// [MQTT5-3.1.2-10] [MQTT311-3.1.2-10]
+#[test]
+fn a_will_that_was_published_or_taken_back_is_gone_for_good() {
+    witnessed(
+        &[
+            "open 1",
+            "1 connect a v5 expiry=60 delay=5 will=w:gone",
+            "commit",
+            "1 lost",
+            "after 5000",
+            "--",
+            "commit",
+            "crash",
+            "open 9",
+            "9 connect witness clean",
+            "9 subscribe 1 w q1",
+            "after 60000",
+        ],
+        "9 < connack
+         9 < suback 1 0x01
+         write removed r1",
+    );
+    witnessed(
+        &[
+            "open 1",
+            "1 connect a",
+            "commit",
+            "1 lost",
+            "open 1",
+            "1 connect a will=w:gone",
+            "commit",
+            "--",
+            "1 disconnect",
+            "after 2592000000",
+        ],
+        "close 1
+         write session a r1 ended
+         write removed r1",
+    );
+    witnessed(
+        &[
+            "open 1",
+            "1 connect a will=w:gone",
+            "commit",
+            "1 lost",
+            "open 1",
+            "1 connect a",
+            "commit",
+            "--",
+            "1 lost",
+        ],
+        "write session a r1 ended",
+    );
+}
+
+// [MQTT5-3.1.2-14] [MQTT5-3.1.2-15] [MQTT311-3.1.2-16] [MQTT311-3.1.2-17]
+#[test]
+fn a_will_is_retained_where_it_says_so_and_nowhere_else() {
+    for version in ["v311", "v5 keep=9"] {
+        witnessed(
+            &[
+                "open 1",
+                &format!("1 connect a {version} clean will=w:gone"),
+                "open 2",
+                &format!("2 connect b {version} clean will=w/r:left:retain"),
+                "--",
+                "1 lost",
+                "2 lost",
+                "9 subscribe 2 #",
+            ],
+            "9 < publish w gone
+             write message 1 w/r left for [] retained
+             9 < suback 2 0x00
+             9 < publish w/r left retain",
+        );
+    }
+}
+
+// [MQTT311-3.1.2-12]
+#[test]
+fn without_a_will_nothing_is_published_at_the_end() {
+    check(
+        &[
+            "open 9",
+            "9 connect witness clean",
+            "9 subscribe 1 #",
+            "open 1",
+            "1 connect a clean will=w:gone",
+            "1 disconnect",
+            "open 1",
+            "1 connect a clean",
+            "--",
+            "1 lost",
+        ],
+        "",
     );
 }

@@ -3,9 +3,7 @@
 //! Knows CONNECT, pings and the end; what passes in between is the command's. A thread reads the socket
 //! into a bounded queue, so the broker waits when the command does.
 
-use std::io::{self, Read as _, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +13,7 @@ use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 
 use super::options::ClientArgs;
+use super::stream::Stream;
 use crate::codec::{
     ConnAck, Connect, Decoder, Disconnect, Packet, Properties, Reason, Side, Version, encode,
 };
@@ -246,64 +245,6 @@ fn name(packet: &Packet) -> String {
         Packet::PingResp => "PINGRESP".to_owned(),
         Packet::Disconnect(end) => format!("DISCONNECT {}", in_words(end.reason)),
         Packet::Auth(_) => "AUTH".to_owned(),
-    }
-}
-
-/// The socket.
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Stream {
-    fn open(args: &ClientArgs) -> anyhow::Result<(Stream, String)> {
-        if let Some(path) = &args.unix {
-            let place = path.display().to_string();
-            let stream = UnixStream::connect(path).with_context(|| format!("connect to {place}"))?;
-            return Ok((Stream::Unix(stream), place));
-        }
-        let place = format!("{}:{}", args.host, args.port);
-        let stream = TcpStream::connect((args.host.as_str(), args.port))
-            .with_context(|| format!("connect to {place}"))?;
-        // Packets are written whole, so there is nothing to wait for.
-        stream.set_nodelay(true).with_context(|| format!("connect to {place}"))?;
-        Ok((Stream::Tcp(stream), place))
-    }
-
-    fn try_clone(&self) -> io::Result<Stream> {
-        match self {
-            Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
-            Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
-        }
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
-        }
-    }
-
-    /// The other end may have done it already, so errors say nothing.
-    fn shutdown_write(&self) {
-        let _ = match self {
-            Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
-            Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
-        };
-    }
-
-    fn shutdown(&self) {
-        let _ = match self {
-            Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both),
-            Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Both),
-        };
     }
 }
 

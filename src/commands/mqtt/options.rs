@@ -11,6 +11,7 @@ use bytes::Bytes;
 use clap::{ArgAction, Args};
 
 use super::super::Failure;
+use super::url::Url;
 use crate::codec::{Connect, Properties, Property, QoS, Version, Will};
 
 /// Who connects where, as mosquitto's clients name it.
@@ -22,11 +23,35 @@ pub struct ClientArgs {
     /// The broker's host
     #[arg(short = 'h', long, default_value = "127.0.0.1")]
     pub host: String,
-    /// The broker's port
-    #[arg(short = 'p', long, default_value_t = 1883)]
-    pub port: u16,
+    /// The broker's port [default: 1883, with TLS 8883]
+    #[arg(short = 'p', long)]
+    pub port: Option<u16>,
+    /// Host, port, user, password and topic in one; mqtts:// for TLS
+    #[arg(short = 'L', long, value_name = "mqtt://[user[:password]@]host[:port]/topic", conflicts_with_all = ["host", "port", "unix", "username", "password"])]
+    pub url: Option<Url>,
+    /// TLS: trust the authorities in this PEM file
+    #[arg(long, value_name = "FILE")]
+    pub cafile: Option<PathBuf>,
+    /// TLS: trust the authorities in this folder's .crt and .pem files
+    #[arg(long, value_name = "FOLDER")]
+    pub capath: Option<PathBuf>,
+    /// TLS: trust the system's authorities, as port 8883 and mqtts:// do where none are named
+    #[arg(long)]
+    pub tls_use_os_certs: bool,
+    /// TLS: the certificate of this client, PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// TLS: its key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// TLS: take a certificate for another host name, for tests
+    #[arg(long)]
+    pub insecure: bool,
+    /// TLS: tlsv1.2 or tlsv1.3 alone
+    #[arg(long, value_name = "VERSION", value_parser = tls_version)]
+    pub tls_version: Option<TlsVersion>,
     /// Connect to this unix socket instead
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["cafile", "capath", "cert", "insecure", "tls_use_os_certs", "tls_version"])]
     pub unix: Option<PathBuf>,
     /// Client id; the broker gives one where it is left out
     #[arg(short = 'i', long, value_name = "ID", conflicts_with = "id_prefix")]
@@ -75,7 +100,43 @@ pub struct ClientArgs {
     pub will_retain: bool,
 }
 
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    V12,
+    /// 1.3.
+    V13,
+}
+
 impl ClientArgs {
+    /// Where the broker is.
+    pub(super) fn address(&self) -> (&str, u16) {
+        let (host, port) = match &self.url {
+            Some(url) => (url.host.as_str(), url.port),
+            None => (self.host.as_str(), self.port),
+        };
+        let usual = if self.wants_tls() { TLS_PORT } else { 1_883 };
+        (host, port.unwrap_or(usual))
+    }
+
+    /// Whether TLS is spoken: where it is said, and at its own port.
+    pub(super) fn wants_tls(&self) -> bool {
+        self.cafile.is_some()
+            || self.capath.is_some()
+            || self.cert.is_some()
+            || self.insecure
+            || self.tls_version.is_some()
+            || self.tls_use_os_certs
+            || self.url.as_ref().is_some_and(|url| url.secure)
+            || (self.url.is_none() && self.port == Some(TLS_PORT))
+    }
+
+    /// The topic of `-L`.
+    pub(super) fn url_topic(&self) -> Option<&str> {
+        self.url.as_ref().map(|url| url.topic.as_str())
+    }
+
     /// The CONNECT.
     ///
     /// # Errors
@@ -88,6 +149,10 @@ impl ClientArgs {
         if self.session_expiry_interval.is_some() && self.protocol_version != Version::V5 {
             return wrong("-x is of MQTT 5, so it needs -V 5");
         }
+        let (username, password) = match &self.url {
+            Some(url) => (url.username.clone(), url.password.clone().map(OsString::from)),
+            None => (self.username.clone(), self.password.clone()),
+        };
         // [MQTT311-3.1.2-22] Only MQTT 5 takes a password without a user name; clap asks for both.
         let will = self.will_topic.as_ref().map(|topic| Will {
             qos: self.will_qos,
@@ -102,8 +167,8 @@ impl ClientArgs {
             keep_alive: self.keepalive,
             client_id: self.client_id().into(),
             will,
-            username: self.username.as_deref().map(Into::into),
-            password: self.password.clone().map(|password| Bytes::from(password.into_vec())),
+            username: username.as_deref().map(Into::into),
+            password: password.map(|password| Bytes::from(password.into_vec())),
             properties: self.properties(),
         })
     }
@@ -139,6 +204,14 @@ fn version(text: &str) -> Result<Version, String> {
     }
 }
 
+fn tls_version(text: &str) -> Result<TlsVersion, String> {
+    match text {
+        "tlsv1.2" => Ok(TlsVersion::V12),
+        "tlsv1.3" => Ok(TlsVersion::V13),
+        _ => Err("expected tlsv1.2 or tlsv1.3".to_owned()),
+    }
+}
+
 fn qos(text: &str) -> Result<QoS, String> {
     match text {
         "0" => Ok(QoS::AtMostOnce),
@@ -147,3 +220,6 @@ fn qos(text: &str) -> Result<QoS, String> {
         _ => Err("expected 0, 1 or 2".to_owned()),
     }
 }
+
+/// Where MQTT within TLS is at home.
+const TLS_PORT: u16 = 8_883;

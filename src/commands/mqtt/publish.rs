@@ -31,8 +31,8 @@ pub struct PubArgs {
     #[command(flatten)]
     pub client: ClientArgs,
     /// The topic
-    #[arg(short = 't', long)]
-    pub topic: String,
+    #[arg(short = 't', long, required_unless_present = "url", conflicts_with = "url")]
+    pub topic: Option<String>,
     /// The message
     #[arg(short = 'm', long)]
     pub message: Option<OsString>,
@@ -59,10 +59,17 @@ pub struct PubArgs {
     pub repeat_delay: f64,
 }
 
+impl PubArgs {
+    fn topic(&self) -> &str {
+        self.topic.as_deref().or(self.client.url_topic()).unwrap_or_default()
+    }
+}
+
 /// Publishes.
 pub fn publish(args: &PubArgs) -> Result<(), Failure> {
-    if args.topic.is_empty() || args.topic.contains(['+', '#', '\0']) {
-        return Err(Failure::Usage(format!("found topic {:?}, expected one without + and #", args.topic)));
+    let topic = args.topic();
+    if topic.is_empty() || topic.contains(['+', '#', '\0']) {
+        return Err(Failure::Usage(format!("found topic {topic:?}, expected one without + and #")));
     }
     let connect = args.client.connect()?;
     let once = payload(args).map_err(Failure::Failed)?;
@@ -168,7 +175,7 @@ impl Publisher<'_> {
             dup: false,
             qos,
             retain: self.args.retain,
-            topic: self.args.topic.as_str().into(),
+            topic: self.args.topic().into(),
             packet_id,
             properties: Properties::new(),
             payload,
@@ -212,7 +219,7 @@ impl Publisher<'_> {
 
     fn step(&mut self, ack: &Ack, awaited: Awaited, next: Option<Awaited>) -> anyhow::Result<()> {
         if ack.reason.is_error() {
-            bail!("publish to {}: {}", self.args.topic, in_words(ack.reason));
+            bail!("publish to {}: {}", self.args.topic(), in_words(ack.reason));
         }
         if self.under_way.get(&ack.packet_id) != Some(&awaited) {
             // An acknowledgement of an earlier life of this session.

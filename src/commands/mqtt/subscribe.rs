@@ -28,7 +28,7 @@ pub struct SubArgs {
     #[command(flatten)]
     pub client: ClientArgs,
     /// A topic filter; may be given often
-    #[arg(short = 't', long = "topic", value_name = "FILTER", required = true)]
+    #[arg(short = 't', long = "topic", value_name = "FILTER", required_unless_present = "url")]
     pub topics: Vec<String>,
     /// Print the topic before the payload
     #[arg(short = 'v', long)]
@@ -51,6 +51,13 @@ pub struct SubArgs {
     /// End when the broker has taken the subscriptions
     #[arg(short = 'E')]
     pub exit_at_once: bool,
+}
+
+impl SubArgs {
+    /// Everything that is subscribed to.
+    fn filters(&self) -> impl Iterator<Item = &str> {
+        self.client.url_topic().into_iter().chain(self.topics.iter().map(String::as_str))
+    }
 }
 
 /// Subscribes, and prints what comes.
@@ -149,8 +156,7 @@ impl Subscriber<'_> {
             retain_as_published: false,
             retain_handling: RetainHandling::Send,
         };
-        let filters =
-            self.args.topics.iter().map(|filter| Subscription { filter: filter.as_str().into(), options });
+        let filters = self.args.filters().map(|filter| Subscription { filter: filter.into(), options });
         link.send(&Packet::Subscribe(Subscribe {
             packet_id: SUBSCRIBE_ID,
             properties: Properties::new(),
@@ -202,7 +208,7 @@ impl Subscriber<'_> {
     }
 
     fn take_suback(&mut self, ack: &SubAck) -> Result<bool, End> {
-        for (filter, reason) in self.args.topics.iter().zip(&ack.reasons) {
+        for (filter, reason) in self.args.filters().zip(&ack.reasons) {
             if reason.is_error() {
                 return Err(End::Hopeless(anyhow::anyhow!("subscribe to {filter}: {}", in_words(*reason))));
             }

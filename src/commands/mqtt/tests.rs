@@ -193,3 +193,29 @@ fn options_that_do_not_go_together_are_refused() {
     assert!(wrong(&["-m", "x", "-q", "3"]));
     assert!(wrong(&["-m", "x", "-P", "secret"]), "a password without a user");
 }
+
+#[test]
+fn tls_is_spoken_where_it_is_asked_for_and_at_its_own_port() {
+    let place = |words: &str| {
+        let line = ["pub", "-n"].into_iter().chain(words.split(' '));
+        let client = PubLine::try_parse_from(line).map_err(|error| error.to_string())?.args.client;
+        Ok::<_, String>((client.wants_tls(), client.address().1))
+    };
+    for (words, expected) in [
+        ("-t x", (false, 1_883)),
+        ("-t x -p 8883", (true, 8_883)),
+        ("-t x --cafile f", (true, 8_883)),
+        ("-t x --capath f -p 1", (true, 1)),
+        ("-t x --insecure", (true, 8_883)),
+        ("-L mqtt://h/t", (false, 1_883)),
+        ("-L mqtts://h/t", (true, 8_883)),
+        ("-L mqtts://h:1/t", (true, 1)),
+    ] {
+        assert_eq!(place(words), Ok(expected), "{words}");
+    }
+    for words in
+        ["-t x -L mqtt://h/t", "-t x --cert c", "-L mqtt://h/t -p 1", "-t x --unix s --cafile f", "-q 1"]
+    {
+        assert!(place(words).is_err(), "{words}");
+    }
+}

@@ -5,6 +5,7 @@
 use rusqlite::Connection;
 
 use super::*;
+use crate::record::LeaseState;
 
 #[test]
 fn the_pragmas_are_in_force() {
@@ -55,6 +56,29 @@ fn a_newer_version_is_refused_and_left_untouched() {
     let refused = Terms { dir: terms.dir.clone(), ..Terms::default() }.try_open();
     assert!(matches!(refused.err(), Some(OpenError::Newer { found: 99, .. })));
     assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_file_of_version_1_is_read_and_becomes_one_that_version_1_refuses() {
+    let client = ReaderId(5);
+    let leased = |seq| Write::Leased { reader: client, seq: Seq(seq), packet_id: 9, holder: None };
+    let mut trial = Terms::default().open();
+    trial.commit(vec![session(client)]);
+    trial.commit(vec![put(1, &[client]), put(2, &[client])]);
+    trial.commit(vec![leased(1), leased(2), Write::LeaseReceived { reader: client, seq: Seq(1) }]);
+    let terms = trial.close();
+    let path = terms.dir.path().join("tidegate.db");
+    let version = |raw: &Connection| -> i64 {
+        raw.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    };
+    // Where no exchange has a holder, the file is byte for byte what version 1 wrote.
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 1).unwrap();
+    let trial = terms.open();
+    assert_eq!(trial.opened.put_aside, None);
+    let states: Vec<_> = trial.opened.restored.sessions[0].leases.iter().map(|lease| lease.state).collect();
+    assert_eq!(states, [LeaseState::Received, LeaseState::Sent]);
+    let terms = trial.close();
+    assert_eq!(version(&Connection::open(terms.dir.path().join("tidegate.db")).unwrap()), 2);
 }
 
 #[test]

@@ -147,6 +147,18 @@ fn the_oldest_rows_are_dropped_save_those_in_an_exchange() {
 }
 
 #[test]
+fn what_an_access_rule_took_counts_as_received_and_dropped_and_has_no_number() {
+    let mut trial = Terms::default().open();
+    let route = trial.route();
+    trial.commit(vec![put(1, &[route]), Write::Denied { reader: route, count: 3 }, put(2, &[route])]);
+    let again = trial.killed().open();
+    let line = &again.assert_conserved().readers[&route];
+    assert_eq!((line.received, line.queued, line.dropped[&DropReason::Denied]), (5, 2, 3));
+    let rows = again.read(route, 0, 10).rows;
+    assert_eq!(rows.iter().map(|row| row.number).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
 fn a_message_for_a_removed_session_is_not_its_own() {
     let mut trial = Terms::default().open();
     let (route, client) = (trial.route(), ReaderId(5));

@@ -1,0 +1,152 @@
+//! Pairs of user and password that were compared a moment ago.
+//!
+//! A comparison takes a tenth of a second on purpose; when a hundred devices come back at once, or one
+//! tries a wrong password every second, the same pairs are not worth it again. No password is kept: a pair
+//! is known by a hash under a key that lives as long as the process. Reads no clock.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sha2::{Digest as _, Sha512};
+
+/// What was found of the pairs, for a while.
+pub struct Memory {
+    key: [u8; 32],
+    fits: Shelf,
+    fails: Shelf,
+}
+
+/// How a pair turned out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It is the user's password.
+    Fits,
+    /// It is not.
+    Fails,
+}
+
+/// Stands for one pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pair([u8; 32]);
+
+impl Memory {
+    /// An empty memory under this key.
+    pub fn new(key: [u8; 32]) -> Memory {
+        Memory { key, fits: Shelf::default(), fails: Shelf::default() }
+    }
+
+    /// What stands for a pair.
+    pub fn pair(&self, user: &str, password: &[u8]) -> Pair {
+        let length = (user.len() as u64).to_be_bytes();
+        let hash = Sha512::new()
+            .chain_update(self.key)
+            .chain_update(length)
+            .chain_update(user)
+            .chain_update(password)
+            .finalize();
+        let mut pair = [0; 32];
+        pair.iter_mut().zip(hash).for_each(|(place, byte)| *place = byte);
+        Pair(pair)
+    }
+
+    /// How the pair turned out, if that is not too long ago; `now` in milliseconds.
+    pub fn recall(&mut self, pair: Pair, now: u64) -> Option<Known> {
+        if self.fits.has(pair, now) {
+            return Some(Known::Fits);
+        }
+        self.fails.has(pair, now).then_some(Known::Fails)
+    }
+
+    /// Remembers how the pair has turned out.
+    pub fn remember(&mut self, pair: Pair, known: Known, now: u64) {
+        match known {
+            Known::Fits => self.fits.put(pair, now + FITS_MILLIS, FITS_MAX),
+            Known::Fails => self.fails.put(pair, now + FAILS_MILLIS, FAILS_MAX),
+        }
+    }
+
+    /// Forgets everything: the passwords may be others now.
+    pub fn clear(&mut self) {
+        (self.fits, self.fails) = (Shelf::default(), Shelf::default());
+    }
+}
+
+/// Pairs of one kind, each until its time is over; the oldest go first where there are too many.
+#[derive(Default)]
+struct Shelf {
+    until: BTreeMap<Pair, u64>,
+    order: VecDeque<(u64, Pair)>,
+}
+
+impl Shelf {
+    fn put(&mut self, pair: Pair, until: u64, most: usize) {
+        self.until.insert(pair, until);
+        self.order.push_back((until, pair));
+        if self.order.len() > most {
+            self.drop_oldest();
+        }
+    }
+
+    fn has(&mut self, pair: Pair, now: u64) -> bool {
+        while self.order.front().is_some_and(|(until, _)| *until <= now) {
+            self.drop_oldest();
+        }
+        self.until.contains_key(&pair)
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some((until, pair)) = self.order.pop_front() else { return };
+        // It may have been put again meanwhile.
+        if self.until.get(&pair) == Some(&until) {
+            self.until.remove(&pair);
+        }
+    }
+}
+
+/// How long a password that fits is not compared again.
+const FITS_MILLIS: u64 = 600_000;
+/// So many of them: `max_connections` as shipped, and some.
+const FITS_MAX: usize = 16_384;
+/// How long one that does not fit is not compared again.
+const FAILS_MILLIS: u64 = 60_000;
+/// So many of them.
+const FAILS_MAX: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_known_for_a_while() {
+        let mut memory = Memory::new([7; 32]);
+        let (right, wrong) = (memory.pair("anna", b"one"), memory.pair("anna", b"two"));
+        assert_eq!(memory.recall(right, 0), None);
+        memory.remember(right, Known::Fits, 0);
+        memory.remember(wrong, Known::Fails, 0);
+        assert_eq!(memory.recall(right, FITS_MILLIS - 1), Some(Known::Fits));
+        assert_eq!(memory.recall(right, FITS_MILLIS), None);
+        assert_eq!(memory.recall(wrong, FAILS_MILLIS), None);
+        memory.remember(right, Known::Fits, 0);
+        memory.clear();
+        assert_eq!(memory.recall(right, 0), None);
+    }
+
+    #[test]
+    fn pairs_that_join_to_the_same_text_differ() {
+        let memory = Memory::new([7; 32]);
+        assert_ne!(memory.pair("ab", b"c"), memory.pair("a", b"bc"));
+        assert_ne!(memory.pair("a", b"b"), Memory::new([8; 32]).pair("a", b"b"));
+        assert_eq!(memory.pair("a", b"b"), Memory::new([7; 32]).pair("a", b"b"));
+    }
+
+    #[test]
+    fn its_size_has_a_limit() {
+        let mut memory = Memory::new([7; 32]);
+        let pair = |memory: &Memory, number: usize| memory.pair("anna", &number.to_be_bytes());
+        for number in 0..FAILS_MAX + 10 {
+            memory.remember(pair(&memory, number), Known::Fails, 0);
+        }
+        assert_eq!((memory.fails.until.len(), memory.fails.order.len()), (FAILS_MAX, FAILS_MAX));
+        let (first, last) = (pair(&memory, 0), pair(&memory, FAILS_MAX + 9));
+        assert_eq!((memory.recall(first, 1), memory.recall(last, 1)), (None, Some(Known::Fails)));
+    }
+}

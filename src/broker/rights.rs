@@ -1,0 +1,166 @@
+//! What a client may read and write, and what becomes of a publish that it may not.
+//!
+//! The rules of the house stand first: only tidegate publishes below `$SYS` and `tidegate`, and an
+//! adapter's `…/set` topic needs a line that names it. Then come the operator's rules. Where there are
+//! none and no listener has a mount point, a delivery costs one look at a flag.
+//!
+//! Invariant: a denied publish is either refused, so that its publisher knows (`not_accepted`), or
+//! counted as dropped, in all and for every stored route that wanted it.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+
+use super::client::{Client, ClientKey};
+use super::publish::is_reserved;
+use super::{Broker, ConnectionId, Taker, Trust, Turn};
+use crate::access::Access;
+use crate::codec::{Publish, QoS, Reason, Version};
+use crate::record::{DropReason, Presence, Write};
+use crate::router::Match;
+use crate::router::filter::{self, FilterKind};
+
+impl Broker {
+    /// The rules for whoever connects; none where there are none, and for the house itself.
+    pub(super) fn access_of(
+        &self,
+        id: ConnectionId,
+        user: Option<&str>,
+        client_id: &str,
+    ) -> Option<Box<Access>> {
+        let rules = self.config.rules.as_ref()?;
+        let connection = self.connections.get(id)?;
+        if connection.is_house() {
+            return None;
+        }
+        let access = match (&connection.peer.trust, user) {
+            (Trust::Port { .. }, Some(user)) if is_adapter(user) => rules.of_adapter(user, client_id),
+            _ => rules.of_client(user, client_id),
+        };
+        Some(Box::new(access))
+    }
+
+    /// Whether a client may publish to this topic, as the house names it.
+    pub(super) fn may_publish(&self, client: &Client, topic: &str) -> bool {
+        if is_reserved(client.seen(topic)) {
+            return client.house;
+        }
+        if topic.ends_with("/set") && self.config.set_topics.iter().any(|set| filter::matches(set, topic)) {
+            return client.access.as_ref().is_some_and(|access| access.may_set(topic));
+        }
+        client.access.as_ref().is_none_or(|access| access.may_write(topic))
+    }
+
+    /// Takes out of `matches` who may not read this topic.
+    pub(super) fn hold_back(&self, topic: &str, matches: &mut Vec<Match>) {
+        matches.retain(|found| match self.taker(found.subscriber) {
+            Taker::Route(_) => true,
+            Taker::Client(slot) => self.clients.in_slot(slot).is_none_or(|client| client.may_read(topic)),
+            // A group wants what one of its members may read.
+            Taker::Group(id) => self.groups.get(id).is_none_or(|group| {
+                let mut members = group.members.iter().filter_map(|member| self.clients.get(member.key));
+                members.any(|client| client.may_read(topic))
+            }),
+        });
+    }
+
+    /// The filter as the house names it, and the answer to it.
+    pub(super) fn place_filter(&self, key: ClientKey, said: &str, granted: Reason) -> (ByteString, Reason) {
+        let Some(client) = self.clients.get(key) else { return (said.into(), granted) };
+        let filter = client.mounted_filter(said);
+        if granted.is_error() {
+            return (filter, granted);
+        }
+        let inner = match filter::check_filter(&filter) {
+            Ok(FilterKind::Shared) => filter.splitn(3, '/').nth(2).unwrap_or_default(),
+            Ok(_) if filter.len() <= TOPIC_BYTES_MAX => &*filter,
+            _ => return (filter, Reason::TopicFilterInvalid),
+        };
+        // Nothing would ever come: better said than kept quiet. What comes is looked at one by one.
+        let barred = client.access.as_ref().is_some_and(|access| !access.may_subscribe(inner));
+        let reason = if barred { Reason::NotAuthorized } else { granted };
+        (filter, reason)
+    }
+
+    /// Turns a publish away. MQTT 5 is told so (0x87); older versions know no refusal, so theirs is
+    /// acknowledged and dropped.
+    pub(super) fn deny(&mut self, id: ConnectionId, publish: &Publish, topic: &str, turn: &mut Turn<'_>) {
+        let v5 = self.connections.get(id).is_some_and(|connection| connection.version == Version::V5);
+        if v5 && publish.qos > QoS::AtMostOnce {
+            self.counters.not_accepted += 1;
+        } else {
+            self.count_denied(topic);
+        }
+        self.turn_down(id, publish, Reason::NotAuthorized, turn);
+    }
+
+    /// Counts a message that nobody gets and whose publisher does not know: in all, and for every stored
+    /// route that would have had it, where it counts as received and dropped. A route that keeps nothing
+    /// counts what enters its queue, and this does not.
+    pub(super) fn count_denied(&mut self, topic: &str) {
+        self.counters.drop(DropReason::Denied, 1);
+        let stored = self.config.routes.iter().filter(|route| route.store);
+        for route in stored.filter(|route| filter::matches(&route.filter, topic)) {
+            *self.denied.entry(route.reader).or_default() += 1;
+        }
+    }
+
+    /// Hands the counts of denied publishes to the store; one write for a route, however many there were.
+    /// No answer waits for it: a count is no message, and one that a crash takes loses nobody anything.
+    pub(super) fn write_denied(&mut self, turn: &mut Turn<'_>) {
+        if self.store == Presence::Absent {
+            return self.denied.clear();
+        }
+        if self.denied.is_empty() || self.ledger.is_busy() {
+            return;
+        }
+        for (reader, count) in std::mem::take(&mut self.denied) {
+            self.ledger.write(Write::Denied { reader, count }, turn.effects);
+        }
+    }
+}
+
+impl Client {
+    /// Whether it may be given a message of this topic: it lies under its mount point and the rules grant it.
+    pub(super) fn may_read(&self, topic: &str) -> bool {
+        self.mount.as_deref().is_none_or(|mount| topic.starts_with(mount))
+            && self.access.as_ref().is_none_or(|access| access.may_read(topic))
+    }
+
+    /// A topic as this client knows it.
+    pub(super) fn seen<'a>(&self, topic: &'a str) -> &'a str {
+        self.mount.as_deref().and_then(|mount| topic.strip_prefix(mount)).unwrap_or(topic)
+    }
+
+    /// A filter of this client as the house knows it.
+    pub(super) fn mounted_filter(&self, said: &str) -> ByteString {
+        let Some(mount) = &self.mount else { return said.into() };
+        // The mount point belongs to the filter, not to the name of the share.
+        let shared = said.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
+        match shared {
+            Some((name, filter)) => format!("$share/{name}/{mount}{filter}").into(),
+            None => format!("{mount}{said}").into(),
+        }
+    }
+}
+
+/// A topic of a client behind this mount point, as the house knows it.
+pub(super) fn mounted_topic(mount: Option<&Arc<str>>, said: ByteString) -> Result<ByteString, Reason> {
+    let Some(mount) = mount else { return Ok(said) };
+    let topic = ByteString::from(format!("{mount}{said}"));
+    if topic.len() > TOPIC_BYTES_MAX || filter::check_topic(&topic).is_err() {
+        return Err(Reason::TopicNameInvalid);
+    }
+    Ok(topic)
+}
+
+/// Whether an in-process client is an adapter or a bridge of ours. Others speak for somebody outside.
+fn is_adapter(user: &str) -> bool {
+    ADAPTERS.iter().any(|kind| user.starts_with(kind))
+}
+
+/// How the user names of adapters and bridges begin.
+pub const ADAPTERS: &[&str] = &["bridge:", "modbus:", "serial:"];
+
+/// What MQTT can say of a topic or a filter.
+const TOPIC_BYTES_MAX: usize = 65_535;

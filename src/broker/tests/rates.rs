@@ -1,0 +1,96 @@
+//! Scripts of who comes or publishes too fast, and of passwords that are not compared.
+//!
+//! How much of a rate is left is tested where it is counted; here, what happens to the client.
+
+use std::time::Duration;
+
+use adapter_api::units::Rate;
+
+use super::script::{Script, check_with, config};
+use crate::broker::{Config, Passwords};
+
+fn rated(count: u32, seconds: u64) -> Config {
+    let mut config = config();
+    config.limits.max_publish_rate = Some(Rate { count, per: Duration::from_secs(seconds) });
+    config
+}
+
+const PAIR: [&str; 6] =
+    ["open 1", "1 connect a clean", "open 2", "2 connect b clean", "2 subscribe 1 t", "--"];
+
+#[test]
+fn a_client_that_publishes_too_fast_is_read_more_slowly_and_loses_nothing() {
+    let fast = ["1 publish t 1 ; publish t 2 ; publish t 3 ; publish t 4 q1 id=4 ; ping"];
+    let later = ["after 499", "after 1", "after 499", "after 1"];
+    let mut script = Script::new(rated(2, 1));
+    script.run(&[&PAIR[..], &fast].concat());
+    assert_eq!(script.said, ["2 < publish t 1", "2 < publish t 2", "pause 1"]);
+    script.said.clear();
+    let mut steps = Vec::new();
+    for step in later {
+        script.run(&[step]);
+        steps.push(std::mem::take(&mut script.said).join(", "));
+    }
+    let last = "2 < publish t 4, 1 < puback 4, 1 < pong, resume 1";
+    assert_eq!(steps, ["", "2 < publish t 3", "", last]);
+    assert_eq!(script.broker.counters().slowed, 2);
+}
+
+#[test]
+fn who_keeps_to_the_rate_never_waits() {
+    let mut script = Script::new(rated(2, 1));
+    script.run(&PAIR);
+    for _ in 0..20 {
+        script.run(&["after 500", "1 publish t x"]);
+    }
+    assert_eq!(script.said, vec!["2 < publish t x"; 20]);
+}
+
+#[test]
+fn a_slowed_client_is_neither_dead_nor_in_the_others_way() {
+    check_with(
+        rated(1, 60),
+        &[
+            "open 1",
+            "1 connect a clean keep=1",
+            "open 2",
+            "2 connect b clean",
+            "2 subscribe 1 t",
+            "1 publish t 1 ; publish t 2",
+            "--",
+            "after 30000",
+            "2 publish t own",
+            "1 lost",
+            "after 60000",
+        ],
+        "2 < publish t own",
+    );
+}
+
+#[test]
+fn adapters_have_rates_of_their_own() {
+    check_with(
+        rated(1, 60),
+        &[
+            "open 1 port user=modbus:l",
+            "1 connect modbus:l v5 clean",
+            "open 2",
+            "2 connect b clean",
+            "2 subscribe 1 t",
+            "--",
+            "1 publish t 1 ; publish t 2 ; publish t 3",
+        ],
+        "2 < publish t 1\n2 < publish t 2\n2 < publish t 3",
+    );
+}
+
+#[test]
+fn who_cannot_be_checked_now_hears_that_and_not_that_he_is_wrong() {
+    let passwords = Config { passwords: Passwords::File, ..config() };
+    let open = ["open 1 password", "1 connect a v5 clean user=u pass=p", "--"];
+    for (answer, code) in [("unverified", "0x97"), ("barred", "0x9f"), ("rejected", "0x86")] {
+        let answer = format!("1 {answer}");
+        let expected = format!("1 < connack {code}\nclose 1");
+        check_with(passwords.clone(), &[&open[..], &[&*answer]].concat(), &expected);
+    }
+}

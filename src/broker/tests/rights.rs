@@ -1,0 +1,291 @@
+//! Scripts of who may read and write what: the house's rules, the operator's, and what is counted.
+//!
+//! What a line of an ACL file means is tested where it is read; here, that every way to a client and
+//! from one asks for it.
+
+use std::sync::Arc;
+
+use super::script::{Script, check_with, config, with_route};
+use crate::access::Rules;
+use crate::broker::{Config, Passwords};
+use crate::record::DropReason;
+
+const RULES: &str = "topic read news/#\n\
+    user anna\ntopic read a/+\ntopic deny a/secret\ntopic write a/out\n\
+    user boss\ntopic readwrite #\n\
+    user carl\ntopic write modbus/l/+/+/set\n\
+    user bridge:cloud\ntopic write commands/#\ntopic write modbus/l/m/p/set\n";
+
+fn ruled(config: Config) -> Config {
+    let rules = Rules::parse(RULES).expect("right");
+    Config { rules: Some(Arc::new(rules)), passwords: Passwords::File, ..with_set_topics(config) }
+}
+
+fn with_set_topics(config: Config) -> Config {
+    Config { set_topics: vec!["modbus/l/+/+/set".into()], ..config }
+}
+
+/// Connects a user whose password fits.
+fn login(slot: u32, user: &str, rest: &str) -> [String; 3] {
+    [
+        format!("open {slot} password"),
+        format!("{slot} connect {user}-{slot} {rest} user={user} pass=x"),
+        format!("{slot} verified"),
+    ]
+}
+
+fn check(config: Config, logins: &[[String; 3]], events: &[&str], expected: &str) {
+    let before = logins.iter().flatten().map(String::as_str);
+    let all: Vec<&str> = before.chain(events.iter().copied()).collect();
+    check_with(config, &all, expected);
+}
+
+#[test]
+fn a_denied_publish_is_refused_over_mqtt_5_and_acknowledged_over_older_versions() {
+    let denied = ["--", "1 publish x hi q1 id=5 ; publish x hi q2 id=6 ; publish x hi ; ping"];
+    let refused = "1 < puback 5 0x87\n1 < pubrec 6 0x87\n1 < pong";
+    check(ruled(config()), &[login(1, "anna", "v5 clean")], &denied, refused);
+    for version in ["v31", "v311"] {
+        let logins = [login(1, "anna", &format!("{version} clean"))];
+        check(ruled(config()), &logins, &denied, "1 < puback 5\n1 < pubrec 6\n1 < pong");
+    }
+}
+
+#[test]
+fn a_denied_publish_reaches_nobody_and_an_allowed_one_does() {
+    check(
+        ruled(config()),
+        &[login(1, "anna", "clean"), login(2, "boss", "clean")],
+        &["2 subscribe 1 #", "--", "1 publish a/out yes q1 id=1", "1 publish a/in no q1 id=2"],
+        "2 < publish a/out yes\n1 < puback 1\n1 < puback 2",
+    );
+}
+
+#[test]
+fn what_was_refused_and_what_was_dropped_are_counted_apart() {
+    for (version, refused, dropped) in [("v5", 2, 1), ("v311", 0, 3)] {
+        let mut script = Script::new(ruled(with_route(true)));
+        let login = login(1, "anna", &format!("{version} clean"));
+        script.run(&login.each_ref().map(String::as_str));
+        script.run(&["--", "1 publish up/x hi q1 id=5 ; publish up/x hi q2 id=6 ; publish up/x hi"]);
+        let counters = script.broker.counters();
+        let denied = counters.dropped.get(&DropReason::Denied).copied().unwrap_or(0);
+        assert_eq!((counters.not_accepted, denied), (refused, dropped), "{version}");
+        assert_eq!(counters.received, 0);
+        // One write for all of a call; the route's line goes on adding up.
+        assert_eq!(script.said.last(), Some(&format!("write denied {dropped} of r1")), "{version}");
+    }
+}
+
+#[test]
+fn a_busy_store_takes_the_counts_later() {
+    let mut script = Script::new(ruled(with_route(true)));
+    script.broker.ledger.bound(4, 1);
+    let logins = [login(1, "anna", "clean"), login(2, "boss", "clean")];
+    script.run(&logins.each_ref().map(|login| login.each_ref().map(String::as_str)).concat());
+    script.run(&["2 publish up/x 1 q1 id=1", "--", "1 publish up/x hi q1 id=5"]);
+    assert_eq!(script.said, ["1 < puback 5"]);
+    script.run(&["--", "commit"]);
+    assert_eq!(script.said, ["2 < puback 1", "write denied 1 of r1"]);
+}
+
+#[test]
+fn a_reader_gets_what_he_may_read_of_a_broad_subscription() {
+    check(
+        ruled(config()),
+        &[login(1, "anna", "clean"), login(2, "boss", "clean")],
+        &[
+            "1 subscribe 1 # q1",
+            "--",
+            "2 publish a/1 yes q1 id=1 ; publish a/secret no q1 id=2 ; publish b no ; publish a/2 yes",
+        ],
+        "1 < publish a/1 yes q1 id=1
+         2 < puback 1
+         2 < puback 2 0x10
+         1 < publish a/2 yes",
+    );
+}
+
+#[test]
+fn an_absent_reader_is_no_audience_of_what_he_may_not_read() {
+    check(
+        ruled(config()),
+        &[login(1, "anna", ""), login(2, "boss", "clean")],
+        &[
+            "commit",
+            "1 subscribe 1 # q1",
+            "commit",
+            "1 lost",
+            "commit",
+            "--",
+            "2 publish a/1 yes q1 id=1 ; publish a/secret no q1 id=2",
+            "commit",
+        ],
+        "write message 1 a/1 yes for [r1 q1]\n2 < puback 1\n2 < puback 2 0x10",
+    );
+}
+
+#[test]
+fn a_subscription_that_can_bring_nothing_is_refused() {
+    check(
+        ruled(config()),
+        &[login(1, "anna", "v5 clean")],
+        &["--", "1 subscribe 1 a/secret q1,b/# q1,a/+ q1,# q2,a/#/b", "1 unsubscribe 2 a/secret"],
+        "1 < suback 1 0x87 0x87 0x01 0x02 0x8f\n1 < unsuback 2 0x11",
+    );
+}
+
+#[test]
+fn retained_messages_are_brought_to_those_who_may_read_them() {
+    check(
+        ruled(config()),
+        &[login(1, "anna", "clean"), login(2, "boss", "clean")],
+        &[
+            "2 publish a/1 yes retain",
+            "2 publish a/secret no retain",
+            "2 publish a/z yes retain",
+            "2 publish b no retain",
+            "commit",
+            "--",
+            "1 subscribe 1 #",
+        ],
+        "1 < suback 1 0x00\n1 < publish a/1 yes retain\n1 < publish a/z yes retain",
+    );
+}
+
+#[test]
+fn a_will_is_checked_when_it_is_published() {
+    check(
+        ruled(with_route(true)),
+        &[
+            login(1, "boss", "clean"),
+            login(2, "anna", "clean will=a/out:gone"),
+            login(3, "anna", "clean will=up/x:no"),
+        ],
+        &["1 subscribe 1 #", "--", "2 lost", "3 lost"],
+        "1 < publish a/out gone\nwrite denied 1 of r1",
+    );
+}
+
+#[test]
+fn who_comes_without_a_name_has_the_lines_before_the_first_user() {
+    check(
+        ruled(config()),
+        &[login(1, "boss", "clean")],
+        &[
+            "open 2",
+            "2 connect x clean",
+            "2 subscribe 1 #",
+            "--",
+            "1 publish news/1 yes",
+            "1 publish a/1 no",
+            "2 publish news/1 x q1 id=1",
+        ],
+        "2 < publish news/1 yes\n2 < puback 1",
+    );
+}
+
+#[test]
+fn a_name_that_nobody_checked_is_none() {
+    let unchecked = Config { passwords: Passwords::Absent, ..ruled(config()) };
+    check_with(
+        unchecked,
+        &["open 1", "1 connect x v5 clean user=boss pass=guess", "--", "1 publish a/1 no q1 id=1"],
+        "1 < puback 1 0x87",
+    );
+}
+
+#[test]
+fn a_session_of_one_user_is_not_resumed_by_another() {
+    let come = ["open 1 password", "1 connect c user=anna pass=x", "1 verified", "commit"];
+    let subscribe = ["1 subscribe 1 # q1", "commit", "1 lost", "commit"];
+    let other = ["open 1 password", "1 connect c user=boss pass=x", "--", "1 verified", "commit"];
+    check_with(
+        ruled(config()),
+        &[&come[..], &subscribe, &other].concat(),
+        "write removed r1\nwrite session c r2\n1 < connack",
+    );
+    let same = ["open 1 password", "1 connect c user=anna pass=x", "--", "1 verified", "commit"];
+    check_with(
+        ruled(config()),
+        &[&come[..], &subscribe, &same].concat(),
+        "write session c r1 [#]\n1 < connack present",
+    );
+}
+
+#[test]
+fn rows_that_new_rules_deny_are_dropped_after_a_restart() {
+    let mut script = Script::new(config());
+    let before = [
+        "open 1",
+        "1 connect c",
+        "commit",
+        "1 subscribe 1 # q1",
+        "commit",
+        "1 lost",
+        "open 2",
+        "2 connect d clean",
+    ];
+    script.run(&before);
+    script.run(&[
+        "2 publish news/1 a q1 id=1",
+        "2 publish secret b q1 id=2",
+        "2 publish news/2 c q1 id=3",
+        "commit",
+    ]);
+    script.configure(ruled(config()));
+    script.run(&["crash", "open 1", "1 connect c", "commit", "--", "rows", "rows"]);
+    assert_eq!(
+        script.said,
+        ["1 < publish news/1 a q1 id=1", "write dropped r1/2 denied", "1 < publish news/2 c q1 id=2"]
+    );
+}
+
+#[test]
+fn nobody_sets_a_device_without_a_line_that_names_it() {
+    let publish = ["--", "1 publish modbus/l/m/p/set 1 q1 id=1"];
+    let open = ["open 1", "1 connect x v5 clean"];
+    check_with(with_set_topics(config()), &[&open[..], &publish].concat(), "1 < puback 1 0x87");
+    check(ruled(config()), &[login(1, "boss", "v5 clean")], &publish, "1 < puback 1 0x87");
+    check(ruled(config()), &[login(1, "carl", "v5 clean")], &publish, "1 < puback 1 0x10");
+    let bridge = ["open 1 port user=bridge:cloud", "1 connect bridge:cloud v5 clean"];
+    check_with(with_set_topics(config()), &[&bridge[..], &publish].concat(), "1 < puback 1 0x87");
+    check_with(ruled(config()), &[&bridge[..], &publish].concat(), "1 < puback 1 0x10");
+    let other = ["--", "1 publish lamp/set 1 q1 id=1"];
+    check_with(with_set_topics(config()), &[&open[..], &other].concat(), "1 < puback 1 0x10");
+}
+
+#[test]
+fn adapters_are_limited_only_where_they_are_named_and_sensors_like_clients() {
+    let publishes = ["--", "1 publish readings/1 x q1 id=1 ; publish commands/1 x q1 id=2"];
+    let free = ["open 1 port user=modbus:l", "1 connect modbus:l v5 clean"];
+    check_with(ruled(config()), &[&free[..], &publishes].concat(), "1 < puback 1 0x10\n1 < puback 2 0x10");
+    let named = ["open 1 port user=bridge:cloud", "1 connect bridge:cloud v5 clean"];
+    check_with(ruled(config()), &[&named[..], &publishes].concat(), "1 < puback 1 0x87\n1 < puback 2 0x10");
+    for sensor in ["open 1 port", "open 1 port user=sensors"] {
+        let sensor = [sensor, "1 connect s v5 clean"];
+        check_with(
+            ruled(config()),
+            &[&sensor[..], &publishes].concat(),
+            "1 < puback 1 0x87\n1 < puback 2 0x87",
+        );
+    }
+    let house = ["open 1 port user=tidegate", "1 connect tidegate:states v5 clean"];
+    let state = ["--", "1 publish tidegate/status x q1 id=1"];
+    check_with(ruled(config()), &[&house[..], &state].concat(), "1 < puback 1 0x10");
+}
+
+#[test]
+fn a_user_whose_name_begins_like_the_house_is_not_the_house() {
+    check(
+        ruled(config()),
+        &[login(1, "tidegate", "v5 clean")],
+        &["--", "1 publish tidegate/status x q1 id=1"],
+        "1 < puback 1 0x87",
+    );
+    check_with(
+        config(),
+        &["open 1 port user=tidegate-2", "1 connect x v5 clean", "--", "1 publish tidegate/x y q1 id=1"],
+        "1 < puback 1 0x87",
+    );
+}

@@ -1,0 +1,304 @@
+//! How many come in at each listener and from each address, and how fast.
+//!
+//! Knows numbers only: time is an argument. Who is one too many is taken in all the same, a few at a time,
+//! so that the broker can refuse him in MQTT's own words; who comes beyond those finds the door shut.
+//!
+//! Invariant: an address is remembered while somebody from it is inside, and of those who have left only
+//! the last [`GONE_MAX`], so that no crowd of addresses makes this grow.
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, VecDeque};
+
+use adapter_api::units::Rate;
+
+use crate::access::Bucket;
+use crate::codec::Reason;
+
+/// Everybody who is inside, counted.
+#[derive(Debug, Default)]
+pub(super) struct Guests {
+    /// From one address; `None` as many as come.
+    most: Option<u32>,
+    /// From one address; `None` as fast as they come.
+    rate: Option<Rate>,
+    doors: Vec<Door>,
+    addresses: BTreeMap<Address, Guest>,
+    /// Who has left, in that order, with the number of that departure.
+    gone: VecDeque<(u64, Address)>,
+    departures: u64,
+}
+
+/// One listener.
+#[derive(Debug, Default)]
+struct Door {
+    most: Option<u32>,
+    inside: u32,
+    refused: u32,
+}
+
+/// One address.
+#[derive(Debug, Default)]
+struct Guest {
+    inside: u32,
+    refused: u32,
+    bucket: Bucket,
+    left: u64,
+}
+
+/// Where somebody comes from: an IPv4 address, or the /64 that is one subscriber's in IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Address(u64);
+
+/// One who was let in, until he leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Stay {
+    door: usize,
+    address: Option<Address>,
+    pub(super) objection: Option<Objection>,
+}
+
+/// What is one too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Objection {
+    /// The listener's `max_connections` are there.
+    Listener,
+    /// `max_connections_per_address` are there.
+    Address,
+    /// They come faster than `max_connect_rate`.
+    Rate,
+}
+
+impl Address {
+    pub(super) fn of(address: IpAddr) -> Address {
+        match address.to_canonical() {
+            // No address begins like this in IPv6.
+            IpAddr::V4(address) => Address(u64::from(u32::from(address)) | 0xFFFF_FFFF << 32),
+            IpAddr::V6(address) => Address(address.to_bits().to_be_bytes().into_iter().take(8).fold(0, join)),
+        }
+    }
+}
+
+fn join(bits: u64, byte: u8) -> u64 {
+    bits << 8 | u64::from(byte)
+}
+
+impl Stay {
+    pub(super) fn address(&self) -> Option<Address> {
+        self.address
+    }
+}
+
+impl Objection {
+    /// What CONNACK says.
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Objection::Listener | Objection::Address => Reason::QuotaExceeded,
+            Objection::Rate => Reason::ConnectionRateExceeded,
+        }
+    }
+}
+
+impl Guests {
+    /// Nobody yet; `doors` are the listeners' own limits.
+    pub(super) fn new(most: u32, rate: Option<Rate>, doors: impl Iterator<Item = Option<u32>>) -> Guests {
+        let doors = doors.map(|most| Door { most, ..Door::default() }).collect();
+        Guests { most: Some(most), rate, doors, ..Guests::default() }
+    }
+
+    /// Takes somebody in, perhaps to be refused; `Err` shuts the door.
+    pub(super) fn admit(
+        &mut self,
+        door: usize,
+        address: Option<Address>,
+        now: u64,
+    ) -> Result<Stay, Objection> {
+        self.forget(now);
+        let objection = self.objection(door, address, now);
+        let (inside, refused) = if objection.is_none() { (1, 0) } else { (0, 1) };
+        if let Some(objection) = objection
+            && self.is_crowded(door, address)
+        {
+            self.note_departure(address);
+            return Err(objection);
+        }
+        if let Some(door) = self.doors.get_mut(door) {
+            door.inside += inside;
+            door.refused += refused;
+        }
+        if let Some(address) = address {
+            let guest = self.addresses.entry(address).or_default();
+            guest.inside += inside;
+            guest.refused += refused;
+        }
+        Ok(Stay { door, address, objection })
+    }
+
+    fn objection(&mut self, door: usize, address: Option<Address>, now: u64) -> Option<Objection> {
+        if let Some(address) = address {
+            let guest = self.addresses.entry(address).or_default();
+            if self.rate.is_some_and(|rate| guest.bucket.take(rate, now).is_err()) {
+                return Some(Objection::Rate);
+            }
+            if self.most.is_some_and(|most| guest.inside >= most) {
+                return Some(Objection::Address);
+            }
+        }
+        let door = self.doors.get(door)?;
+        door.most.filter(|most| door.inside >= *most).map(|_| Objection::Listener)
+    }
+
+    /// Whether as many are waiting to be refused as may.
+    fn is_crowded(&self, door: usize, address: Option<Address>) -> bool {
+        let at_door = self.doors.get(door).is_some_and(|door| door.refused >= REFUSED_PER_DOOR);
+        let guest = address.and_then(|address| self.addresses.get(&address));
+        at_door || guest.is_some_and(|guest| guest.refused >= REFUSED_PER_ADDRESS)
+    }
+
+    /// He is gone.
+    pub(super) fn leave(&mut self, stay: Stay) {
+        let (inside, refused) = if stay.objection.is_none() { (1, 0) } else { (0, 1) };
+        if let Some(door) = self.doors.get_mut(stay.door) {
+            door.inside -= inside;
+            door.refused -= refused;
+        }
+        if let Some(guest) = stay.address.and_then(|address| self.addresses.get_mut(&address)) {
+            guest.inside -= inside;
+            guest.refused -= refused;
+        }
+        self.note_departure(stay.address);
+    }
+
+    /// If nobody of that address is inside, it is remembered only for so long.
+    fn note_departure(&mut self, address: Option<Address>) {
+        let Some(address) = address else { return };
+        let Some(guest) = self.addresses.get_mut(&address) else { return };
+        if guest.inside + guest.refused > 0 {
+            return;
+        }
+        self.departures += 1;
+        guest.left = self.departures;
+        self.gone.push_back((self.departures, address));
+        if self.gone.len() > GONE_MAX {
+            self.forget_first();
+        }
+    }
+
+    /// Forgets those who have left and have nothing that must be remembered.
+    fn forget(&mut self, now: u64) {
+        while let Some((_, address)) = self.gone.front()
+            && self.addresses.get(address).is_none_or(|guest| guest.bucket.is_full(now))
+        {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        let Some((departure, address)) = self.gone.pop_front() else { return };
+        let has_left = |guest: &Guest| guest.left == departure && guest.inside + guest.refused == 0;
+        if self.addresses.get(&address).is_some_and(has_left) {
+            self.addresses.remove(&address);
+        }
+    }
+}
+
+/// Addresses of which nobody is inside, remembered for their rate; the first to have left are forgotten.
+const GONE_MAX: usize = 4_096;
+
+/// Who is refused has a few seconds to say CONNECT; so many of an address at a time.
+const REFUSED_PER_ADDRESS: u32 = 8;
+
+/// The same for a listener.
+const REFUSED_PER_DOOR: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn address(number: u32) -> Option<Address> {
+        Some(Address::of(IpAddr::from(number.to_be_bytes())))
+    }
+
+    fn guests(most: u32, rate: Option<u32>, doors: &[Option<u32>]) -> Guests {
+        let rate = rate.map(|count| Rate { count, per: Duration::from_secs(1) });
+        Guests::new(most, rate, doors.iter().copied())
+    }
+
+    fn refused(guests: &mut Guests, door: usize, address: Option<Address>, now: u64) -> Option<Objection> {
+        guests.admit(door, address, now).map_or_else(Some, |stay| stay.objection)
+    }
+
+    #[test]
+    fn one_address_has_its_share_and_others_have_theirs() {
+        let mut guests = guests(2, None, &[None]);
+        let stay = guests.admit(0, address(1), 0).unwrap();
+        assert_eq!(refused(&mut guests, 0, address(1), 0), None);
+        assert_eq!(refused(&mut guests, 0, address(1), 0), Some(Objection::Address));
+        assert_eq!(refused(&mut guests, 0, address(2), 0), None);
+        assert_eq!(refused(&mut guests, 0, None, 0), None, "a unix socket has no address");
+        guests.leave(stay);
+        assert_eq!(refused(&mut guests, 0, address(1), 0), None);
+    }
+
+    #[test]
+    fn a_listener_has_its_own_limit() {
+        let mut guests = guests(100, None, &[Some(1), None]);
+        assert_eq!(refused(&mut guests, 0, address(1), 0), None);
+        assert_eq!(refused(&mut guests, 0, address(2), 0), Some(Objection::Listener));
+        assert_eq!(refused(&mut guests, 1, address(3), 0), None);
+        assert_eq!(Objection::Listener.reason(), Reason::QuotaExceeded);
+    }
+
+    #[test]
+    fn who_comes_too_fast_is_refused_until_time_has_passed_though_he_has_left() {
+        let mut guests = guests(100, Some(2), &[None]);
+        for _ in 0..2 {
+            let stay = guests.admit(0, address(1), 0).unwrap();
+            assert_eq!(stay.objection, None);
+            guests.leave(stay);
+        }
+        assert_eq!(refused(&mut guests, 0, address(1), 0), Some(Objection::Rate));
+        assert_eq!(refused(&mut guests, 0, address(2), 0), None);
+        assert_eq!(refused(&mut guests, 0, address(1), 500), None);
+        assert_eq!(Objection::Rate.reason(), Reason::ConnectionRateExceeded);
+    }
+
+    #[test]
+    fn only_a_few_are_refused_politely() {
+        let mut guests = guests(1, None, &[None]);
+        guests.admit(0, address(1), 0).unwrap();
+        let stays: Vec<_> = (0..20).map(|_| guests.admit(0, address(1), 0)).collect();
+        assert_eq!(stays.iter().filter(|stay| stay.is_ok()).count(), 8);
+        guests.leave(stays[0].unwrap());
+        assert!(guests.admit(0, address(1), 0).is_ok());
+    }
+
+    #[test]
+    fn a_crowd_of_addresses_does_not_make_it_grow() {
+        let mut guests = guests(1, Some(1), &[None]);
+        for number in 0..20_000 {
+            let stay = guests.admit(0, address(number), 0).unwrap();
+            guests.leave(stay);
+        }
+        assert!(guests.addresses.len() <= GONE_MAX && guests.gone.len() <= GONE_MAX);
+        assert_eq!(refused(&mut guests, 0, address(19_999), 0), Some(Objection::Rate), "the last are known");
+        assert_eq!(refused(&mut guests, 0, address(0), 0), None, "the first are forgotten");
+        let mut full =
+            Guests::new(1, Some(Rate { count: 1, per: Duration::from_secs(1) }), [Some(0)].into_iter());
+        let shut = (0..20_000).filter(|number| full.admit(0, address(*number), 0).is_err()).count();
+        assert_eq!(shut, 20_000 - 64);
+        assert!(full.addresses.len() <= GONE_MAX + 64, "{}", full.addresses.len());
+        guests.forget(10_000);
+        assert!(guests.gone.is_empty() && guests.addresses.len() <= 2, "what is over is forgotten");
+    }
+
+    #[test]
+    fn an_address_is_what_one_subscriber_has() {
+        let of = |text: &str| Address::of(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.2"), of("192.0.2.1"));
+    }
+}

@@ -1,0 +1,348 @@
+//! The engine behind TLS, over real sockets: what a client sees, and what it cannot do to others.
+//!
+//! Certificates are of the tests' own authorities; nothing is believed that the engine does not count.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use rustls::SupportedProtocolVersion;
+
+use super::testing::{Client, PATIENCE, Running, StoreMode, broker, connect};
+use crate::broker::{Passwords, Trust};
+use crate::codec::{Packet, QoS, Reason, Version};
+use crate::listener::testing::{Authority, Bearer, Identified, Secure, secure_listener};
+use crate::listener::{Listener, TlsConfig};
+
+const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// An engine with a plain listener and one with TLS, and the files of its certificate.
+struct Stand {
+    running: Running,
+    folder: tempfile::TempDir,
+    authority: Authority,
+    server: Identified,
+}
+
+impl Stand {
+    /// `arrange` says who may come in where no certificate decides it.
+    fn start(arrange: impl FnOnce(&Authority, &mut TlsConfig, &mut super::Parts) -> Trust) -> Stand {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "authority");
+        let server = authority.issue("server", &["localhost"], 1);
+        let running = Running::start(StoreMode::Prompt, |parts| {
+            let mut tls = server.tls();
+            let trust = arrange(&authority, &mut tls, parts);
+            parts.listeners.push(Listener { trust, ..secure_listener(tls) });
+        });
+        Stand { running, folder, authority, server }
+    }
+
+    fn plain() -> Stand {
+        Stand::start(|_, _, _| Trust::Anonymous)
+    }
+
+    /// One that lets in who has a certificate, by its common name and without a password, and knows that
+    /// number 66 is revoked.
+    fn with_clients() -> Stand {
+        Stand::start(|authority, tls, parts| {
+            tls.client_ca = Some(authority.file.clone());
+            tls.crl = Some(authority.revoke(&[66], 2999));
+            tls.identity = Some("cn".to_owned());
+            parts.broker = broker(&parts.clock, Passwords::File, Vec::new());
+            Trust::Password
+        })
+    }
+
+    fn secure(&self) -> SocketAddr {
+        self.running.address_of(1)
+    }
+
+    fn nobody(&self) -> Bearer<'_> {
+        Bearer::nobody(&self.authority.file)
+    }
+
+    fn client(&self, bearer: &Bearer<'_>, client_id: &str) -> Client<Secure> {
+        let mut client = Client::over(bearer.dial(self.secure()), Version::V5);
+        client.greet(client_id);
+        client
+    }
+}
+
+/// Whether the engine ends the connection without a word of MQTT.
+fn is_turned_away(mut stream: Secure) -> bool {
+    let mut bytes = Vec::new();
+    super::testing::encode_to(&connect(Version::V5, "x"), &mut bytes);
+    // In TLS 1.3 a client has done its part before the server looks at its certificate.
+    let _ = stream.write_all(&bytes);
+    let _ = stream.flush();
+    match stream.read(&mut [0; 1]) {
+        Ok(count) => count == 0,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("neither let in nor turned away"),
+        Err(_) => true,
+    }
+}
+
+#[test]
+fn messages_of_any_size_pass_in_both_versions_of_tls() {
+    let stand = Stand::plain();
+    for versions in [TLS12, TLS13] {
+        let bearer = Bearer { versions, ..stand.nobody() };
+        let mut subscriber = stand.client(&bearer, "sub");
+        subscriber.subscribe("t", QoS::AtMostOnce);
+        let mut publisher = stand.client(&bearer, "pub");
+        for size in [0, 1, 16_384, 16_385, 200_000] {
+            publisher.publish("t", &vec![7; size], QoS::AtMostOnce);
+            assert_eq!(subscriber.message().payload.len(), size);
+        }
+        let mut plain = Client::connect(stand.running.address, Version::V311, "plain");
+        plain.publish("t", b"from outside", QoS::AtMostOnce);
+        assert_eq!(&*subscriber.message().payload, b"from outside");
+    }
+    assert_eq!(stand.running.handshakes("done"), 4);
+}
+
+#[test]
+fn what_comes_with_the_end_of_the_handshake_is_not_forgotten() {
+    let stand = Stand::plain();
+    let mut bytes = Vec::new();
+    super::testing::encode_to(&connect(Version::V5, "hasty"), &mut bytes);
+    super::testing::encode_to(&Packet::PingReq, &mut bytes);
+    let mut stream = stand.nobody().dial(stand.secure());
+    // rustls keeps it, and sends it behind the Finished of the handshake.
+    stream.conn.writer().write_all(&bytes).unwrap();
+    let mut client = Client::over(stream, Version::V5);
+    assert!(matches!(client.next(), Packet::ConnAck(ack) if ack.reason == Reason::Success));
+    assert_eq!(client.next(), Packet::PingResp);
+}
+
+#[test]
+fn more_than_a_turn_takes_is_taken_from_tls_in_the_turns_after() {
+    let stand = Stand::plain();
+    let mut client = stand.client(&stand.nobody(), "flood");
+    let pings = client.bytes(&Packet::PingReq).repeat(5_000);
+    client.send_bytes(&pings);
+    for _ in 0..5_000 {
+        assert_eq!(client.next(), Packet::PingResp);
+    }
+    client.disconnect();
+    stand.running.until(|status| status["engine"]["sockets"] == 0);
+}
+
+#[test]
+fn a_slow_reader_behind_tls_gets_all_of_what_waits_for_it() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.max_send_buffer = 64 << 20;
+        Trust::Anonymous
+    });
+    let mut slow = stand.client(&stand.nobody(), "slow");
+    slow.subscribe("t", QoS::AtMostOnce);
+    let mut publisher = Client::connect(stand.running.address, Version::V311, "pub");
+    for number in 0..200_u32 {
+        publisher.publish("t", &number.to_be_bytes().repeat(25_000), QoS::AtMostOnce);
+    }
+    publisher.ping();
+    for number in 0..200_u32 {
+        let message = slow.message();
+        assert_eq!((message.payload.len(), &message.payload[99_996..]), (100_000, &number.to_be_bytes()[..]));
+    }
+    slow.ping();
+}
+
+#[test]
+fn a_certificate_lets_in_without_a_password_and_nothing_else_does() {
+    let stand = Stand::with_clients();
+    let anna = stand.authority.issue("anna", &[], 7);
+    let foreign = Authority::new(stand.folder.path(), "foreign");
+    let forged = foreign.issue("forged", &[], 7);
+    for versions in [TLS12, TLS13] {
+        let bearer = Bearer { versions, ..stand.nobody() };
+        stand.client(&Bearer { identity: Some(&anna), ..bearer }, "anna").ping();
+        let bearer = Bearer { versions, ..stand.nobody() };
+        assert!(is_turned_away(bearer.dial(stand.secure())), "without a certificate");
+        let bearer = Bearer { identity: Some(&forged), ..bearer };
+        assert!(is_turned_away(bearer.dial(stand.secure())), "of another authority");
+    }
+    stand.running.until(|status| status["handshakes"]["failed"] == 4);
+    assert_eq!(stand.running.handshakes("revoked"), 0);
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_and_counted() {
+    let stand = Stand::with_clients();
+    let lost = stand.authority.issue("lost", &[], 66);
+    let bearer = Bearer { identity: Some(&lost), ..stand.nobody() };
+    assert!(is_turned_away(bearer.dial(stand.secure())));
+    stand.running.until(|status| status["handshakes"]["revoked"] == 1);
+}
+
+#[test]
+fn a_certificate_revoked_later_is_refused_from_then_on() {
+    let stand = Stand::with_clients();
+    let anna = stand.authority.issue("anna", &[], 7);
+    let bearer = Bearer { identity: Some(&anna), ..stand.nobody() };
+    let mut before = stand.client(&bearer, "anna");
+    stand.authority.revoke(&[66, 7], 2999);
+    assert!(is_turned_away(bearer.dial(stand.secure())));
+    before.ping();
+}
+
+#[test]
+fn a_certificate_that_names_nobody_lets_nobody_in() {
+    let stand = Stand::with_clients();
+    let nameless = stand.authority.issue("", &["somebody"], 8);
+    let bearer = Bearer { identity: Some(&nameless), ..stand.nobody() };
+    assert!(is_turned_away(bearer.dial(stand.secure())));
+    stand.running.until(|status| status["handshakes"]["failed"] == 1);
+}
+
+#[test]
+fn who_may_come_without_a_certificate_needs_a_password_where_the_listener_wants_one() {
+    for (trust, expected) in [(Trust::Password, Reason::NotAuthorized), (Trust::Anonymous, Reason::Success)] {
+        let stand = Stand::start(|authority, tls, parts| {
+            tls.client_ca = Some(authority.file.clone());
+            tls.require_client_cert = Some(false);
+            tls.identity = Some("san".to_owned());
+            parts.broker = broker(&parts.clock, Passwords::File, Vec::new());
+            trust
+        });
+        let named = stand.authority.issue("by another name", &["pump.example"], 9);
+        stand.client(&Bearer { identity: Some(&named), ..stand.nobody() }, "named").ping();
+        let mut nameless = Client::over(stand.nobody().dial(stand.secure()), Version::V5);
+        nameless.send(&connect(Version::V5, "nameless"));
+        assert!(matches!(nameless.next(), Packet::ConnAck(ack) if ack.reason == expected), "{expected:?}");
+    }
+}
+
+#[test]
+fn renewed_certificates_are_used_at_once_and_nobody_is_dropped() {
+    let stand = Stand::plain();
+    let mut before = stand.client(&stand.nobody(), "before");
+    before.subscribe("t", QoS::AtLeastOnce);
+    let second = Authority::new(stand.folder.path(), "second");
+    stand.server.become_like(&second.issue("renewed", &["localhost"], 2));
+    let mut after = stand.client(&Bearer::nobody(&second.file), "after");
+    after.publish("t", b"through both", QoS::AtMostOnce);
+    assert_eq!(&*before.message().payload, b"through both");
+    before.publish("t", b"and back", QoS::AtMostOnce);
+    assert_eq!(&*before.message().payload, b"and back");
+}
+
+#[test]
+fn a_broken_renewal_changes_nothing_and_is_told() {
+    let stand = Stand::plain();
+    let other = stand.authority.issue("other", &["localhost"], 3);
+    std::fs::rename(&other.key, &stand.server.key).unwrap();
+    stand.client(&stand.nobody(), "still").ping();
+    let told = stand.running.status()["listeners"][1]["error"].as_str().unwrap().to_owned();
+    assert!(told.contains("server.key") && told.contains("server.crt"), "{told}");
+    std::fs::rename(&other.cert, &stand.server.cert).unwrap();
+    stand.client(&stand.nobody(), "again").ping();
+    assert!(stand.running.status()["listeners"][1]["error"].is_null());
+}
+
+#[test]
+fn what_is_no_tls_ends_the_connection_and_is_counted() {
+    let stand = Stand::plain();
+    let mut plain = Client::open(stand.secure(), Version::V311);
+    plain.send(&connect(Version::V311, "plain"));
+    let mut rest = Vec::new();
+    // An alert of TLS, then the end.
+    let _ = plain.stream().read_to_end(&mut rest);
+    assert_eq!(rest.first().copied().unwrap_or(21), 21);
+    stand.running.until(|status| status["handshakes"]["failed"] == 1);
+    // The other way round.
+    assert!(is_turned_away(stand.nobody().dial(stand.running.address)));
+    stand.running.until(|status| status["engine"]["malformed"] == 1);
+    assert_eq!(stand.running.handshakes("under_way"), 0);
+}
+
+#[test]
+fn a_crowd_that_never_finishes_its_handshake_locks_nobody_out() {
+    let most = 8;
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.handshakes.under_way = most;
+        Trust::Anonymous
+    });
+    let mut bystander = Client::connect(stand.running.address, Version::V5, "bystander");
+    let mut secured = stand.client(&stand.nobody(), "secured");
+    let mut hello = Vec::new();
+    stand.nobody().dial(stand.secure()).conn.write_tls(&mut hello).unwrap();
+    let mut crowd = Vec::new();
+    for number in 0..200 {
+        let mut stream = TcpStream::connect(stand.secure()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Some say nothing, some a part of what they should, some all of it and then nothing.
+        stream.write_all(&hello[..[0, 1, hello.len() / 2, hello.len()][number % 4]]).unwrap();
+        crowd.push(stream);
+        if number % 20 == 0 {
+            bystander.ping();
+            secured.ping();
+            stand.client(&stand.nobody(), "newcomer").disconnect();
+        }
+    }
+    stand.running.until(|status| {
+        let handshakes = &status["handshakes"];
+        handshakes["crowded_out"].as_u64() >= Some(200 - most as u64)
+            && handshakes["under_way"].as_u64() <= Some(most as u64)
+    });
+    // Who was crowded out sees the end of his connection.
+    let mut rest = Vec::new();
+    let _ = crowd.swap_remove(0).read_to_end(&mut rest);
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_is_ended() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.handshakes.within = Duration::from_millis(20);
+        Trust::Anonymous
+    });
+    let mut silent = TcpStream::connect(stand.secure()).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
+    assert_eq!((stand.running.handshakes("timed_out"), stand.running.handshakes("under_way")), (1, 0));
+}
+
+#[test]
+fn a_flood_of_handshakes_takes_no_turns_of_the_engine() {
+    let stand = Stand::plain();
+    let mut bystander = Client::connect(stand.running.address, Version::V5, "bystander");
+    bystander.ping();
+    let mut hello = Vec::new();
+    stand.nobody().dial(stand.secure()).conn.write_tls(&mut hello).unwrap();
+    stand.running.until(|status| status["handshakes"]["under_way"] == 0);
+    let before = stand.running.status()["engine"].clone();
+    // Each makes the helper sign, and the engine only accept.
+    let crowd: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = TcpStream::connect(stand.secure()).unwrap();
+            stream.write_all(&hello).unwrap();
+            stream
+        })
+        .collect();
+    stand.running.until(|status| status["handshakes"]["under_way"] == 100);
+    bystander.ping();
+    let after = stand.running.status()["engine"].clone();
+    let grown = |name: &str| after[name].as_u64().unwrap() - before[name].as_u64().unwrap();
+    assert_eq!(grown("bytes_in"), 2, "a PINGREQ: nothing of a handshake passes the engine");
+    assert_eq!((grown("accepted"), after["sockets"].as_u64()), (0, Some(1)));
+    drop(crowd);
+    stand.running.until(|status| status["handshakes"]["under_way"] == 0);
+}
+
+#[test]
+fn stopping_ends_handshakes_and_says_goodbye_within_tls() {
+    let mut stand = Stand::plain();
+    let mut client = stand.client(&stand.nobody(), "client");
+    let mut halfway = TcpStream::connect(stand.secure()).unwrap();
+    halfway.set_read_timeout(Some(PATIENCE)).unwrap();
+    stand.running.until(|status| status["handshakes"]["under_way"] == 1);
+    stand.running.stop();
+    assert!(matches!(client.next(), Packet::Disconnect(end) if end.reason == Reason::ServerShuttingDown));
+    assert_eq!(client.maybe_next(), None, "ended by close_notify, which rustls would miss otherwise");
+    assert!(matches!(halfway.read(&mut [0; 1]), Ok(0) | Err(_)));
+}

@@ -1,0 +1,415 @@
+//! TLS handshakes, on a thread of their own: they cost milliseconds, and a peer may never finish.
+//!
+//! The thread polls all of them at once. Each has a time limit, and so many may be under way; beyond that
+//! the oldest gives way to the newest, so that a crowd that says nothing cannot lock out who speaks.
+//! What is finished is handed on as a stream like any other.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustls::{CertificateError, ServerConnection};
+use serde::Serialize;
+use tracing::{debug, warn};
+
+use super::certificate::Certificate;
+use super::keeper::Keeper;
+use super::limiter::Limiter;
+use super::secured::Secured;
+use super::tls::Made;
+use super::{Accepted, Stream};
+use crate::broker::Trust;
+use crate::clock::Clock;
+
+/// A way to the thread; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    newcomers: SyncSender<(Accepted, Arc<Keeper>)>,
+    waker: Arc<Waker>,
+    tally: Arc<Tally>,
+}
+
+/// Bounds of handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandshakeLimits {
+    /// So many may be under way; beyond that the oldest gives way.
+    pub under_way: usize,
+    /// How long one may take.
+    pub within: Duration,
+}
+
+/// What became of handshakes since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct HandshakeCounts {
+    /// Under way now, a gauge.
+    pub under_way: u64,
+    /// Finished.
+    pub done: u64,
+    /// Failed, whatever for: what is no TLS, a certificate that is not trusted, a peer that left.
+    pub failed: u64,
+    /// Of those: the client's certificate is revoked.
+    pub revoked: u64,
+    /// Ended by the time limit.
+    pub timed_out: u64,
+    /// Ended because too many were under way.
+    pub crowded_out: u64,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    ended: AtomicBool,
+    under_way: AtomicU64,
+    done: AtomicU64,
+    failed: AtomicU64,
+    revoked: AtomicU64,
+    timed_out: AtomicU64,
+    crowded_out: AtomicU64,
+}
+
+/// One handshake.
+struct Pending {
+    /// Its stream is TCP's until the handshake is done.
+    accepted: Accepted,
+    keeper: Arc<Keeper>,
+    connection: ServerConnection,
+    made: Arc<Made>,
+    /// Monotonic milliseconds.
+    deadline: u64,
+}
+
+/// How one step of a handshake ended.
+enum Step {
+    /// The peer has to say more.
+    Waits,
+    Done,
+    Failed(Failure),
+}
+
+/// Why a handshake failed.
+enum Failure {
+    Gone,
+    Tls(rustls::Error),
+    Stream(io::Error),
+}
+
+struct Worker<D> {
+    poll: Poll,
+    inbox: Receiver<(Accepted, Arc<Keeper>)>,
+    /// By number, under which each is polled: in the order of their time limits.
+    pending: BTreeMap<usize, Pending>,
+    /// The number of the next.
+    next: usize,
+    keepers: Vec<Arc<Keeper>>,
+    limits: HandshakeLimits,
+    clock: Clock,
+    tally: Arc<Tally>,
+    said: Limiter,
+    deliver: D,
+}
+
+impl Handshakes {
+    /// Starts the thread. `deliver` takes who has finished, may wait, and says whether anybody wants more.
+    pub(super) fn start(
+        keepers: Vec<Arc<Keeper>>,
+        limits: HandshakeLimits,
+        clock: Clock,
+        deliver: impl FnMut(Accepted) -> bool + Send + 'static,
+    ) -> io::Result<Handshakes> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let (newcomers, inbox) = sync_channel(NEWCOMERS_MAX);
+        let tally = Arc::new(Tally::default());
+        let mut worker = Worker {
+            poll,
+            inbox,
+            pending: BTreeMap::new(),
+            next: 0,
+            keepers,
+            limits,
+            clock,
+            tally: tally.clone(),
+            said: Limiter::default(),
+            deliver,
+        };
+        thread::Builder::new().name("handshakes".to_owned()).spawn(move || worker.run())?;
+        Ok(Handshakes { newcomers, waker, tally })
+    }
+
+    /// Begins one; whoever is too many for the queue is dropped and counted.
+    pub(super) fn begin(&self, accepted: Accepted, keeper: Arc<Keeper>) {
+        self.tally.under_way.fetch_add(1, Ordering::Relaxed);
+        if self.newcomers.try_send((accepted, keeper)).is_err() {
+            self.tally.end(&self.tally.crowded_out);
+        }
+        // A waker fails only where the kernel is out of memory; the next one then wakes for both.
+        let _ = self.waker.wake();
+    }
+
+    /// What became of them so far.
+    pub(super) fn counts(&self) -> HandshakeCounts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        HandshakeCounts {
+            under_way: read(&self.tally.under_way),
+            done: read(&self.tally.done),
+            failed: read(&self.tally.failed),
+            revoked: read(&self.tally.revoked),
+            timed_out: read(&self.tally.timed_out),
+            crowded_out: read(&self.tally.crowded_out),
+        }
+    }
+}
+
+impl Drop for Handshakes {
+    fn drop(&mut self) {
+        self.tally.ended.store(true, Ordering::SeqCst);
+        let _ = self.waker.wake();
+    }
+}
+
+impl Default for HandshakeLimits {
+    fn default() -> HandshakeLimits {
+        HandshakeLimits { under_way: 512, within: Duration::from_secs(10) }
+    }
+}
+
+impl Tally {
+    fn end(&self, how: &AtomicU64) {
+        how.fetch_add(1, Ordering::Relaxed);
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<D: FnMut(Accepted) -> bool> Worker<D> {
+    fn run(&mut self) {
+        let mut polled = Events::with_capacity(POLLED_MAX);
+        let mut look_at = 0;
+        loop {
+            let now = self.clock.now().mono;
+            let oldest = self.pending.first_key_value().map(|(_, pending)| pending.deadline);
+            let next = oldest.map_or(look_at, |deadline| deadline.min(look_at));
+            let wait = Duration::from_millis(next.saturating_sub(now));
+            match self.poll.poll(&mut polled, Some(wait)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    warn!("no TLS client can come in any more: {error}");
+                    return;
+                }
+                _ => {}
+            }
+            let now = self.clock.now().mono;
+            if look_at <= now {
+                self.keepers.iter().for_each(|keeper| keeper.look());
+                look_at = now + LOOK_EVERY;
+            }
+            for event in polled.iter().filter(|event| event.token() != WAKER) {
+                if !self.advance(event.token().0, now) {
+                    return;
+                }
+            }
+            if !self.take_newcomers(now) {
+                return;
+            }
+            self.end_late(now);
+        }
+    }
+
+    /// Whether the thread goes on.
+    fn take_newcomers(&mut self, now: u64) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok((accepted, keeper)) => {
+                    if !self.begin(accepted, keeper, now) {
+                        return false;
+                    }
+                }
+                Err(TryRecvError::Empty) => return !self.tally.ended.load(Ordering::SeqCst),
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn begin(&mut self, mut accepted: Accepted, keeper: Arc<Keeper>, now: u64) -> bool {
+        keeper.look();
+        let connection = keeper.current().and_then(|made| {
+            let connection = ServerConnection::new(made.config.clone()).ok()?;
+            Some((made, connection))
+        });
+        let Some((made, connection)) = connection else {
+            self.tally.end(&self.tally.failed);
+            return true;
+        };
+        self.make_room();
+        let number = self.next;
+        self.next = if number == WAKER.0 - 1 { 0 } else { number + 1 };
+        // Edge-triggered, so that watching both costs nothing.
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut accepted.stream, Token(number), both).is_err() {
+            self.tally.end(&self.tally.failed);
+            return true;
+        }
+        let within = u64::try_from(self.limits.within.as_millis()).unwrap_or(u64::MAX);
+        let deadline = now.saturating_add(within);
+        self.pending.insert(number, Pending { accepted, keeper, connection, made, deadline });
+        self.advance(number, now)
+    }
+
+    /// Ends the oldest where as many are under way as may be.
+    fn make_room(&mut self) {
+        while self.pending.len() >= self.limits.under_way.max(1) {
+            let Some((_, pending)) = self.pending.pop_first() else { return };
+            debug!(peer = %pending.accepted.peer, "handshake given up: too many are under way");
+            self.tally.end(&self.tally.crowded_out);
+        }
+    }
+
+    fn end_late(&mut self, now: u64) {
+        while let Some(oldest) = self.pending.first_entry()
+            && oldest.get().deadline <= now
+        {
+            debug!(peer = %oldest.get().accepted.peer, "handshake given up: it takes too long");
+            // Counted first: once the stream is gone, the peer sees its end.
+            self.tally.end(&self.tally.timed_out);
+            oldest.remove();
+        }
+    }
+
+    /// Goes on with one handshake; whether the thread goes on.
+    fn advance(&mut self, number: usize, now: u64) -> bool {
+        let Some(pending) = self.pending.get_mut(&number) else { return true };
+        let step = pending.step();
+        if matches!(step, Step::Waits) {
+            return true;
+        }
+        let Some(mut pending) = self.pending.remove(&number) else { return true };
+        // Before the engine can register it; fails only for what is not registered.
+        let _ = self.poll.registry().deregister(&mut pending.accepted.stream);
+        if let Step::Failed(failure) = step {
+            self.failed(&pending, &failure, now);
+            return true;
+        }
+        match pending.finish() {
+            Some(accepted) => {
+                self.tally.end(&self.tally.done);
+                (self.deliver)(accepted)
+            }
+            None => {
+                self.tally.end(&self.tally.failed);
+                true
+            }
+        }
+    }
+
+    fn failed(&mut self, pending: &Pending, failure: &Failure, now: u64) {
+        self.tally.end(&self.tally.failed);
+        let peer = pending.accepted.peer;
+        let error = match failure {
+            Failure::Gone => return debug!(%peer, "handshake failed: the client has left"),
+            Failure::Stream(error) => return debug!(%peer, "handshake failed: {error}"),
+            Failure::Tls(error) => error,
+        };
+        if matches!(error, rustls::Error::InvalidCertificate(CertificateError::Revoked)) {
+            self.tally.revoked.fetch_add(1, Ordering::Relaxed);
+        }
+        let certificate = pending.made.refused();
+        let Some(missed) = self.said.admit(now) else { return };
+        warn!(%peer, certificate, missed, "handshake failed: {}", in_words(error));
+    }
+}
+
+impl Pending {
+    fn step(&mut self) -> Step {
+        loop {
+            if let Err(error) = self.push() {
+                return Step::Failed(Failure::Stream(error));
+            }
+            if !self.connection.is_handshaking() {
+                return Step::Done;
+            }
+            let Stream::Tcp(stream) = &mut self.accepted.stream else { return Step::Failed(Failure::Gone) };
+            match self.connection.read_tls(stream) {
+                Ok(0) => return Step::Failed(Failure::Gone),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Waits,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Step::Failed(Failure::Stream(error)),
+            }
+            if let Err(error) = self.connection.process_new_packets() {
+                // The alert tells the peer why, where it takes it.
+                let _ = self.push();
+                return Step::Failed(Failure::Tls(error));
+            }
+        }
+    }
+
+    /// Sends what the peer takes; the rest leaves when it takes more.
+    fn push(&mut self) -> io::Result<()> {
+        while self.connection.wants_write() {
+            match self.connection.write_tls(&mut self.accepted.stream) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream, and who comes in by it; `None` where its certificate names nobody.
+    fn finish(self) -> Option<Accepted> {
+        let Pending { mut accepted, keeper, connection, .. } = self;
+        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
+        if let (Some(identity), Some(leaf)) = (keeper.identity(), leaf) {
+            let certificate = Certificate::parse(leaf)?;
+            let Some(user) = certificate.user(identity) else {
+                debug!(peer = %accepted.peer, %certificate, "client refused: its certificate names no user");
+                return None;
+            };
+            accepted.trust = Trust::Certificate { user: user.into() };
+        }
+        let Stream::Tcp(stream) = accepted.stream else { return None };
+        accepted.stream = Stream::Tls(Box::new(Secured::new(stream, connection)));
+        Some(accepted.speaking())
+    }
+}
+
+/// A failed handshake, for the operator: most often he has the wrong file in a client.
+fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(error) => match error {
+            CertificateError::Revoked => "the client's certificate is revoked".to_owned(),
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "the client's certificate is from an authority that client_ca does not hold".to_owned()
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the client's certificate has expired".to_owned()
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "the client's certificate is not valid yet (is the clock right?)".to_owned()
+            }
+            CertificateError::UnknownRevocationStatus => {
+                "the crl says nothing of the authority of the client's certificate".to_owned()
+            }
+            other => format!("the client's certificate is not accepted: {other}"),
+        },
+        rustls::Error::NoCertificatesPresented => "the client shows no certificate".to_owned(),
+        rustls::Error::AlertReceived(alert) => format!("the client ends it: {alert:?}"),
+        rustls::Error::InvalidMessage(_) => "what came is no TLS".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Under which the waker is polled; handshakes count from 0.
+const WAKER: Token = Token(usize::MAX);
+
+/// What the kernel tells at once; more waits for the next time.
+const POLLED_MAX: usize = 256;
+
+/// Who waits for the thread to look at him at all; the next one is closed at once.
+const NEWCOMERS_MAX: usize = 1_024;
+
+/// Milliseconds between two looks at the files where nobody comes in.
+const LOOK_EVERY: u64 = 30_000;

@@ -1,0 +1,87 @@
+//! A TCP stream under TLS, after its handshake.
+//!
+//! Reads and writes plain bytes and never blocks. Plain bytes that rustls holds are handed out before the
+//! kernel is asked again: once a read says `WouldBlock`, nothing is left here that the poll loop would
+//! have to be told of.
+
+use std::io::{self, Read, Write};
+
+use mio::net::TcpStream;
+use rustls::ServerConnection;
+
+/// TLS over TCP.
+#[derive(Debug)]
+pub struct Secured {
+    pub(super) stream: TcpStream,
+    connection: ServerConnection,
+}
+
+impl Secured {
+    /// After the handshake; what follows it in the same bytes is kept.
+    pub(super) fn new(stream: TcpStream, connection: ServerConnection) -> Secured {
+        Secured { stream, connection }
+    }
+
+    /// Whether bytes of TLS itself wait to leave: tickets, alerts, new keys.
+    pub(super) fn wants_write(&self) -> bool {
+        self.connection.wants_write()
+    }
+
+    /// Says within TLS that nothing more comes, so that the peer knows that nobody has cut it short.
+    pub(super) fn say_goodbye(&mut self) {
+        self.connection.send_close_notify();
+        // All that was to leave has left, so these few bytes find room, or nobody will miss them.
+        let _ = self.push();
+    }
+
+    fn push(&mut self) -> io::Result<()> {
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut self.stream)?;
+        }
+        Ok(())
+    }
+
+    fn taken(&mut self, taken: usize) -> io::Result<usize> {
+        match self.push() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(taken),
+            pushed => pushed.map(|()| taken),
+        }
+    }
+}
+
+impl Read for Secured {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.connection.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            self.connection.read_tls(&mut self.stream)?;
+            if let Err(error) = self.connection.process_new_packets() {
+                // The alert says why; a peer that takes no bytes goes without.
+                let _ = self.push();
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
+}
+
+impl Write for Secured {
+    /// Takes plain bytes only once those before have left, so that little waits here.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push()?;
+        let taken = self.connection.writer().write(bytes)?;
+        self.taken(taken)
+    }
+
+    fn write_vectored(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.push()?;
+        let taken = self.connection.writer().write_vectored(parts)?;
+        self.taken(taken)
+    }
+
+    /// `WouldBlock` while not all has left.
+    fn flush(&mut self) -> io::Result<()> {
+        self.push()
+    }
+}

@@ -1,0 +1,456 @@
+//! TLS of one listener: its settings, and rustls's configuration made from the files that they name.
+//!
+//! The crypto provider is named here and never taken from the process. TLS 1.2 is the least that is
+//! spoken. A client's certificate is asked for only where an authority for clients is named; then no
+//! session is resumed, so that nobody passes by the list of the revoked.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use adapter_api::schema::{Key, Kind, Problem};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use serde::Deserialize;
+
+use super::certificate::{Certificate, Validity, overdue};
+
+/// `tls` as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Our certificate and those between it and its authority, PEM.
+    pub cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub key: Option<PathBuf>,
+    /// The authorities whose clients are let in, PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Revoked certificates of clients: one list or more, PEM.
+    pub crl: Option<PathBuf>,
+    /// Whether a client without a certificate is turned away.
+    pub require_client_cert: Option<bool>,
+    /// `cn` or `san`.
+    pub identity: Option<String>,
+}
+
+/// What `tls` may hold.
+pub(super) const TLS_KEYS: &[Key] = &[
+    Key::required("cert", Kind::Text),
+    Key::required("key", Kind::Text),
+    Key::optional("client_ca", Kind::Text),
+    Key::optional("crl", Kind::Text),
+    Key::optional("require_client_cert", Kind::Boolean),
+    Key::optional("identity", Kind::Choice(&["cn", "san"])),
+];
+
+/// Checked settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    cert: PathBuf,
+    key: PathBuf,
+    clients: Option<Clients>,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Clients {
+    authority: PathBuf,
+    revoked: Option<PathBuf>,
+    /// Whether one is a must.
+    required: bool,
+    /// What of it is the user's name; without one it names nobody.
+    identity: Option<Identity>,
+}
+
+/// The field of a certificate that is the user's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// The subject's common name.
+    CommonName,
+    /// The first e-mail address, DNS name or URI among the alternative names.
+    AlternativeName,
+}
+
+/// A file that cannot be used, or not well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flaw {
+    /// The key that names it, below the listener.
+    pub key: &'static str,
+    /// What is wrong; names the file.
+    pub text: String,
+}
+
+/// What rustls needs for one handshake, and who was refused in it.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) config: Arc<ServerConfig>,
+    guard: Option<Arc<Guard>>,
+}
+
+/// rustls's own verifier, which tells whom it has refused.
+#[derive(Debug)]
+struct Guard {
+    inner: Arc<dyn ClientCertVerifier>,
+    refused: Mutex<Option<String>>,
+}
+
+/// What the files held.
+struct Material {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    roots: RootCertStore,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl TlsConfig {
+    /// Checks the values; no file is read.
+    pub(super) fn check(&self, problems: &mut Vec<Problem>) -> Option<Tls> {
+        let mut complain = |key: &str, text: &str| {
+            problems.push(Problem { key: format!("tls.{key}"), text: text.to_owned() });
+        };
+        let identity = match self.identity.as_deref() {
+            None => None,
+            Some("cn") => Some(Identity::CommonName),
+            Some("san") => Some(Identity::AlternativeName),
+            Some(_) => {
+                complain("identity", "expected \"cn\" or \"san\"");
+                None
+            }
+        };
+        if self.client_ca.is_none() {
+            let given = [
+                ("crl", self.crl.is_some()),
+                ("require_client_cert", self.require_client_cert == Some(true)),
+                ("identity", self.identity.is_some()),
+            ];
+            for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+                complain(key, "needs client_ca, the authority of the clients' certificates");
+            }
+        }
+        let clients = self.client_ca.clone().map(|authority| Clients {
+            authority,
+            revoked: self.crl.clone(),
+            required: self.require_client_cert.unwrap_or(true),
+            identity,
+        });
+        if let (Some(cert), Some(key)) = (self.cert.clone(), self.key.clone()) {
+            return Some(Tls { cert, key, clients });
+        }
+        for key in [("cert", &self.cert), ("key", &self.key)].iter().filter(|(_, path)| path.is_none()) {
+            complain(key.0, "is missing");
+        }
+        None
+    }
+}
+
+impl Tls {
+    /// What of a client's certificate is the user's name.
+    pub fn identity(&self) -> Option<Identity> {
+        self.clients.as_ref()?.identity
+    }
+
+    /// Whether every client comes with a certificate that names its user.
+    pub fn names_everybody(&self) -> bool {
+        self.clients.as_ref().is_some_and(|clients| clients.required && clients.identity.is_some())
+    }
+
+    /// Whether nobody comes in without a certificate.
+    pub fn wants_certificates(&self) -> bool {
+        self.clients.as_ref().is_some_and(|clients| clients.required)
+    }
+
+    /// Every file that it names.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let clients = self.clients.iter();
+        let more = clients.flat_map(|clients| [Some(&clients.authority), clients.revoked.as_ref()]).flatten();
+        [&self.cert, &self.key].into_iter().chain(more).map(PathBuf::as_path)
+    }
+
+    /// What the operator should know of the files: first what makes them useless, then what is well
+    /// enough and perhaps not meant. `wall` is the time in milliseconds since 1970. Reads files.
+    pub fn examine(&self, wall: u64) -> (Vec<Flaw>, Vec<Flaw>) {
+        let material = match self.read() {
+            Ok(material) => material,
+            Err(flaws) => return (flaws, Vec::new()),
+        };
+        let doubts = self.doubts(&material, wall);
+        (self.assemble(material).err().into_iter().collect(), doubts)
+    }
+
+    /// Makes rustls's configuration from the files as they are now.
+    pub(super) fn make(&self) -> Result<Made, Flaw> {
+        let material = self.read().map_err(|mut flaws| flaws.swap_remove(0))?;
+        self.assemble(material)
+    }
+
+    fn read(&self) -> Result<Material, Vec<Flaw>> {
+        let mut flaws = Vec::new();
+        let chain = keep(certificates("tls.cert", &self.cert), &mut flaws);
+        let key = keep(private_key(&self.key), &mut flaws);
+        let mut roots = RootCertStore::empty();
+        let mut lists = Vec::new();
+        if let Some(clients) = &self.clients {
+            let file = &clients.authority;
+            for certificate in keep(certificates("tls.client_ca", file), &mut flaws).unwrap_or_default() {
+                let added = roots.add(certificate).map_err(|error| flaw("tls.client_ca", file, &error));
+                keep(added, &mut flaws);
+            }
+            if let Some(file) = &clients.revoked {
+                lists = keep(revocations(file), &mut flaws).unwrap_or_default();
+            }
+        }
+        match (chain, key) {
+            (Some(chain), Some(key)) if flaws.is_empty() => Ok(Material { chain, key, roots, lists }),
+            _ => Err(flaws),
+        }
+    }
+
+    fn assemble(&self, material: Material) -> Result<Made, Flaw> {
+        let Material { chain, key, roots, lists } = material;
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| flaw("tls.cert", &self.cert, &error))?;
+        let guard = match &self.clients {
+            None => None,
+            Some(clients) => Some(Guard::new(clients, roots, lists, provider)?),
+        };
+        let builder = match &guard {
+            None => builder.with_no_client_auth(),
+            Some(guard) => builder.with_client_cert_verifier(guard.clone()),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                let text = format!("{} is not the key of {}", self.key.display(), self.cert.display());
+                Flaw { key: "tls.key", text }
+            }
+            error => flaw("tls.cert", &self.cert, &error),
+        })?;
+        if guard.is_some() {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        Ok(Made { config: Arc::new(config), guard })
+    }
+
+    fn doubts(&self, material: &Material, wall: u64) -> Vec<Flaw> {
+        let mut doubts = Vec::new();
+        let mut doubt = |key, text| doubts.push(Flaw { key, text });
+        let cert = self.cert.display();
+        match material.chain.first().and_then(Certificate::parse).map(|leaf| leaf.validity(wall)) {
+            Some(Validity::Expired(at)) => {
+                doubt("tls.cert", format!("{cert} has expired at {at}, so clients will not trust it"));
+            }
+            Some(Validity::NotYet(at)) => {
+                doubt("tls.cert", format!("{cert} is valid only from {at} on (is the clock right?)"));
+            }
+            Some(Validity::Valid) => {}
+            None => doubt("tls.cert", format!("{cert} is not a certificate that can be looked into")),
+        }
+        let mode = fs::metadata(&self.key).map_or(0, |metadata| metadata.permissions().mode());
+        if mode & 0o044 != 0 {
+            let who = if mode & 0o004 != 0 { "everybody" } else { "its group" };
+            doubt(
+                "tls.key",
+                format!("{} can be read by {who}; mode 0600 keeps it secret", self.key.display()),
+            );
+        }
+        let revoked = self.clients.as_ref().and_then(|clients| clients.revoked.as_ref());
+        let late = material.lists.iter().find_map(|list| overdue(list, wall));
+        if let (Some(file), Some(at)) = (revoked, late) {
+            doubt(
+                "tls.crl",
+                format!("{} was to be renewed at {at}; it is used all the same", file.display()),
+            );
+        }
+        doubts
+    }
+}
+
+impl Made {
+    /// Whose certificate the last failed handshake refused, where it did. Handshakes go one at a time.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.guard.as_ref()?.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Guard {
+    fn new(
+        clients: &Clients,
+        roots: RootCertStore,
+        lists: Vec<CertificateRevocationListDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<Guard>, Flaw> {
+        // A list past its time is used on: otherwise a gateway without an uplink would lock everybody out.
+        let mut builder =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).with_crls(lists);
+        if !clients.required {
+            builder = builder.allow_unauthenticated();
+        }
+        let inner = builder.build().map_err(|error| {
+            let file = clients.revoked.as_ref().unwrap_or(&clients.authority);
+            let key = if clients.revoked.is_some() { "tls.crl" } else { "tls.client_ca" };
+            flaw(key, file, &error)
+        })?;
+        Ok(Arc::new(Guard { inner, refused: Mutex::default() }))
+    }
+}
+
+impl ClientCertVerifier for Guard {
+    fn offer_client_auth(&self) -> bool {
+        self.inner.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.inner.verify_client_cert(certificate, between, now);
+        if verified.is_err() {
+            let name = Certificate::parse(certificate).map(|certificate| certificate.to_string());
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+    let found: Vec<_> = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|error| flaw(key, file, &error))?;
+    if found.is_empty() { Err(flaw(key, file, &"no certificate in it")) } else { Ok(found) }
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Flaw> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => {
+            flaw("tls.key", file, &"no key in it (one with a passphrase cannot be used)")
+        }
+        error => flaw("tls.key", file, &error),
+    })
+}
+
+fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Flaw> {
+    let found: Vec<_> = CertificateRevocationListDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|error| flaw("tls.crl", file, &error))?;
+    if found.is_empty() { Err(flaw("tls.crl", file, &"no revocation list in it")) } else { Ok(found) }
+}
+
+fn flaw(key: &'static str, file: &Path, error: &impl ToString) -> Flaw {
+    Flaw { key, text: format!("cannot use {}: {}", file.display(), error.to_string()) }
+}
+
+fn keep<T>(result: Result<T, Flaw>, flaws: &mut Vec<Flaw>) -> Option<T> {
+    result.map_err(|flaw| flaws.push(flaw)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::listener::testing::Authority;
+
+    /// Some day in 2026.
+    const NOW: u64 = 1_780_000_000_000;
+
+    fn examine(tls: &TlsConfig) -> (Vec<Flaw>, Vec<Flaw>) {
+        tls.check(&mut Vec::new()).unwrap().examine(NOW)
+    }
+
+    /// The one complaint, its key and the file that it names.
+    fn only(flaws: &[Flaw], key: &str, file: &Path, words: &str) {
+        let [flaw] = flaws else { panic!("{flaws:?}") };
+        assert_eq!(flaw.key, key);
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(flaw.text.contains(name) && flaw.text.contains(words), "{}", flaw.text);
+    }
+
+    #[test]
+    fn each_file_that_cannot_be_used_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "authority");
+        let good = authority.issue("good", &["localhost"], 1);
+        let other = authority.issue("other", &["localhost"], 2);
+        let crl = authority.revoke(&[3], 2999);
+        let garbage = folder.path().join("garbage");
+        fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        let whole = TlsConfig { client_ca: Some(authority.file.clone()), crl: Some(crl), ..good.tls() };
+        assert_eq!(examine(&whole), (Vec::new(), Vec::new()));
+
+        let missing = folder.path().join("missing.pem");
+        let tls = TlsConfig { key: Some(missing.clone()), ..whole.clone() };
+        only(&examine(&tls).0, "tls.key", &missing, "No such file");
+        let tls = TlsConfig { key: Some(good.cert.clone()), ..whole.clone() };
+        only(&examine(&tls).0, "tls.key", &good.cert, "no key in it");
+        let tls = TlsConfig { key: Some(other.key.clone()), ..whole.clone() };
+        only(&examine(&tls).0, "tls.key", &other.key, "is not the key of");
+        let tls = TlsConfig { cert: Some(good.key.clone()), ..whole.clone() };
+        only(&examine(&tls).0, "tls.cert", &good.key, "no certificate in it");
+        let tls = TlsConfig { client_ca: Some(garbage.clone()), ..whole.clone() };
+        only(&examine(&tls).0, "tls.client_ca", &garbage, "cannot use");
+        let tls = TlsConfig { crl: Some(good.cert.clone()), ..whole.clone() };
+        only(&examine(&tls).0, "tls.crl", &good.cert, "no revocation list in it");
+        let tls = TlsConfig { cert: Some(missing.clone()), key: Some(missing.clone()), ..whole };
+        assert_eq!(examine(&tls).0.len(), 2, "both are told at once");
+    }
+
+    #[test]
+    fn what_is_usable_and_perhaps_not_meant_is_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "authority");
+        let old = authority.expired("old");
+        let (flaws, doubts) = examine(&old.tls());
+        assert_eq!(flaws, []);
+        only(&doubts, "tls.cert", &old.cert, "has expired at 2002-01-01");
+        let good = authority.issue("good", &["localhost"], 1);
+        for (mode, words) in [(0o640, "its group"), (0o644, "everybody")] {
+            fs::set_permissions(&good.key, fs::Permissions::from_mode(mode)).unwrap();
+            only(&examine(&good.tls()).1, "tls.key", &good.key, words);
+        }
+        fs::set_permissions(&good.key, fs::Permissions::from_mode(0o600)).unwrap();
+        let crl = authority.revoke(&[], 2021);
+        let client_ca = Some(authority.file.clone());
+        let tls = TlsConfig { client_ca, crl: Some(crl.clone()), ..good.tls() };
+        only(&examine(&tls).1, "tls.crl", &crl, "2021-01-01");
+    }
+}

@@ -1,0 +1,185 @@
+//! MQTT within WebSocket frames, as a stream of MQTT's own bytes.
+//!
+//! The upgrade request is answered here too. What is written together leaves as one frame, header and all
+//! in one write; answers of WebSocket itself (pong, close) go between frames. Never blocks.
+//!
+//! Invariant: a frame that was begun is filled with exactly the bytes that it announced, since what is
+//! written after a write that was cut short begins with its rest.
+
+mod frames;
+mod upgrade;
+
+use std::io::{self, IoSlice, Write};
+
+use frames::{Close, Frames};
+use upgrade::{Answer, Upgrade};
+
+use super::stream::{Received, Stream};
+
+/// WebSocket over another stream.
+#[derive(Debug)]
+pub struct WebSocket {
+    pub(super) inner: Stream,
+    stage: Stage,
+    frames: Frames,
+    /// Bytes of WebSocket itself that leave before anything else.
+    first: Vec<u8>,
+    /// What the frame that was begun still announces of MQTT's bytes.
+    owed: usize,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The request has not come whole.
+    Upgrading(Upgrade),
+    Open,
+    /// The request is refused: MQTT has no word to say.
+    Refused,
+    /// Our close is sent, or about to be; with the code that was meant.
+    Closing,
+    /// As open, but the client has broken the rules, and is told by this code at the end.
+    Broken(Close),
+}
+
+impl WebSocket {
+    /// Over a stream on which the upgrade request is to come.
+    pub(super) fn new(inner: Stream) -> WebSocket {
+        let stage = Stage::Upgrading(Upgrade::default());
+        WebSocket { inner, stage, frames: Frames::default(), first: Vec::new(), owed: 0 }
+    }
+
+    /// Reads once, and leaves what it held of MQTT at the front of the buffer.
+    ///
+    /// # Errors
+    /// `InvalidData` where the client breaks the rules of WebSocket: nothing more is to be read from it, and
+    /// [`WebSocket::say_goodbye`] will tell it why.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        if self.frames.closed().is_some() {
+            return Ok(Received { wire: 0, plain: 0 });
+        }
+        let wire = self.inner.receive(buffer)?.plain;
+        let bytes = buffer.get_mut(..wire).unwrap_or_default();
+        let plain = match &mut self.stage {
+            Stage::Upgrading(_) => self.upgrade(bytes)?,
+            Stage::Open | Stage::Closing => self.unwrap(bytes)?,
+            Stage::Refused | Stage::Broken(_) => 0,
+        };
+        Ok(Received { wire, plain })
+    }
+
+    fn upgrade(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let Stage::Upgrading(upgrade) = &mut self.stage else { return Ok(0) };
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        match upgrade.take(bytes) {
+            Answer::Wait => Ok(0),
+            Answer::Granted(response, rest) => {
+                self.first = response;
+                self.stage = Stage::Open;
+                bytes.copy_within(bytes.len() - rest.., 0);
+                self.unwrap(bytes.get_mut(..rest).unwrap_or_default())
+            }
+            Answer::Refused(response) => {
+                self.first = response;
+                self.stage = Stage::Refused;
+                Err(io::Error::new(io::ErrorKind::InvalidData, "no upgrade to WebSocket"))
+            }
+        }
+    }
+
+    fn unwrap(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let unwrapped = self.frames.unwrap(bytes);
+        if let (Some(close), Stage::Open) = (self.frames.closed(), &self.stage) {
+            self.stage = Stage::Closing;
+            if self.owed == 0 {
+                frames::close(close, &mut self.first);
+            }
+            // Whoever has closed is soon forgotten, so the answer leaves now or never.
+            let _ = self.flush();
+        }
+        unwrapped.map_err(|close| {
+            self.stage = Stage::Broken(close);
+            io::Error::new(io::ErrorKind::InvalidData, "against the rules of WebSocket")
+        })
+    }
+
+    /// Whether bytes of WebSocket itself wait to leave.
+    pub(super) fn wants_write(&self) -> bool {
+        !self.first.is_empty() || self.frames.owes_pong() || self.inner.wants_write()
+    }
+
+    /// Says in WebSocket's words, and in those below, that nothing more comes.
+    pub(super) fn say_goodbye(&mut self) {
+        let close = match &self.stage {
+            Stage::Open => Some(Close::Normal),
+            Stage::Broken(close) => Some(*close),
+            Stage::Upgrading(_) | Stage::Refused | Stage::Closing => None,
+        };
+        if let Some(close) = close
+            && self.owed == 0
+        {
+            self.stage = Stage::Closing;
+            frames::close(close, &mut self.first);
+            // All that was to leave has left, so these few bytes find room, or nobody will miss them.
+            let _ = self.flush();
+        }
+        self.inner.say_goodbye();
+    }
+
+    /// Between two frames a pong may leave.
+    fn add_pong(&mut self) {
+        if self.owed == 0
+            && self.first.is_empty()
+            && let Some(payload) = self.frames.pong()
+        {
+            frames::pong(&payload, &mut self.first);
+        }
+    }
+}
+
+impl Write for WebSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if matches!(self.stage, Stage::Upgrading(_) | Stage::Refused | Stage::Closing) && self.owed == 0 {
+            // Nobody would understand it.
+            return Ok(bytes.len());
+        }
+        if self.owed == 0 {
+            self.add_pong();
+            frames::begin_binary(bytes.len(), &mut self.first);
+            self.owed = bytes.len();
+        }
+        loop {
+            let payload = bytes.get(..bytes.len().min(self.owed)).unwrap_or_default();
+            let written = self.inner.write_vectored(&[IoSlice::new(&self.first), IoSlice::new(payload)])?;
+            if written == 0 {
+                return Ok(0);
+            }
+            let of_first = written.min(self.first.len());
+            self.first.drain(..of_first);
+            let of_payload = written - of_first;
+            self.owed -= of_payload;
+            if of_payload > 0 {
+                return Ok(of_payload);
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.add_pong();
+        // While a frame is open its header may be in here, and its payload is the caller's to write.
+        while !self.first.is_empty() {
+            let written = self.inner.write(&self.first)?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.first.drain(..written);
+        }
+        // An idle connection keeps room for a header, and no more.
+        self.first.shrink_to(FIRST_KEPT);
+        self.inner.flush()
+    }
+}
+
+/// Bytes of which a header takes at most 10.
+const FIRST_KEPT: usize = 16;
