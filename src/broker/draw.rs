@@ -1,7 +1,7 @@
 //! How the members of a shared subscription get its messages.
 //!
 //! First what a member must be sent again, then what came back, then what is new; each to the next member
-//! in turn that is connected, has room and takes a packet of that size.
+//! in turn that is connected, may read it, has room and takes a packet of that size.
 
 use std::sync::Arc;
 
@@ -22,6 +22,10 @@ enum Pick {
     Member(usize),
     /// Nobody for now.
     Nobody,
+    /// One that is away: none that is here may read it.
+    Away,
+    /// None of the members may read it.
+    Barred,
     /// It is too large for each that is there.
     TooLarge,
 }
@@ -58,7 +62,8 @@ impl Broker {
                     && group.again.is_empty()
                     && group.queue.is_empty()
                     && group.question.is_none();
-                if at_once && self.pick(id, message, qos) != Pick::Nobody {
+                let pick = self.pick(id, message, qos);
+                if at_once && !matches!(pick, Pick::Nobody | Pick::Away) {
                     if let Some(backlog) = self.groups.get_mut(id).and_then(|group| group.backlog.as_mut()) {
                         backlog.pass(kept.seq);
                     }
@@ -67,6 +72,10 @@ impl Broker {
                 {
                     backlog.want(kept.seq, message.weight() as u64);
                     self.limit_group(id, turn);
+                    if pick == Pick::Away {
+                        // Nothing else would clear the way for what comes behind it.
+                        self.pump_group(id, turn);
+                    }
                 }
             }
             (Some(_), None) => {}
@@ -92,6 +101,9 @@ impl Broker {
             let index = (group.next + place) % count;
             let Some(member) = group.members.get(index).copied() else { continue };
             let Some(client) = self.clients.get_mut(member.key) else { continue };
+            if self.restricted && !client.may_read(&message.topic) {
+                continue;
+            }
             let Some(outlet) = &mut client.outlet else { continue };
             let want = member.want(want);
             if outlet.credit == Some(0) {
@@ -112,6 +124,13 @@ impl Broker {
 
     /// Hands out what waits for a group, as far as its members can take it.
     pub(super) fn pump_group(&mut self, id: GroupId, turn: &mut Turn<'_>) {
+        if let Some(group) = self.groups.get_mut(id) {
+            group.stuck = false;
+        }
+        self.draw(id, turn);
+    }
+
+    fn draw(&mut self, id: GroupId, turn: &mut Turn<'_>) {
         while self.repeat_one(id, turn)
             || self.draw_from_queue(id, turn)
             || self.draw_again(id, turn)
@@ -122,7 +141,11 @@ impl Broker {
     /// A client is back: what it must be sent again is looked for.
     pub(super) fn repeat_shared(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get(key) else { return };
-        for (packet_id, id) in client.session.flight.shared_to_repeat() {
+        let repeats = client.session.flight.shared_to_repeat();
+        for id in client.groups.clone() {
+            self.recall(id);
+        }
+        for (packet_id, id) in repeats {
             if let Some(group) = self.groups.get_mut(id) {
                 group.repeats.push_back((key, packet_id));
             }
@@ -142,7 +165,7 @@ impl Broker {
             Question::Next => self.on_next_rows(id, rows, turn),
         }
         self.limit_group(id, turn);
-        self.pump_group(id, turn);
+        self.draw(id, turn);
     }
 
     fn on_row(&mut self, id: GroupId, seq: Seq, found: Option<Parcel>, turn: &mut Turn<'_>) {
@@ -153,6 +176,7 @@ impl Broker {
                 && let Some(group) = self.groups.get_mut(id)
             {
                 group.again.insert(seq);
+                group.stuck = true;
             }
             return;
         }
@@ -178,7 +202,7 @@ impl Broker {
             backlog.answered();
         }
         for Row { seq, message, want, .. } in rows.rows {
-            if self.room_of_group(id) == 0 {
+            if self.room_of_group(id) == 0 || self.groups.get(id).is_none_or(|group| group.stuck) {
                 return;
             }
             self.take_group_row(id, seq, Parcel { message, want }, turn);
@@ -205,6 +229,7 @@ impl Broker {
             && let Some(group) = self.groups.get_mut(id)
         {
             group.again.insert(seq);
+            group.stuck = true;
         }
     }
 
@@ -271,8 +296,12 @@ impl Broker {
         let member = members.iter().find(|member| member.key == key);
         let parcel = Parcel { message, want: member.map_or(want.clone(), |member| member.want(&want)) };
         let Some(client) = self.clients.get_mut(key) else { return };
+        let readable = !self.restricted || client.may_read(&parcel.message.topic);
         let Client { session, outlet: Some(outlet), .. } = client else { return };
         let Some(exchange) = session.flight.find(packet_id) else { return };
+        if !readable {
+            return self.end_exchange(key, packet_id, Some(DropReason::Denied), turn);
+        }
         if !outlet.takes(&parcel.message, exchange.qos, &parcel.want.subscription_ids) {
             return self.end_exchange(key, packet_id, Some(DropReason::TooLarge), turn);
         }
@@ -302,9 +331,8 @@ impl Broker {
     }
 
     fn draw_again(&mut self, id: GroupId, turn: &mut Turn<'_>) -> bool {
-        let Some(seq) = self.groups.get(id).and_then(|group| group.again.first()).copied() else {
-            return false;
-        };
+        let Some(group) = self.groups.get(id).filter(|group| !group.stuck) else { return false };
+        let Some(seq) = group.again.first().copied() else { return false };
         if self.room_of_group(id) == 0 {
             return false;
         }
@@ -314,12 +342,13 @@ impl Broker {
             Fetched::Later => return false,
             Fetched::Gone => drop(group.again.remove(&seq)),
             Fetched::Row(parcel) => {
-                if !self.hand_out(id, seq, parcel, turn) {
+                let given = self.hand_out(id, seq, parcel, turn);
+                let Some(group) = self.groups.get_mut(id) else { return false };
+                if !given {
+                    group.stuck = true;
                     return false;
                 }
-                if let Some(group) = self.groups.get_mut(id) {
-                    group.again.remove(&seq);
-                }
+                group.again.remove(&seq);
             }
         }
         true
@@ -329,7 +358,7 @@ impl Broker {
         let room = self.room_of_group(id);
         let Some(group) = self.groups.get_mut(id) else { return false };
         let Some(backlog) = &mut group.backlog else { return false };
-        if room == 0 || backlog.caught_up() || group.question.is_some() {
+        if room == 0 || group.stuck || backlog.caught_up() || group.question.is_some() {
             return false;
         }
         let (reader, after) = (backlog.reader, backlog.cursor());
@@ -389,6 +418,12 @@ impl Broker {
                 return true;
             }
             Pick::Nobody => return false,
+            Pick::Away if seq > Seq(0) => {
+                self.set_aside(id, seq, parcel.message.weight() as u64, turn);
+                return true;
+            }
+            // What is in no log waits for nobody.
+            Pick::Away | Pick::Barred => DropReason::Denied,
             Pick::TooLarge => DropReason::TooLarge,
         };
         let reader = self.groups.get(id).and_then(|group| group.backlog.as_ref()).map(|own| own.reader);
@@ -405,12 +440,19 @@ impl Broker {
     fn pick(&self, id: GroupId, message: &Message, qos: QoS) -> Pick {
         let Some(group) = self.groups.get(id) else { return Pick::Nobody };
         let count = group.members.len();
-        let (mut there, mut takes) = (false, false);
+        let (mut there, mut takes, mut away, mut barred) = (false, false, false, false);
         for place in 0..count {
             let index = (group.next + place) % count;
             let Some(member) = group.members.get(index) else { continue };
             let Some(client) = self.clients.get(member.key) else { continue };
-            let Some(outlet) = &client.outlet else { continue };
+            if self.restricted && !client.may_read(&message.topic) {
+                barred = true;
+                continue;
+            }
+            let Some(outlet) = &client.outlet else {
+                away = true;
+                continue;
+            };
             there = true;
             if !outlet.takes(message, qos.min(member.qos), member.identifier.as_slice()) {
                 continue;
@@ -420,7 +462,13 @@ impl Broker {
                 return Pick::Member(index);
             }
         }
-        if there && !takes { Pick::TooLarge } else { Pick::Nobody }
+        match (there, takes) {
+            (true, false) => Pick::TooLarge,
+            (true, true) => Pick::Nobody,
+            (false, _) if away && barred => Pick::Away,
+            (false, _) if barred => Pick::Barred,
+            (false, _) => Pick::Nobody,
+        }
     }
 
     /// How many messages the members can take together.
@@ -528,6 +576,7 @@ impl Broker {
         for id in client.groups.clone() {
             let Some(filter) = self.groups.get(id).map(|group| group.filter.clone()) else { continue };
             self.leave_group(key, &filter, turn.effects);
+            self.pump_group(id, turn);
         }
     }
 }

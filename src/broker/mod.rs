@@ -25,6 +25,7 @@ mod answer;
 mod words;
 mod memory;
 mod share;
+mod aside;
 mod draw;
 mod subscribe;
 mod depart;

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytestring::ByteString;
 use slab::Slab;
 
+use super::aside::Aside;
 use super::client::ClientKey;
 use super::ledger::Ledger;
 use super::{Broker, Effect, Turn};
@@ -36,6 +37,9 @@ pub(super) struct Group {
     pub(super) queue: Queue,
     /// Rows that were drawn and are to be drawn again, as many as windows allow.
     pub(super) again: BTreeSet<Seq>,
+    /// The next row has nobody who can take it now; until something happens it is not looked at again.
+    pub(super) stuck: bool,
+    pub(super) aside: Aside,
     /// Rows that are in exchanges since before a restart.
     pub(super) leased: BTreeSet<Seq>,
     /// Exchanges whose message their member must be sent again.
@@ -126,6 +130,8 @@ impl Groups {
             backlog,
             queue: Queue::default(),
             again: BTreeSet::new(),
+            stuck: false,
+            aside: Aside::default(),
             leased: BTreeSet::new(),
             repeats: VecDeque::new(),
             question: None,
@@ -180,6 +186,7 @@ impl Broker {
             self.keep_group(id, effects);
         }
         self.rank(id);
+        self.recall(id);
         new
     }
 
@@ -193,6 +200,7 @@ impl Broker {
             client.groups.retain(|known| *known != id);
         }
         self.rank(id);
+        self.recall(id);
         self.close_if_done(id, effects);
         true
     }
@@ -250,7 +258,8 @@ impl Broker {
     /// What a client has drawn and can no longer answer goes back, or ends with its session.
     pub(super) fn release_shared(&mut self, key: ClientKey, ending: Ending, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let mut touched = BTreeSet::new();
+        // Each: who is away can no longer be waited for.
+        let mut touched: BTreeSet<GroupId> = client.groups.iter().copied().collect();
         for (packet_id, id) in client.session.flight.shared() {
             let Some(exchange) = client.session.flight.find(packet_id) else { continue };
             let goes_back = match (exchange.qos, exchange.stage, ending) {

@@ -140,3 +140,22 @@ fn a_client_that_its_listener_refuses_hears_why() {
     check(&["open 1 refused=0x9f", "1 connect a v5 clean"], "1 < connack 0x9f\nclose 1");
     check(&["open 1 refused=0x97", "1 connect a clean"], "1 < connack 0x97\nclose 1");
 }
+
+#[test]
+fn a_shared_subscription_lies_there_too() {
+    both(
+        &[
+            "1 subscribe 1 $share/g/t q1",
+            "--",
+            "2 publish t no q1 id=1",
+            "2 publish barn/t yes q1 id=2",
+            "1 unsubscribe 2 $share/g/t",
+            "2 publish barn/t no q1 id=3",
+        ],
+        "2 < puback 1 0x10
+         1 < publish t yes q1 id=1
+         2 < puback 2
+         1 < unsuback 2 0x00
+         2 < puback 3 0x10",
+    );
+}

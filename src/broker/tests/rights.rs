@@ -289,3 +289,104 @@ fn a_user_whose_name_begins_like_the_house_is_not_the_house() {
         "1 < puback 1 0x87",
     );
 }
+
+/// A group in which anna may read a part, and boss all; connection 3 publishes.
+fn grouped(rest: &str) -> [[String; 3]; 3] {
+    [login(1, "anna", rest), login(2, "boss", rest), login(3, "boss", "v5 clean")]
+}
+
+const JOIN: [&str; 3] = ["1 subscribe 1 $share/g/# q1", "2 subscribe 1 $share/g/# q1", "commit"];
+
+#[test]
+fn a_shared_message_goes_to_a_member_that_may_read_it() {
+    check(
+        ruled(config()),
+        &grouped("clean"),
+        &[
+            &JOIN[..],
+            &[
+                "--",
+                "3 publish a/secret 1 ; publish a/secret 2 ; publish a/secret 3 q1 id=1",
+                "3 publish a/secret 4 q1 id=2 ; publish a/1 5 q1 id=3 ; publish a/1 6 q1 id=4",
+            ],
+        ]
+        .concat(),
+        "2 < publish a/secret 1
+         2 < publish a/secret 2
+         2 < publish a/secret 3 q1 id=1
+         3 < puback 1
+         2 < publish a/secret 4 q1 id=2
+         3 < puback 2
+         1 < publish a/1 5 q1 id=1
+         3 < puback 3
+         2 < publish a/1 6 q1 id=3
+         3 < puback 4",
+    );
+}
+
+#[test]
+fn a_shared_message_that_no_member_may_read_is_nobody_s() {
+    check(
+        ruled(config()),
+        &grouped("clean"),
+        &["1 subscribe 1 $share/g/# q1", "--", "3 publish b x q1 id=1 ; publish a/1 y q1 id=2"],
+        "3 < puback 1 0x10
+         1 < publish a/1 y q1 id=1
+         3 < puback 2",
+    );
+}
+
+/// After anna and boss have joined for good, boss has left, and two of three messages are for him alone.
+fn boss_is_away(config: Config, events: &[&str]) -> Script {
+    let mut script = Script::new(ruled(config));
+    let lines = grouped("v311");
+    for line in lines.iter().flatten().map(String::as_str).chain(JOIN) {
+        script.run(&[line, "commit"]);
+    }
+    script.run(&["2 disconnect", "commit", "--"]);
+    script.run(&["3 publish b 1 q1 id=1 ; publish a/1 2 q1 id=2 ; publish c 3 q1 id=3", "commit"]);
+    script.run(events);
+    script
+}
+
+fn heard_of(script: &Script, slot: u32) -> Vec<&str> {
+    let start = format!("{slot} < publish ");
+    script.said.iter().filter_map(|line| line.strip_prefix(&start)).collect()
+}
+
+#[test]
+fn what_only_an_absent_member_may_read_waits_for_it_and_holds_nothing_up() {
+    let script = boss_is_away(config(), &[]);
+    assert_eq!(heard_of(&script, 1), ["a/1 2 q1 id=1"]);
+    let back = login(2, "boss", "v311");
+    for restart in [&["crash", "open 9"][..], &[]] {
+        let mut script = boss_is_away(config(), restart);
+        script.run(&["--"]);
+        for line in &back {
+            script.run(&[line, "commit", "rows"]);
+        }
+        script.run(&["rows", "rows", "rows"]);
+        let got: Vec<_> = heard_of(&script, 2).iter().map(|line| line[..3].to_owned()).collect();
+        assert!(got.contains(&"b 1".to_owned()) && got.contains(&"c 3".to_owned()), "{:?}", script.said);
+        assert_eq!(script.broker.counters().dropped.get(&DropReason::Denied), None);
+    }
+}
+
+#[test]
+fn a_row_that_no_member_may_read_any_more_is_dropped_as_denied() {
+    let again = login(2, "boss", "v311 clean");
+    let mut script = boss_is_away(config(), &[]);
+    script.run(&again.each_ref().map(String::as_str));
+    script.run(&["commit"]);
+    assert_eq!(heard_of(&script, 2), Vec::<&str>::new());
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::Denied), Some(&2));
+}
+
+#[test]
+fn what_is_set_aside_has_the_limits_of_a_queue() {
+    let mut short = config();
+    short.limits.max_queued_messages = 1;
+    let script = boss_is_away(short, &[]);
+    assert_eq!(heard_of(&script, 1), ["a/1 2 q1 id=1"]);
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::QueueFull), Some(&1));
+}

@@ -95,6 +95,7 @@ fn groups_and_plain_subscriptions_each_get_their_own() {
     );
 }
 
+// [MQTT5-4.8.2-3]
 #[test]
 fn a_member_has_its_own_qos_identifier_and_retain_flag() {
     check(
@@ -146,7 +147,7 @@ fn what_a_leaving_member_has_not_acknowledged_goes_to_another() {
     );
 }
 
-/// [MQTT5-4.8.2-5]
+// [MQTT5-4.8.2-5]
 #[test]
 fn qos_2_that_was_sent_goes_to_no_other_member() {
     let mut script = Script::new(config());
@@ -156,7 +157,7 @@ fn qos_2_that_was_sent_goes_to_no_other_member() {
     assert_eq!(script.broker.counters().dropped.get(&DropReason::Purged), Some(&1));
 }
 
-/// [MQTT5-4.8.2-6]
+// [MQTT5-4.8.2-6]
 #[test]
 fn what_a_member_refuses_is_given_to_no_other() {
     live(&["1 publish t/a 1 q1 id=1", "--", "2 puback 1 0x83", "2 lost", "3 ping"], "3 < pong");
@@ -283,7 +284,7 @@ fn a_kept_member_s_unacknowledged_messages_go_over_in_order() {
     );
 }
 
-/// [MQTT5-4.8.2-4]
+// [MQTT5-4.8.2-4]
 #[test]
 fn qos_2_stays_with_its_member_until_that_is_back() {
     kept(
@@ -530,4 +531,36 @@ fn a_group_whose_members_are_gone_after_a_restart_is_ended() {
     }
     script.run(&["--", "crash"]);
     assert_eq!(script.said, ["write removed r3"]);
+}
+
+#[test]
+fn a_row_that_waits_for_one_member_is_not_read_again_and_again() {
+    let large = "x".repeat(60);
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect pub v5 clean"]);
+    for lines in [["open 2", "2 connect a v5 expiry=60"], ["open 3", "3 connect b v5 expiry=60 window=1"]] {
+        script.run(&lines);
+        script.run(&["commit"]);
+    }
+    script.run(&["2 subscribe 1 $share/g/t/# q1", "3 subscribe 1 $share/g/t/# q1", "commit"]);
+    script.run(&["2 disconnect", "3 disconnect", "commit"]);
+    for id in 1..4 {
+        script.run(&[&format!("1 publish t/a {large} q1 id={id}"), "commit"]);
+    }
+    // One takes nothing that large, the other one at a time.
+    script.run(&["crash", "open 3", "3 connect b v5 expiry=60 window=1", "commit", "rows"]);
+    script.run(&[
+        "open 2",
+        "2 connect a v5 expiry=60 size=40",
+        "commit",
+        "rows",
+        "rows",
+        "--",
+        "rows",
+        "rows",
+    ]);
+    assert_eq!(script.said, Vec::<String>::new());
+    script.run(&["3 puback 1", "rows", "3 puback 2", "rows", "3 puback 3", "rows"]);
+    let given = script.said.iter().filter(|line| line.starts_with("3 < publish")).count();
+    assert_eq!(given, 2, "{:?}", script.said);
 }

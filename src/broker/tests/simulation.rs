@@ -37,6 +37,8 @@ struct World {
     promised_to_group: BTreeSet<String>,
     /// Payloads of QoS 2 for the group: never more than one member gets them.
     once: BTreeSet<String>,
+    /// Payloads that left before they were in a row: nobody could know of them after a crash.
+    unlogged: BTreeSet<String>,
     asked: Vec<(ReaderId, Seq, u32)>,
     answers: Vec<Event>,
     /// Payload to the first row that holds it and that row's ticket.
@@ -75,6 +77,7 @@ impl World {
             group_qos,
             promised_to_group: BTreeSet::new(),
             once: BTreeSet::new(),
+            unlogged: BTreeSet::new(),
             asked: Vec::new(),
             answers: Vec::new(),
             rows: BTreeMap::new(),
@@ -346,6 +349,9 @@ impl World {
             });
             assert!(leased, "seed {seed}: {payload} left before its packet id was committed");
         }
+        if !self.rows.contains_key(&payload) {
+            self.unlogged.insert(payload.clone());
+        }
         let row = self.rows.get(&payload).map(|(seq, _)| *seq).filter(|seq| !self.revived.contains(seq));
         client.on_copy(copy, &payload, row, seed);
     }
@@ -442,7 +448,7 @@ impl World {
             let taken = self.model.view.taken.iter().any(taken);
             assert!(got(payload) > 0 || taken, "seed {seed}: {payload} is missing at every member");
         }
-        for payload in &self.once {
+        for payload in self.once.difference(&self.unlogged) {
             assert!(
                 got(payload) <= 1,
                 "seed {seed}: {payload} of QoS 2 went to the group {} times",
@@ -505,7 +511,7 @@ fn rounds() -> u64 {
 
 #[test]
 fn no_promise_is_broken_from_fixed_seeds() {
-    for seed in (0..rounds() * 3).step_by(3) {
+    for seed in (0..rounds() * 3).step_by(3).chain(ONCE_BROKEN) {
         courses(seed).into_iter().for_each(|course| drop(run(course)));
     }
 }
@@ -538,6 +544,9 @@ fn every_reason_code_of_the_simulation_is_success() {
     }
     assert!(!Reason::Success.is_error());
 }
+
+/// Seeds that have broken a promise, or shown that one was too much.
+const ONCE_BROKEN: [u64; 1] = [66_414_189_666_983_066];
 
 /// Stands for the group among the slots that want a message.
 const GROUP: usize = usize::MAX;

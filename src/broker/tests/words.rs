@@ -60,7 +60,7 @@ fn older_versions_are_told_no_words() {
     assert_eq!(reason_string(&["open 1", "1 connect - v311"]), None);
 }
 
-/// [MQTT5-3.1.2-29]
+// [MQTT5-3.1.2-29]
 #[test]
 fn who_wants_no_problem_information_gets_words_at_connack_and_disconnect_alone() {
     let without = |line| reason_string(&["open 1", "1 connect a v5 clean problem=0", line]);

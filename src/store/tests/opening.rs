@@ -68,9 +68,8 @@ fn a_file_of_version_1_is_read_and_becomes_one_that_version_1_refuses() {
     trial.commit(vec![leased(1), leased(2), Write::LeaseReceived { reader: client, seq: Seq(1) }]);
     let terms = trial.close();
     let path = terms.dir.path().join("tidegate.db");
-    let version = |raw: &Connection| -> i64 {
-        raw.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
-    };
+    let version =
+        |raw: &Connection| -> i64 { raw.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap() };
     // Where no exchange has a holder, the file is byte for byte what version 1 wrote.
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 1).unwrap();
     let trial = terms.open();
