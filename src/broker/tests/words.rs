@@ -92,6 +92,7 @@ fn who_takes_no_packet_as_large_as_its_answer_is_let_go() {
     assert!(closed, "there is no CONNACK of 8 bytes");
 }
 
+// [MQTT5-3.1.2-28]
 #[test]
 fn response_information_is_told_to_who_asks() {
     let told = |line: &str| {
@@ -99,7 +100,6 @@ fn response_information_is_told_to_who_asks() {
         properties(&packet).response_information().map(|text| text.to_string())
     };
     assert_eq!(told("1 connect a v5 clean response=1").as_deref(), Some("replies/a"));
-    // [MQTT5-3.1.2-28]
     assert_eq!(told("1 connect a v5 clean response=0"), None);
     assert_eq!(told("1 connect a v5 clean"), None);
     assert_eq!(told("1 connect a+ v5 clean response=1"), None);
