@@ -201,7 +201,8 @@ impl Socket {
             }
             match self.read(buffer, left.bytes) {
                 Got::Bytes(received) => {
-                    left.bytes -= received.wire;
+                    // TLS reads as much as it likes.
+                    left.bytes = left.bytes.saturating_sub(received.wire);
                     // What the stream itself is made of leaves nothing to decode.
                     if received.plain > 0 {
                         self.decoder.feed(buffer.take(received.plain));
@@ -242,8 +243,8 @@ impl Socket {
         let asked = room.len();
         loop {
             match self.stream.receive(room) {
-                Ok(Received { wire: 0, .. }) => return Got::End,
-                Ok(received) => {
+                Ok(None) => return Got::End,
+                Ok(Some(received)) => {
                     // A short read has emptied the kernel's buffer; what comes later is told anew. An
                     // end that was told already is not.
                     if received.wire < asked && !self.hung_up && self.stream.ends_with_a_short_read() {
@@ -267,7 +268,7 @@ impl Socket {
     fn discard(&mut self, buffer: &mut ReadBuffer, left: &mut Allowance) -> Served {
         match self.read(buffer, left.bytes) {
             Got::Bytes(received) => {
-                left.bytes -= received.wire;
+                left.bytes = left.bytes.saturating_sub(received.wire);
                 if self.readable { Served::Again } else { Served::Idle }
             }
             Got::Nothing => Served::Idle,

@@ -2,12 +2,15 @@
 //!
 //! Reads and writes plain bytes and never blocks. Plain bytes that rustls holds are handed out before the
 //! kernel is asked again: once a read says `WouldBlock`, nothing is left here that the poll loop would
-//! have to be told of.
+//! have to be told of. One call asks the kernel once at most, since a peer may send records without end
+//! that hold nothing.
 
 use std::io::{self, Read, Write};
 
 use mio::net::TcpStream;
 use rustls::ServerConnection;
+
+use super::Received;
 
 /// TLS over TCP.
 #[derive(Debug)]
@@ -20,6 +23,24 @@ impl Secured {
     /// After the handshake; what follows it in the same bytes is kept.
     pub(super) fn new(stream: TcpStream, connection: ServerConnection) -> Secured {
         Secured { stream, connection }
+    }
+
+    /// Plain bytes, and how many sealed ones were read for them; `None` where the peer has ended the stream.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        match self.connection.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            held => return held.map(|plain| (plain > 0).then_some(Received { wire: 0, plain })),
+        }
+        let wire = self.connection.read_tls(&mut self.stream)?;
+        if let Err(error) = self.connection.process_new_packets() {
+            // The alert says why; a peer that takes no bytes goes without.
+            let _ = self.push();
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        match self.connection.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(Received { wire, plain: 0 })),
+            read => read.map(|plain| (plain > 0).then_some(Received { wire, plain })),
+        }
     }
 
     /// Whether bytes of TLS itself wait to leave: tickets, alerts, new keys.
@@ -45,23 +66,6 @@ impl Secured {
         match self.push() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(taken),
             pushed => pushed.map(|()| taken),
-        }
-    }
-}
-
-impl Read for Secured {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.connection.reader().read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read,
-            }
-            self.connection.read_tls(&mut self.stream)?;
-            if let Err(error) = self.connection.process_new_packets() {
-                // The alert says why; a peer that takes no bytes goes without.
-                let _ = self.push();
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-            }
         }
     }
 }

@@ -28,9 +28,9 @@ pub enum Stream {
 /// What one read brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes that were read; none where the peer has ended the stream.
+    /// Bytes that were taken from the kernel: under TLS perhaps none, or more than the buffer holds.
     pub wire: usize,
-    /// Bytes of MQTT among them, at the front of the buffer.
+    /// Bytes of MQTT, at the front of the buffer.
     pub plain: usize,
 }
 
@@ -52,18 +52,18 @@ impl Stream {
         }
     }
 
-    /// Reads once.
+    /// Reads once; `None` where the peer has ended the stream.
     ///
     /// # Errors
     /// `WouldBlock` where nothing is there; `InvalidData` where what came is none of what is spoken here.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let count = match self {
             Stream::Tcp(stream) => stream.read(buffer)?,
             Stream::Unix(stream) => stream.read(buffer)?,
-            Stream::Tls(stream) => stream.read(buffer)?,
+            Stream::Tls(stream) => return stream.receive(buffer),
             Stream::WebSocket(stream) => return stream.receive(buffer),
         };
-        Ok(Received { wire: count, plain: count })
+        Ok((count > 0).then_some(Received { wire: count, plain: count }))
     }
 
     /// Says in the words of TLS and WebSocket that nothing more will be written, where they are spoken.

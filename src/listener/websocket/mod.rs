@@ -48,23 +48,23 @@ impl WebSocket {
         WebSocket { inner, stage, frames: Frames::default(), first: Vec::new(), owed: 0 }
     }
 
-    /// Reads once, and leaves what it held of MQTT at the front of the buffer.
+    /// Reads once, and leaves what it held of MQTT at the front of the buffer; `None` at the end.
     ///
     /// # Errors
     /// `InvalidData` where the client breaks the rules of WebSocket: nothing more is to be read from it, and
     /// [`WebSocket::say_goodbye`] will tell it why.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         if self.frames.closed().is_some() {
-            return Ok(Received { wire: 0, plain: 0 });
+            return Ok(None);
         }
-        let wire = self.inner.receive(buffer)?.plain;
-        let bytes = buffer.get_mut(..wire).unwrap_or_default();
+        let Some(received) = self.inner.receive(buffer)? else { return Ok(None) };
+        let bytes = buffer.get_mut(..received.plain).unwrap_or_default();
         let plain = match &mut self.stage {
             Stage::Upgrading(_) => self.upgrade(bytes)?,
             Stage::Open | Stage::Closing => self.unwrap(bytes)?,
             Stage::Refused | Stage::Broken(_) => 0,
         };
-        Ok(Received { wire, plain })
+        Ok(Some(Received { plain, ..received }))
     }
 
     fn upgrade(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
