@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
+use tungstenite::protocol::WebSocketConfig;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::{Message, WebSocket};
@@ -28,7 +29,10 @@ impl<S: Read + Write> Framed<S> {
     fn dial(stream: S) -> Framed<S> {
         let mut request = "ws://localhost/mqtt".into_client_request().unwrap();
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
-        let Ok((socket, response)) = tungstenite::client::client(request, stream) else { panic!("refused") };
+        // Larger frames are errors.
+        let config = WebSocketConfig::default().max_frame_size(Some(16 << 10));
+        let client = tungstenite::client::client_with_config(request, stream, Some(config));
+        let Ok((socket, response)) = client else { panic!("refused") };
         assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "mqtt");
         Framed { socket, left: io::Cursor::default() }
     }
@@ -200,6 +204,23 @@ fn text_ends_the_connection_and_is_counted() {
     assert_eq!(close.code, CloseCode::Unsupported);
     running.until(|status| status["engine"]["sockets"] == 0);
     assert_eq!(running.count("malformed"), 1);
+}
+
+#[test]
+fn what_came_before_the_rules_were_broken_counts() {
+    let running = start(|_| {});
+    let mut bystander = Client::connect(running.address, Version::V5, "bystander");
+    bystander.subscribe("t", QoS::AtMostOnce);
+    let mut framed = client(&running, "hasty");
+    let publish = framed.bytes(&super::testing::publish("t", b"good", QoS::AtMostOnce, 0));
+    let length = 0x80 | u8::try_from(publish.len()).unwrap();
+    // One frame masked with zeros, then a bare one, then what a reset would be the answer to.
+    let bytes = [&[0x82, length, 0, 0, 0, 0][..], &publish, &[0x82, 2, 0xC0, 0], &[0; 100_000]].concat();
+    framed.stream().socket.get_mut().write_all(&bytes).unwrap();
+    assert_eq!(&*bystander.message().payload, b"good");
+    assert!(matches!(framed.next(), Packet::Disconnect(_)), "no reset overtakes it");
+    let Message::Close(Some(close)) = framed.stream().socket.read().unwrap() else { panic!("a close") };
+    assert_eq!(close.code, CloseCode::Protocol);
 }
 
 #[test]

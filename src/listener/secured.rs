@@ -17,12 +17,15 @@ use super::Received;
 pub struct Secured {
     pub(super) stream: TcpStream,
     connection: ServerConnection,
+    /// What the peer has done against the rules of TLS, told once what came before it is taken.
+    broken: Option<rustls::Error>,
 }
 
 impl Secured {
     /// After the handshake; what follows it in the same bytes is kept.
-    pub(super) fn new(stream: TcpStream, connection: ServerConnection) -> Secured {
-        Secured { stream, connection }
+    pub(super) fn new(stream: TcpStream, mut connection: ServerConnection) -> Secured {
+        connection.set_buffer_limit(Some(SEALED_MAX));
+        Secured { stream, connection, broken: None }
     }
 
     /// Plain bytes, and how many sealed ones were read for them; `None` where the peer has ended the stream.
@@ -31,11 +34,14 @@ impl Secured {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             held => return held.map(|plain| (plain > 0).then_some(Received { wire: 0, plain })),
         }
+        if let Some(error) = &self.broken {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()));
+        }
         let wire = self.connection.read_tls(&mut self.stream)?;
         if let Err(error) = self.connection.process_new_packets() {
             // The alert says why; a peer that takes no bytes goes without.
             let _ = self.push();
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            self.broken = Some(error);
         }
         match self.connection.reader().read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(Received { wire, plain: 0 })),
@@ -89,3 +95,6 @@ impl Write for Secured {
         self.push()
     }
 }
+
+/// Bytes of MQTT that wait here sealed, at most: one record. More waits where it was written.
+const SEALED_MAX: usize = 16 << 10;

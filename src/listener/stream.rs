@@ -66,6 +66,19 @@ impl Stream {
         Ok((count > 0).then_some(Received { wire: count, plain: count }))
     }
 
+    /// Reads what nobody will understand any more, below TLS and WebSocket; no bytes at the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there.
+    pub fn discard(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.stream.read(buffer),
+            Stream::WebSocket(stream) => stream.inner.discard(buffer),
+        }
+    }
+
     /// Says in the words of TLS and WebSocket that nothing more will be written, where they are spoken.
     pub fn say_goodbye(&mut self) {
         match self {
