@@ -55,6 +55,21 @@ fn the_serial_framer_keeps_its_promises_over_the_corpus() {
     }
 }
 
+#[test]
+fn the_mqtt_sn_gateway_keeps_its_promises_over_the_corpus() {
+    for seed in seeds("mqtt_sn") {
+        // A conversation may end after any octet.
+        (0..=seed.len()).for_each(|end| adapter_mqtt_sn::fuzz(&seed[..end]));
+    }
+}
+
+#[test]
+fn the_modbus_guard_keeps_its_promises_over_the_corpus() {
+    for seed in seeds("modbus_guard") {
+        (0..=seed.len()).for_each(|end| adapter_modbus::guard::fuzz::guard(&seed[..end]));
+    }
+}
+
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = root().join("tests/fuzz/seeds").join(target);
     let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

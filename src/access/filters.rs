@@ -34,7 +34,7 @@ pub(super) fn covers(wide: &str, narrow: &str) -> bool {
     }
 }
 
-/// Whether the first does not see the second, since that starts with `$`. [MQTT-4.7.2-1]
+/// Whether the first does not see the second, since that starts with `$`. [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
 fn hides(wildcard: &str, other: &str) -> bool {
     wildcard.starts_with(['+', '#']) && other.starts_with('$')
 }

@@ -97,6 +97,7 @@ fn answer(running: &Running, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+// [MQTT5-6.0.0-1] [MQTT5-6.0.0-4] [MQTT311-6.0.0-1] [MQTT311-6.0.0-4]
 #[test]
 fn messages_of_any_size_pass_between_websocket_and_tcp() {
     let running = start(|_| {});

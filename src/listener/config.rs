@@ -52,9 +52,9 @@ pub const KEYS: &[Key] = &[
     Key::required("bind", Kind::Text),
     Key::optional("protocol", Kind::Choice(&["mqtt", "ws"])),
     Key::optional("allow_anonymous", Kind::Boolean),
-    Key::optional("tls", Kind::Table(TLS_KEYS)),
     Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
     Key::optional("mount_point", Kind::Text),
+    Key::optional("tls", Kind::Table(TLS_KEYS)),
 ];
 
 /// A checked listener.
@@ -66,14 +66,14 @@ pub struct Listener {
     pub bind: Bind,
     /// What its clients may do before they have shown a password: never [`Trust::Port`].
     pub trust: Trust,
-    /// What is spoken, within TLS where that is spoken too.
-    pub protocol: Protocol,
-    /// TLS, where it is spoken.
-    pub tls: Option<Tls>,
     /// Clients at a time; further ones are refused with 0x97 (3.1.1: 3).
     pub max_connections: Option<u32>,
     /// Stands before every topic of its clients; ends in `/`.
     pub mount: Option<Arc<str>>,
+    /// What is spoken, within TLS where that is spoken too.
+    pub protocol: Protocol,
+    /// TLS, where it is spoken.
+    pub tls: Option<Tls>,
 }
 
 /// What is spoken at a listener.

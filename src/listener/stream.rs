@@ -125,6 +125,16 @@ impl Stream {
     }
 }
 
+impl StreamPeer {
+    /// Where it comes from; nowhere for a program on this machine.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            StreamPeer::Tcp(address) => Some(address.ip()),
+            StreamPeer::Unix => None,
+        }
+    }
+}
+
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
@@ -179,16 +189,6 @@ impl Source for Stream {
             Stream::Unix(stream) => stream.deregister(registry),
             Stream::Tls(stream) => stream.stream.deregister(registry),
             Stream::WebSocket(stream) => stream.inner.deregister(registry),
-        }
-    }
-}
-
-impl StreamPeer {
-    /// Where it comes from; nowhere for a program on this machine.
-    pub fn address(&self) -> Option<IpAddr> {
-        match self {
-            StreamPeer::Tcp(address) => Some(address.ip()),
-            StreamPeer::Unix => None,
         }
     }
 }

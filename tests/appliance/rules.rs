@@ -17,11 +17,17 @@ use tidegate::router::filter::matches;
 use crate::program;
 use crate::stand::{Client, Cloud, Dice, Gateway, Options, Security, proof, seed};
 
-/// User name and client id; names that could widen a pattern are among them. Not `+` and `#`: mosquitto
-/// 2.0.11 hangs up on such a client as soon as it publishes anything that patterns are asked about.
-const ACTORS: [(Option<&str>, &str); 5] =
-    [(None, "c0"), (Some("u1"), "c1"), (Some("u2"), "u1"), (Some("s/t"), "c3"), (Some("u2"), "a/b")];
-const SECTIONS: [Option<&str>; 4] = [None, Some("u1"), Some("u2"), Some("s/t")];
+/// User name and client id; names that could widen a pattern are among them.
+const ACTORS: [(Option<&str>, &str); 7] = [
+    (None, "c0"),
+    (Some("u1"), "c1"),
+    (Some("u2"), "u1"),
+    (Some("p+q"), "c2"),
+    (Some("s/t"), "c3"),
+    (Some("u1"), "x#y"),
+    (Some("u2"), "a/b"),
+];
+const SECTIONS: [Option<&str>; 5] = [None, Some("u1"), Some("u2"), Some("p+q"), Some("s/t")];
 const LEVELS: [&str; 8] = ["a", "b", "u1", "u2", "c1", "s", "t", "x"];
 
 /// One line; a pattern has no section.
@@ -82,8 +88,9 @@ fn may(reading: Reading, lines: &[Line], actor: (Option<&str>, &str), want: &str
     let denies = |line: &&Line| line.right == "deny";
     let own =
         || lines.iter().filter(|line| !line.pattern && line.section == user && matches(&line.filter, topic));
+    let odd = |name: &str| name.contains(['+', '#']);
     // For them a name with `/` reaches into the next level; for us it may not widen a pattern.
-    let unfit = |name: &str| reading == Reading::Ours && name.contains('/');
+    let unfit = |name: &str| odd(name) || (reading == Reading::Ours && name.contains('/'));
     let uses_unfit = |line: &Line| {
         (line.filter.contains("%u") && user.is_some_and(unfit))
             || (line.filter.contains("%c") && unfit(client_id))
@@ -101,13 +108,21 @@ fn may(reading: Reading, lines: &[Line], actor: (Option<&str>, &str), want: &str
             if own().any(|line| grants(&line)) {
                 return true;
             }
+            // A name with a wildcard is denied everything that patterns grant, also those that do not use it.
+            if user.is_some_and(odd) || odd(client_id) {
+                return false;
+            }
             let hits = || patterns().filter(|line| matches(&put(line), topic));
             !hits().any(|line| denies(&line)) && hits().any(|line| grants(&line))
         }
         Reading::Ours => {
             // A denying line wins wherever it stands; one whose name cannot be put in denies all below it.
             let below = |line: &Line| {
-                let before = line.filter.find('%').map_or(&*line.filter, |at| &line.filter[..at]);
+                let marks = [("%u", user.unwrap_or_default()), ("%c", client_id)];
+                let unfit_marks = marks.iter().filter(|(_, name)| unfit(name));
+                let cut = unfit_marks.filter_map(|(mark, _)| line.filter.find(mark)).min().unwrap_or(0);
+                let before =
+                    line.filter[..cut].replace("%c", client_id).replace("%u", user.unwrap_or_default());
                 let level = before.rfind('/').map_or(0, |slash| slash + 1);
                 format!("{}#", &before[..level])
             };
@@ -150,27 +165,26 @@ fn deliver(port: u16, topics: &BTreeSet<String>) -> Delivered {
     let mut delivered = BTreeSet::new();
     for (publisher, client) in clients.iter_mut().enumerate() {
         for topic in topics {
-            client.publish(topic, publisher.to_string(), QoS::AtLeastOnce);
-            listen(client, publisher, &mut delivered);
+            client.publish(topic, publisher.to_string(), QoS::AtMostOnce);
         }
+        listen(client, publisher, &mut delivered);
     }
     for (reader, client) in clients.iter_mut().enumerate() {
-        // What was published before is on its way before the answer.
-        client.send(&Packet::PingReq);
         listen(client, reader, &mut delivered);
     }
     delivered
 }
 
-/// Takes what comes until the answer.
+/// Takes what comes until the answer to a ping: what was published before is on its way before that.
 fn listen(client: &mut Client, reader: usize, delivered: &mut Delivered) {
+    client.send(&Packet::PingReq);
     loop {
         match client.next().expect("an answer") {
             Packet::Publish(publish) => {
                 let publisher = String::from_utf8_lossy(&publish.payload).parse().unwrap();
                 delivered.insert((publisher, publish.topic.to_string(), reader));
             }
-            Packet::PubAck(_) | Packet::PingResp => return,
+            Packet::PingResp => return,
             other => panic!("{other:?}"),
         }
     }

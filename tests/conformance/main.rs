@@ -55,6 +55,9 @@ fn a_mark_without_a_statement_is_found() {
     // In code too, where a rule is obeyed.
     let code = "// [MQTT5-1.1.1-1]\n#[test]\nfn x() {}\nfn y() {} // [MQTT5-9.9.9-2]\n";
     assert_eq!(findings(code, ""), ["[MQTT5-9.9.9-2]: no statement has this number (src/a.rs)"]);
+    // The version belongs to the number.
+    let code = code.replace("MQTT5-9.9.9-2", "MQTT-1.1.1-1");
+    assert_eq!(findings(&code, ""), ["[MQTT-1.1.1-1]: no statement has this number (src/a.rs)"]);
 }
 
 #[test]

@@ -102,7 +102,8 @@ fn is_clause(mark: &str) -> bool {
         |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     match version {
         "MQTT31" => number.len() == 1 && digits(number[0]),
-        "MQTT311" | "MQTT5" => number.len() == 2 && number.iter().all(|part| digits(part)),
+        // A mark without its version names nothing, and is found as such.
+        "MQTT311" | "MQTT5" | "MQTT" => number.len() == 2 && number.iter().all(|part| digits(part)),
         _ => false,
     }
 }

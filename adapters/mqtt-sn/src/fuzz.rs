@@ -59,37 +59,59 @@ impl Stage {
     }
 
     fn step(&mut self, step: u8, said: &[u8]) {
-        let event = match step % 8 {
-            0..=3 => Event::Datagram { from: peer(step % 4), octets: Bytes::copy_from_slice(said) },
-            4 | 5 => match self.port(said) {
-                Some(port) => Event::Word { port, word: self.word(step, said) },
-                None => Event::Tick,
-            },
-            6 => match self.port(said) {
-                Some(port) if step > 128 => Event::Gone { port },
-                _ => Event::Tick,
-            },
+        match step % 8 {
+            0..=3 => {
+                self.handle(Event::Datagram { from: peer(step % 4), octets: Bytes::copy_from_slice(said) })
+            }
+            4 | 5 => {
+                if let Some(port) = self.port(said) {
+                    self.handle(Event::Word { port, word: self.word(step, said) });
+                }
+            }
+            6 => self.mishap(step, said),
             _ => {
                 self.now += Duration::from_millis(u64::from(step) * 100);
-                Event::Tick
+                self.handle(Event::Tick);
             }
-        };
+        }
+    }
+
+    /// A port ends or takes no more requests; seldom the whole service stops.
+    fn mishap(&mut self, step: u8, said: &[u8]) {
+        match self.port(said) {
+            _ if step == 6 => self.handle(Event::Stop),
+            Some(port) if step > 128 => self.handle(Event::Gone { port }),
+            Some(port) => {
+                let mut effects = Vec::new();
+                self.gateway.choked(port, &FromPort::Grant(1), self.now, &mut effects);
+                effects.into_iter().for_each(|effect| self.carry_out(effect));
+            }
+            None => self.handle(Event::Tick),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
         let mut effects = Vec::new();
         self.gateway.handle(event, self.now, &mut effects);
-        for effect in effects {
-            self.carry_out(effect);
-        }
+        effects.into_iter().for_each(|effect| self.carry_out(effect));
     }
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Open { port, .. } => {
                 self.ports.push(port);
-                let connected = ToPort::Connected { session_present: port.0 % 2 == 0 };
-                self.gateway.handle(Event::Word { port, word: connected }, self.now, &mut Vec::new());
+                // Every fourth session is slow: the word that it stands comes by chance, or never.
+                if port.0 % 4 != 3 {
+                    let connected = ToPort::Connected { session_present: port.0 % 2 == 0 };
+                    self.handle(Event::Word { port, word: connected });
+                }
             }
             Effect::Ask {
-                request: FromPort::Publish { id, .. } | FromPort::Subscribe { id, .. }, ..
+                request:
+                    FromPort::Publish { id, .. }
+                    | FromPort::Subscribe { id, .. }
+                    | FromPort::Unsubscribe { id, .. },
+                ..
             } => {
                 self.last_id = id;
             }
@@ -128,6 +150,7 @@ impl Stage {
             10..=12 => ToPort::Subscribed { id, result: Ok(qos) },
             13 => ToPort::Subscribed { id, result: Err(Refusal::NotAuthorized) },
             14 => ToPort::Unsubscribed { id },
+            _ if octet > 128 => ToPort::Connected { session_present: octet % 2 == 0 },
             _ => ToPort::Closed(Refusal::TakenOver),
         }
     }

@@ -105,7 +105,6 @@ fn retained_messages_outlive_the_session_of_their_publisher() {
                 "1 connect a clean",
                 "1 disconnect",
                 "commit",
-                "crash",
                 "open 1",
                 "1 connect b clean",
                 "--",

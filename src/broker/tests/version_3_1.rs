@@ -64,6 +64,12 @@ fn a_clean_session_keeps_nothing() {
          1 < connack
          2 < puback 2 0x10",
     );
+    // Nor what was kept before it.
+    check(
+        &["open 1", "1 connect a v31", "commit", "1 lost", "open 1", "--", "1 connect a v31 clean"],
+        "write removed r1
+         1 < connack",
+    );
 }
 
 // [MQTT31-2]

@@ -112,13 +112,14 @@ fn who_is_back_in_time_has_no_will_published() {
             "1 connect a v5 expiry=60 delay=5 will=w:gone",
             "commit",
             "1 lost",
+            "--",
             "open 1",
             "1 connect a v5 expiry=60",
             "commit",
-            "--",
             "after 6000",
         ],
-        "",
+        "write session a r1
+         1 < connack present keep=64800",
     );
 }
 

@@ -315,6 +315,7 @@ mod tests {
         assert_eq!(in_pieces(&frame(0x88, b""), 100).1.closed(), Some(Close::Empty));
     }
 
+    // [MQTT5-6.0.0-1] [MQTT311-6.0.0-1]
     #[test]
     fn our_frames_are_whole_binary_and_unmasked() {
         for (length, expected) in [

@@ -175,6 +175,7 @@ mod tests {
         assert!(ask(&GOOD.replace("x, mqtt", two)).contains("sec-websocket-protocol: mqtt\r\n"));
     }
 
+    // [MQTT5-6.0.0-3] [MQTT311-6.0.0-3]
     #[test]
     fn what_is_no_upgrade_for_mqtt_is_refused_by_its_status() {
         for (request, status) in [

@@ -1,12 +1,12 @@
 //! The guards under any bytes, for the fuzz target and for a plain test.
 //!
-//! The input is a script: questions, timeouts, whole frames and rubbish in any order. What must hold is
-//! checked here, so that a finding is a panic: no answer unasked, none of another shape, none twice.
+//! The input is a script: questions, timeouts, frames whole and halved, and rubbish in any order. What must
+//! hold is checked here, so that a finding is a panic: no answer unasked, none of another shape, none twice.
 
 use std::time::Duration;
 
 use super::crc::crc16;
-use super::{Asked, Event, Guard};
+use super::{Asked, EXCEPTION, Event, Guard};
 
 /// Runs the script in `data` over both guards and panics where their invariant breaks.
 pub fn guard(data: &[u8]) {
@@ -25,11 +25,13 @@ struct Script {
     now: Duration,
     asked: Option<Asked>,
     id: u16,
+    /// The second half of a frame that has begun.
+    half: Vec<u8>,
 }
 
 impl Script {
     fn new(guard: Guard) -> Script {
-        Script { guard, now: Duration::ZERO, asked: None, id: 0 }
+        Script { guard, now: Duration::ZERO, asked: None, id: 0, half: Vec::new() }
     }
 
     fn run(&mut self, mut data: &[u8], line: Line) {
@@ -37,12 +39,14 @@ impl Script {
             let (piece, after) = rest.split_at(rest.len().min(usize::from(*length % 64)));
             data = after;
             let asked = Asked { unit: unit % 4, function: 3, bytes: 2 * (1 + length % 3) };
-            let went_on = match verb % 6 {
+            let went_on = match verb % 8 {
                 0 => self.ask(asked),
                 1 => self.give_up(),
                 2 => self.take(piece),
-                3 => self.take(&frame(line, self.id, asked, piece)),
-                4 => self.take(&frame(line, self.id.wrapping_sub(1), asked, piece)),
+                3 => self.take(&frame(line, self.id, values(asked, piece))),
+                4 => self.take(&frame(line, self.id.wrapping_sub(1), values(asked, piece))),
+                5 => self.take(&frame(line, self.id, vec![asked.unit, asked.function | EXCEPTION, *length])),
+                6 => self.take_half(frame(line, self.id, values(asked, piece))),
                 _ => {
                     self.now += Duration::from_millis(u64::from(*length));
                     true
@@ -77,6 +81,17 @@ impl Script {
         true
     }
 
+    /// One half now; whatever happens before its turn comes again, the other then.
+    fn take_half(&mut self, mut frame: Vec<u8>) -> bool {
+        if self.half.is_empty() {
+            self.half = frame.split_off(frame.len() / 2);
+            self.take(&frame)
+        } else {
+            let half = std::mem::take(&mut self.half);
+            self.take(&half)
+        }
+    }
+
     fn take(&mut self, bytes: &[u8]) -> bool {
         let mut events = Vec::new();
         let on_the_way = self.guard.take(bytes, self.now, &mut events).is_ok();
@@ -106,15 +121,19 @@ impl Script {
         };
         let shape = [asked.unit, asked.function, asked.bytes];
         let values = body.len() == 3 + usize::from(asked.bytes) && body.starts_with(&shape);
-        let exception = body.len() == 3 && body.starts_with(&[asked.unit, asked.function | 0x80]);
+        let exception = body.len() == 3 && body.starts_with(&[asked.unit, asked.function | EXCEPTION]);
         assert!(values || exception, "an answer has the shape asked for");
     }
 }
 
-/// A frame that may well be the answer, so that chance need not find a checksum.
-fn frame(line: Line, id: u16, asked: Asked, values: &[u8]) -> Vec<u8> {
+fn values(asked: Asked, values: &[u8]) -> Vec<u8> {
     let mut body = vec![asked.unit, asked.function, asked.bytes];
     body.extend(values);
+    body
+}
+
+/// A frame that may well be the answer, so that chance need not find a checksum.
+fn frame(line: Line, id: u16, mut body: Vec<u8>) -> Vec<u8> {
     if line == Line::Rtu {
         body.extend(crc16(&body).to_le_bytes());
         return body;
