@@ -7,7 +7,7 @@ use tungstenite::error::ProtocolError;
 use tungstenite::handshake::machine::TryParse as _;
 use tungstenite::handshake::server::{Request, create_response, write_response};
 use tungstenite::http::HeaderValue;
-use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tungstenite::http::header::{CONTENT_LENGTH, HOST, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING};
 
 /// A request whose end has not come.
 #[derive(Debug, Default)]
@@ -31,6 +31,9 @@ pub(super) enum Answer {
 enum Refusal {
     NoHttp,
     TooLarge,
+    End,
+    Body,
+    Host,
     Method,
     Path,
     NoUpgrade,
@@ -64,8 +67,19 @@ impl Upgrade {
     }
 }
 
-fn grant(request: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let (_, request) = Request::try_parse(request).map_err(refusal)?.ok_or(Refusal::NoHttp)?;
+fn grant(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let (size, request) = Request::try_parse(bytes).map_err(refusal)?.ok_or(Refusal::NoHttp)?;
+    // A bare line feed ends a line for that parser and not for us: what lies between would be nobody's.
+    if size != bytes.len() {
+        return Err(Refusal::End);
+    }
+    let lengths = request.headers().get_all(CONTENT_LENGTH);
+    if request.headers().contains_key(TRANSFER_ENCODING) || lengths.iter().any(|length| length != "0") {
+        return Err(Refusal::Body);
+    }
+    if request.headers().get_all(HOST).iter().count() != 1 {
+        return Err(Refusal::Host);
+    }
     if request.uri().path() != PATH {
         return Err(Refusal::Path);
     }
@@ -100,6 +114,9 @@ impl Refusal {
         let (status, more, text) = match self {
             Refusal::NoHttp => ("400 Bad Request", "", "this is no HTTP request"),
             Refusal::TooLarge => ("431 Request Header Fields Too Large", "", "the request is too large"),
+            Refusal::End => ("400 Bad Request", "", "lines end with CR LF here"),
+            Refusal::Body => ("400 Bad Request", "", "an upgrade has no body"),
+            Refusal::Host => ("400 Bad Request", "", "one Host is needed"),
             Refusal::Method => ("405 Method Not Allowed", "Allow: GET\r\n", "only GET is known here"),
             Refusal::Path => ("404 Not Found", "", "MQTT over WebSocket is at /mqtt"),
             Refusal::NoUpgrade => (
@@ -189,6 +206,12 @@ mod tests {
             (GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), "400"),
             ("\x10\x0C\0\x04MQTT".to_owned(), "400"),
             ("GARBAGE\r\n\r\n".to_owned(), "400"),
+            (GOOD.replace("Host: x\r\n", ""), "400"),
+            (GOOD.replace("Host: x", "Host: x\r\nHost: y"), "400"),
+            (GOOD.replace("Host: x", "Host: x\r\nContent-Length: 5"), "400"),
+            (GOOD.replace("Host: x", "Host: x\r\nTransfer-Encoding: chunked"), "400"),
+            // The first empty line ends it for one parser, the second for the other.
+            (GOOD.replace("mqtt\r\n\r\n", "mqtt\n\nGET / HTTP/1.1\r\n\r\n"), "400"),
             (format!("GET /mqtt HTTP/1.1\r\n{}\r\n\r\n", "A: b\r\n".repeat(2_000)), "431"),
             (format!("GET /{}", "a".repeat(9_000)), "431"),
         ] {
@@ -198,5 +221,7 @@ mod tests {
             assert!(head.contains(&format!("Content-Length: {}", body.len())), "{response}");
         }
         assert!(ask(&GOOD.replace("/mqtt", "/mqtt?x=1")).starts_with("HTTP/1.1 101 "));
+        let empty = "Host: x\r\nContent-Length: 0";
+        assert!(ask(&GOOD.replace("Host: x", empty)).starts_with("HTTP/1.1 101 "));
     }
 }
