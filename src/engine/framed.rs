@@ -255,6 +255,19 @@ fn what_is_no_upgrade_gets_its_status_and_the_end() {
 }
 
 #[test]
+fn a_page_of_another_place_comes_in_only_where_it_is_listed() {
+    let request = b"GET /mqtt HTTP/1.1\r\nHost: x\r\nOrigin: https://panel.example\r\n\r\n";
+    assert!(answer(&start(|_| {}), request).starts_with("HTTP/1.1 403 "));
+    let running = Running::start(StoreMode::Prompt, |parts| {
+        let (bind, protocol) = ("127.0.0.1:0".to_owned(), "ws".to_owned());
+        let allowed_origins = vec!["https://panel.example".to_owned()];
+        parts.listeners.push(Config { bind, protocol, allowed_origins, ..Config::default() }.check().unwrap());
+    });
+    // Past the origin, it lacks what makes an upgrade.
+    assert!(answer(&running, request).starts_with("HTTP/1.1 426 "));
+}
+
+#[test]
 fn a_slow_reader_gets_all_of_what_waits_for_it_in_whole_frames() {
     let running = start(|parts| parts.limits.max_send_buffer = 64 << 20);
     let mut slow = client(&running, "slow");

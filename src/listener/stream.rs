@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::sync::Arc;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
@@ -44,11 +45,12 @@ pub enum StreamPeer {
 }
 
 impl Stream {
-    /// The same stream as a listener of this protocol understands it.
-    pub(super) fn speaking(self, protocol: Protocol) -> Stream {
+    /// The same stream as a listener of this protocol understands it; the origins are those of pages that
+    /// are welcome.
+    pub(super) fn speaking(self, protocol: Protocol, origins: &Arc<[String]>) -> Stream {
         match protocol {
             Protocol::Mqtt => self,
-            Protocol::WebSocket => Stream::WebSocket(Box::new(WebSocket::new(self))),
+            Protocol::WebSocket => Stream::WebSocket(Box::new(WebSocket::new(self, origins.clone()))),
         }
     }
 

@@ -10,6 +10,7 @@ mod frames;
 mod upgrade;
 
 use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
 
 use frames::{Close, Frames};
 use upgrade::{Answer, Upgrade};
@@ -42,9 +43,9 @@ enum Stage {
 }
 
 impl WebSocket {
-    /// Over a stream on which the upgrade request is to come.
-    pub(super) fn new(inner: Stream) -> WebSocket {
-        let stage = Stage::Upgrading(Upgrade::default());
+    /// Over a stream on which the upgrade request is to come, perhaps from a page of these origins.
+    pub(super) fn new(inner: Stream, origins: Arc<[String]>) -> WebSocket {
+        let stage = Stage::Upgrading(Upgrade::new(origins));
         WebSocket { inner, stage, frames: Frames::default(), first: Vec::new(), owed: 0 }
     }
 
