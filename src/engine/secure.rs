@@ -243,6 +243,18 @@ fn a_broken_renewal_changes_nothing_and_is_told() {
 }
 
 #[test]
+fn a_broken_pair_does_not_hold_up_the_list_of_the_revoked() {
+    let stand = Stand::with_clients();
+    let (anna, bert) = (stand.authority.issue("anna", &[], 7), stand.authority.issue("bert", &[], 8));
+    std::fs::rename(stand.authority.issue("other", &[], 3).key, &stand.server.key).unwrap();
+    stand.client(&Bearer { identity: Some(&anna), ..stand.nobody() }, "anna").ping();
+    stand.authority.revoke(&[66, 7], 2999);
+    assert!(is_turned_away(Bearer { identity: Some(&anna), ..stand.nobody() }.dial(stand.secure())));
+    stand.client(&Bearer { identity: Some(&bert), ..stand.nobody() }, "bert").ping();
+    assert_eq!(stand.running.handshakes("revoked"), 1);
+}
+
+#[test]
 fn what_is_no_tls_ends_the_connection_and_is_counted() {
     let stand = Stand::plain();
     let mut plain = Client::open(stand.secure(), Version::V311);
