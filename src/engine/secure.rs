@@ -306,6 +306,42 @@ fn a_crowd_that_never_finishes_its_handshake_locks_nobody_out() {
 }
 
 #[test]
+fn a_crowd_from_one_address_does_not_push_out_a_slow_client_of_another() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.handshakes.under_way = 8;
+        Trust::Anonymous
+    });
+    let mut slow = stand.nobody().over(from([127, 0, 0, 2], stand.secure()));
+    let mut hello = Vec::new();
+    slow.conn.write_tls(&mut hello).unwrap();
+    let (first, rest) = hello.split_at(hello.len() / 2);
+    slow.sock.write_all(first).unwrap();
+    stand.running.until(|status| status["handshakes"]["under_way"] == 1);
+    // Some say nothing, some all that is asked of them before the signature.
+    let crowd: Vec<TcpStream> = (0..200)
+        .map(|number| {
+            let mut stream = TcpStream::connect(stand.secure()).unwrap();
+            stream.write_all(if number % 2 == 0 { &hello } else { &[] }).unwrap();
+            stream
+        })
+        .collect();
+    stand.running.until(|status| status["handshakes"]["crowded_out"] == 193);
+    slow.sock.write_all(rest).unwrap();
+    let mut slow = Client::over(slow, Version::V5);
+    slow.greet("slow");
+    assert_eq!((stand.running.handshakes("done"), stand.running.handshakes("crowded_out")), (1, 193));
+    drop(crowd);
+}
+
+/// A stream to this address from another of this machine.
+fn from(own: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((own, 0)).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    socket.into()
+}
+
+#[test]
 fn a_handshake_that_takes_too_long_is_ended() {
     let stand = Stand::start(|_, _, parts| {
         parts.limits.handshakes.within = Duration::from_millis(20);
