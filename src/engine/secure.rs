@@ -198,6 +198,19 @@ fn a_certificate_that_names_nobody_lets_nobody_in() {
 }
 
 #[test]
+fn a_certificate_with_a_name_of_the_house_lets_nobody_in() {
+    let stand = Stand::with_clients();
+    for (number, name) in ["tidegate", "tidegate:x", "bridge:cloud", "modbus:line"].into_iter().enumerate() {
+        let named = stand.authority.issue(name, &[], 10);
+        assert!(is_turned_away(Bearer { identity: Some(&named), ..stand.nobody() }.dial(stand.secure())));
+        // Counted before the peer sees its end.
+        assert_eq!(stand.running.handshakes("failed"), number as u64 + 1, "{name}");
+    }
+    let named = stand.authority.issue("bridges", &[], 10);
+    stand.client(&Bearer { identity: Some(&named), ..stand.nobody() }, "bridges").ping();
+}
+
+#[test]
 fn who_may_come_without_a_certificate_needs_a_password_where_the_listener_wants_one() {
     for (trust, expected) in [(Trust::Password, Reason::NotAuthorized), (Trust::Anonymous, Reason::Success)] {
         let stand = Stand::start(|authority, tls, parts| {

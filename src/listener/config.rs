@@ -158,7 +158,8 @@ fn is_mount_point(mount: &str) -> bool {
 
 /// A scheme and a host, perhaps with a port.
 fn is_origin(origin: &str) -> bool {
-    let odd = |letter: char| !letter.is_ascii_graphic() || matches!(letter, '/' | '*' | '?' | '#' | '@' | ',');
+    let odd =
+        |letter: char| !letter.is_ascii_graphic() || matches!(letter, '/' | '*' | '?' | '#' | '@' | ',');
     origin.split_once("://").is_some_and(|(scheme, place)| {
         !scheme.is_empty() && !place.is_empty() && !scheme.contains(odd) && !place.contains(odd)
     })
@@ -231,7 +232,8 @@ mod tests {
         for right in ["https://panel.example.com", "http://[fd00::7]:8080"] {
             assert_eq!(origins(right), Ok(vec![right.to_owned()]));
         }
-        for wrong in ["", "*", "null", "panel.example.com", "https://a.example/", "https://*.example", "://a"] {
+        for wrong in ["", "*", "null", "panel.example.com", "https://a.example/", "https://*.example", "://a"]
+        {
             assert!(origins(wrong).is_err_and(|problems| problems[0].key == "allowed_origins"), "{wrong}");
         }
     }

@@ -23,7 +23,7 @@ use super::limiter::Limiter;
 use super::secured::Secured;
 use super::tls::Made;
 use super::{Accepted, Stream};
-use crate::broker::Trust;
+use crate::broker::{Trust, is_house_user};
 use crate::clock::Clock;
 
 /// A way to the thread; it ends when this is dropped.
@@ -276,9 +276,8 @@ impl<D: FnMut(Accepted) -> bool> Worker<D> {
         let mut held = BTreeMap::new();
         self.pending.values().for_each(|pending| *held.entry(address(pending)).or_insert(0_usize) += 1);
         let most = held.values().copied().max();
-        let of_the_crowd = || {
-            self.pending.iter().filter(|(_, pending)| held.get(&address(pending)).copied() == most)
-        };
+        let of_the_crowd =
+            || self.pending.iter().filter(|(_, pending)| held.get(&address(pending)).copied() == most);
         let silent = of_the_crowd().find(|(_, pending)| pending.connection.protocol_version().is_none());
         silent.or_else(|| of_the_crowd().next()).map(|(number, _)| *number)
     }
@@ -308,13 +307,17 @@ impl<D: FnMut(Accepted) -> bool> Worker<D> {
             self.failed(&pending, &failure, now);
             return true;
         }
-        match pending.finish() {
-            Some(accepted) => {
+        match pending.trust() {
+            Ok(trust) => {
                 self.tally.end(&self.tally.done);
-                (self.deliver)(accepted)
+                pending.finish(trust).is_none_or(|accepted| (self.deliver)(accepted))
             }
-            None => {
+            Err(refusal) => {
                 self.tally.end(&self.tally.failed);
+                let peer = pending.accepted.peer;
+                if let Some(missed) = self.said.admit(now) {
+                    warn!(%peer, missed, "client refused: {refusal}");
+                }
                 true
             }
         }
@@ -375,18 +378,25 @@ impl Pending {
         Ok(())
     }
 
-    /// The stream, and who comes in by it; `None` where its certificate names nobody.
-    fn finish(self) -> Option<Accepted> {
-        let Pending { mut accepted, keeper, connection, .. } = self;
-        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
-        if let (Some(identity), Some(leaf)) = (keeper.identity(), leaf) {
-            let certificate = Certificate::parse(leaf)?;
-            let Some(user) = certificate.user(identity) else {
-                debug!(peer = %accepted.peer, %certificate, "client refused: its certificate names no user");
-                return None;
-            };
-            accepted.trust = Trust::Certificate { user: user.into() };
+    /// As whom it comes in; an error says why its certificate names nobody who may.
+    fn trust(&self) -> Result<Trust, String> {
+        let leaf = self.connection.peer_certificates().and_then(|chain| chain.first());
+        let (Some(identity), Some(leaf)) = (self.keeper.identity(), leaf) else {
+            return Ok(self.accepted.trust.clone());
+        };
+        let certificate = Certificate::parse(leaf).ok_or("its certificate cannot be looked into")?;
+        let user = certificate.user(identity);
+        let user = user.ok_or_else(|| format!("its certificate ({certificate}) names no user"))?;
+        if is_house_user(&user) {
+            return Err(format!("its certificate ({certificate}) has a name of tidegate's own"));
         }
+        Ok(Trust::Certificate { user: user.into() })
+    }
+
+    /// The stream, and who comes in by it.
+    fn finish(self, trust: Trust) -> Option<Accepted> {
+        let Pending { mut accepted, connection, .. } = self;
+        accepted.trust = trust;
         let Stream::Tcp(stream) = accepted.stream else { return None };
         accepted.stream = Stream::Tls(Box::new(Secured::new(stream, connection)));
         Some(accepted.speaking())

@@ -104,8 +104,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Authority, secure_listener};
     use super::super::TlsConfig;
+    use super::super::testing::{Authority, secure_listener};
     use super::*;
 
     #[test]
@@ -114,11 +114,8 @@ mod tests {
         let authority = Authority::new(folder.path(), "authority");
         let server = authority.issue("server", &["localhost"], 1);
         let crl = authority.revoke(&[66], 2999);
-        let tls = TlsConfig {
-            client_ca: Some(authority.file.clone()),
-            crl: Some(crl.clone()),
-            ..server.tls()
-        };
+        let tls =
+            TlsConfig { client_ca: Some(authority.file.clone()), crl: Some(crl.clone()), ..server.tls() };
         let keeper = Keeper::new("x", secure_listener(tls).tls.unwrap());
         let first = keeper.current().unwrap();
         keeper.look();

@@ -203,7 +203,8 @@ impl Tls {
                 let added = roots.add(certificate).map_err(|error| flaw("tls.client_ca", file, &error));
                 keep(added, flaws);
             }
-            let lists = clients.revoked.as_deref().map(|file| keep(revocations(file), flaws).unwrap_or_default());
+            let lists =
+                clients.revoked.as_deref().map(|file| keep(revocations(file), flaws).unwrap_or_default());
             (flaws.len() == before).then(|| (roots, lists.unwrap_or_default()))
         });
         Material { pair: chain.zip(key), clients }
