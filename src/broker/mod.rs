@@ -34,7 +34,7 @@ pub use counters::Counters;
 pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Terms, Trust, Verdict};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
-pub use rights::ADAPTERS;
+pub use rights::is_house_user;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

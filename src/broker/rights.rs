@@ -159,8 +159,13 @@ fn is_adapter(user: &str) -> bool {
     ADAPTERS.iter().any(|kind| user.starts_with(kind))
 }
 
+/// Whether access rules know the house or a part of it by this name, so that nobody else may bear it.
+pub fn is_house_user(user: &str) -> bool {
+    user == "tidegate" || user.starts_with("tidegate:") || is_adapter(user)
+}
+
 /// How the user names of adapters and bridges begin.
-pub const ADAPTERS: &[&str] = &["bridge:", "modbus:", "serial:"];
+const ADAPTERS: &[&str] = &["bridge:", "modbus:", "serial:"];
 
 /// What MQTT can say of a topic or a filter.
 const TOPIC_BYTES_MAX: usize = 65_535;

@@ -10,7 +10,7 @@ use super::place::Report;
 use crate::access::Rules;
 use crate::auth::{self, PasswordFile};
 use crate::bridge;
-use crate::broker::ADAPTERS;
+use crate::broker::is_house_user;
 use crate::codec::QoS;
 use crate::listener::{Bind, Listener};
 
@@ -126,7 +126,7 @@ pub(super) fn rules(rules: Option<&Rules>, auth: Option<&auth::Config>, report: 
 /// Names by which access rules know the house and its adapters are not for sensors.
 pub(super) fn users(mqtt_sn: Option<&adapter_mqtt_sn::Checked>, report: &mut Report) {
     let Some(user) = mqtt_sn.and_then(|mqtt_sn| mqtt_sn.user.as_deref()) else { return };
-    if user == "tidegate" || ["tidegate:"].iter().chain(ADAPTERS).any(|kind| user.starts_with(kind)) {
+    if is_house_user(user) {
         report.wrong(
             "mqtt_sn.user",
             format!("found \"{user}\", which is a name of tidegate's own: choose another"),

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use tungstenite::client::IntoClientRequest;
 use tungstenite::http::HeaderValue;
+use tungstenite::protocol::WebSocketConfig;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::{Message, WebSocket};
@@ -28,7 +29,10 @@ impl<S: Read + Write> Framed<S> {
     fn dial(stream: S) -> Framed<S> {
         let mut request = "ws://localhost/mqtt".into_client_request().unwrap();
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("mqtt"));
-        let Ok((socket, response)) = tungstenite::client::client(request, stream) else { panic!("refused") };
+        // Larger frames are errors.
+        let config = WebSocketConfig::default().max_frame_size(Some(16 << 10));
+        let client = tungstenite::client::client_with_config(request, stream, Some(config));
+        let Ok((socket, response)) = client else { panic!("refused") };
         assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "mqtt");
         Framed { socket, left: io::Cursor::default() }
     }
@@ -204,6 +208,23 @@ fn text_ends_the_connection_and_is_counted() {
 }
 
 #[test]
+fn what_came_before_the_rules_were_broken_counts() {
+    let running = start(|_| {});
+    let mut bystander = Client::connect(running.address, Version::V5, "bystander");
+    bystander.subscribe("t", QoS::AtMostOnce);
+    let mut framed = client(&running, "hasty");
+    let publish = framed.bytes(&super::testing::publish("t", b"good", QoS::AtMostOnce, 0));
+    let length = 0x80 | u8::try_from(publish.len()).unwrap();
+    // One frame masked with zeros, then a bare one, then what a reset would be the answer to.
+    let bytes = [&[0x82, length, 0, 0, 0, 0][..], &publish, &[0x82, 2, 0xC0, 0], &[0; 100_000]].concat();
+    framed.stream().socket.get_mut().write_all(&bytes).unwrap();
+    assert_eq!(&*bystander.message().payload, b"good");
+    assert!(matches!(framed.next(), Packet::Disconnect(_)), "no reset overtakes it");
+    let Message::Close(Some(close)) = framed.stream().socket.read().unwrap() else { panic!("a close") };
+    assert_eq!(close.code, CloseCode::Protocol);
+}
+
+#[test]
 fn a_frame_that_is_not_masked_ends_the_connection() {
     let running = start(|_| {});
     let mut framed = client(&running, "bare");
@@ -231,6 +252,21 @@ fn what_is_no_upgrade_gets_its_status_and_the_end() {
         bystander.ping();
     }
     running.until(|status| status["engine"]["malformed"] == 5 && status["engine"]["sockets"] == 1);
+}
+
+#[test]
+fn a_page_of_another_place_comes_in_only_where_it_is_listed() {
+    let request = b"GET /mqtt HTTP/1.1\r\nHost: x\r\nOrigin: https://panel.example\r\n\r\n";
+    assert!(answer(&start(|_| {}), request).starts_with("HTTP/1.1 403 "));
+    let running = Running::start(StoreMode::Prompt, |parts| {
+        let (bind, protocol) = ("127.0.0.1:0".to_owned(), "ws".to_owned());
+        let allowed_origins = vec!["https://panel.example".to_owned()];
+        parts
+            .listeners
+            .push(Config { bind, protocol, allowed_origins, ..Config::default() }.check().unwrap());
+    });
+    // Past the origin, it lacks what makes an upgrade.
+    assert!(answer(&running, request).starts_with("HTTP/1.1 426 "));
 }
 
 #[test]
@@ -267,6 +303,14 @@ fn pings_that_nobody_reads_the_answers_of_take_no_memory_and_hold_up_nobody() {
     // All were taken in although no answer was read; what is owed is one pong at a time.
     running.until(|status| status["engine"]["bytes_in"].as_u64() >= Some(300 * 131_000));
     bystander.ping();
-    flood.stream().socket.get_mut().shutdown(Shutdown::Both).unwrap();
+    let socket = &mut flood.stream().socket;
+    socket.send(Message::Ping("last".into())).unwrap();
+    let mut pongs = 0;
+    while socket.read().unwrap() != Message::Pong("last".into()) {
+        pongs += 1;
+    }
+    // What the kernel took meanwhile came; the answers to the rest nobody has kept.
+    assert!(pongs < 150_000, "{pongs} pongs for 300000 pings");
+    socket.get_mut().shutdown(Shutdown::Both).unwrap();
     running.until(|status| status["engine"]["sockets"] == 1);
 }

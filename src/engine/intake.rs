@@ -106,6 +106,9 @@ impl Intake {
                 Served::Idle => {}
                 Served::Malformed => counters.malformed += 1,
                 Served::Lost => {
+                    if let Some(socket) = table.socket(id) {
+                        socket.answer_end();
+                    }
                     events.push(Event::Lost { connection: id });
                     table.remove(id);
                 }

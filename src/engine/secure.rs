@@ -198,6 +198,19 @@ fn a_certificate_that_names_nobody_lets_nobody_in() {
 }
 
 #[test]
+fn a_certificate_with_a_name_of_the_house_lets_nobody_in() {
+    let stand = Stand::with_clients();
+    for (number, name) in ["tidegate", "tidegate:x", "bridge:cloud", "modbus:line"].into_iter().enumerate() {
+        let named = stand.authority.issue(name, &[], 10);
+        assert!(is_turned_away(Bearer { identity: Some(&named), ..stand.nobody() }.dial(stand.secure())));
+        // Counted before the peer sees its end.
+        assert_eq!(stand.running.handshakes("failed"), number as u64 + 1, "{name}");
+    }
+    let named = stand.authority.issue("bridges", &[], 10);
+    stand.client(&Bearer { identity: Some(&named), ..stand.nobody() }, "bridges").ping();
+}
+
+#[test]
 fn who_may_come_without_a_certificate_needs_a_password_where_the_listener_wants_one() {
     for (trust, expected) in [(Trust::Password, Reason::NotAuthorized), (Trust::Anonymous, Reason::Success)] {
         let stand = Stand::start(|authority, tls, parts| {
@@ -240,6 +253,18 @@ fn a_broken_renewal_changes_nothing_and_is_told() {
     std::fs::rename(&other.cert, &stand.server.cert).unwrap();
     stand.client(&stand.nobody(), "again").ping();
     assert!(stand.running.status()["listeners"][1]["error"].is_null());
+}
+
+#[test]
+fn a_broken_pair_does_not_hold_up_the_list_of_the_revoked() {
+    let stand = Stand::with_clients();
+    let (anna, bert) = (stand.authority.issue("anna", &[], 7), stand.authority.issue("bert", &[], 8));
+    std::fs::rename(stand.authority.issue("other", &[], 3).key, &stand.server.key).unwrap();
+    stand.client(&Bearer { identity: Some(&anna), ..stand.nobody() }, "anna").ping();
+    stand.authority.revoke(&[66, 7], 2999);
+    assert!(is_turned_away(Bearer { identity: Some(&anna), ..stand.nobody() }.dial(stand.secure())));
+    stand.client(&Bearer { identity: Some(&bert), ..stand.nobody() }, "bert").ping();
+    assert_eq!(stand.running.handshakes("revoked"), 1);
 }
 
 #[test]
@@ -291,6 +316,42 @@ fn a_crowd_that_never_finishes_its_handshake_locks_nobody_out() {
     let mut rest = Vec::new();
     let _ = crowd.swap_remove(0).read_to_end(&mut rest);
     assert!(rest.is_empty());
+}
+
+#[test]
+fn a_crowd_from_one_address_does_not_push_out_a_slow_client_of_another() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.handshakes.under_way = 8;
+        Trust::Anonymous
+    });
+    let mut slow = stand.nobody().over(from([127, 0, 0, 2], stand.secure()));
+    let mut hello = Vec::new();
+    slow.conn.write_tls(&mut hello).unwrap();
+    let (first, rest) = hello.split_at(hello.len() / 2);
+    slow.sock.write_all(first).unwrap();
+    stand.running.until(|status| status["handshakes"]["under_way"] == 1);
+    // Some say nothing, some all that is asked of them before the signature.
+    let crowd: Vec<TcpStream> = (0..200)
+        .map(|number| {
+            let mut stream = TcpStream::connect(stand.secure()).unwrap();
+            stream.write_all(if number % 2 == 0 { &hello } else { &[] }).unwrap();
+            stream
+        })
+        .collect();
+    stand.running.until(|status| status["handshakes"]["crowded_out"] == 193);
+    slow.sock.write_all(rest).unwrap();
+    let mut slow = Client::over(slow, Version::V5);
+    slow.greet("slow");
+    assert_eq!((stand.running.handshakes("done"), stand.running.handshakes("crowded_out")), (1, 193));
+    drop(crowd);
+}
+
+/// A stream to this address from another of this machine.
+fn from(own: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((own, 0)).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    socket.into()
 }
 
 #[test]

@@ -128,7 +128,15 @@ impl Socket {
 
     /// Whether the stream has to be flushed for its own sake.
     pub(super) fn wants_write(&self) -> bool {
-        self.stream.wants_write()
+        self.phase != Phase::Lingering && self.stream.wants_write()
+    }
+
+    /// The peer has ended the stream: answers it in the words of TLS and WebSocket, unless half a packet
+    /// has left.
+    pub(super) fn answer_end(&mut self) {
+        if !self.is_sending() {
+            self.stream.say_goodbye();
+        }
     }
 
     /// Where it came in and from.
@@ -204,7 +212,8 @@ impl Socket {
             }
             match self.read(buffer, left.bytes) {
                 Got::Bytes(received) => {
-                    left.bytes -= received.wire;
+                    // TLS reads as much as it likes.
+                    left.bytes = left.bytes.saturating_sub(received.wire);
                     // What the stream itself is made of leaves nothing to decode.
                     if received.plain > 0 {
                         self.decoder.feed(buffer.take(received.plain));
@@ -245,8 +254,8 @@ impl Socket {
         let asked = room.len();
         loop {
             match self.stream.receive(room) {
-                Ok(Received { wire: 0, .. }) => return Got::End,
-                Ok(received) => {
+                Ok(None) => return Got::End,
+                Ok(Some(received)) => {
                     // A short read has emptied the kernel's buffer; what comes later is told anew. An
                     // end that was told already is not.
                     if received.wire < asked && !self.hung_up && self.stream.ends_with_a_short_read() {
@@ -268,13 +277,15 @@ impl Socket {
     }
 
     fn discard(&mut self, buffer: &mut ReadBuffer, left: &mut Allowance) -> Served {
-        match self.read(buffer, left.bytes) {
-            Got::Bytes(received) => {
-                left.bytes -= received.wire;
-                if self.readable { Served::Again } else { Served::Idle }
+        // Not taken apart: what has broken the rules would break them again, and end the wait.
+        match self.stream.discard(buffer.room(left.bytes)) {
+            Ok(count) if count > 0 => {
+                left.bytes -= count;
+                Served::Again
             }
-            Got::Nothing => Served::Idle,
-            Got::End | Got::Garbage => Served::Ended,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Served::Again,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Served::Idle,
+            Ok(_) | Err(_) => Served::Ended,
         }
     }
 

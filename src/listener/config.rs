@@ -21,6 +21,8 @@ pub struct Config {
     pub bind: String,
     /// `mqtt` or `ws`.
     pub protocol: String,
+    /// Origins of the pages whose browsers may come, beside those of the listener's own place.
+    pub allowed_origins: Vec<String>,
     /// Whether clients may come without user name and password.
     pub allow_anonymous: Option<bool>,
     /// TLS, where it is spoken.
@@ -38,6 +40,7 @@ impl Default for Config {
             name: None,
             bind: "127.0.0.1:1883".to_owned(),
             protocol: "mqtt".to_owned(),
+            allowed_origins: Vec::new(),
             allow_anonymous: None,
             tls: None,
             max_connections: None,
@@ -51,6 +54,7 @@ pub const KEYS: &[Key] = &[
     Key::optional("name", Kind::Text),
     Key::required("bind", Kind::Text),
     Key::optional("protocol", Kind::Choice(&["mqtt", "ws"])),
+    Key::optional("allowed_origins", Kind::Texts),
     Key::optional("allow_anonymous", Kind::Boolean),
     Key::optional("max_connections", Kind::Integer(1, 1_000_000)),
     Key::optional("mount_point", Kind::Text),
@@ -72,6 +76,8 @@ pub struct Listener {
     pub mount: Option<Arc<str>>,
     /// What is spoken, within TLS where that is spoken too.
     pub protocol: Protocol,
+    /// Origins of the pages whose browsers may come over WebSocket, beside those of the listener's own place.
+    pub origins: Arc<[String]>,
     /// TLS, where it is spoken.
     pub tls: Option<Tls>,
 }
@@ -109,6 +115,12 @@ impl Config {
             );
             problems.push(Problem { key: "mount_point".to_owned(), text });
         }
+        for origin in self.allowed_origins.iter().filter(|origin| !is_origin(origin)) {
+            let text = format!(
+                "found \"{origin}\", expected what a browser sends, such as \"https://panel.example.com\", without a path or *"
+            );
+            problems.push(Problem { key: "allowed_origins".to_owned(), text });
+        }
         let bind = match self.bind.parse::<Bind>() {
             Ok(bind) => bind,
             Err(expected) => {
@@ -133,6 +145,7 @@ impl Config {
             mount: self.mount_point.as_deref().map(Arc::from),
             bind,
             protocol,
+            origins: self.allowed_origins.as_slice().into(),
             tls,
         })
     }
@@ -141,6 +154,15 @@ impl Config {
 fn is_mount_point(mount: &str) -> bool {
     let house = mount.starts_with('$') || mount.starts_with("tidegate/");
     mount.ends_with('/') && mount.len() <= MOUNT_POINT_MAX && !mount.contains(['+', '#', '\0']) && !house
+}
+
+/// A scheme and a host, perhaps with a port.
+fn is_origin(origin: &str) -> bool {
+    let odd =
+        |letter: char| !letter.is_ascii_graphic() || matches!(letter, '/' | '*' | '?' | '#' | '@' | ',');
+    origin.split_once("://").is_some_and(|(scheme, place)| {
+        !scheme.is_empty() && !place.is_empty() && !scheme.contains(odd) && !place.contains(odd)
+    })
 }
 
 /// Bytes of a mount point: each of its clients' topics becomes longer by it.
@@ -198,6 +220,21 @@ mod tests {
         assert_eq!(mount("barn/2/"), Ok(Some("barn/2/".to_owned())));
         for wrong in ["", "barn", "barn/+/", "#/", "$SYS/", "tidegate/x/"] {
             assert!(mount(wrong).is_err_and(|problems| problems[0].key == "mount_point"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        let origins = |text: &str| {
+            let config = Config { allowed_origins: vec![text.to_owned()], ..Config::default() };
+            config.check().map(|listener| listener.origins.to_vec())
+        };
+        for right in ["https://panel.example.com", "http://[fd00::7]:8080"] {
+            assert_eq!(origins(right), Ok(vec![right.to_owned()]));
+        }
+        for wrong in ["", "*", "null", "panel.example.com", "https://a.example/", "https://*.example", "://a"]
+        {
+            assert!(origins(wrong).is_err_and(|problems| problems[0].key == "allowed_origins"), "{wrong}");
         }
     }
 

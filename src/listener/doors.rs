@@ -57,6 +57,8 @@ pub struct Accepted {
     pub trust: Trust,
     /// What it will speak, until the stream does.
     pub(super) protocol: Protocol,
+    /// Of pages that are welcome, where it will speak WebSocket.
+    pub(super) origins: Arc<[String]>,
     /// Which listener, by its place in the configuration.
     pub door: usize,
     /// The listener's mount point.
@@ -83,7 +85,7 @@ pub struct Standing {
 impl Accepted {
     /// Ready for what is spoken at its listener.
     pub(super) fn speaking(self) -> Accepted {
-        Accepted { stream: self.stream.speaking(self.protocol), ..self }
+        Accepted { stream: self.stream.speaking(self.protocol, &self.origins), ..self }
     }
 }
 
@@ -203,11 +205,12 @@ impl Doors {
                 Ok((stream, peer)) => {
                     let recovered = entry.trouble.take().is_some();
                     let (trust, mount) = (entry.listener.trust.clone(), entry.listener.mount.clone());
+                    let origins = entry.listener.origins.clone();
                     let (protocol, keeper) = (entry.listener.protocol, entry.keeper.clone());
                     if recovered {
                         self.post();
                     }
-                    let accepted = Accepted { stream, peer, trust, protocol, door, mount };
+                    let accepted = Accepted { stream, peer, trust, protocol, origins, door, mount };
                     return Some(Knock { accepted, keeper });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,

@@ -1,7 +1,7 @@
 //! TLS handshakes, on a thread of their own: they cost milliseconds, and a peer may never finish.
 //!
 //! The thread polls all of them at once. Each has a time limit, and so many may be under way; beyond that
-//! the oldest gives way to the newest, so that a crowd that says nothing cannot lock out who speaks.
+//! one of the address that holds most gives way, so that a crowd from one machine locks out itself alone.
 //! What is finished is handed on as a stream like any other.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use super::limiter::Limiter;
 use super::secured::Secured;
 use super::tls::Made;
 use super::{Accepted, Stream};
-use crate::broker::Trust;
+use crate::broker::{Trust, is_house_user};
 use crate::clock::Clock;
 
 /// A way to the thread; it ends when this is dropped.
@@ -37,7 +37,7 @@ pub(super) struct Handshakes {
 /// Bounds of handshakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeLimits {
-    /// So many may be under way; beyond that the oldest gives way.
+    /// So many may be under way; beyond that one of the address that holds most gives way.
     pub under_way: usize,
     /// How long one may take.
     pub within: Duration,
@@ -143,7 +143,8 @@ impl Handshakes {
     /// Begins one; whoever is too many for the queue is dropped and counted.
     pub(super) fn begin(&self, accepted: Accepted, keeper: Arc<Keeper>) {
         self.tally.under_way.fetch_add(1, Ordering::Relaxed);
-        if self.newcomers.try_send((accepted, keeper)).is_err() {
+        // Counted before it is dropped: the peer sees its end then.
+        if let Err(_full) = self.newcomers.try_send((accepted, keeper)) {
             self.tally.end(&self.tally.crowded_out);
         }
         // A waker fails only where the kernel is out of memory; the next one then wakes for both.
@@ -257,13 +258,28 @@ impl<D: FnMut(Accepted) -> bool> Worker<D> {
         self.advance(number, now)
     }
 
-    /// Ends the oldest where as many are under way as may be.
+    /// Ends one where as many are under way as may be.
     fn make_room(&mut self) {
         while self.pending.len() >= self.limits.under_way.max(1) {
-            let Some((_, pending)) = self.pending.pop_first() else { return };
+            let Some(pending) = self.least_worth().and_then(|number| self.pending.remove(&number)) else {
+                return;
+            };
             debug!(peer = %pending.accepted.peer, "handshake given up: too many are under way");
             self.tally.end(&self.tally.crowded_out);
         }
+    }
+
+    /// Of the address that holds most: the oldest that has not yet said what it wants, otherwise the oldest.
+    /// A crowd can say that too, so it does not count against others.
+    fn least_worth(&self) -> Option<usize> {
+        let address = |pending: &Pending| pending.accepted.peer.address();
+        let mut held = BTreeMap::new();
+        self.pending.values().for_each(|pending| *held.entry(address(pending)).or_insert(0_usize) += 1);
+        let most = held.values().copied().max();
+        let of_the_crowd =
+            || self.pending.iter().filter(|(_, pending)| held.get(&address(pending)).copied() == most);
+        let silent = of_the_crowd().find(|(_, pending)| pending.connection.protocol_version().is_none());
+        silent.or_else(|| of_the_crowd().next()).map(|(number, _)| *number)
     }
 
     fn end_late(&mut self, now: u64) {
@@ -291,13 +307,17 @@ impl<D: FnMut(Accepted) -> bool> Worker<D> {
             self.failed(&pending, &failure, now);
             return true;
         }
-        match pending.finish() {
-            Some(accepted) => {
+        match pending.trust() {
+            Ok(trust) => {
                 self.tally.end(&self.tally.done);
-                (self.deliver)(accepted)
+                pending.finish(trust).is_none_or(|accepted| (self.deliver)(accepted))
             }
-            None => {
+            Err(refusal) => {
                 self.tally.end(&self.tally.failed);
+                let peer = pending.accepted.peer;
+                if let Some(missed) = self.said.admit(now) {
+                    warn!(%peer, missed, "client refused: {refusal}");
+                }
                 true
             }
         }
@@ -358,18 +378,25 @@ impl Pending {
         Ok(())
     }
 
-    /// The stream, and who comes in by it; `None` where its certificate names nobody.
-    fn finish(self) -> Option<Accepted> {
-        let Pending { mut accepted, keeper, connection, .. } = self;
-        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
-        if let (Some(identity), Some(leaf)) = (keeper.identity(), leaf) {
-            let certificate = Certificate::parse(leaf)?;
-            let Some(user) = certificate.user(identity) else {
-                debug!(peer = %accepted.peer, %certificate, "client refused: its certificate names no user");
-                return None;
-            };
-            accepted.trust = Trust::Certificate { user: user.into() };
+    /// As whom it comes in; an error says why its certificate names nobody who may.
+    fn trust(&self) -> Result<Trust, String> {
+        let leaf = self.connection.peer_certificates().and_then(|chain| chain.first());
+        let (Some(identity), Some(leaf)) = (self.keeper.identity(), leaf) else {
+            return Ok(self.accepted.trust.clone());
+        };
+        let certificate = Certificate::parse(leaf).ok_or("its certificate cannot be looked into")?;
+        let user = certificate.user(identity);
+        let user = user.ok_or_else(|| format!("its certificate ({certificate}) names no user"))?;
+        if is_house_user(&user) {
+            return Err(format!("its certificate ({certificate}) has a name of tidegate's own"));
         }
+        Ok(Trust::Certificate { user: user.into() })
+    }
+
+    /// The stream, and who comes in by it.
+    fn finish(self, trust: Trust) -> Option<Accepted> {
+        let Pending { mut accepted, connection, .. } = self;
+        accepted.trust = trust;
         let Stream::Tcp(stream) = accepted.stream else { return None };
         accepted.stream = Stream::Tls(Box::new(Secured::new(stream, connection)));
         Some(accepted.speaking())

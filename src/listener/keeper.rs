@@ -1,7 +1,8 @@
 //! Keeps a listener's TLS fresh: files that were replaced are used from the next handshake on.
 //!
 //! Clients that are connected stay so. What cannot be used changes nothing and is said once; it is looked
-//! at again when a file changes once more.
+//! at again when a file changes once more, and what cannot be read at every look. Our pair and what concerns
+//! clients do not hold each other up.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,8 +23,10 @@ pub(super) struct Keeper {
 #[derive(Debug, Default)]
 struct State {
     made: Option<Arc<Made>>,
-    /// The files that were looked at last.
+    /// The files that were read last, whatever was in them.
     seen: Vec<Stamp>,
+    /// At least once.
+    looked: bool,
     trouble: Option<String>,
 }
 
@@ -46,27 +49,29 @@ impl Keeper {
         if self.state().seen == stamps {
             return;
         }
-        let made = self.tls.make();
+        let before = self.current();
+        let (made, flaws) = self.tls.make(before.as_deref());
         let mut state = self.state();
-        let first = state.seen.is_empty();
-        state.seen = stamps;
-        match made {
-            Ok(made) => {
-                if !first {
-                    info!(listener = %self.listener, "renewed certificates are used from now on");
-                }
-                state.made = Some(Arc::new(made));
-                state.trouble = None;
-            }
-            Err(flaw) => {
-                let rest = if state.made.is_some() { "; the ones before are used on" } else { "" };
-                // At the start the door says it, since it stays closed.
-                if !first {
-                    warn!(listener = %self.listener, "{}{rest}", flaw.text);
-                }
-                state.trouble = Some(flaw.text);
+        // What could not be read this time may be readable the next time, as it is.
+        if !flaws.iter().any(|flaw| flaw.may_pass) {
+            state.seen = stamps;
+        }
+        let trouble = flaws.iter().map(|flaw| flaw.text.as_str()).collect::<Vec<_>>().join("; ");
+        let trouble = (!trouble.is_empty()).then_some(trouble);
+        // At the start the door says it, since it stays closed.
+        if before.is_some() || state.looked {
+            let rest = if before.is_some() { "; the ones before are used on" } else { "" };
+            match &trouble {
+                None => info!(listener = %self.listener, "renewed certificates are used from now on"),
+                Some(text) if state.trouble != trouble => warn!(listener = %self.listener, "{text}{rest}"),
+                Some(_) => {}
             }
         }
+        state.looked = true;
+        if let Some(made) = made {
+            state.made = Some(Arc::new(made));
+        }
+        state.trouble = trouble;
     }
 
     /// What a handshake is to be made with; `None` while the files were never good.
@@ -94,5 +99,43 @@ impl Keeper {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TlsConfig;
+    use super::super::testing::{Authority, secure_listener};
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_tried_at_every_look_and_the_pair_is_renewed_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "authority");
+        let server = authority.issue("server", &["localhost"], 1);
+        let crl = authority.revoke(&[66], 2999);
+        let tls =
+            TlsConfig { client_ca: Some(authority.file.clone()), crl: Some(crl.clone()), ..server.tls() };
+        let keeper = Keeper::new("x", secure_listener(tls).tls.unwrap());
+        let first = keeper.current().unwrap();
+        keeper.look();
+        assert!(Arc::ptr_eq(&first, &keeper.current().unwrap()), "nothing has changed");
+
+        fs::remove_file(&crl).unwrap();
+        fs::create_dir(&crl).unwrap();
+        server.become_like(&authority.issue("renewed", &["localhost"], 2));
+        keeper.look();
+        let second = keeper.current().unwrap();
+        assert!(keeper.trouble().unwrap().contains("revoked.crl"));
+        assert!(!Arc::ptr_eq(&first.config.cert_resolver, &second.config.cert_resolver), "the pair is new");
+        assert!(second.is_guarded_as(&first), "the list is that of before");
+        keeper.look();
+        assert!(!Arc::ptr_eq(&second, &keeper.current().unwrap()), "read again although nothing changed");
+
+        fs::remove_dir(&crl).unwrap();
+        authority.revoke(&[7], 2999);
+        keeper.look();
+        assert_eq!(keeper.trouble(), None);
+        assert!(!keeper.current().unwrap().is_guarded_as(&first));
     }
 }

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::sync::Arc;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
@@ -28,9 +29,9 @@ pub enum Stream {
 /// What one read brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes that were read; none where the peer has ended the stream.
+    /// Bytes that were taken from the kernel: under TLS perhaps none, or more than the buffer holds.
     pub wire: usize,
-    /// Bytes of MQTT among them, at the front of the buffer.
+    /// Bytes of MQTT, at the front of the buffer.
     pub plain: usize,
 }
 
@@ -44,26 +45,40 @@ pub enum StreamPeer {
 }
 
 impl Stream {
-    /// The same stream as a listener of this protocol understands it.
-    pub(super) fn speaking(self, protocol: Protocol) -> Stream {
+    /// The same stream as a listener of this protocol understands it; the origins are those of pages that
+    /// are welcome.
+    pub(super) fn speaking(self, protocol: Protocol, origins: &Arc<[String]>) -> Stream {
         match protocol {
             Protocol::Mqtt => self,
-            Protocol::WebSocket => Stream::WebSocket(Box::new(WebSocket::new(self))),
+            Protocol::WebSocket => Stream::WebSocket(Box::new(WebSocket::new(self, origins.clone()))),
         }
     }
 
-    /// Reads once.
+    /// Reads once; `None` where the peer has ended the stream.
     ///
     /// # Errors
     /// `WouldBlock` where nothing is there; `InvalidData` where what came is none of what is spoken here.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let count = match self {
             Stream::Tcp(stream) => stream.read(buffer)?,
             Stream::Unix(stream) => stream.read(buffer)?,
-            Stream::Tls(stream) => stream.read(buffer)?,
+            Stream::Tls(stream) => return stream.receive(buffer),
             Stream::WebSocket(stream) => return stream.receive(buffer),
         };
-        Ok(Received { wire: count, plain: count })
+        Ok((count > 0).then_some(Received { wire: count, plain: count }))
+    }
+
+    /// Reads what nobody will understand any more, below TLS and WebSocket; no bytes at the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there.
+    pub fn discard(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.stream.read(buffer),
+            Stream::WebSocket(stream) => stream.inner.discard(buffer),
+        }
     }
 
     /// Says in the words of TLS and WebSocket that nothing more will be written, where they are spoken.

@@ -126,6 +126,11 @@ impl Bearer<'_> {
 
     /// TLS to a listener; the handshake is yet to come.
     pub(crate) fn dial(&self, address: SocketAddr) -> Secure {
+        self.over(TcpStream::connect(address).unwrap())
+    }
+
+    /// TLS over a stream that stands; the handshake is yet to come.
+    pub(crate) fn over(&self, stream: TcpStream) -> Secure {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.trusts).unwrap()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -142,7 +147,6 @@ impl Bearer<'_> {
                 .unwrap(),
         };
         let name = ServerName::try_from("localhost").unwrap();
-        let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)

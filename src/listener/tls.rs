@@ -5,6 +5,7 @@
 //! session is resumed, so that nobody passes by the list of the revoked.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use adapter_api::schema::{Key, Kind, Problem};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use serde::Deserialize;
 
@@ -84,6 +86,8 @@ pub struct Flaw {
     pub key: &'static str,
     /// What is wrong; names the file.
     pub text: String,
+    /// The file is there and could not be read: that may pass without a change of it.
+    pub may_pass: bool,
 }
 
 /// What rustls needs for one handshake, and who was refused in it.
@@ -100,12 +104,10 @@ struct Guard {
     refused: Mutex<Option<String>>,
 }
 
-/// What the files held.
+/// What the files held, as far as they could be read.
 struct Material {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    roots: RootCertStore,
-    lists: Vec<CertificateRevocationListDer<'static>>,
+    pair: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    clients: Option<(RootCertStore, Vec<CertificateRevocationListDer<'static>>)>,
 }
 
 impl TlsConfig {
@@ -175,75 +177,90 @@ impl Tls {
     /// What the operator should know of the files: first what makes them useless, then what is well
     /// enough and perhaps not meant. `wall` is the time in milliseconds since 1970. Reads files.
     pub fn examine(&self, wall: u64) -> (Vec<Flaw>, Vec<Flaw>) {
-        let material = match self.read() {
-            Ok(material) => material,
-            Err(flaws) => return (flaws, Vec::new()),
-        };
-        let doubts = self.doubts(&material, wall);
-        (self.assemble(material).err().into_iter().collect(), doubts)
-    }
-
-    /// Makes rustls's configuration from the files as they are now.
-    pub(super) fn make(&self) -> Result<Made, Flaw> {
-        let material = self.read().map_err(|mut flaws| flaws.swap_remove(0))?;
-        self.assemble(material)
-    }
-
-    fn read(&self) -> Result<Material, Vec<Flaw>> {
         let mut flaws = Vec::new();
-        let chain = keep(certificates("tls.cert", &self.cert), &mut flaws);
-        let key = keep(private_key(&self.key), &mut flaws);
-        let mut roots = RootCertStore::empty();
-        let mut lists = Vec::new();
-        if let Some(clients) = &self.clients {
-            let file = &clients.authority;
-            for certificate in keep(certificates("tls.client_ca", file), &mut flaws).unwrap_or_default() {
-                let added = roots.add(certificate).map_err(|error| flaw("tls.client_ca", file, &error));
-                keep(added, &mut flaws);
-            }
-            if let Some(file) = &clients.revoked {
-                lists = keep(revocations(file), &mut flaws).unwrap_or_default();
-            }
-        }
-        match (chain, key) {
-            (Some(chain), Some(key)) if flaws.is_empty() => Ok(Material { chain, key, roots, lists }),
-            _ => Err(flaws),
-        }
+        let material = self.read(&mut flaws);
+        let doubts = if flaws.is_empty() { self.doubts(&material, wall) } else { Vec::new() };
+        self.assemble(material, None, &mut flaws);
+        (flaws, doubts)
     }
 
-    fn assemble(&self, material: Material) -> Result<Made, Flaw> {
-        let Material { chain, key, roots, lists } = material;
+    /// Makes rustls's configuration from the files as they are now. Our pair and what concerns clients stand
+    /// each for itself: where one cannot be used, that of before is used on. `None` where there is no before.
+    pub(super) fn make(&self, before: Option<&Made>) -> (Option<Made>, Vec<Flaw>) {
+        let mut flaws = Vec::new();
+        let material = self.read(&mut flaws);
+        (self.assemble(material, before, &mut flaws), flaws)
+    }
+
+    fn read(&self, flaws: &mut Vec<Flaw>) -> Material {
+        let chain = keep(certificates("tls.cert", &self.cert), flaws);
+        let key = keep(private_key(&self.key), flaws);
+        let clients = self.clients.as_ref().and_then(|clients| {
+            let before = flaws.len();
+            let mut roots = RootCertStore::empty();
+            let file = &clients.authority;
+            for certificate in keep(certificates("tls.client_ca", file), flaws).unwrap_or_default() {
+                let added = roots.add(certificate).map_err(|error| flaw("tls.client_ca", file, &error));
+                keep(added, flaws);
+            }
+            let lists =
+                clients.revoked.as_deref().map(|file| keep(revocations(file), flaws).unwrap_or_default());
+            (flaws.len() == before).then(|| (roots, lists.unwrap_or_default()))
+        });
+        Material { pair: chain.zip(key), clients }
+    }
+
+    fn assemble(&self, material: Material, before: Option<&Made>, flaws: &mut Vec<Flaw>) -> Option<Made> {
         let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| flaw("tls.cert", &self.cert, &error))?;
+        let resolver = material.pair.and_then(|(chain, key)| {
+            let pair = CertifiedKey::from_der(chain, key, &provider);
+            keep(pair.map_err(|error| self.unfit(&error)), flaws)
+        });
+        let resolver: Arc<dyn ResolvesServerCert> = match resolver {
+            Some(pair) => Arc::new(SingleCertAndKey::from(pair)),
+            None => before?.config.cert_resolver.clone(),
+        };
         let guard = match &self.clients {
             None => None,
-            Some(clients) => Some(Guard::new(clients, roots, lists, provider)?),
+            Some(clients) => {
+                let made = material.clients.and_then(|(roots, lists)| {
+                    keep(Guard::new(clients, roots, lists, provider.clone()), flaws)
+                });
+                // Without one of before nobody could be verified.
+                Some(made.or_else(|| before?.guard.clone())?)
+            }
         };
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = keep(builder.map_err(|error| flaw("tls.cert", &self.cert, &error)), flaws)?;
         let builder = match &guard {
             None => builder.with_no_client_auth(),
             Some(guard) => builder.with_client_cert_verifier(guard.clone()),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
-                let text = format!("{} is not the key of {}", self.key.display(), self.cert.display());
-                Flaw { key: "tls.key", text }
-            }
-            error => flaw("tls.cert", &self.cert, &error),
-        })?;
+        let mut config = builder.with_cert_resolver(resolver);
         if guard.is_some() {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(Made { config: Arc::new(config), guard })
+        Some(Made { config: Arc::new(config), guard })
+    }
+
+    /// Why our certificate and its key cannot be used together.
+    fn unfit(&self, error: &rustls::Error) -> Flaw {
+        match error {
+            rustls::Error::InconsistentKeys(_) => {
+                let text = format!("{} is not the key of {}", self.key.display(), self.cert.display());
+                Flaw { key: "tls.key", text, may_pass: false }
+            }
+            error => flaw("tls.cert", &self.cert, error),
+        }
     }
 
     fn doubts(&self, material: &Material, wall: u64) -> Vec<Flaw> {
         let mut doubts = Vec::new();
-        let mut doubt = |key, text| doubts.push(Flaw { key, text });
+        let mut doubt = |key, text| doubts.push(Flaw { key, text, may_pass: false });
         let cert = self.cert.display();
-        match material.chain.first().and_then(Certificate::parse).map(|leaf| leaf.validity(wall)) {
+        let leaf = material.pair.as_ref().and_then(|(chain, _)| chain.first());
+        match leaf.and_then(Certificate::parse).map(|leaf| leaf.validity(wall)) {
             Some(Validity::Expired(at)) => {
                 doubt("tls.cert", format!("{cert} has expired at {at}, so clients will not trust it"));
             }
@@ -262,7 +279,8 @@ impl Tls {
             );
         }
         let revoked = self.clients.as_ref().and_then(|clients| clients.revoked.as_ref());
-        let late = material.lists.iter().find_map(|list| overdue(list, wall));
+        let lists = material.clients.iter().flat_map(|(_, lists)| lists);
+        let late = lists.into_iter().find_map(|list| overdue(list, wall));
         if let (Some(file), Some(at)) = (revoked, late) {
             doubt(
                 "tls.crl",
@@ -277,6 +295,14 @@ impl Made {
     /// Whose certificate the last failed handshake refused, where it did. Handshakes go one at a time.
     pub(super) fn refused(&self) -> Option<String> {
         self.guard.as_ref()?.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[cfg(test)]
+impl Made {
+    /// Whether clients are verified by the very same lists.
+    pub(super) fn is_guarded_as(&self, other: &Made) -> bool {
+        self.guard.as_ref().zip(other.guard.as_ref()).is_some_and(|(one, other)| Arc::ptr_eq(one, other))
     }
 }
 
@@ -355,28 +381,35 @@ impl ClientCertVerifier for Guard {
 fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
     let found: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
-        .map_err(|error| flaw(key, file, &error))?;
+        .map_err(|error| unreadable(key, file, &error))?;
     if found.is_empty() { Err(flaw(key, file, &"no certificate in it")) } else { Ok(found) }
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Flaw> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound => {
+        pem::Error::NoItemsFound => {
             flaw("tls.key", file, &"no key in it (one with a passphrase cannot be used)")
         }
-        error => flaw("tls.key", file, &error),
+        error => unreadable("tls.key", file, &error),
     })
 }
 
 fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Flaw> {
     let found: Vec<_> = CertificateRevocationListDer::pem_file_iter(file)
         .and_then(Iterator::collect)
-        .map_err(|error| flaw("tls.crl", file, &error))?;
+        .map_err(|error| unreadable("tls.crl", file, &error))?;
     if found.is_empty() { Err(flaw("tls.crl", file, &"no revocation list in it")) } else { Ok(found) }
 }
 
+fn unreadable(key: &'static str, file: &Path, error: &pem::Error) -> Flaw {
+    // A file that is missing changes when it comes.
+    let may_pass = matches!(error, pem::Error::Io(error) if error.kind() != io::ErrorKind::NotFound);
+    Flaw { may_pass, ..flaw(key, file, error) }
+}
+
 fn flaw(key: &'static str, file: &Path, error: &impl ToString) -> Flaw {
-    Flaw { key, text: format!("cannot use {}: {}", file.display(), error.to_string()) }
+    let text = format!("cannot use {}: {}", file.display(), error.to_string());
+    Flaw { key, text, may_pass: false }
 }
 
 fn keep<T>(result: Result<T, Flaw>, flaws: &mut Vec<Flaw>) -> Option<T> {

@@ -118,7 +118,11 @@ fn may(reading: Reading, lines: &[Line], actor: (Option<&str>, &str), want: &str
         Reading::Ours => {
             // A denying line wins wherever it stands; one whose name cannot be put in denies all below it.
             let below = |line: &Line| {
-                let before = line.filter.find('%').map_or(&*line.filter, |at| &line.filter[..at]);
+                let marks = [("%u", user.unwrap_or_default()), ("%c", client_id)];
+                let unfit_marks = marks.iter().filter(|(_, name)| unfit(name));
+                let cut = unfit_marks.filter_map(|(mark, _)| line.filter.find(mark)).min().unwrap_or(0);
+                let before =
+                    line.filter[..cut].replace("%c", client_id).replace("%u", user.unwrap_or_default());
                 let level = before.rfind('/').map_or(0, |slash| slash + 1);
                 format!("{}#", &before[..level])
             };
@@ -161,7 +165,6 @@ fn deliver(port: u16, topics: &BTreeSet<String>) -> Delivered {
     let mut delivered = BTreeSet::new();
     for (publisher, client) in clients.iter_mut().enumerate() {
         for topic in topics {
-            // mosquitto 2.0.11 hangs up on a 3.1.1 client after the PUBACK of a denied publish, so at QoS 0.
             client.publish(topic, publisher.to_string(), QoS::AtMostOnce);
         }
         listen(client, publisher, &mut delivered);

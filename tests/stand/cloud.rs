@@ -88,9 +88,11 @@ impl Drop for Cloud {
 }
 
 fn configuration(folder: &Path, security: &Security, port: u16, inside: u16) -> String {
-    let mut text = String::from(
-        "per_listener_settings true\nmax_queued_messages 0\nmax_inflight_messages 100\npersistence false\n",
-    );
+    let mut text = String::from("per_listener_settings true\nmax_inflight_messages 100\npersistence false\n");
+    // Without this limit mosquitto 2.0.11 hangs up on whoever publishes what a rule denies.
+    if !matches!(security, Security::Rules(..)) {
+        text.push_str("max_queued_messages 0\n");
+    }
     // Started as root it would become a user that may not read the keys.
     text.push_str("user root\n");
     let _ = writeln!(text, "listener {inside} 127.0.0.1\nallow_anonymous true\nlistener {port} 127.0.0.1");

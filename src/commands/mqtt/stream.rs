@@ -1,7 +1,8 @@
 //! The bytes of one connection of `pub` or `sub`: TCP, TLS over it, or a unix socket.
 //!
-//! One thread reads, another writes. Under TLS they share the connection's state; a thread that waits for
-//! the network never holds it.
+//! One thread reads, another writes. Under TLS they share the connection's state: who waits for something
+//! to read does not hold it, and who writes does until the network has taken it all, so that a broker that
+//! takes nothing holds up reading too.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -23,6 +23,8 @@ pub(super) struct Frames {
     control: Vec<u8>,
     ping: Option<Vec<u8>>,
     closed: Option<Close>,
+    /// The rule that the client has broken; nothing after it counts.
+    broken: Option<Close>,
 }
 
 /// A frame whose payload has not come whole.
@@ -51,16 +53,17 @@ pub(super) enum Close {
 }
 
 impl Frames {
-    /// Takes the frames apart; what is left of them lies at the front, and is this long.
-    ///
-    /// # Errors
-    /// How to end the connection, where the client breaks the rules.
-    pub(super) fn unwrap(&mut self, bytes: &mut [u8]) -> Result<usize, Close> {
+    /// Takes the frames apart up to the first that breaks the rules; what is left of them lies at the
+    /// front, and is this long.
+    pub(super) fn unwrap(&mut self, bytes: &mut [u8]) -> usize {
         let (mut at, mut kept) = (0, 0);
-        while self.closed.is_none() {
+        while self.closed.is_none() && self.broken.is_none() {
             let Some(open) = &mut self.open else {
-                let Some(used) = self.begin(bytes.get(at..).unwrap_or_default())? else { break };
-                at += used;
+                match self.begin(bytes.get(at..).unwrap_or_default()) {
+                    Ok(Some(used)) => at += used,
+                    Ok(None) => break,
+                    Err(close) => self.broken = Some(close),
+                }
                 continue;
             };
             let here = bytes.len() - at;
@@ -77,9 +80,9 @@ impl Frames {
             if open.left > 0 {
                 break;
             }
-            self.end_frame()?;
+            self.broken = self.end_frame().err();
         }
-        Ok(kept)
+        kept
     }
 
     /// Reads a header, and says how many of the bytes belong to it; `None` where its end has not come.
@@ -97,7 +100,13 @@ impl Frames {
         self.begun = Default::default();
         // [RFC6455-5.1] A client masks; [RFC6455-5.2] no extension was agreed on, and lengths have 63 bits.
         let mask = header.mask.ok_or(Close::Protocol)?;
-        if header.rsv1 || header.rsv2 || header.rsv3 || i64::try_from(length).is_err() {
+        // Nor may a length be written longer than it has to be; the mask is 4 bytes.
+        let shortest = match length {
+            0..=125 => 6,
+            126..=65_535 => 8,
+            _ => HEADER_MAX,
+        };
+        if size != shortest || header.rsv1 || header.rsv2 || header.rsv3 || i64::try_from(length).is_err() {
             return Err(Close::Protocol);
         }
         match header.opcode {
@@ -134,6 +143,11 @@ impl Frames {
         self.ping.is_some()
     }
 
+    /// How to end the connection, where the client has broken the rules.
+    pub(super) fn broken(&self) -> Option<Close> {
+        self.broken
+    }
+
     /// How the client has ended the connection, if it has.
     pub(super) fn closed(&self) -> Option<Close> {
         self.closed
@@ -150,12 +164,16 @@ impl Open {
     }
 }
 
-/// [RFC6455-5.5.1] The answer to a close is a close with the same code.
+/// [RFC6455-5.5.1] The answer to a close is a close with the same code, where it is one that may be sent
+/// [RFC6455-7.4].
 fn answer(payload: &[u8]) -> Result<Close, Close> {
     match payload {
         [] => Ok(Close::Empty),
         [_] => Err(Close::Protocol),
-        [high, low, ..] => Ok(Close::Answer([*high, *low])),
+        [high, low, ..] => match u16::from_be_bytes([*high, *low]) {
+            1000..=1003 | 1007..=1014 | 3000..=4999 => Ok(Close::Answer([*high, *low])),
+            _ => Err(Close::Protocol),
+        },
     }
 }
 
@@ -189,7 +207,7 @@ fn header(opcode: OpCode, length: usize, out: &mut Vec<u8>) {
     header.format(length as u64, out).expect("a vector takes everything");
 }
 
-/// Bytes of the longest header.
+/// Bytes of the longest header of a client.
 const HEADER_MAX: usize = 14;
 
 #[cfg(test)]
@@ -221,12 +239,11 @@ mod tests {
         let (mut frames, mut left) = (Frames::default(), Vec::new());
         for piece in bytes.chunks(size) {
             let mut piece = piece.to_vec();
-            match frames.unwrap(&mut piece) {
-                Ok(kept) => left.extend_from_slice(&piece[..kept]),
-                Err(close) => return (left, frames, Some(close)),
-            }
+            let kept = frames.unwrap(&mut piece);
+            left.extend_from_slice(&piece[..kept]);
         }
-        (left, frames, None)
+        let broken = frames.broken();
+        (left, frames, broken)
     }
 
     #[test]
@@ -274,6 +291,11 @@ mod tests {
             (frame(0x09, b"a ping in fragments"), Close::Protocol),
             (frame(0x89, &[0; 126]), Close::Protocol),
             (frame(0x88, &[3]), Close::Protocol),
+            (frame(0x88, &1005_u16.to_be_bytes()), Close::Protocol),
+            (frame(0x88, &999_u16.to_be_bytes()), Close::Protocol),
+            (frame(0x88, &2999_u16.to_be_bytes()), Close::Protocol),
+            (vec![0x82, 0xFE, 0, 125, 0, 0, 0, 0], Close::Protocol),
+            (vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0, 0, 0], Close::Protocol),
         ] {
             for size in [1, bytes.len()] {
                 assert_eq!(in_pieces(&bytes, size).2, Some(expected), "{bytes:02x?}");
@@ -327,9 +349,7 @@ mod tests {
             let (whole, pieces) = (in_pieces(&bytes, bytes.len().max(1)), in_pieces(&bytes, size));
             proptest::prop_assert_eq!(whole.2, pieces.2);
             proptest::prop_assert_eq!(whole.1.closed(), pieces.1.closed());
-            if whole.2.is_none() {
-                proptest::prop_assert_eq!(whole.0, pieces.0);
-            }
+            proptest::prop_assert_eq!(whole.0, pieces.0);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! MQTT within WebSocket frames, as a stream of MQTT's own bytes.
 //!
-//! The upgrade request is answered here too. What is written together leaves as one frame, header and all
-//! in one write; answers of WebSocket itself (pong, close) go between frames. Never blocks.
+//! The upgrade request is answered here too. What is written together leaves in one write, headers and all,
+//! as frames of a bounded size, since a browser takes a frame in whole; answers of WebSocket itself (pong, close) go between frames. Never blocks.
 //!
 //! Invariant: a frame that was begun is filled with exactly the bytes that it announced, since what is
 //! written after a write that was cut short begins with its rest.
@@ -10,6 +10,7 @@ mod frames;
 mod upgrade;
 
 use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
 
 use frames::{Close, Frames};
 use upgrade::{Answer, Upgrade};
@@ -42,29 +43,30 @@ enum Stage {
 }
 
 impl WebSocket {
-    /// Over a stream on which the upgrade request is to come.
-    pub(super) fn new(inner: Stream) -> WebSocket {
-        let stage = Stage::Upgrading(Upgrade::default());
+    /// Over a stream on which the upgrade request is to come, perhaps from a page of these origins.
+    pub(super) fn new(inner: Stream, origins: Arc<[String]>) -> WebSocket {
+        let stage = Stage::Upgrading(Upgrade::new(origins));
         WebSocket { inner, stage, frames: Frames::default(), first: Vec::new(), owed: 0 }
     }
 
-    /// Reads once, and leaves what it held of MQTT at the front of the buffer.
+    /// Reads once, and leaves what it held of MQTT at the front of the buffer; `None` at the end.
     ///
     /// # Errors
     /// `InvalidData` where the client breaks the rules of WebSocket: nothing more is to be read from it, and
     /// [`WebSocket::say_goodbye`] will tell it why.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
-        if self.frames.closed().is_some() {
-            return Ok(Received { wire: 0, plain: 0 });
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        match self.stage {
+            Stage::Refused | Stage::Broken(_) => return Err(broken()),
+            _ if self.frames.closed().is_some() => return Ok(None),
+            _ => {}
         }
-        let wire = self.inner.receive(buffer)?.plain;
-        let bytes = buffer.get_mut(..wire).unwrap_or_default();
+        let Some(received) = self.inner.receive(buffer)? else { return Ok(None) };
+        let bytes = buffer.get_mut(..received.plain).unwrap_or_default();
         let plain = match &mut self.stage {
             Stage::Upgrading(_) => self.upgrade(bytes)?,
-            Stage::Open | Stage::Closing => self.unwrap(bytes)?,
-            Stage::Refused | Stage::Broken(_) => 0,
+            _ => self.unwrap(bytes)?,
         };
-        Ok(Received { wire, plain })
+        Ok(Some(Received { plain, ..received }))
     }
 
     fn upgrade(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
@@ -83,13 +85,13 @@ impl WebSocket {
             Answer::Refused(response) => {
                 self.first = response;
                 self.stage = Stage::Refused;
-                Err(io::Error::new(io::ErrorKind::InvalidData, "no upgrade to WebSocket"))
+                Err(broken())
             }
         }
     }
 
     fn unwrap(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let unwrapped = self.frames.unwrap(bytes);
+        let kept = self.frames.unwrap(bytes);
         if let (Some(close), Stage::Open) = (self.frames.closed(), &self.stage) {
             self.stage = Stage::Closing;
             if self.owed == 0 {
@@ -98,10 +100,14 @@ impl WebSocket {
             // Whoever has closed is soon forgotten, so the answer leaves now or never.
             let _ = self.flush();
         }
-        unwrapped.map_err(|close| {
+        if let Some(close) = self.frames.broken() {
             self.stage = Stage::Broken(close);
-            io::Error::new(io::ErrorKind::InvalidData, "against the rules of WebSocket")
-        })
+            if kept == 0 {
+                return Err(broken());
+            }
+            // What came before it is good; the next read says the rest.
+        }
+        Ok(kept)
     }
 
     /// Whether bytes of WebSocket itself wait to leave.
@@ -127,6 +133,26 @@ impl WebSocket {
         self.inner.say_goodbye();
     }
 
+    /// Notes that so many bytes have left of a frame's payload and the frames behind it; how many of them
+    /// were payload. A frame of which nothing has left is not begun.
+    fn note(&mut self, left: usize, payload: &[u8], more: &[(Vec<u8>, &[u8])]) -> usize {
+        let mut taken = left.min(payload.len());
+        self.owed -= taken;
+        let mut left = left - taken;
+        for (header, payload) in more {
+            if left == 0 {
+                break;
+            }
+            let of_header = left.min(header.len());
+            self.first.extend_from_slice(header.get(of_header..).unwrap_or_default());
+            let of_payload = (left - of_header).min(payload.len());
+            self.owed = payload.len() - of_payload;
+            taken += of_payload;
+            left -= of_header + of_payload;
+        }
+        taken
+    }
+
     /// Between two frames a pong may leave.
     fn add_pong(&mut self) {
         if self.owed == 0
@@ -146,21 +172,26 @@ impl Write for WebSocket {
         }
         if self.owed == 0 {
             self.add_pong();
-            frames::begin_binary(bytes.len(), &mut self.first);
-            self.owed = bytes.len();
+            self.owed = bytes.len().min(PAYLOAD_MAX);
+            frames::begin_binary(self.owed, &mut self.first);
         }
+        let (payload, rest) = bytes.split_at(bytes.len().min(self.owed));
+        let more: Vec<(Vec<u8>, &[u8])> =
+            rest.chunks(PAYLOAD_MAX).take(MORE_FRAMES).map(with_header).collect();
         loop {
-            let payload = bytes.get(..bytes.len().min(self.owed)).unwrap_or_default();
-            let written = self.inner.write_vectored(&[IoSlice::new(&self.first), IoSlice::new(payload)])?;
+            let mut parts = vec![IoSlice::new(&self.first), IoSlice::new(payload)];
+            parts.extend(
+                more.iter().flat_map(|(header, payload)| [IoSlice::new(header), IoSlice::new(payload)]),
+            );
+            let written = self.inner.write_vectored(&parts)?;
             if written == 0 {
                 return Ok(0);
             }
             let of_first = written.min(self.first.len());
             self.first.drain(..of_first);
-            let of_payload = written - of_first;
-            self.owed -= of_payload;
-            if of_payload > 0 {
-                return Ok(of_payload);
+            let taken = self.note(written - of_first, payload, &more);
+            if taken > 0 {
+                return Ok(taken);
             }
         }
     }
@@ -181,5 +212,21 @@ impl Write for WebSocket {
     }
 }
 
-/// Bytes of which a header takes at most 10.
+fn with_header(payload: &[u8]) -> (Vec<u8>, &[u8]) {
+    let mut header = Vec::new();
+    frames::begin_binary(payload.len(), &mut header);
+    (header, payload)
+}
+
+fn broken() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "against the rules of WebSocket")
+}
+
+/// Bytes of MQTT in one frame: with a header of 4 bytes it fills one record of TLS.
+const PAYLOAD_MAX: usize = (16 << 10) - 4;
+
+/// So many frames may leave in one write behind its first.
+const MORE_FRAMES: usize = 7;
+
+/// Bytes of which a header takes at most 4.
 const FIRST_KEPT: usize = 16;

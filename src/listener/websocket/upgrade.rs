@@ -1,18 +1,23 @@
 //! From the bytes of an HTTP request to the answer that makes a WebSocket of it, or says why not.
 //!
-//! One path, one purpose: whatever is no upgrade for MQTT gets a status of 4xx and the end. `Origin` is not
-//! looked at: who may come in is decided by MQTT's own passwords and by certificates.
+//! One path, one purpose: whatever is no upgrade for MQTT gets a status of 4xx and the end. A browser opens
+//! streams for any page and shows its certificate for it, so pages of another place than ours are refused
+//! unless they are listed. Programs send no `Origin` and are not asked.
+
+use std::sync::Arc;
 
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::machine::TryParse as _;
 use tungstenite::handshake::server::{Request, create_response, write_response};
 use tungstenite::http::HeaderValue;
-use tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tungstenite::http::header::{CONTENT_LENGTH, HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, TRANSFER_ENCODING};
 
 /// A request whose end has not come.
 #[derive(Debug, Default)]
 pub(super) struct Upgrade {
     request: Vec<u8>,
+    /// Whose pages are welcome beside our own: see [`is_foreign`].
+    origins: Arc<[String]>,
 }
 
 /// What came of the bytes so far.
@@ -31,14 +36,23 @@ pub(super) enum Answer {
 enum Refusal {
     NoHttp,
     TooLarge,
+    End,
+    Body,
+    Host,
     Method,
     Path,
+    Origin,
     NoUpgrade,
     Key,
     Protocol,
 }
 
 impl Upgrade {
+    /// For a listener that welcomes the pages of these origins.
+    pub(super) fn new(origins: Arc<[String]>) -> Upgrade {
+        Upgrade { request: Vec::new(), origins }
+    }
+
     /// Takes the next bytes.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Answer {
         let before = self.request.len();
@@ -53,7 +67,7 @@ impl Upgrade {
         match end {
             Some(end) if end <= REQUEST_MAX => {
                 let rest = self.request.len() - end;
-                match grant(self.request.get(..end).unwrap_or_default()) {
+                match grant(self.request.get(..end).unwrap_or_default(), &self.origins) {
                     Ok(response) => Answer::Granted(response, rest),
                     Err(refusal) => Answer::Refused(refusal.response()),
                 }
@@ -64,10 +78,24 @@ impl Upgrade {
     }
 }
 
-fn grant(request: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let (_, request) = Request::try_parse(request).map_err(refusal)?.ok_or(Refusal::NoHttp)?;
+fn grant(bytes: &[u8], origins: &[String]) -> Result<Vec<u8>, Refusal> {
+    let (size, request) = Request::try_parse(bytes).map_err(refusal)?.ok_or(Refusal::NoHttp)?;
+    // A bare line feed ends a line for that parser and not for us: what lies between would be nobody's.
+    if size != bytes.len() {
+        return Err(Refusal::End);
+    }
+    let lengths = request.headers().get_all(CONTENT_LENGTH);
+    if request.headers().contains_key(TRANSFER_ENCODING) || lengths.iter().any(|length| length != "0") {
+        return Err(Refusal::Body);
+    }
+    if request.headers().get_all(HOST).iter().count() != 1 {
+        return Err(Refusal::Host);
+    }
     if request.uri().path() != PATH {
         return Err(Refusal::Path);
+    }
+    if is_foreign(&request, origins) {
+        return Err(Refusal::Origin);
     }
     let mut response = create_response(&request).map_err(refusal)?;
     let offered = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL);
@@ -80,6 +108,17 @@ fn grant(request: &[u8]) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     write_response(&mut bytes, &response).map_err(refusal)?;
     Ok(bytes)
+}
+
+/// Whether a browser asks for a page that comes neither from the place that it asks nor from one of these.
+fn is_foreign(request: &Request, origins: &[String]) -> bool {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    request.headers().get_all(ORIGIN).iter().any(|origin| {
+        let Ok(origin) = origin.to_str() else { return true };
+        let place = origin.split_once("://").map(|(_, place)| place);
+        let ours = place.zip(host).is_some_and(|(place, host)| place.eq_ignore_ascii_case(host));
+        !ours && !origins.iter().any(|listed| listed.eq_ignore_ascii_case(origin))
+    })
 }
 
 fn refusal(error: tungstenite::Error) -> Refusal {
@@ -100,8 +139,12 @@ impl Refusal {
         let (status, more, text) = match self {
             Refusal::NoHttp => ("400 Bad Request", "", "this is no HTTP request"),
             Refusal::TooLarge => ("431 Request Header Fields Too Large", "", "the request is too large"),
+            Refusal::End => ("400 Bad Request", "", "lines end with CR LF here"),
+            Refusal::Body => ("400 Bad Request", "", "an upgrade has no body"),
+            Refusal::Host => ("400 Bad Request", "", "one Host is needed"),
             Refusal::Method => ("405 Method Not Allowed", "Allow: GET\r\n", "only GET is known here"),
             Refusal::Path => ("404 Not Found", "", "MQTT over WebSocket is at /mqtt"),
+            Refusal::Origin => ("403 Forbidden", "", "this page's origin is not in allowed_origins"),
             Refusal::NoUpgrade => (
                 "426 Upgrade Required",
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
@@ -160,6 +203,37 @@ mod tests {
     }
 
     #[test]
+    fn pages_of_other_places_are_refused_unless_they_are_listed() {
+        let ask = |origin: &str, listed: &[&str]| {
+            let origins = listed.iter().map(|listed| (*listed).to_owned()).collect();
+            let request = GOOD.replace("Host: x", &format!("Host: x:9001\r\n{origin}"));
+            match Upgrade::new(origins).take(request.as_bytes()) {
+                Answer::Granted(..) => 101,
+                Answer::Refused(response) if response.starts_with(b"HTTP/1.1 403 ") => 403,
+                other => panic!("{other:?}"),
+            }
+        };
+        let panel = "https://panel.example";
+        for (origin, listed, status) in [
+            ("A: b", &[][..], 101),
+            ("Origin: http://x:9001", &[], 101),
+            ("Origin: https://X:9001", &[], 101),
+            ("Origin: https://x", &[], 403),
+            ("Origin: https://x:9001.evil.example", &[], 403),
+            ("Origin: null", &[panel], 403),
+            ("Origin: x:9001", &[panel], 403),
+            ("Origin:", &[panel], 403),
+            ("Origin: \u{e9}", &[panel], 403),
+            ("Origin: https://panel.example", &[], 403),
+            ("Origin: https://panel.example", &["https://other.example", panel], 101),
+            ("Origin: http://panel.example", &[panel], 403),
+            ("Origin: https://panel.example\r\nOrigin: https://evil.example", &[panel], 403),
+        ] {
+            assert_eq!(ask(origin, listed), status, "{origin} where {listed:?}");
+        }
+    }
+
+    #[test]
     fn frames_that_come_with_the_request_are_left() {
         let Answer::Granted(_, rest) = Upgrade::default().take(format!("{GOOD}abc").as_bytes()) else {
             panic!("granted")
@@ -189,6 +263,12 @@ mod tests {
             (GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), "400"),
             ("\x10\x0C\0\x04MQTT".to_owned(), "400"),
             ("GARBAGE\r\n\r\n".to_owned(), "400"),
+            (GOOD.replace("Host: x\r\n", ""), "400"),
+            (GOOD.replace("Host: x", "Host: x\r\nHost: y"), "400"),
+            (GOOD.replace("Host: x", "Host: x\r\nContent-Length: 5"), "400"),
+            (GOOD.replace("Host: x", "Host: x\r\nTransfer-Encoding: chunked"), "400"),
+            // The first empty line ends it for one parser, the second for the other.
+            (GOOD.replace("mqtt\r\n\r\n", "mqtt\n\nGET / HTTP/1.1\r\n\r\n"), "400"),
             (format!("GET /mqtt HTTP/1.1\r\n{}\r\n\r\n", "A: b\r\n".repeat(2_000)), "431"),
             (format!("GET /{}", "a".repeat(9_000)), "431"),
         ] {
@@ -198,5 +278,7 @@ mod tests {
             assert!(head.contains(&format!("Content-Length: {}", body.len())), "{response}");
         }
         assert!(ask(&GOOD.replace("/mqtt", "/mqtt?x=1")).starts_with("HTTP/1.1 101 "));
+        let empty = "Host: x\r\nContent-Length: 0";
+        assert!(ask(&GOOD.replace("Host: x", empty)).starts_with("HTTP/1.1 101 "));
     }
 }
