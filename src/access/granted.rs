@@ -52,6 +52,13 @@ impl Rights {
     pub(super) const WRITE: Rights = Rights(2);
     pub(super) const BOTH: Rights = Rights(3);
     pub(super) const DENY: Rights = Rights(4);
+    /// The line as it is written names a `…/set` topic.
+    const SET: Rights = Rights(8);
+
+    /// Those of a line with this filter, before names are put into it.
+    pub(super) fn of_line(self, filter: &str) -> Rights {
+        if filter.ends_with("/set") { self.with(Rights::SET) } else { self }
+    }
 
     fn with(self, other: Rights) -> Rights {
         Rights(self.0 | other.0)
@@ -109,12 +116,12 @@ impl Access {
         self.scope == Scope::Free || self.rights(topic).grants(Rights::WRITE)
     }
 
-    /// Whether a line names this `…/set` topic as such for writing: its filter ends in `set` too. A broad
-    /// `#` lets nobody turn a valve.
+    /// Whether a line names this `…/set` topic as such for writing: its filter ends in `set` too, as it is
+    /// written. Neither a broad `#` nor a client that calls itself `set` turns a valve.
     pub fn may_set(&self, topic: &str) -> bool {
         let mut rights = self.own.exact(topic);
         for line in self.wild().filter(|line| matches(&line.filter, topic)) {
-            let named = line.filter.ends_with("/set") || line.rights.has(Rights::DENY);
+            let named = line.rights.has(Rights::SET) || line.rights.has(Rights::DENY);
             rights = if named { rights.with(line.rights) } else { rights };
         }
         rights.grants(Rights::WRITE)

@@ -160,6 +160,7 @@ impl Broker {
     /// One row that was read: under way since before, done since long, or new.
     fn take_row(&mut self, key: ClientKey, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        let readable = !self.restricted || client.may_read(&parcel.message.topic);
         let Client { session, outlet: Some(outlet), .. } = client else { return };
         let Some(backlog) = &mut session.backlog else { return };
         let Some(exchange) = session.flight.of(seq) else {
@@ -171,6 +172,10 @@ impl Broker {
         backlog.skip(seq);
         let packet_id = exchange.packet_id;
         match exchange.stage {
+            // The rules may have changed since, or the client came back through another listener.
+            Stage::Sent | Stage::Leasing if !readable => {
+                self.end_exchange(key, packet_id, Some(DropReason::Denied), turn);
+            }
             // The client may have come back with a smaller Maximum Packet Size. [MQTT5-3.1.2-25]
             Stage::Sent if !outlet.takes(&parcel.message, exchange.qos, &parcel.want.subscription_ids) => {
                 self.end_exchange(key, packet_id, Some(DropReason::TooLarge), turn);

@@ -14,7 +14,7 @@ use super::ledger::Step;
 use super::memory::{Level, will_weight};
 use super::outlet::Outlet;
 use super::pace::Kind;
-use super::rights::mounted_topic;
+use super::rights::{is_port_of_the_house, mounted_topic};
 use super::share::is_group;
 use super::words::fits;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn, Verdict};
@@ -102,6 +102,10 @@ impl Broker {
         if connect.client_id.is_empty() && !may_be_empty {
             return Some(Reason::ClientIdentifierNotValid);
         }
+        let is_port = self.connections.get(id).is_some_and(Connection::is_port);
+        if !is_port && is_port_of_the_house(&connect.client_id) {
+            return Some(Reason::ClientIdentifierNotValid);
+        }
         if let Some(will) = &connect.will {
             let topic = mounted_topic(terms.mount.as_ref(), will.topic.clone());
             if filter::check_topic(&will.topic).is_err() || topic.is_err() {
@@ -116,7 +120,6 @@ impl Broker {
             .named(&connect.client_id)
             .is_some_and(|key| self.clients.get(key).is_some_and(|client| client.connection.is_some()));
         // The house's own ports take no client's place.
-        let is_port = self.connections.get(id).is_some_and(Connection::is_port);
         let will = connect.will.as_ref().and_then(|will| kept_will(will, terms.mount.as_ref()));
         let will = will.as_ref().map_or(0, will_weight);
         if !is_port && (self.level() == Level::Full || (will > 0 && !self.may_stay(will))) {

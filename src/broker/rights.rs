@@ -161,7 +161,12 @@ fn is_adapter(user: &str) -> bool {
 
 /// Whether access rules know the house or a part of it by this name, so that nobody else may bear it.
 pub fn is_house_user(user: &str) -> bool {
-    user == "tidegate" || user.starts_with("tidegate:") || is_adapter(user)
+    user == "tidegate" || is_port_of_the_house(user)
+}
+
+/// Whether a part of the house has this client id, so that nobody else may push it out.
+pub(super) fn is_port_of_the_house(client_id: &str) -> bool {
+    client_id.starts_with("tidegate:") || is_adapter(client_id)
 }
 
 /// How the user names of adapters and bridges begin.

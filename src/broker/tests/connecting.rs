@@ -376,3 +376,10 @@ fn a_port_takes_no_client_s_place() {
         "2 < pong",
     );
 }
+
+#[test]
+fn nobody_comes_in_by_the_name_of_a_part_of_the_house() {
+    for name in ["bridge:cloud", "modbus:line-1", "serial:scale", "tidegate:states"] {
+        check(&["open 1", "--", &format!("1 connect {name} v5 clean")], "1 < connack 0x85\nclose 1");
+    }
+}

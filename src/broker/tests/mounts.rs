@@ -127,6 +127,31 @@ fn a_kept_session_sees_only_what_lies_below_the_mount_point_of_its_connection() 
 }
 
 #[test]
+fn what_is_unanswered_is_not_repeated_through_another_mount_point() {
+    check(
+        &[
+            "open 1 mount=barn/",
+            "1 connect a",
+            "commit",
+            "1 subscribe 1 # q1",
+            "commit",
+            "open 2",
+            "2 connect b clean",
+            "2 publish barn/1 in q1 id=1",
+            "commit",
+            "1 lost",
+            "commit",
+            "open 3 mount=shed/",
+            "3 connect a",
+            "--",
+            "commit",
+        ],
+        "3 < connack present
+         write dropped r1/1 denied",
+    );
+}
+
+#[test]
 fn what_becomes_too_long_is_refused() {
     let deep = "/".repeat(127);
     both(
