@@ -150,7 +150,9 @@ fn read_rule(word: &str, rest: &str) -> Result<Line, String> {
         return Err(format!("names no topic: write {word} {first} FILTER").replace("  ", " "));
     }
     match check_filter(filter) {
-        Ok(FilterKind::Exact | FilterKind::Wildcard) => Ok(Line { filter: filter.into(), rights: rights.of_line(filter) }),
+        Ok(FilterKind::Exact | FilterKind::Wildcard) => {
+            Ok(Line { filter: filter.into(), rights: rights.of_line(filter) })
+        }
         Ok(FilterKind::Shared) => {
             Err(format!("found {filter:?}: a rule is about topics, leave $share/NAME/ out"))
         }
@@ -324,7 +326,10 @@ mod tests {
     #[test]
     fn a_client_called_set_is_named_by_no_pattern() {
         let rules = "pattern readwrite scales/1/%c\npattern write valves/%c/set\n";
-        check(rules, &["- set set scales/1/set no", "- set write scales/1/set yes", "- c set valves/c/set yes"]);
+        check(
+            rules,
+            &["- set set scales/1/set no", "- set write scales/1/set yes", "- c set valves/c/set yes"],
+        );
     }
 
     #[test]

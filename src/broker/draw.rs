@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::client::{Client, ClientKey};
 use super::fan::{Kept, NOBODY};
 use super::ledger::Step;
+use super::memory::Level;
 use super::outlet::Label;
 use super::share::{Ending, Question};
 use super::{Broker, Effect, Turn};
@@ -49,6 +50,7 @@ impl Broker {
         kept: Option<Kept>,
         turn: &mut Turn<'_>,
     ) {
+        let level = self.level();
         let Some(group) = self.groups.get_mut(id) else { return };
         let reader = group.backlog.as_ref().map_or(NOBODY, |backlog| backlog.reader);
         let want = Want { reader, qos, retain: message.retain, subscription_ids: Vec::new() };
@@ -79,6 +81,8 @@ impl Broker {
                 }
             }
             (Some(_), None) => {}
+            // Nobody is let go for what a group holds, so it must not grow.
+            (None, _) if level == Level::Full => self.counters.drop(DropReason::MemoryFull, 1),
             (None, _) => {
                 // Its own bytes: it is held until it is answered.
                 let message = Arc::new(message.compact());

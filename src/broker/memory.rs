@@ -46,8 +46,13 @@ impl Broker {
         buffers + queues + held + wills + self.ledger.weight() + self.retained.weight()
     }
 
+    /// What stays counts up to its half: a database of before, or a limit that was lowered, may bring more,
+    /// and nobody could come in to take it away.
     pub(super) fn level(&self) -> Level {
-        let (held, most) = (self.memory_held(), self.config.limits.max_memory);
+        let most = self.config.limits.max_memory;
+        let Memory { buffers, queues, held, wills, .. } = &self.memory;
+        let stays = (wills + self.ledger.weight() + self.retained.weight()).min(most / 2);
+        let held = buffers + queues + held + stays;
         if held >= most {
             Level::Full
         } else if held >= most - most / 4 {

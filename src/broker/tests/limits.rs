@@ -272,6 +272,36 @@ fn wills_and_retained_messages_have_half_of_the_memory() {
 }
 
 #[test]
+fn what_stayed_from_before_locks_nobody_out() {
+    let large = "y".repeat(700);
+    let mut script = Script::new(memory(2_000));
+    script.run(&["open 1", "1 connect a v5 clean", &format!("1 publish t {large} retain q1 id=1"), "commit"]);
+    script.configure(memory(500));
+    script.run(&[
+        "crash",
+        "open 1",
+        "--",
+        "1 connect a v5 clean",
+        "1 publish t - retain q0",
+        "1 publish u z retain q1 id=1",
+    ]);
+    assert!(script.said[0].starts_with("1 < connack keep"), "{:?}", script.said);
+    assert!(script.said.iter().any(|line| line.ends_with("for [] retained")), "{:?}", script.said);
+}
+
+#[test]
+fn a_group_in_ram_does_not_grow_beyond_the_memory() {
+    let mut script = Script::new(memory(3_000));
+    script.run(&["open 1", "1 connect pub v5 clean", "open 2", "2 connect sub v5 clean window=1"]);
+    for group in 0..20 {
+        script.run(&[&format!("2 subscribe {} $share/g{group}/t q1", group + 1)]);
+    }
+    script.run(&[&format!("1 publish t {} q1 id=1", "x".repeat(500))]);
+    assert!(script.broker.counters().memory <= 3_600, "{}", script.broker.counters().memory);
+    assert!(script.broker.counters().dropped[&DropReason::MemoryFull] > 10);
+}
+
+#[test]
 fn an_older_client_s_message_is_delivered_and_not_retained() {
     let large = "y".repeat(700);
     let mut script = Script::new(memory(1_000));
