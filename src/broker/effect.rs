@@ -10,7 +10,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::Level;
-use crate::codec::{Packet, QoS, Reason, Version};
+use crate::codec::{Alias, Packet, PublishParts, QoS, Reason, Version};
 use crate::record::{Message, ReaderId, Rows, Seq, Ticket, Write};
 
 /// A connection: its slot is reused, its generation is not.
@@ -243,6 +243,29 @@ pub struct Copy {
     pub subscription_ids: Vec<u32>,
     /// Bytes at the start of the topic that the client does not see: its mount point.
     pub hidden: u16,
+}
+
+impl Copy {
+    /// Its topic, as the client sees it.
+    pub fn topic(&self) -> &str {
+        self.message.topic.get(usize::from(self.hidden)..).unwrap_or_default()
+    }
+
+    /// The PUBLISH that it becomes, its topic written as the alias says.
+    pub fn parts(&self, alias: Alias) -> PublishParts<'_> {
+        PublishParts {
+            topic: if matches!(alias, Alias::Stands(_)) { "" } else { self.topic() },
+            alias: alias.number(),
+            payload: &self.message.payload,
+            properties: &self.message.properties,
+            expiry: self.expiry,
+            subscription_ids: &self.subscription_ids,
+            packet_id: self.packet_id,
+            qos: self.qos,
+            dup: self.dup,
+            retain: self.retain,
+        }
+    }
 }
 
 /// What the log says of clients.

@@ -12,7 +12,7 @@ use super::notes::{Limiter, Notes};
 use super::outbox::{Flushed, Pool};
 use super::socket::Socket;
 use super::table::Link;
-use super::template::{Encoded, Templates, append, seen, size};
+use super::template::{Encoded, Templates, append, size};
 use super::turn::Engine;
 use super::verify::{Question, Verifier};
 use super::{Input, Inputs};
@@ -175,7 +175,7 @@ impl Engine {
             Some(Link::Socket(_)) | None => return,
         };
         let most = socket.maximum_packet_size as usize;
-        let mut alias = socket.alias_of(seen(&copy));
+        let mut alias = socket.alias_of(copy.topic());
         if matches!(alias, Alias::Gives(_)) && size(socket.version, &copy, alias) > most {
             // It may fit by its name alone.
             alias = Alias::None;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::broker::Copy;
-use crate::codec::{Alias, PublishParts, QoS, Version, encode_publish, publish_size};
+use crate::codec::{Alias, QoS, Version, encode_publish, publish_size};
 
 /// The last copies that were encoded: for MQTT 5 by how they name the topic, and for older versions.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl Templates {
         if !template.copy.as_ref().is_some_and(|last| alike(last, &copy, version)) {
             template.fill(version, copy, alias)?;
         }
-        let topic = template.copy.as_ref().map_or("", seen);
+        let topic = template.copy.as_ref().map_or("", Copy::topic);
         Some(Encoded { bytes: &template.bytes, places: template.places, topic })
     }
 
@@ -74,7 +74,7 @@ impl Template {
     fn fill(&mut self, version: Version, copy: Copy, alias: Alias) -> Option<()> {
         self.copy = None;
         self.bytes.clear();
-        let parts = parts(&copy, alias);
+        let parts = copy.parts(alias);
         encode_publish(&mut self.bytes, version, &parts).ok()?;
         let after_topic = 1 + variable_bytes(&self.bytes, 1) + 2 + parts.topic.len();
         let after_id = if copy.qos == QoS::AtMostOnce { after_topic } else { after_topic + 2 };
@@ -88,29 +88,9 @@ impl Template {
     }
 }
 
-/// The topic as the client knows it: without its mount point.
-pub(super) fn seen(copy: &Copy) -> &str {
-    copy.message.topic.get(usize::from(copy.hidden)..).unwrap_or_default()
-}
-
-fn parts(copy: &Copy, alias: Alias) -> PublishParts<'_> {
-    PublishParts {
-        topic: if matches!(alias, Alias::Stands(_)) { "" } else { seen(copy) },
-        alias: alias.number(),
-        payload: &copy.message.payload,
-        properties: &copy.message.properties,
-        expiry: copy.expiry,
-        subscription_ids: &copy.subscription_ids,
-        packet_id: copy.packet_id,
-        qos: copy.qos,
-        dup: copy.dup,
-        retain: copy.retain,
-    }
-}
-
 /// Bytes of the copy.
 pub(super) fn size(version: Version, copy: &Copy, alias: Alias) -> usize {
-    publish_size(version, &parts(copy, alias))
+    publish_size(version, &copy.parts(alias))
 }
 
 /// How many bytes the variable byte integer takes that stands there.

@@ -272,18 +272,7 @@ pub(super) fn heard(effect: &Effect, version: Version) -> Option<(Packet, usize)
     match effect {
         Effect::Send { packet, .. } => encode(packet, version, &mut bytes).expect("a packet of this version"),
         Effect::Deliver(copy) => {
-            let parts = PublishParts {
-                topic: &copy.message.topic,
-                alias: None,
-                payload: &copy.message.payload,
-                properties: &copy.message.properties,
-                expiry: copy.expiry,
-                subscription_ids: &copy.subscription_ids,
-                packet_id: copy.packet_id,
-                qos: copy.qos,
-                dup: copy.dup,
-                retain: copy.retain,
-            };
+            let parts = copy.parts(Alias::None);
             encode_publish(&mut bytes, version, &parts).expect("a packet of this version");
         }
         _ => return None,
