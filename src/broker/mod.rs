@@ -380,6 +380,9 @@ impl Broker {
     }
 
     fn subscribe_routes(&mut self) {
+        for route in self.config.routes.clone() {
+            self.watch_sys(&route.filter);
+        }
         for (index, route) in self.config.routes.iter().enumerate() {
             let interest = Interest {
                 qos: crate::codec::QoS::ExactlyOnce,

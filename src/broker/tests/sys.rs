@@ -2,7 +2,9 @@
 //!
 //! Who reads it, what it says, and that a house in which nobody looks does nothing for it.
 
-use super::script::{Script, check, config};
+use super::super::*;
+use super::script::{Script, check, check_with, config};
+use crate::record::ReaderId;
 
 #[test]
 fn who_subscribes_reads_the_figures_of_that_moment_as_retained() {
@@ -121,5 +123,21 @@ fn payloads_are_counted_in_bytes_both_ways() {
         "1 < suback 2 0x00
          1 < publish $SYS/broker/publish/bytes/received 10 retain
          1 < publish $SYS/broker/publish/bytes/sent 5 retain",
+    );
+}
+
+#[test]
+fn a_route_that_keeps_nothing_may_take_it_upstream() {
+    let route = Route {
+        reader: ReaderId(1),
+        filter: "$SYS/broker/clients/connected".into(),
+        store: false,
+        name: "sys".into(),
+    };
+    let with = Config { routes: vec![route], ..config() };
+    check_with(
+        with,
+        &["open 1", "1 connect a clean", "--", "after 10000"],
+        "forward 0 $SYS/broker/clients/connected 1",
     );
 }
