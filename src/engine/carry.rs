@@ -162,7 +162,12 @@ impl Engine {
     fn deliver(&mut self, copy: Copy) {
         let (connection, qos, packet_id) = (copy.connection, copy.qos, copy.packet_id);
         let limit = self.limits.max_send_buffer;
+        if self.courier.gathered > self.limits.max_memory / 4 {
+            // What nobody takes shows only when it is tried.
+            self.flush_all();
+        }
         let heaviest = self.table.heaviest();
+        let level = Level::of(self.table.held(), self.limits.max_memory);
         let courier = &mut self.courier;
         let socket = match self.table.link(connection) {
             Some(Link::Port(port)) => {
@@ -195,7 +200,9 @@ impl Engine {
                 return;
             }
         }
-        if qos == QoS::AtMostOnce && is_spared(socket, courier.memory, heaviest) {
+        // The broker's word is of the turn's beginning, and one turn may bring much to many.
+        let memory = courier.memory.max(level);
+        if qos == QoS::AtMostOnce && is_spared(socket, memory, heaviest) {
             self.counters.dropped_memory += 1;
             return;
         }

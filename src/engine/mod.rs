@@ -79,6 +79,8 @@ pub struct Limits {
     /// Bytes that may wait for one connection. Beyond it QoS 0 is dropped and counted, and the client is
     /// not read on. What is owed at QoS 1 and 2 is bounded by the broker's window.
     pub max_send_buffer: usize,
+    /// Bytes that may wait for all of them; near it the slowest are sent no QoS 0.
+    pub max_memory: usize,
     /// Of TLS handshakes.
     pub handshakes: HandshakeLimits,
 }
@@ -92,6 +94,7 @@ impl Default for Limits {
             max_login_failures: None,
             max_packet_size: 256_000,
             max_send_buffer: 1_000_000,
+            max_memory: 64_000_000,
             handshakes: HandshakeLimits::default(),
         }
     }

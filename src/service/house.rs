@@ -290,6 +290,7 @@ fn engine_limits(limits: &broker::Limits) -> engine::Limits {
         max_login_failures: limits.max_login_failures,
         max_packet_size: size(limits.max_packet_size),
         max_send_buffer: limits.max_send_buffer,
+        max_memory: limits.max_memory,
         ..engine::Limits::default()
     }
 }
