@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Effort;
 use crate::broker::{ConnectionId, Verdict};
-use crate::listener::Accepted;
+use crate::listener::Outcome;
 use crate::record::{Rows, Ticket};
 
 /// One thing put to the engine.
@@ -39,8 +39,8 @@ pub enum Input {
         /// Which port.
         port: u64,
     },
-    /// A client's TLS handshake is done.
-    Arrived(Accepted),
+    /// A client's TLS handshake has ended.
+    Shaken(Outcome),
     /// The store has committed.
     Committed(Ticket),
     /// The store has read a session's rows.

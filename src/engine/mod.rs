@@ -11,7 +11,6 @@ mod turn;
 mod carry;
 mod flush;
 mod table;
-mod guests;
 mod intake;
 mod socket;
 mod outbox;

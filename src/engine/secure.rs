@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use adapter_api::units::Rate;
 use rustls::SupportedProtocolVersion;
 
 use super::testing::{Client, PATIENCE, Running, StoreMode, broker, connect};
@@ -316,6 +317,39 @@ fn a_crowd_that_never_finishes_its_handshake_locks_nobody_out() {
     let mut rest = Vec::new();
     let _ = crowd.swap_remove(0).read_to_end(&mut rest);
     assert!(rest.is_empty());
+}
+
+#[test]
+fn who_shakes_hands_counts_as_inside_until_he_fails() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.max_connections_per_address = 2;
+        Trust::Anonymous
+    });
+    let mut silent: Vec<_> = (0..2).map(|_| TcpStream::connect(stand.secure()).unwrap()).collect();
+    stand.running.until(|status| status["handshakes"]["under_way"] == 2);
+    assert!(is_turned_away(stand.nobody().dial(stand.secure())), "before any handshake");
+    assert_eq!((stand.running.handshakes("done"), stand.running.count("over_address_connections")), (0, 1));
+    silent.pop();
+    stand.running.until(|status| status["handshakes"]["failed"] == 1);
+    let mut client = stand.client(&stand.nobody(), "in his place");
+    client.ping();
+    assert!(is_turned_away(stand.nobody().dial(stand.secure())), "the place is taken");
+    client.disconnect();
+    stand.running.until(|status| status["engine"]["sockets"] == 0);
+    stand.client(&stand.nobody(), "after him").ping();
+}
+
+#[test]
+fn handshakes_come_no_faster_than_an_address_may() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.max_connect_rate = Some(Rate { count: 2, per: Duration::from_secs(86_400) });
+        Trust::Anonymous
+    });
+    for client_id in ["first", "second"] {
+        stand.client(&stand.nobody(), client_id).ping();
+    }
+    assert!(is_turned_away(stand.nobody().dial(stand.secure())));
+    assert_eq!((stand.running.handshakes("done"), stand.running.count("over_connect_rate")), (2, 1));
 }
 
 #[test]

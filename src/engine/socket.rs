@@ -7,12 +7,11 @@ use std::io;
 
 use mio::{Interest, Registry, Token};
 
-use super::guests::Stay;
 use super::intake::{Allowance, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
 use crate::codec::{Alias, Aliases, Decoder, Reason, Side, Version};
-use crate::listener::{Received, Stream};
+use crate::listener::{Received, Stay, Stream};
 
 /// A network client.
 #[derive(Debug)]

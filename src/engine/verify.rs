@@ -13,11 +13,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tracing::warn;
 
-use super::guests::Address;
 use super::{Input, Inputs};
 use crate::auth::{Failures, Freshness, Known, Memory, Pair, PasswordFile};
 use crate::broker::{ConnectionId, Verdict};
 use crate::clock::Clock;
+use crate::listener::Address;
 
 /// A way to the thread; it ends when this is dropped.
 #[derive(Debug)]
@@ -193,8 +193,10 @@ mod tests {
         }
     }
 
+    /// Every user of the file has this password.
     fn write(path: &Path, password: &[u8]) {
-        std::fs::write(path, format!("anna:{}\n", hash(password).unwrap())).unwrap();
+        let hash = hash(password).unwrap();
+        std::fs::write(path, format!("anna:{hash}\nplc:{hash}\n")).unwrap();
     }
 
     fn question(slot: u32, host: u8, password: &str) -> Question {
@@ -260,6 +262,45 @@ mod tests {
         assert_eq!(ask(&mut desk, 1, "one", 0), (Verdict::Accepted, Effort::Remembered));
         assert_eq!(ask(&mut desk, 2, "d", 0), (Verdict::Wrong, Effort::Compared));
         assert_eq!(ask(&mut desk, 1, "e", 20_000), (Verdict::Wrong, Effort::Compared));
+    }
+
+    #[test]
+    fn who_has_come_in_before_is_not_shut_out_by_what_others_fail() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passwd");
+        write(&path, b"one");
+        let mut desk = desk(&path);
+        let mut plc = |desk: &mut Desk, password: &str, now| {
+            let asked = Question { username: "plc".into(), ..question(0, 1, password) };
+            desk.take(asked, now).or_else(|| desk.compare(now)).map(|answer| answer.1).unwrap()
+        };
+        assert_eq!(plc(&mut desk, "one", 0), Verdict::Accepted);
+        // Long after its password was last compared.
+        let later = 86_400_000;
+        for guess in ["a", "b", "c"] {
+            assert_eq!(ask(&mut desk, 1, guess, later), (Verdict::Wrong, Effort::Compared));
+        }
+        assert_eq!(ask(&mut desk, 1, "d", later).0, Verdict::TooManyFailures);
+        assert_eq!(plc(&mut desk, "one", later), Verdict::Accepted);
+        // Its own failures are its own, and no more than anybody's.
+        for guess in ["a", "b", "c"] {
+            assert_eq!(plc(&mut desk, guess, later), Verdict::Wrong);
+        }
+        assert_eq!(plc(&mut desk, "d", later), Verdict::TooManyFailures);
+    }
+
+    #[test]
+    fn one_address_that_fills_the_queue_keeps_nobody_else_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut desk = desk(&folder.path().join("none"));
+        for slot in 0..100 {
+            desk.take(question(slot, 1, &format!("{slot}")), 0);
+        }
+        let answer = desk.take(question(200, 2, "x"), 0);
+        let pushed_out = answer.map(|answer| (answer.0.slot < 100, answer.1));
+        assert_eq!(pushed_out, Some((true, Verdict::Busy)), "one of the crowd gives way");
+        let next_two = [desk.compare(0), desk.compare(0)].map(|answer| answer.unwrap().0.slot);
+        assert!(next_two.contains(&200), "it does not wait for all of the crowd: {next_two:?}");
     }
 
     #[test]
