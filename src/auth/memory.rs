@@ -48,6 +48,12 @@ impl Memory {
         Pair(pair)
     }
 
+    /// What stands for a user alone.
+    pub fn user(&self, user: &str) -> u64 {
+        let hash = Sha512::new().chain_update(self.key).chain_update(user).finalize();
+        hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     /// How the pair turned out, if that is not too long ago; `now` in milliseconds.
     pub fn recall(&mut self, pair: Pair, now: u64) -> Option<Known> {
         if self.fits.has(pair, now) {

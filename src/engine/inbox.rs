@@ -12,6 +12,7 @@ use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 
 use super::Effort;
+use crate::access::Rules;
 use crate::broker::{ConnectionId, Verdict};
 use crate::listener::Outcome;
 use crate::record::{Rows, Ticket};
@@ -54,6 +55,10 @@ pub enum Input {
         /// What that took.
         effort: Effort,
     },
+    /// The access rules are others now.
+    Rules(Arc<Rules>),
+    /// Files that may have changed are to be looked at now.
+    Reread,
     /// Somebody asks how the engine does: a JSON value comes back.
     Status(tokio::sync::oneshot::Sender<serde_json::Value>),
     /// The service stops: tell every client, flush, end the loop.

@@ -7,8 +7,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use adapter_api::units::Rate;
-use rustls::SupportedProtocolVersion;
+use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
+use rustls::crypto::ring;
+use rustls::{
+    ConnectionTrafficSecrets, ContentType, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion,
+};
 
+use super::intake::CONNECTION_BYTES_MAX;
 use super::testing::{Client, PATIENCE, Running, StoreMode, broker, connect};
 use crate::broker::{Passwords, Trust};
 use crate::codec::{Packet, QoS, Reason, Version};
@@ -129,6 +134,58 @@ fn more_than_a_turn_takes_is_taken_from_tls_in_the_turns_after() {
     }
     client.disconnect();
     stand.running.until(|status| status["engine"]["sockets"] == 0);
+}
+
+#[test]
+fn half_a_record_counts_as_memory() {
+    let stand = Stand::plain();
+    let clients: Vec<_> = (0..8)
+        .map(|number| {
+            let mut stream = stand.client(&stand.nobody(), &number.to_string()).into_stream();
+            stream.conn.writer().write_all(&[0x30; 16_000]).unwrap();
+            let mut record = Vec::new();
+            stream.conn.write_tls(&mut record).unwrap();
+            stream.sock.write_all(&record[..record.len() - 100]).unwrap();
+            stream
+        })
+        .collect();
+    stand.running.until(|status| status["broker"]["memory"].as_u64() > Some(64_000));
+    drop(clients);
+    stand.running.until(|status| status["engine"]["sockets"] == 0);
+}
+
+/// Records that hold nothing: what one client sends is taken in bounded pieces, and others in between.
+#[test]
+fn records_that_hold_nothing_hold_up_nobody() {
+    let stand = Stand::plain();
+    let mut bystander = Client::connect(stand.running.address, Version::V5, "bystander");
+    let (mut wire, records) = hollow(stand.nobody().dial(stand.secure()), 100_000);
+    let sent = records.len() as u64;
+    let before = stand.running.count("turns");
+    let sender = std::thread::spawn(move || wire.write_all(&records).map(|()| wire));
+    stand.running.until(|status| {
+        bystander.ping();
+        status["engine"]["bytes_in"].as_u64() >= Some(sent)
+    });
+    let turns = stand.running.count("turns") - before;
+    assert!(turns >= sent / (CONNECTION_BYTES_MAX as u64 + 4_096), "{turns} turns for {sent} bytes");
+    drop(sender.join().unwrap());
+}
+
+/// The stream after its handshake, and so many records for it that hold nothing.
+fn hollow(mut client: Secure, count: u64) -> (TcpStream, Vec<u8>) {
+    client.conn.complete_io(&mut client.sock).unwrap();
+    let (first, secrets) = client.conn.dangerous_extract_secrets().unwrap().tx;
+    let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("what rustls likes best") };
+    let SupportedCipherSuite::Tls13(suite) = ring::cipher_suite::TLS13_AES_256_GCM_SHA384 else { panic!() };
+    let mut encrypter = suite.aead_alg.encrypter(key, iv);
+    let mut sealed = Vec::new();
+    for number in first..first + count {
+        let (typ, version) = (ContentType::ApplicationData, ProtocolVersion::TLSv1_2);
+        let nothing = OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(&[]) };
+        sealed.extend(encrypter.encrypt(nothing, number).unwrap().encode());
+    }
+    (client.sock, sealed)
 }
 
 #[test]
@@ -350,6 +407,21 @@ fn handshakes_come_no_faster_than_an_address_may() {
     }
     assert!(is_turned_away(stand.nobody().dial(stand.secure())));
     assert_eq!((stand.running.handshakes("done"), stand.running.count("over_connect_rate")), (2, 1));
+}
+
+#[test]
+fn one_address_has_so_many_handshakes_under_way() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.handshakes.per_address = 4;
+        Trust::Anonymous
+    });
+    let crowd: Vec<_> = (0..20).map(|_| TcpStream::connect(stand.secure()).unwrap()).collect();
+    stand.running.until(|status| status["handshakes"]["crowded_out"] == 16);
+    assert_eq!(stand.running.handshakes("under_way"), 4);
+    let mut other = Client::over(stand.nobody().over(from([127, 0, 0, 2], stand.secure())), Version::V5);
+    other.greet("other");
+    assert_eq!((stand.running.handshakes("under_way"), stand.running.handshakes("crowded_out")), (4, 16));
+    drop(crowd);
 }
 
 #[test]

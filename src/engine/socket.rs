@@ -322,7 +322,7 @@ impl Socket {
 
     /// What it holds in memory: nothing once the broker has let it go, since it soon goes.
     pub(super) fn held(&self) -> usize {
-        if self.is_open() { self.outbox.waiting() + self.decoder.held() } else { 0 }
+        if self.is_open() { self.outbox.waiting() + self.decoder.held() + self.stream.held() } else { 0 }
     }
 
     /// Whether something waits that has not left.

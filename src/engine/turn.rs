@@ -58,10 +58,11 @@ impl Engine {
     /// # Errors
     /// Where the kernel gives no thread for comparing passwords or for handshakes.
     pub fn new(parts: Parts) -> io::Result<Engine> {
-        let Parts { inbox, clock, broker, store, listeners, limits, passwords, unstored, heartbeat } = parts;
+        let Parts { inbox, clock, broker, store, listeners, limits, auth, unstored, heartbeat } = parts;
         let failures = limits.max_login_failures;
+        let wanted = auth.passwords.is_some() || auth.rules.is_some();
         let verifier =
-            passwords.map(|file| Verifier::start(file, failures, clock, inbox.inputs())).transpose()?;
+            wanted.then(|| Verifier::start(auth, failures, clock, inbox.inputs())).transpose()?;
         let of_doors = listeners.iter().map(|listener| listener.max_connections);
         let guests = Guests::new(limits.max_connections_per_address, limits.max_connect_rate, of_doors);
         let mut doors = Doors::open(listeners, inbox.poll.registry(), FIRST_DOOR, clock.now().mono);
@@ -315,6 +316,11 @@ impl Engine {
             Input::Shaken(Outcome::Done(accepted)) if self.stopping.is_none() => self.take_in(*accepted),
             Input::Shaken(Outcome::Done(accepted)) => self.table.withdraw(accepted.stay),
             Input::Shaken(Outcome::Over(stay)) => self.table.withdraw(stay),
+            Input::Rules(rules) => self.events.push(Event::Rules(rules)),
+            Input::Reread => {
+                self.doors.look();
+                self.courier.look();
+            }
             Input::Status(reply) => self.asked.push(reply),
             Input::Stop => {
                 self.doors.close();

@@ -160,6 +160,13 @@ impl Doors {
         Ok(())
     }
 
+    /// Has the files of certificates looked at now, by the helper that shakes hands.
+    pub fn look(&self) {
+        if let Some(handshakes) = &self.handshakes {
+            handshakes.look();
+        }
+    }
+
     /// What became of handshakes so far.
     pub fn handshakes(&self) -> HandshakeCounts {
         self.handshakes.as_ref().map_or_else(HandshakeCounts::default, Handshakes::counts)

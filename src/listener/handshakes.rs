@@ -76,6 +76,8 @@ pub struct HandshakeCounts {
 #[derive(Debug, Default)]
 struct Tally {
     ended: AtomicBool,
+    /// The files are to be looked at now.
+    look: AtomicBool,
     under_way: AtomicU64,
     done: AtomicU64,
     failed: AtomicU64,
@@ -166,6 +168,13 @@ impl Handshakes {
         begun.is_ok()
     }
 
+    /// Has the files of certificates looked at now.
+    pub(super) fn look(&self) {
+        self.tally.look.store(true, Ordering::SeqCst);
+        // A waker fails only where the kernel is out of memory; the next look comes by itself.
+        let _ = self.waker.wake();
+    }
+
     /// What became of them so far.
     pub(super) fn counts(&self) -> HandshakeCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -217,7 +226,7 @@ impl<D: FnMut(Outcome) -> bool> Worker<D> {
                 _ => {}
             }
             let now = self.clock.now().mono;
-            if look_at <= now {
+            if self.tally.look.swap(false, Ordering::SeqCst) || look_at <= now {
                 self.keepers.iter().for_each(|keeper| keeper.look());
                 look_at = now + LOOK_EVERY;
             }

@@ -137,7 +137,7 @@ impl Bearer<'_> {
             .with_protocol_versions(self.versions)
             .unwrap()
             .with_root_certificates(roots);
-        let config = match self.identity {
+        let mut config = match self.identity {
             None => builder.with_no_client_auth(),
             Some(Identified { cert, key }) => builder
                 .with_client_auth_cert(
@@ -146,6 +146,8 @@ impl Bearer<'_> {
                 )
                 .unwrap(),
         };
+        // For those who write records themselves.
+        config.enable_secret_extraction = true;
         let name = ServerName::try_from("localhost").unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
