@@ -24,7 +24,9 @@ use super::verify::{Effort, Verifier};
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
 use crate::broker::{Broker, ConnectionId, Effect, Event, Level, Peer, Terms, Verdict};
 use crate::clock::Clock;
-use crate::listener::{Accepted, Admitted, Board, Doors, Guests, Knock, Objection, Outcome, Stay, StreamPeer};
+use crate::listener::{
+    Accepted, Admitted, Board, Doors, Guests, Knock, Objection, Outcome, Stay, StreamPeer,
+};
 use crate::record::Now;
 
 /// The engine; [`Engine::run`] is its thread.
@@ -61,8 +63,7 @@ impl Engine {
         let Parts { inbox, clock, broker, store, listeners, limits, auth, unstored, heartbeat } = parts;
         let failures = limits.max_login_failures;
         let wanted = auth.passwords.is_some() || auth.rules.is_some();
-        let verifier =
-            wanted.then(|| Verifier::start(auth, failures, clock, inbox.inputs())).transpose()?;
+        let verifier = wanted.then(|| Verifier::start(auth, failures, clock, inbox.inputs())).transpose()?;
         let of_doors = listeners.iter().map(|listener| listener.max_connections);
         let guests = Guests::new(limits.max_connections_per_address, limits.max_connect_rate, of_doors);
         let mut doors = Doors::open(listeners, inbox.poll.registry(), FIRST_DOOR, clock.now().mono);

@@ -224,7 +224,8 @@ impl Desk {
         if !self.failures.begin(address, user, now) {
             return Some((connection, Verdict::TooManyFailures, Effort::Spared));
         }
-        let known = match self.files.passwords.as_ref().is_some_and(|file| file.verify(&username, &password)) {
+        let known = match self.files.passwords.as_ref().is_some_and(|file| file.verify(&username, &password))
+        {
             true => Known::Fits,
             false => Known::Fails,
         };

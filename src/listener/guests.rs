@@ -132,7 +132,8 @@ impl Guests {
         now: u64,
     ) -> Result<Stay, Objection> {
         self.forget(now);
-        if let Some((address, guest)) = address.and_then(|address| Some((address, self.addresses.get(&address)?)))
+        if let Some((address, guest)) =
+            address.and_then(|address| Some((address, self.addresses.get(&address)?)))
         {
             self.gone.remove(&(guest.bucket.full_at(), address));
         }
@@ -318,7 +319,8 @@ mod tests {
         assert_eq!(refused(&mut guests, 0, address(0), 0), None, "the others are forgotten");
         let mut full =
             Guests::new(1, Some(Rate { count: 1, per: Duration::from_secs(1) }), [Some(0)].into_iter());
-        let shut = (0..20_000).filter(|number| full.admit(0, address(*number), Way::Open, 0).is_err()).count();
+        let shut =
+            (0..20_000).filter(|number| full.admit(0, address(*number), Way::Open, 0).is_err()).count();
         assert_eq!(shut, 20_000 - 64);
         assert!(full.addresses.len() <= GONE_MAX + 64, "{}", full.addresses.len());
         guests.forget(10_000);

@@ -302,7 +302,8 @@ impl<D: FnMut(Outcome) -> bool> Worker<D> {
             } else {
                 return true;
             };
-            let Some(pending) = self.least_worth(crowd).and_then(|number| self.pending.remove(&number)) else {
+            let Some(pending) = self.least_worth(crowd).and_then(|number| self.pending.remove(&number))
+            else {
                 return true;
             };
             debug!(peer = %pending.accepted.peer, "handshake given up: too many are under way");

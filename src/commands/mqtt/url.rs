@@ -96,8 +96,7 @@ mod tests {
 
     #[test]
     fn what_is_no_such_url_is_refused() {
-        for text in ["", "x", "http://h/t", "ws://h", "mqtt://h", "mqtt://h/", "mqtt:///t", "mqtt://h:x/t"]
-        {
+        for text in ["", "x", "http://h/t", "ws://h", "mqtt://h", "mqtt://h/", "mqtt:///t", "mqtt://h:x/t"] {
             assert!(text.parse::<Url>().is_err(), "{text}");
         }
     }

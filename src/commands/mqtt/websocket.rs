@@ -56,7 +56,8 @@ impl WebSocket {
         let duplex = Duplex { inward, outward: outward.clone() };
         // MQTT has its own limits.
         let config = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
-        let (framed, response) = match tungstenite::client::client_with_config(request, duplex, Some(config)) {
+        let (framed, response) = match tungstenite::client::client_with_config(request, duplex, Some(config))
+        {
             Ok(opened) => opened,
             Err(HandshakeError::Failure(Error::Http(response))) => {
                 let body = response.body().as_deref().unwrap_or_default();
