@@ -461,6 +461,21 @@ fn from(own: [u8; 4], address: SocketAddr) -> TcpStream {
 }
 
 #[test]
+fn a_handshake_that_is_longer_than_any_should_be_is_ended() {
+    let stand = Stand::plain();
+    let mut endless = TcpStream::connect(stand.secure()).unwrap();
+    // A first word of 60,000 bytes, in records of 1,000.
+    let mut word = vec![1, 0, 0xEA, 0x60];
+    word.resize(40_000, 0);
+    let records = word.chunks(1_000).flat_map(|piece| [&[0x16, 3, 1, 0x03, 0xE8], piece].concat());
+    let records: Vec<u8> = records.collect();
+    // It is ended before all of it is taken.
+    let _ = endless.write_all(&records);
+    stand.running.until(|status| status["handshakes"]["failed"] == 1);
+    assert_eq!(stand.running.handshakes("timed_out"), 0);
+}
+
+#[test]
 fn a_handshake_that_takes_too_long_is_ended() {
     let stand = Stand::start(|_, _, parts| {
         parts.limits.handshakes.within = Duration::from_millis(20);

@@ -93,6 +93,8 @@ struct Pending {
     keeper: Arc<Keeper>,
     connection: ServerConnection,
     made: Arc<Made>,
+    /// Bytes that have come.
+    heard: usize,
     /// Monotonic milliseconds.
     deadline: u64,
 }
@@ -108,6 +110,8 @@ enum Step {
 /// Why a handshake failed.
 enum Failure {
     Gone,
+    /// It does not come to an end.
+    TooLong,
     Tls(rustls::Error),
     Stream(io::Error),
 }
@@ -276,7 +280,7 @@ impl<D: FnMut(Outcome) -> bool> Worker<D> {
         }
         let within = u64::try_from(self.limits.within.as_millis()).unwrap_or(u64::MAX);
         let deadline = now.saturating_add(within);
-        self.pending.insert(number, Pending { accepted, keeper, connection, made, deadline });
+        self.pending.insert(number, Pending { accepted, keeper, connection, made, heard: 0, deadline });
         self.advance(number, now)
     }
 
@@ -381,6 +385,7 @@ impl<D: FnMut(Outcome) -> bool> Worker<D> {
         let peer = pending.accepted.peer;
         let error = match failure {
             Failure::Gone => return debug!(%peer, "handshake failed: the client has left"),
+            Failure::TooLong => return debug!(%peer, "handshake failed: it is longer than any should be"),
             Failure::Stream(error) => return debug!(%peer, "handshake failed: {error}"),
             Failure::Tls(error) => error,
         };
@@ -405,7 +410,8 @@ impl Pending {
             let Stream::Tcp(stream) = &mut self.accepted.stream else { return Step::Failed(Failure::Gone) };
             match self.connection.read_tls(stream) {
                 Ok(0) => return Step::Failed(Failure::Gone),
-                Ok(_) => {}
+                Ok(_) if self.heard > HEARD_MAX => return Step::Failed(Failure::TooLong),
+                Ok(count) => self.heard += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Waits,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Step::Failed(Failure::Stream(error)),
@@ -484,6 +490,10 @@ fn in_words(error: &rustls::Error) -> String {
 
 /// Under which the waker is polled; handshakes count from 0.
 const WAKER: Token = Token(usize::MAX);
+
+/// Bytes of one handshake, a chain of large certificates among them: what rustls holds of it is bounded
+/// by that.
+const HEARD_MAX: usize = 32 << 10;
 
 /// What the kernel tells at once; more waits for the next time.
 const POLLED_MAX: usize = 256;
