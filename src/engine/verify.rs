@@ -221,7 +221,9 @@ impl Desk {
             return Some((connection, verdict(known), Effort::Remembered));
         }
         let user = self.memory.user(&username);
-        if !self.failures.begin(address, user, now) {
+        // Nobody who guesses has that one, so it costs nobody's allowance.
+        let has_fitted = self.memory.has_fitted(pair, now);
+        if !has_fitted && !self.failures.begin(address, user, now) {
             return Some((connection, Verdict::TooManyFailures, Effort::Spared));
         }
         let known = match self.files.passwords.as_ref().is_some_and(|file| file.verify(&username, &password))
@@ -229,7 +231,7 @@ impl Desk {
             true => Known::Fits,
             false => Known::Fails,
         };
-        if known == Known::Fits {
+        if known == Known::Fits && !has_fitted {
             self.failures.succeeded(address, user);
         }
         self.memory.remember(pair, known, now);
@@ -369,6 +371,32 @@ mod tests {
             assert_eq!(plc(&mut desk, guess, later), Verdict::Wrong);
         }
         assert_eq!(plc(&mut desk, "d", later), Verdict::TooManyFailures);
+    }
+
+    #[test]
+    fn a_password_that_has_fitted_is_compared_again_whatever_others_try_as_the_same_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passwd");
+        write(&path, b"one");
+        let mut desk = desk(&path);
+        assert_eq!(ask(&mut desk, 1, "one", 0), (Verdict::Accepted, Effort::Compared));
+        for day in 1..4 {
+            let later = day * 86_400_000;
+            for guess in 0..3 {
+                let guess = format!("{day}/{guess}");
+                assert_eq!(ask(&mut desk, 1, &guess, later), (Verdict::Wrong, Effort::Compared));
+            }
+            assert_eq!(ask(&mut desk, 1, "x", later), (Verdict::TooManyFailures, Effort::Spared));
+            assert_eq!(ask(&mut desk, 1, "one", later), (Verdict::Accepted, Effort::Compared));
+            assert_eq!(ask(&mut desk, 1, "x", later), (Verdict::TooManyFailures, Effort::Spared));
+        }
+        // Others may have it by now.
+        std::fs::write(&path, format!("anna:{}\n", hash(b"another").unwrap())).unwrap();
+        let later = 4 * 86_400_000;
+        for guess in ["a", "b", "c"] {
+            assert_eq!(ask(&mut desk, 1, guess, later).0, Verdict::Wrong);
+        }
+        assert_eq!(ask(&mut desk, 1, "one", later).0, Verdict::TooManyFailures);
     }
 
     #[test]
