@@ -240,6 +240,7 @@ impl Broker {
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
+            Event::Rules(rules) => self.on_rules(rules),
             Event::Tick => {}
             Event::Stop => self.on_stop(turn),
         }

@@ -70,6 +70,13 @@ impl Courier {
         }
     }
 
+    /// Has the files of passwords and rules looked at.
+    pub(super) fn look(&self) {
+        if let Some(verifier) = &self.verifier {
+            verifier.look();
+        }
+    }
+
     /// Hands the turn's writes to the store in one piece.
     pub(super) fn hand_over(&mut self) {
         if !self.writes.is_empty() || self.hurry {
@@ -229,14 +236,13 @@ impl Engine {
     }
 
     fn verify(&mut self, question: Question) {
-        let connection = question.connection;
-        let verdict = match &self.courier.verifier {
-            // Without a password file no password fits.
-            None => Verdict::Wrong,
-            Some(verifier) if verifier.ask(question) => return,
-            Some(_) => {
+        // Without a password file no password fits.
+        let (connection, verdict) = match &self.courier.verifier {
+            None => (question.connection, Verdict::Wrong),
+            Some(verifier) => {
+                let Some(turned_away) = verifier.ask(question) else { return };
                 self.counters.passwords_unchecked += 1;
-                Verdict::Busy
+                (turned_away, Verdict::Busy)
             }
         };
         self.events.push(Event::Verified { connection, verdict });

@@ -11,12 +11,12 @@ mod turn;
 mod carry;
 mod flush;
 mod table;
-mod guests;
 mod intake;
 mod socket;
 mod outbox;
 mod template;
 mod port;
+mod queue;
 mod verify;
 mod notes;
 mod counters;
@@ -31,9 +31,8 @@ use adapter_api::units::Rate;
 pub use counters::Counters;
 pub use inbox::{EngineGone, Inbox, Input, Inputs};
 pub use turn::Engine;
-pub use verify::Effort;
+pub use verify::{AuthFiles, Effort};
 
-use crate::auth::PasswordFile;
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::listener::{HandshakeLimits, Listener};
@@ -54,8 +53,8 @@ pub struct Parts {
     pub listeners: Vec<Listener>,
     /// Bounds of connections.
     pub limits: Limits,
-    /// Against which passwords are compared; without one none fits.
-    pub passwords: Option<PasswordFile>,
+    /// Who may come in and what he may do, as it stands on disk.
+    pub auth: AuthFiles,
     /// The queues of routes that keep nothing, by the route's index in the broker's configuration; `None`
     /// for the others.
     pub unstored: Vec<Option<Inlet>>,
