@@ -169,7 +169,7 @@ impl Engine {
     fn deliver(&mut self, copy: Copy) {
         let (connection, qos, packet_id) = (copy.connection, copy.qos, copy.packet_id);
         let limit = self.limits.max_send_buffer;
-        if self.courier.gathered > self.limits.max_memory / 4 {
+        if self.courier.gathered > self.limits.max_memory / 8 {
             // What nobody takes shows only when it is tried.
             self.flush_all();
         }
@@ -256,6 +256,10 @@ impl Engine {
             }
             Some(Link::Socket(socket)) => {
                 socket.close();
+                if self.courier.memory > Level::Ample && socket.is_blocked() {
+                    // Last words that nobody takes are held for nobody.
+                    socket.fall_silent();
+                }
                 self.courier.farewells.push_back((now.mono + FAREWELL, connection));
                 self.mark_dirty(connection);
             }

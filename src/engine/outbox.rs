@@ -30,6 +30,16 @@ impl Outbox {
         self.bytes.len() - self.sent
     }
 
+    /// Bytes of memory that it has.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Forgets what has not left.
+    pub(super) fn discard(&mut self) {
+        *self = Outbox::default();
+    }
+
     /// Where to append.
     pub(super) fn buffer(&mut self, pool: &mut Pool) -> &mut Vec<u8> {
         if self.bytes.capacity() == 0 {

@@ -322,7 +322,7 @@ impl Socket {
 
     /// What it holds in memory: nothing once the broker has let it go, since it soon goes.
     pub(super) fn held(&self) -> usize {
-        if self.is_open() { self.outbox.waiting() + self.decoder.held() + self.stream.held() } else { 0 }
+        if self.is_open() { self.outbox.held() + self.decoder.held() + self.stream.held() } else { 0 }
     }
 
     /// Whether something waits that has not left.
@@ -407,6 +407,11 @@ impl Socket {
         if self.is_open() {
             self.phase = Phase::Closing;
         }
+    }
+
+    /// What waits for it is not worth its memory: the peer finds the connection ended.
+    pub(super) fn fall_silent(&mut self) {
+        self.outbox.discard();
     }
 
     /// Whether the broker has done with it and bytes may still have to leave.

@@ -173,7 +173,10 @@ impl World {
             fresh.subscribe(topic, QoS::AtLeastOnce);
             let message = fresh.message();
             let number: u64 = String::from_utf8_lossy(&message.payload).parse().unwrap();
-            assert!(message.retain && (acknowledged..=sent).contains(&&number), "{topic}: {number}");
+            assert!(
+                message.retain && (acknowledged..=sent).contains(&&number),
+                "{topic}: {number} in place of {acknowledged} to {sent}"
+            );
         }
         fresh.disconnect();
     }
@@ -261,8 +264,13 @@ impl Publisher {
             return self.listen();
         }
         self.next += 1;
-        let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][dice.below(3) as usize];
         let topic = ["k/1", "k/2", "g/1", "h/1", "r/1", "r/2"][dice.below(6) as usize];
+        let qos = match topic {
+            // One for each: a repeat of QoS 1 comes after a later message of QoS 2 that is known already.
+            "r/1" => QoS::AtLeastOnce,
+            "r/2" => QoS::ExactlyOnce,
+            _ => [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][dice.below(3) as usize],
+        };
         while self.under_way.iter().any(|(publish, _)| publish.packet_id == self.next_id) || self.next_id == 0
         {
             self.next_id = self.next_id.wrapping_add(1);
