@@ -10,10 +10,11 @@ use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use super::claim::Origin;
 use super::memory::will_weight;
 use super::outlet::Outlet;
 use super::{ConnectionId, Counters};
-use crate::access::Access;
+use crate::access::{Access, Bucket};
 use crate::record::{ReaderId, SessionWill};
 use crate::session::{Backlog, GroupId, Session};
 
@@ -53,6 +54,9 @@ pub(super) struct Client {
     pub(super) access: Option<Box<Access>>,
     /// Stands before all of its topics.
     pub(super) mount: Option<Arc<str>>,
+    pub(super) origin: Origin,
+    /// What it has used of `max_publish_rate`; outlives its connection, so that to connect anew does not pay.
+    pub(super) allowance: Bucket,
 }
 
 impl Client {
@@ -105,6 +109,8 @@ impl Clients {
             lost: 0,
             access: None,
             mount: None,
+            origin: Origin::Known,
+            allowance: Bucket::default(),
         });
         let slot = u32::try_from(slot).expect("sessions fit into memory, so into 32 bits");
         self.by_id.insert(client_id, slot);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use super::claim::Origin;
 use super::client::ClientKey;
-use super::connection::{Connection, Held, Phase, Problems};
+use super::connection::{Connection, Phase, Problems};
 use super::depart::Cause;
 use super::ledger::Step;
 use super::memory::{Level, will_weight};
@@ -73,10 +74,14 @@ impl Broker {
             return;
         };
         let reason = match verdict {
-            Verdict::Accepted => {
-                self.admit(id, *connect, turn);
-                return self.go_on(id, turn);
-            }
+            // The limits may have been reached while it waited.
+            Verdict::Accepted => match self.objection(id, &connect) {
+                Some(reason) => reason,
+                None => {
+                    self.admit(id, *connect, turn);
+                    return self.go_on(id, turn);
+                }
+            },
             Verdict::Wrong => Reason::BadUserNameOrPassword,
             Verdict::Busy => Reason::QuotaExceeded,
             Verdict::TooManyFailures => Reason::ConnectionRateExceeded,
@@ -151,8 +156,7 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         let Some(mut connection) = self.connections.remove(id) else { return };
-        self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
-        self.pace.forget(&mut connection.rhythm);
+        self.forget_held(&mut connection);
         self.counters.connections_refused += 1;
         // [MQTT311-3.2.2-6]: no return code says that the topic of a will is wrong.
         if connection.version == Version::V5 || reason != Reason::TopicNameInvalid {
@@ -173,23 +177,25 @@ impl Broker {
         if self.connections.get(id).is_some_and(|connection| !fits(&answer, connection)) {
             return self.refuse(id, client_id, Reason::PacketTooLarge, turn);
         }
+        let user = self.user_of(id, &connect);
+        if self.is_foreign(id, user.as_ref(), &client_id, turn) {
+            // The id is a valid text that is not allowed here, which is what this reason says in every version;
+            // "not authorized" would make a technician look for a wrong password.
+            return self.refuse(id, client_id, Reason::ClientIdentifierNotValid, turn);
+        }
         // [MQTT311-3.1.4-2] [MQTT5-3.1.4-3]
         if let Some(former) = self.clients.named(&client_id).and_then(|key| self.clients.get(key)?.connection)
         {
             let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
             self.part(former, cause, turn);
         }
-        let user = self.user_of(id, &connect);
         let found = self.clients.named(&client_id);
-        // What waits for one user is not for another, whatever client id he gives.
-        let foreign = self.config.rules.is_some()
-            && found.and_then(|key| self.clients.get(key)).is_some_and(|client| client.session.user != user);
         if let Some(key) = found
-            && (connect.clean_start || foreign)
+            && connect.clean_start
         {
             self.end_session(key, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
         }
-        let session_present = found.is_some() && !connect.clean_start && !foreign;
+        let session_present = found.is_some() && !connect.clean_start;
         let expiry = self.granted_expiry(&connect);
         let access = self.access_of(id, user.as_deref(), &client_id);
         let mount = self.connections.get(id).and_then(|connection| connection.peer.terms.mount.clone());
@@ -198,6 +204,7 @@ impl Broker {
             Some(key) => key,
             None => self.clients.insert(Session::new(client_id, None, expiry)),
         };
+        self.remember_rate(key, turn.now.mono);
         if expiry > 0 {
             self.keep(key);
         }
@@ -211,6 +218,7 @@ impl Broker {
         self.memory.wills += will.as_ref().map_or(0, |will| will_weight(will));
         self.memory.wills -= client.set_will(will);
         client.mount = mount;
+        client.origin = Origin::Known;
         client.will_due = None; // [MQTT5-3.1.3-9]
         client.ends = None;
         client.ended_wall = None;
@@ -379,6 +387,7 @@ impl Broker {
             ended_wall: client.ended_wall,
             subscriptions: client.session.subscriptions.clone(),
             will: client.will.as_deref().cloned(),
+            mount: client.mount_record(),
         };
         self.ledger.write(Write::Session(record.into()), turn.effects)
     }
@@ -428,6 +437,7 @@ impl Broker {
         let passed = now.wall - ended;
         let Some(client) = self.clients.get_mut(key) else { return };
         client.access = access.map(Box::new);
+        client.restore_mount(record.mount);
         client.ended_wall = Some(ended);
         client.ends = due_after(now.mono, passed, record.expiry);
         client.will_due = record.will.as_ref().and_then(|will| {

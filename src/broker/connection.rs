@@ -11,7 +11,6 @@ use bytestring::ByteString;
 use super::client::ClientKey;
 use super::pace::{Kind, Rhythm};
 use super::{ConnectionId, Peer, Trust};
-use crate::access::Bucket;
 use crate::codec::{Connect, Packet, QoS, Reason, Version};
 use crate::record::Ticket;
 
@@ -45,8 +44,6 @@ pub(super) struct Connection {
     /// Answers that wait for a commit, in their order.
     pub(super) answers: VecDeque<Pending>,
     pub(super) rhythm: Rhythm,
-    /// What it has used of `max_publish_rate`.
-    pub(super) allowance: Bucket,
     pub(super) held: VecDeque<Held>,
     pub(super) paused: bool,
 }
@@ -75,6 +72,8 @@ pub(super) enum Phase {
     Waiting,
     /// As open, but a publish of its came too soon and waits until then, monotonic.
     Slowed(u64),
+    /// As open, but its end has come: what it said before is taken without waiting for its time.
+    Ending,
 }
 
 /// Something that waits for its connection.
@@ -139,7 +138,6 @@ impl Connection {
             unanswered: 0,
             answers: VecDeque::new(),
             rhythm: Rhythm::new(counts),
-            allowance: Bucket::default(),
             held: VecDeque::new(),
             paused: false,
         }
@@ -152,7 +150,7 @@ impl Connection {
 
     /// Whether CONNACK is sent.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Waiting | Phase::Slowed(_))
+        matches!(self.phase, Phase::Open | Phase::Waiting | Phase::Slowed(_) | Phase::Ending)
     }
 
     pub(super) fn is_slowed(&self) -> bool {

@@ -67,10 +67,8 @@ impl Broker {
         }
         let volatile = is_volatile(&message.topic);
         let mut retains = message.retain && self.changes_retained(&message);
-        if retains && !self.may_retain(&message) {
-            self.counters.drop(DropReason::MemoryFull, 1);
-            retains = false;
-        }
+        let too_much = retains && !self.may_retain(&message);
+        retains &= !too_much;
         let wanted = !matches.is_empty();
         let full = self.full_queues(&message, &mut matches);
         let mut audience = if volatile { Vec::new() } else { self.audience(&message, &matches) };
@@ -93,6 +91,7 @@ impl Broker {
             (retains, durable) = (false, false);
             audience.clear();
         }
+        self.counters.drop(DropReason::MemoryFull, u64::from(too_much));
         self.count_full(&full);
         let message = if durable || retains { Arc::new(message.compact()) } else { message };
         let kept = durable.then(|| {

@@ -17,6 +17,7 @@ mod pace;
 mod timers;
 mod rights;
 mod rate;
+mod claim;
 mod connect;
 mod publish;
 mod fan;
@@ -31,7 +32,7 @@ mod subscribe;
 mod depart;
 
 pub use counters::Counters;
-pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Terms, Trust, Verdict};
+pub use effect::{ConnectionId, Copy, Effect, Event, Note, Party, Peer, Terms, Trust, Verdict};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
 pub use rights::is_house_user;
@@ -51,6 +52,7 @@ use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX,
 use ledger::{Ledger, Step};
 use memory::Memory;
 use pace::Pace;
+use rate::Spent;
 use share::Groups;
 use timers::{Timer, Timers};
 
@@ -116,6 +118,7 @@ pub struct Broker {
     /// Clients that are no ports: those that `max_connections` counts.
     network_clients: u32,
     assigned_ids: u64,
+    spent: Spent,
     /// Connections whose publish waits for the store, longest first.
     waiting: VecDeque<ConnectionId>,
     /// Reused by every publish.
@@ -164,6 +167,7 @@ impl Broker {
             last_reader: restored.last_reader,
             network_clients: 0,
             assigned_ids: 0,
+            spent: Spent::new(seed.rotate_left(40)),
             waiting: VecDeque::new(),
             matches: Vec::new(),
             restricted: config.rules.is_some(),

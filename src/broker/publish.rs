@@ -17,7 +17,7 @@ use super::rights::mounted_topic;
 use super::words::Said;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason, Version};
-use crate::record::{DropReason, Message, ReaderId, Ticket, Write};
+use crate::record::{Message, ReaderId, Ticket, Write};
 use crate::router::filter;
 
 impl Broker {
@@ -46,7 +46,6 @@ impl Broker {
         });
         let may_refuse = connection.version == Version::V5 && publish.qos > QoS::AtMostOnce;
         if may_refuse && message.retain && !self.may_retain(&message) {
-            self.counters.drop(DropReason::MemoryFull, 1);
             self.counters.not_accepted += 1;
             return self.turn_down(id, &publish, Reason::QuotaExceeded, turn);
         }
@@ -223,6 +222,7 @@ impl Broker {
 
     /// The packet, and all that comes after it, waits until the store has caught up.
     pub(super) fn wait_for_store(&mut self, id: ConnectionId, packet: Packet, turn: &mut Turn<'_>) {
+        self.give_rate_back(id, &packet);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Waiting;
         let held = Held::Packet(packet);

@@ -257,7 +257,9 @@ fn wills_and_retained_messages_have_half_of_the_memory() {
     let mut script = run(&first);
     script.run(&["--", &format!("1 publish u {large} retain q1 id=2"), "1 publish t - retain q1 id=3"]);
     assert_eq!(script.said[0], "1 < puback 2 0x97");
-    assert_eq!(script.broker.counters().dropped.get(&DropReason::MemoryFull), Some(&1));
+    // Its publisher knows, so nothing is dropped.
+    let counters = script.broker.counters();
+    assert_eq!((counters.not_accepted, counters.dropped.get(&DropReason::MemoryFull)), (1, None));
     // The same again takes no more, and an empty one always passes.
     script.run(&["commit", "--", &publish]);
     assert!(script.said[0].ends_with("for [] retained"), "{:?}", script.said);
@@ -315,4 +317,31 @@ fn an_older_client_s_message_is_delivered_and_not_retained() {
     assert_eq!(script.said, [format!("1 < publish t {large}"), "1 < puback 1".to_owned()]);
     assert_eq!(script.broker.counters().retained, 0);
     assert_eq!(script.broker.counters().dropped.get(&DropReason::MemoryFull), Some(&1));
+}
+
+#[test]
+fn a_message_that_waits_for_the_store_is_counted_once() {
+    let large = "y".repeat(700);
+    let mut script = Script::new(Config { routes: super::script::with_route(true).routes, ..memory(1_000) });
+    script.broker.ledger.bound(4, 1);
+    script.run(&["open 1", "1 connect a clean", "1 publish up/x 1 q1 id=1"]);
+    script.run(&[&format!("1 publish up/t {large} retain q1 id=2"), "commit"]);
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::MemoryFull), Some(&1));
+}
+
+#[test]
+fn limits_hold_for_those_who_waited_for_their_password() {
+    let passwords = |mut config: Config| {
+        config.passwords = crate::broker::Passwords::File;
+        config
+    };
+    let open = |slot: u32| [format!("open {slot} password"), format!("{slot} connect c{slot} v5 clean keep=9 user=u pass=p")];
+    let mut one = passwords(config());
+    one.limits.max_connections = 1;
+    let before = [open(1), open(2)].concat();
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    let refused = "1 < connack\n2 < connack 0x97\nclose 2";
+    check_with(one, &[&before[..], &["--", "1 verified", "2 verified"]].concat(), refused);
+    let full = ["buffered 1000000", "--", "1 verified"];
+    check_with(passwords(memory(1_000_000)), &[&before[..], &full].concat(), "1 < connack 0x97\nclose 1");
 }
