@@ -81,7 +81,8 @@ impl Broker {
         self.take_slowed(id, turn);
         let Some(connection) = self.connections.get_mut(id) else { return };
         // What it still had to say was never answered; only its goodbye counts.
-        let place = connection.held.iter().position(|held| matches!(held, Held::Packet(Packet::Disconnect(_))));
+        let place =
+            connection.held.iter().position(|held| matches!(held, Held::Packet(Packet::Disconnect(_))));
         let goodbye = place.and_then(|place| connection.held.remove(place));
         self.memory.held -= goodbye.as_ref().map_or(0, Held::weight);
         match goodbye {
@@ -95,14 +96,15 @@ impl Broker {
     /// Forgets what a connection that is over held and waited for.
     pub(super) fn forget_held(&mut self, connection: &mut Connection) {
         self.pace.forget(&mut connection.rhythm);
-        let is_once = |held: &Held| {
-            matches!(held, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce)
-        };
+        let is_once = |held: &Held| matches!(held, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce);
         let mut lost = 0;
         for held in connection.held.drain(..) {
             self.memory.held -= held.weight();
             lost += u64::from(is_once(&held));
         }
+        self.memory.held -= connection.answers.drain(..).map(|pending| pending.weight).sum::<usize>();
+        self.memory.held -= std::mem::take(&mut connection.connect) as usize;
+        self.memory.aliases -= connection.aliases.take().map_or(0, |aliases| aliases.weight());
         // Of QoS 1 and 2 the client keeps what was not answered.
         match connection.phase {
             Phase::Waiting | Phase::Opening(_) => self.counters.drop(DropReason::StoreBusy, lost),
@@ -206,6 +208,7 @@ impl Broker {
         self.leave_groups(key, turn);
         let Some(client) = self.clients.remove(key) else { return };
         self.leave_rate(&client, turn.now.mono);
+        self.memory.names -= client.names as usize;
         self.memory.queues -= client.session.queue.weight();
         let subscriber = self.subscriber(key.slot);
         for subscription in &client.session.subscriptions {

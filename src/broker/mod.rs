@@ -10,6 +10,7 @@ mod effect;
 mod limits;
 mod counters;
 mod connection;
+mod aliases;
 mod client;
 mod outlet;
 mod ledger;
@@ -336,6 +337,8 @@ impl Broker {
         if let Some(connection) = self.connections.get_mut(id)
             && !connection.holds()
         {
+            // It seldom waits, so what that took is given back.
+            connection.held = VecDeque::new();
             connection.heard = turn.now.mono;
             if std::mem::take(&mut connection.paused) {
                 turn.effects.push(Effect::Resume { connection: id });

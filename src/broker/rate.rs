@@ -72,7 +72,8 @@ impl Broker {
     /// The connection ends while its publishes wait for their time: they came before, so they are taken now,
     /// in their order, until one has to wait for the store.
     pub(super) fn take_slowed(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
-        let Some(connection) = self.connections.get_mut(id).filter(|connection| connection.is_slowed()) else {
+        let Some(connection) = self.connections.get_mut(id).filter(|connection| connection.is_slowed())
+        else {
             return;
         };
         connection.phase = Phase::Ending;

@@ -19,23 +19,20 @@ use crate::codec::{Publish, QoS, Reason, Version};
 use crate::record::{DropReason, Presence, Write};
 use crate::router::Match;
 use crate::router::filter::{self, FilterKind};
+use crate::session::Session;
 
 impl Broker {
     /// The rules for whoever connects; none where there are none, and for the house itself.
-    pub(super) fn access_of(
-        &self,
-        id: ConnectionId,
-        user: Option<&str>,
-        client_id: &str,
-    ) -> Option<Box<Access>> {
+    pub(super) fn access_of(&self, id: ConnectionId, key: ClientKey) -> Option<Box<Access>> {
         let rules = self.config.rules.as_ref()?;
         let connection = self.connections.get(id)?;
         if connection.is_house() {
             return None;
         }
+        let Session { user, client_id, .. } = &self.clients.get(key)?.session;
         let access = match (&connection.peer.trust, user) {
             (Trust::Port { .. }, Some(user)) if is_adapter(user) => rules.of_adapter(user, client_id),
-            _ => rules.of_client(user, client_id),
+            (_, user) => rules.of_client(user.as_ref(), client_id),
         };
         Some(Box::new(access))
     }

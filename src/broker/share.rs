@@ -19,7 +19,8 @@ use super::ledger::Ledger;
 use super::{Broker, Effect, Turn};
 use crate::codec::{QoS, RetainHandling, SubscriptionOptions};
 use crate::record::{
-    DropReason, LeaseState, Mount, ReaderId, RestoredSession, Seq, SessionRecord, StoredSubscription, Want, Write,
+    DropReason, LeaseState, Mount, ReaderId, RestoredSession, Seq, SessionRecord, StoredSubscription, Want,
+    Write,
 };
 use crate::router::{Interest, filter};
 use crate::session::{Backlog, GroupId, Parcel, Queue, Stage, Weights};

@@ -323,7 +323,8 @@ impl Socket {
 
     /// What it holds in memory: nothing once the broker has let it go, since it soon goes.
     pub(super) fn held(&self) -> usize {
-        if self.is_open() { self.outbox.waiting() + self.decoder.held() } else { 0 }
+        let aliases = self.aliases.as_ref().map_or(0, |aliases| aliases.held());
+        if self.is_open() { self.outbox.waiting() + self.decoder.held() + aliases } else { 0 }
     }
 
     /// Whether something waits that has not left.

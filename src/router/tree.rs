@@ -123,7 +123,8 @@ impl Router {
 
     /// Bytes that all subscriptions take, about; a level that several filters share is there once.
     pub fn weight(&self) -> usize {
-        let nodes = self.nodes.len() - self.free.len();
+        // The root is always there.
+        let nodes = self.nodes.len() - self.free.len() - 1;
         self.text + self.total * ENTRY_BYTES + self.exact.len() * EXACT_BYTES + nodes * NODE_BYTES
     }
 

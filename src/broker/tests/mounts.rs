@@ -111,7 +111,8 @@ fn a_session_is_nobody_s_who_comes_through_another_mount_point() {
                 let come = [other, "--", &format!("3 connect a {clean}"), "commit"];
                 let mount = other.trim_start_matches("open 3").trim_start_matches(" mount=");
                 let at = if mount.is_empty() { String::new() } else { format!(" at {mount}") };
-                let refused = format!("foreign a: nobody{at}, not nobody at barn/\n3 < connack 0x85\nclose 3");
+                let refused =
+                    format!("foreign a: nobody{at}, not nobody at barn/\n3 < connack 0x85\nclose 3");
                 check(&[&BARNS[..], crash, &come].concat(), &refused);
             }
         }

@@ -82,7 +82,7 @@ fn what_came_before_the_end_of_a_slowed_client_is_delivered() {
         assert_eq!(script.said, [&delivered[..], more].concat(), "{end}");
         let counters = script.broker.counters();
         assert!(counters.dropped.is_empty(), "{end}: {:?}", counters.dropped);
-        assert_eq!((counters.received, counters.memory), (4, 0), "{end}");
+        assert_eq!((counters.received, script.broker.memory.held), (4, 0), "{end}");
     }
     // Its own next connection comes before the end of this one is seen.
     let mut script = Script::new(rated(1, 60));

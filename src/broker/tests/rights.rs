@@ -253,11 +253,7 @@ fn a_connection_of_one_user_is_not_pushed_out_by_another() {
 fn a_session_of_nobody_becomes_that_of_the_first_user_who_wants_it() {
     let begun = ["open 1", "1 connect c", "commit", "1 lost", "commit"];
     let anna = ["open 1 password", "1 connect c user=anna pass=x", "--", "1 verified", "commit"];
-    check_with(
-        ruled(config()),
-        &[&begun[..], &anna].concat(),
-        "write session c r1\n1 < connack present",
-    );
+    check_with(ruled(config()), &[&begun[..], &anna].concat(), "write session c r1\n1 < connack present");
     check_with(
         ruled(config()),
         &[&begun[..], &anna, &["--", "open 2", "2 connect c"]].concat(),
@@ -270,6 +266,14 @@ fn a_session_of_another_user_is_free_once_it_has_ended() {
     let come = ["open 2 password", "2 connect c clean user=boss pass=x", "--", "2 verified"];
     let ended = ["after 2592000000"];
     check_with(ruled(config()), &[&ANNAS[..], &ended, &come].concat(), "2 < connack");
+    // A limit that was lowered holds for what a start finds.
+    let mut script = Script::new(ruled(config()));
+    script.run(&ANNAS);
+    let mut lower = ruled(config());
+    lower.limits.max_session_expiry = 1;
+    script.configure(lower);
+    script.run(&[&["crash", "after 1000"], &come[..]].concat());
+    assert_eq!(script.said, ["2 < connack"]);
     let by_herself = ["open 1 password", "1 connect c clean user=anna pass=x", "1 verified", "1 disconnect"];
     check_with(ruled(config()), &[&ANNAS[..], &by_herself, &come].concat(), "2 < connack");
 }
