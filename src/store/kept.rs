@@ -137,7 +137,7 @@ fn unpack_mount(unpack: &mut Unpack<'_>) -> Option<Mount> {
     if unpack.is_empty() {
         return Some(Mount::Unknown);
     }
-    Some(unpack.optional()?.map_or(Some(Mount::None), |mount| text(mount).map(Mount::At))?)
+    unpack.optional()?.map_or(Some(Mount::None), |mount| text(mount).map(Mount::At))
 }
 
 fn unpack_will(unpack: &mut Unpack<'_>) -> Option<SessionWill> {
