@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::filters::{covers, overlap};
+use super::names::Names;
 use crate::router::filter::matches;
 
 /// The rules as they stand for one client.
@@ -13,8 +14,10 @@ use crate::router::filter::matches;
 pub struct Access {
     /// The lines of its user, which it shares with that user's other clients.
     own: Arc<Section>,
-    /// The patterns, with its names put in.
-    patterns: Box<[Line]>,
+    /// The patterns, which it shares with every client.
+    patterns: Arc<[Line]>,
+    /// What stands in their places, where some have one.
+    names: Option<Box<Names>>,
     scope: Scope,
 }
 
@@ -69,6 +72,10 @@ impl Rights {
         self.0 & (need.0 | Rights::DENY.0) == need.0
     }
 
+    pub(super) fn denies(self) -> bool {
+        self.has(Rights::DENY)
+    }
+
     fn has(self, other: Rights) -> bool {
         self.0 & other.0 != 0
     }
@@ -102,8 +109,13 @@ impl Section {
 }
 
 impl Access {
-    pub(super) fn new(own: Arc<Section>, patterns: Box<[Line]>, scope: Scope) -> Access {
-        Access { own, patterns, scope }
+    pub(super) fn new(
+        own: Arc<Section>,
+        patterns: Arc<[Line]>,
+        names: Option<Box<Names>>,
+        scope: Scope,
+    ) -> Access {
+        Access { own, patterns, names, scope }
     }
 
     /// Whether a message of this topic may be given to the client.
@@ -120,8 +132,8 @@ impl Access {
     /// written. Neither a broad `#` nor a client that calls itself `set` turns a valve.
     pub fn may_set(&self, topic: &str) -> bool {
         let mut rights = self.own.exact(topic);
-        for line in self.wild().filter(|line| matches(&line.filter, topic)) {
-            let named = line.rights.has(Rights::SET) || line.rights.has(Rights::DENY);
+        for line in self.wild(topic) {
+            let named = line.rights.has(Rights::SET) || line.rights.denies();
             rights = if named { rights.with(line.rights) } else { rights };
         }
         rights.grants(Rights::WRITE)
@@ -132,23 +144,32 @@ impl Access {
         if self.scope == Scope::Free {
             return true;
         }
-        let patterns = self.patterns.iter().map(|line| (&*line.filter, line.rights));
         let mut granted = false;
-        for (line, rights) in self.own.lines().chain(patterns) {
-            if rights.has(Rights::DENY) && covers(line, filter) {
-                return false;
-            }
+        let mut allows = |line: &str, rights: Rights| {
             granted |= rights.grants(Rights::READ) && overlap(line, filter);
-        }
-        granted
+            !(rights.denies() && covers(line, filter))
+        };
+        let patterns = self.patterns.iter().filter_map(|line| match &self.names {
+            Some(names) => names.put_into(line),
+            None => Some(line.clone()),
+        });
+        let allowed = self.own.lines().all(|(line, rights)| allows(line, rights))
+            && patterns.into_iter().all(|line| allows(&line.filter, line.rights));
+        allowed && granted
     }
 
     fn rights(&self, topic: &str) -> Rights {
-        let of_lines = self.wild().filter(|line| matches(&line.filter, topic)).map(|line| line.rights);
+        let of_lines = self.wild(topic).map(|line| line.rights);
         of_lines.fold(self.own.exact(topic), Rights::with)
     }
 
-    fn wild(&self) -> impl Iterator<Item = &Line> {
-        self.own.wild.iter().chain(&*self.patterns)
+    /// The lines about this topic, those without a wildcard apart.
+    fn wild(&self, topic: &str) -> impl Iterator<Item = &Line> {
+        let own = self.own.wild.iter().filter(move |line| matches(&line.filter, topic));
+        let patterns = self.patterns.iter().filter(move |line| match &self.names {
+            Some(names) => names.fit(line, topic),
+            None => matches(&line.filter, topic),
+        });
+        own.chain(patterns)
     }
 }

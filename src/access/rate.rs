@@ -25,6 +25,11 @@ impl Bucket {
         Ok(())
     }
 
+    /// Takes one whether there is one or not: what was taken too soon is missing later.
+    pub fn charge(&mut self, rate: Rate, now: u64) {
+        self.full_at = self.full_at.max(now.saturating_mul(1_000)).saturating_add(step(rate));
+    }
+
     /// Gives one back that was taken and not needed.
     pub fn give_back(&mut self, rate: Rate) {
         self.full_at = self.full_at.saturating_sub(step(rate));
@@ -68,6 +73,8 @@ mod tests {
         assert!(!bucket.is_full(6_249) && bucket.is_full(6_250));
         bucket.give_back(rate);
         assert!(bucket.is_full(6_000));
+        (0..6).for_each(|_| bucket.charge(rate, 7_000));
+        assert_eq!(bucket.take(rate, 7_000), Err(7_750), "two too many, and this one");
     }
 
     #[test]

@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use super::Access;
 use super::granted::{Line, Rights, Scope, Section};
+use super::names::{Names, asks_for_names};
 use crate::router::filter::{FilterKind, check_filter};
 
 /// All rules of a file.
@@ -18,7 +21,10 @@ pub struct Rules {
     /// For clients without a user name.
     nobody: Arc<Section>,
     users: BTreeMap<String, Arc<Section>>,
-    patterns: Vec<Line>,
+    /// As they are written; every client's.
+    patterns: Arc<[Line]>,
+    /// Whether some of them have a place for a name.
+    asks_for_names: bool,
 }
 
 /// A line that says nothing.
@@ -51,35 +57,32 @@ impl Rules {
             return Err(mistakes);
         }
         let users = users.into_iter().map(|(user, section)| (user, Arc::new(section))).collect();
-        Ok(Rules { nobody: Arc::new(nobody), users, patterns })
+        let asks_for_names = patterns.iter().any(|line| asks_for_names(&line.filter));
+        Ok(Rules { nobody: Arc::new(nobody), users, patterns: patterns.into(), asks_for_names })
     }
 
     /// What a network client may do; no user name is one that was not checked.
-    pub fn of_client(&self, user: Option<&str>, client_id: &str) -> Access {
+    pub fn of_client(&self, user: Option<&ByteString>, client_id: &ByteString) -> Access {
         let own = match user {
-            Some(user) => self.users.get(user).cloned().unwrap_or_default(),
+            Some(user) => self.users.get(&**user).cloned().unwrap_or_default(),
             None => self.nobody.clone(),
         };
-        Access::new(own, self.patterns_of(user, client_id), Scope::Granted)
+        let names = self.asks_for_names.then(|| Box::new(Names::new(user, client_id)));
+        Access::new(own, self.patterns.clone(), names, Scope::Granted)
     }
 
     /// What an adapter or a bridge may do: its own configuration has said what it publishes, so these
     /// rules limit it only where they name it.
-    pub fn of_adapter(&self, user: &str, client_id: &str) -> Access {
-        match self.users.get(user) {
+    pub fn of_adapter(&self, user: &ByteString, client_id: &ByteString) -> Access {
+        match self.users.get(&**user) {
             Some(_) => self.of_client(Some(user), client_id),
-            None => Access::new(Arc::default(), Box::default(), Scope::Free),
+            None => Access::new(Arc::default(), Arc::default(), None, Scope::Free),
         }
     }
 
     /// Whether some lines are for users by name.
     pub fn names_users(&self) -> bool {
         !self.users.is_empty()
-    }
-
-    fn patterns_of(&self, user: Option<&str>, client_id: &str) -> Box<[Line]> {
-        let names = Names { user, client_id };
-        self.patterns.iter().filter_map(|line| names.put_into(line)).collect()
     }
 }
 
@@ -170,53 +173,6 @@ fn split_word(text: &str) -> (&str, &str) {
     }
 }
 
-/// What `%u` and `%c` stand for.
-struct Names<'a> {
-    user: Option<&'a str>,
-    client_id: &'a str,
-}
-
-impl Names<'_> {
-    /// The pattern with the names put in; `None` where it says nothing to this client.
-    ///
-    /// A name could widen a pattern by what it holds: `+` and `#` would be wildcards, `/` would lead into
-    /// somebody else's level, `$` at the start into the house's own topics. Whoever has such a name is granted nothing
-    /// by patterns that use it, and denied all that they might deny.
-    fn put_into(&self, line: &Line) -> Option<Line> {
-        let mut filter = String::with_capacity(line.filter.len());
-        let mut rest = &*line.filter;
-        while let Some(at) = rest.find('%') {
-            let (before, marked) = rest.split_at(at);
-            filter.push_str(before);
-            let name = match marked.as_bytes().get(1) {
-                Some(b'u') => Some(self.user?),
-                Some(b'c') => Some(self.client_id),
-                _ => None,
-            };
-            match name {
-                Some(name) if is_harmless(name) => filter.push_str(name),
-                Some(_) if line.rights == Rights::DENY => return Some(denying_below(filter)),
-                Some(_) => return None,
-                None => filter.push('%'),
-            }
-            rest = marked.get(if name.is_some() { 2 } else { 1 }..).unwrap_or_default();
-        }
-        filter.push_str(rest);
-        Some(Line { filter: filter.into(), rights: line.rights })
-    }
-}
-
-fn is_harmless(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with('$') && !name.contains(['+', '#', '/', '\0'])
-}
-
-/// Everything from the level on at which a filter could not be finished.
-fn denying_below(mut filter: String) -> Line {
-    filter.truncate(filter.rfind('/').map_or(0, |slash| slash + 1));
-    filter.push('#');
-    Line { filter: filter.into(), rights: Rights::DENY }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,7 +183,8 @@ mod tests {
         for case in cases {
             let words: Vec<&str> = case.split(' ').collect();
             let [user, client_id, wants, topic, expected] = words[..] else { panic!("{case}") };
-            let access = rules.of_client(Some(user).filter(|user| *user != "-"), client_id);
+            let user = Some(user).filter(|user| *user != "-").map(ByteString::from);
+            let access = rules.of_client(user.as_ref(), &client_id.into());
             let may = match wants {
                 "read" => access.may_read(topic),
                 "write" => access.may_write(topic),
@@ -264,7 +221,7 @@ mod tests {
     #[test]
     fn users_may_be_named_twice_and_names_and_topics_may_hold_spaces() {
         let rules = Rules::parse("user the boss\ntopic read a b/c\nuser x\nuser the boss\ntopic write d\n");
-        let access = rules.expect("right").of_client(Some("the boss"), "c");
+        let access = rules.expect("right").of_client(Some(&"the boss".into()), &"c".into());
         assert!(access.may_read("a b/c") && access.may_write("d") && !access.may_write("a b/c"));
     }
 
@@ -379,10 +336,10 @@ mod tests {
     fn an_adapter_is_limited_only_where_it_is_named() {
         let rules =
             Rules::parse("user bridge:cloud\ntopic write commands/#\npattern deny x/#\n").expect("right");
-        let free = rules.of_adapter("modbus:line-1", "modbus:line-1");
+        let free = rules.of_adapter(&"modbus:line-1".into(), &"modbus:line-1".into());
         assert!(free.may_write("anything") && free.may_subscribe("#") && free.may_read("x/y"));
         assert!(!free.may_set("modbus/line-1/m/p/set"), "no line names it");
-        let named = rules.of_adapter("bridge:cloud", "bridge:cloud");
+        let named = rules.of_adapter(&"bridge:cloud".into(), &"bridge:cloud".into());
         assert!(named.may_write("commands/x") && !named.may_write("other"));
     }
 

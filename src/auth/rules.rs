@@ -58,7 +58,7 @@ mod tests {
         let mut file = RulesFile::at(&path, Arc::new(Rules::parse("topic read a\n").unwrap()));
         assert_eq!(file.refresh().unwrap(), None, "the same rules");
         fs::write(&path, "topic read b\n").unwrap();
-        assert!(file.refresh().unwrap().unwrap().of_client(None, "x").may_read("b"));
+        assert!(file.refresh().unwrap().unwrap().of_client(None, &"x".into()).may_read("b"));
         fs::write(&path, "topic read c\ntopics d\n").unwrap();
         let told = file.refresh().unwrap_err().to_string();
         assert!(told.contains("acl") && told.contains("line 2: "), "{told}");

@@ -15,9 +15,10 @@ use adapter_api::{Acknowledgement, FromPort, Hello, Host, Port, Qos, Refusal, To
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::uplink::{RECEIVE_MAXIMUM, Receipt};
+use crate::codec::{Properties, Property};
 
 /// The bridge's end.
 pub(super) struct Downlink {
@@ -41,6 +42,23 @@ pub(super) struct Inbound {
     pub(super) payload: Bytes,
     /// RETAIN.
     pub(super) retain: bool,
+    /// Those that travel with it, its expiry as it was on arrival.
+    pub(super) properties: Properties,
+    /// When it came.
+    pub(super) arrived: Instant,
+}
+
+impl Inbound {
+    /// Its properties now: the time that it has waited here is taken from its expiry. One that has run out
+    /// meanwhile is left a second, and the broker ends it.
+    fn properties_now(&self) -> Bytes {
+        let Some(expiry) = self.properties.message_expiry() else {
+            return self.properties.clone().into_bytes();
+        };
+        let waited = u32::try_from(self.arrived.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let left = if expiry == 0 { 0 } else { expiry.saturating_sub(waited).max(1) };
+        self.properties.travelling().with(Property::MessageExpiryInterval(left)).into_bytes()
+    }
 }
 
 /// The broker has the message, or has refused it for good.
@@ -168,6 +186,7 @@ impl Worker {
                 self.next_id += 1;
             }
         }
+        let properties = pending.inbound.properties_now();
         let mut answered_by_sending = Vec::new();
         for open in &pending.open {
             let Some((topic, qos)) = pending.inbound.targets.get(open.target) else { continue };
@@ -177,6 +196,7 @@ impl Worker {
                 payload: pending.inbound.payload.clone(),
                 qos: *qos,
                 retain: pending.inbound.retain,
+                properties: properties.clone(),
             };
             port.send(request).await.map_err(|_| End::Port)?;
             if *qos == Qos::AtMostOnce {

@@ -166,6 +166,14 @@ pub(super) fn is_topic(text: &str) -> bool {
     !text.is_empty() && text.len() <= TOPIC_BYTES_MAX && !text.contains(['+', '#', '\0'])
 }
 
+/// Whether a topic of upstream is one here too: the local broker ends whoever names one of more levels.
+pub(super) fn is_local_topic(text: &str) -> bool {
+    is_topic(text) && text.split('/').count() <= LEVELS_MAX
+}
+
+/// Levels of a topic in the local broker.
+const LEVELS_MAX: usize = 128;
+
 /// Why a filter or a template is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MappingError {

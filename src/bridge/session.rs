@@ -10,12 +10,12 @@ use std::time::Duration;
 use adapter_api::Qos;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::config::Checked;
 use super::downlink::{Done, Downlink, Inbound};
 use super::link::{Link, LinkLimits, Origin, Outcome, Parcel, Pulse};
-use super::mapping::is_topic;
+use super::mapping::{is_local_topic, is_topic};
 use super::random;
 use super::routes::{Live, Routes};
 use super::runner::{Memory, Pace};
@@ -425,7 +425,7 @@ impl<'a> Loop<'a> {
         for receive in &self.session.config.receives {
             let Some(captures) = receive.filter.captures(&arrival.topic) else { continue };
             let Some(topic) = receive.to.render(&arrival.topic, &captures) else { continue };
-            if !targets.iter().any(|(other, _)| *other == topic) {
+            if is_local_topic(&topic) && !targets.iter().any(|(other, _)| *other == topic) {
                 targets.push((topic, own_qos(receive.qos)));
             }
         }
@@ -434,7 +434,7 @@ impl<'a> Loop<'a> {
             status.counts.unrouted += u64::from(targets.is_empty());
         });
         if targets.is_empty() {
-            // A subscription of an earlier configuration: it is acknowledged, or it would come for ever.
+            // A subscription of an earlier configuration, or a topic that is none here: it is acknowledged, or it would come for ever.
             return self.uplink.acknowledge(arrival.receipt).map_err(overrun);
         }
         self.backlog.push_back(Inbound {
@@ -443,6 +443,8 @@ impl<'a> Loop<'a> {
             targets,
             payload: arrival.payload,
             retain: arrival.retain,
+            properties: arrival.properties,
+            arrived: Instant::now(),
         });
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::outlet::Label;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
 use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
-use crate::session::{Backlog, Next, Parcel, Reading, RetainedWalk, Stage};
+use crate::session::{Next, Parcel, Reading, RetainedWalk, Stage};
 
 impl Broker {
     /// Sends what waits for the client, as far as it can take it.
@@ -51,7 +51,7 @@ impl Broker {
     fn answer_pings(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Client { session, outlet: Some(outlet), .. } = client else { return };
-        let read = session.backlog.as_ref().is_none_or(Backlog::caught_up);
+        let read = session.backlog.as_ref().is_none_or(|backlog| backlog.caught_up());
         if read && session.flight.is_empty() && session.queue.is_empty() && session.walks.is_empty() {
             let pings = std::mem::take(&mut outlet.pings);
             let answer = Effect::Send { connection: outlet.connection, packet: Packet::PingResp };
@@ -226,7 +226,7 @@ impl Broker {
             let found = self.retained.find(&walk.filter, walk.after.as_deref(), 1).pop();
             let Some(message) = found else {
                 if let Some(client) = self.clients.get_mut(key) {
-                    client.session.walks.pop_front();
+                    client.session.end_walk();
                 }
                 continue;
             };

@@ -3,17 +3,19 @@
 //! A [`ClientKey`] names one session for as long as it lives: a slot is reused, a serial is not.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::quality::FixedState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use slab::Slab;
 
+use super::claim::Origin;
 use super::memory::will_weight;
 use super::outlet::Outlet;
 use super::{ConnectionId, Counters};
-use crate::access::Access;
+use crate::access::{Access, Bucket};
 use crate::record::{ReaderId, SessionWill};
 use crate::session::{Backlog, GroupId, Session};
 
@@ -53,6 +55,12 @@ pub(super) struct Client {
     pub(super) access: Option<Box<Access>>,
     /// Stands before all of its topics.
     pub(super) mount: Option<Arc<str>>,
+    pub(super) origin: Origin,
+    /// What its names weigh, and what they and its subscriptions do.
+    pub(super) called: u32,
+    pub(super) names: u32,
+    /// What it has used of `max_publish_rate`; outlives its connection, so that to connect anew does not pay.
+    pub(super) allowance: Bucket,
 }
 
 impl Client {
@@ -65,7 +73,9 @@ impl Client {
 /// Every client.
 pub(super) struct Clients {
     slots: Slab<Client>,
-    by_id: HashMap<ByteString, u32, FixedState>,
+    /// Slots by client id, which only the session itself holds.
+    by_id: HashTable<u32>,
+    hash: FixedState,
     by_reader: BTreeMap<ReaderId, ClientKey>,
     next_serial: u32,
 }
@@ -74,14 +84,18 @@ impl Clients {
     pub(super) fn new(seed: u64) -> Clients {
         Clients {
             slots: Slab::new(),
-            by_id: HashMap::with_hasher(FixedState::with_seed(seed)),
+            by_id: HashTable::new(),
+            hash: FixedState::with_seed(seed),
             by_reader: BTreeMap::new(),
             next_serial: 0,
         }
     }
 
     pub(super) fn named(&self, client_id: &str) -> Option<ClientKey> {
-        let slot = *self.by_id.get(client_id)?;
+        let is_it = |slot: &u32| {
+            self.slots.get(*slot as usize).is_some_and(|client| &*client.session.client_id == client_id)
+        };
+        let slot = *self.by_id.find(self.hash.hash_one(client_id), is_it)?;
         self.slots.get(slot as usize).map(|client| ClientKey { slot, serial: client.serial })
     }
 
@@ -92,7 +106,7 @@ impl Clients {
         let reader = session.backlog.as_ref().map(|backlog| backlog.reader);
         let slot = self.slots.insert(Client {
             serial,
-            session: Session { client_id: client_id.clone(), ..session },
+            session: Session { client_id, ..session },
             connection: None,
             outlet: None,
             will: None,
@@ -105,9 +119,17 @@ impl Clients {
             lost: 0,
             access: None,
             mount: None,
+            origin: Origin::Known,
+            called: 0,
+            names: 0,
+            allowance: Bucket::default(),
         });
         let slot = u32::try_from(slot).expect("sessions fit into memory, so into 32 bits");
-        self.by_id.insert(client_id, slot);
+        let (slots, hash) = (&self.slots, &self.hash);
+        let hash_of = |slot: &u32| {
+            slots.get(*slot as usize).map_or(0, |client| hash.hash_one(&*client.session.client_id))
+        };
+        self.by_id.insert_unique(hash_of(&slot), slot, hash_of);
         let key = ClientKey { slot, serial };
         self.by_reader.extend(reader.map(|reader| (reader, key)));
         key
@@ -116,7 +138,10 @@ impl Clients {
     pub(super) fn remove(&mut self, key: ClientKey) -> Option<Client> {
         self.get(key)?;
         let client = self.slots.try_remove(key.slot as usize)?;
-        self.by_id.remove(&*client.session.client_id);
+        let hash = self.hash.hash_one(&*client.session.client_id);
+        if let Ok(entry) = self.by_id.find_entry(hash, |slot| *slot == key.slot) {
+            entry.remove();
+        }
         if let Some(backlog) = &client.session.backlog {
             self.by_reader.remove(&backlog.reader);
         }
@@ -127,7 +152,7 @@ impl Clients {
     pub(super) fn keep(&mut self, key: ClientKey, backlog: Backlog) {
         let reader = backlog.reader;
         if let Some(client) = self.get_mut(key) {
-            client.session.backlog = Some(backlog);
+            client.session.backlog = Some(Box::new(backlog));
             self.by_reader.insert(reader, key);
         }
     }

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use super::claim::Origin;
 use super::client::ClientKey;
-use super::connection::{Connection, Held, Phase, Problems};
+use super::connection::{Connection, Phase, Problems};
 use super::depart::Cause;
 use super::ledger::Step;
-use super::memory::{Level, will_weight};
+use super::memory::{Level, connect_weight, subscription_weight, will_weight};
 use super::outlet::Outlet;
 use super::pace::Kind;
+use super::publish::INWARD_BYTES;
 use super::rights::{is_port_of_the_house, mounted_topic};
 use super::share::is_group;
 use super::words::fits;
@@ -47,6 +49,10 @@ impl Broker {
         if let Some(reason) = self.objection(id, &connect) {
             return self.refuse(id, connect.client_id, reason, turn);
         }
+        let weight = connect_weight(&connect);
+        if let Some(connection) = self.connections.get_mut(id) {
+            self.memory.held += weight as usize - std::mem::replace(&mut connection.connect, weight) as usize;
+        }
         // Nobody needs it longer than the comparison.
         let password = connect.password.take().unwrap_or_default();
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -73,10 +79,14 @@ impl Broker {
             return;
         };
         let reason = match verdict {
-            Verdict::Accepted => {
-                self.admit(id, *connect, turn);
-                return self.go_on(id, turn);
-            }
+            // The limits may have been reached while it waited.
+            Verdict::Accepted => match self.objection(id, &connect) {
+                Some(reason) => reason,
+                None => {
+                    self.admit(id, *connect, turn);
+                    return self.go_on(id, turn);
+                }
+            },
             Verdict::Wrong => Reason::BadUserNameOrPassword,
             Verdict::Busy => Reason::QuotaExceeded,
             Verdict::TooManyFailures => Reason::ConnectionRateExceeded,
@@ -115,12 +125,20 @@ impl Broker {
                 return Some(Reason::RetainNotSupported); // [MQTT5-3.2.2-13]
             }
         }
-        let taken_over = self
-            .clients
-            .named(&connect.client_id)
-            .is_some_and(|key| self.clients.get(key).is_some_and(|client| client.connection.is_some()));
+        self.limit_reached(id, connect)
+    }
+
+    /// Which limit, or state of the store, forbids that somebody new comes.
+    fn limit_reached(&self, id: ConnectionId, connect: &Connect) -> Option<Reason> {
+        let limits = &self.config.limits;
+        let connection = self.connections.get(id)?;
+        let known = self.clients.named(&connect.client_id);
+        let taken_over =
+            known.and_then(|key| self.clients.get(key)).is_some_and(|client| client.connection.is_some());
         // The house's own ports take no client's place.
-        let will = connect.will.as_ref().and_then(|will| kept_will(will, terms.mount.as_ref()));
+        let is_port = connection.is_port();
+        let will =
+            connect.will.as_ref().and_then(|will| kept_will(will, connection.peer.terms.mount.as_ref()));
         let will = will.as_ref().map_or(0, will_weight);
         if !is_port && (self.level() == Level::Full || (will > 0 && !self.may_stay(will))) {
             return Some(Reason::QuotaExceeded);
@@ -135,8 +153,12 @@ impl Broker {
         if is_out_of_reach && self.granted_expiry(connect) > 0 {
             return Some(Reason::ServerUnavailable);
         }
+        let name = connect.client_id.len() + connect.username.as_ref().map_or(0, |user| user.len());
+        if !is_port && name > SHORT_NAME && known.is_none() && self.names_are_full(None) {
+            return Some(Reason::QuotaExceeded);
+        }
         let sessions = u64::from(limits.max_connections) * SESSIONS_PER_CONNECTION;
-        if self.clients.len() as u64 >= sessions && self.clients.named(&connect.client_id).is_none() {
+        if self.clients.len() as u64 >= sessions && known.is_none() {
             return Some(Reason::QuotaExceeded);
         }
         None
@@ -151,8 +173,7 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         let Some(mut connection) = self.connections.remove(id) else { return };
-        self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
-        self.pace.forget(&mut connection.rhythm);
+        self.forget_held(&mut connection);
         self.counters.connections_refused += 1;
         // [MQTT311-3.2.2-6]: no return code says that the topic of a will is wrong.
         if connection.version == Version::V5 || reason != Reason::TopicNameInvalid {
@@ -173,48 +194,35 @@ impl Broker {
         if self.connections.get(id).is_some_and(|connection| !fits(&answer, connection)) {
             return self.refuse(id, client_id, Reason::PacketTooLarge, turn);
         }
+        let user = self.user_of(id, &connect);
+        if self.is_foreign(id, user.as_ref(), &client_id, turn) {
+            // The id is a valid text that is not allowed here, which is what this reason says in every version;
+            // "not authorized" would make a technician look for a wrong password.
+            return self.refuse(id, client_id, Reason::ClientIdentifierNotValid, turn);
+        }
         // [MQTT311-3.1.4-2] [MQTT5-3.1.4-3]
         if let Some(former) = self.clients.named(&client_id).and_then(|key| self.clients.get(key)?.connection)
         {
             let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
             self.part(former, cause, turn);
         }
-        let user = self.user_of(id, &connect);
         let found = self.clients.named(&client_id);
-        // What waits for one user is not for another, whatever client id he gives.
-        let foreign = self.config.rules.is_some()
-            && found.and_then(|key| self.clients.get(key)).is_some_and(|client| client.session.user != user);
         if let Some(key) = found
-            && (connect.clean_start || foreign)
+            && connect.clean_start
         {
             self.end_session(key, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
         }
-        let session_present = found.is_some() && !connect.clean_start && !foreign;
+        let session_present = found.is_some() && !connect.clean_start;
         let expiry = self.granted_expiry(&connect);
-        let access = self.access_of(id, user.as_deref(), &client_id);
-        let mount = self.connections.get(id).and_then(|connection| connection.peer.terms.mount.clone());
-        let house = self.connections.get(id).is_some_and(|connection| connection.is_house());
         let key = match self.clients.named(&client_id) {
             Some(key) => key,
             None => self.clients.insert(Session::new(client_id, None, expiry)),
         };
+        self.remember_rate(key, turn.now.mono);
         if expiry > 0 {
             self.keep(key);
         }
-        let Some(client) = self.clients.get_mut(key) else { return };
-        client.session.user = user;
-        client.session.expiry = expiry;
-        client.house = house;
-        client.access = access;
-        client.connection = Some(id);
-        let will = connect.will.as_ref().and_then(|will| kept_will(will, mount.as_ref())).map(Box::new);
-        self.memory.wills += will.as_ref().map_or(0, |will| will_weight(will));
-        self.memory.wills -= client.set_will(will);
-        client.mount = mount;
-        client.will_due = None; // [MQTT5-3.1.3-9]
-        client.ends = None;
-        client.ended_wall = None;
-        let kept = client.session.backlog.is_some();
+        self.settle_client(id, key, user, &connect);
         self.settle_in(id, key, &connect, turn);
         let answer = self.connack(id, &connect, assigned, session_present);
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -222,7 +230,7 @@ impl Broker {
         self.network_clients += u32::from(!connection.is_port());
         self.counters.clients += 1;
         self.counters.most_clients = self.counters.most_clients.max(self.counters.clients);
-        if !kept {
+        if self.clients.get(key).is_none_or(|client| client.session.backlog.is_none()) {
             return self.finish_opening(id, turn);
         }
         let ticket = self.write_session(key, turn);
@@ -230,6 +238,37 @@ impl Broker {
             self.pace.begin(&mut connection.rhythm, Kind::Other, ticket);
         }
         self.ledger.after(ticket, Step::Open(id));
+    }
+
+    /// What the session keeps of the CONNECT, its expiry apart: it is the client's until the next one.
+    fn settle_client(
+        &mut self,
+        id: ConnectionId,
+        key: ClientKey,
+        user: Option<ByteString>,
+        connect: &Connect,
+    ) {
+        let expiry = self.granted_expiry(connect);
+        let Some(connection) = self.connections.get(id) else { return };
+        let (mount, house) = (connection.peer.terms.mount.clone(), connection.is_house());
+        let will = connect.will.as_ref().and_then(|will| kept_will(will, mount.as_ref())).map(Box::new);
+        self.memory.wills += will.as_ref().map_or(0, |will| will_weight(will));
+        let Some(client) = self.clients.get_mut(key) else { return };
+        self.memory.wills -= client.set_will(will);
+        client.session.user = user;
+        client.session.expiry = expiry;
+        client.house = house;
+        client.connection = Some(id);
+        client.mount = mount;
+        client.origin = Origin::Known;
+        client.will_due = None; // [MQTT5-3.1.3-9]
+        client.ends = None;
+        client.ended_wall = None;
+        self.name_anew(key);
+        let access = self.access_of(id, key);
+        if let Some(client) = self.clients.get_mut(key) {
+            client.access = access;
+        }
     }
 
     /// What the connection itself keeps of its CONNECT.
@@ -345,6 +384,7 @@ impl Broker {
         }
         let Phase::Opening(answer) = std::mem::replace(&mut connection.phase, Phase::Open) else { return };
         self.pace.end(&mut connection.rhythm, Kind::Other);
+        self.memory.held -= std::mem::take(&mut connection.connect) as usize;
         Broker::say(connection, *answer, turn.effects);
         let Some(key) = connection.client else { return };
         let outlet = Outlet {
@@ -380,6 +420,7 @@ impl Broker {
             ended_wall: client.ended_wall,
             subscriptions: client.session.subscriptions.clone(),
             will: client.will.as_deref().cloned(),
+            mount: client.mount_record(),
         };
         self.ledger.write(Write::Session(record.into()), turn.effects)
     }
@@ -407,8 +448,10 @@ impl Broker {
         let RestoredSession { record, cursor, last, queued, queued_bytes, leases, inward } = restored;
         let waiting = queued.saturating_sub(leases.len() as u64);
         let weights = Weights::of(waiting, queued_bytes / queued.max(1) * waiting);
-        let mut session = Session::new(record.client_id, record.user, record.expiry);
-        session.backlog = Some(Backlog::restored(record.reader, cursor, last, weights));
+        // A limit that was lowered since holds for what is found, too: so an operator can end what nobody will.
+        let expiry = record.expiry.min(self.config.limits.max_session_expiry);
+        let mut session = Session::new(record.client_id, record.user, expiry);
+        session.backlog = Some(Box::new(Backlog::restored(record.reader, cursor, last, weights)));
         session.subscriptions = record.subscriptions;
         let mut leases = leases;
         leases.sort_by_key(|lease| lease.seq);
@@ -419,25 +462,30 @@ impl Broker {
             };
             session.flight.restore(lease.packet_id, lease.seq, stage);
         }
+        let held = inward.len() * INWARD_BYTES;
         for packet_id in inward {
             session.inward.hold(packet_id, Ticket(0));
         }
-        let rules = self.config.rules.as_ref();
-        let access = rules.map(|rules| rules.of_client(session.user.as_deref(), &session.client_id));
         let key = self.clients.insert(session);
         let ended = record.ended_wall.unwrap_or(now.wall).min(now.wall);
         let passed = now.wall - ended;
         let Some(client) = self.clients.get_mut(key) else { return };
+        let rules = self.config.rules.as_ref();
+        let access =
+            rules.map(|rules| rules.of_client(client.session.user.as_ref(), &client.session.client_id));
         client.access = access.map(Box::new);
+        client.restore_mount(record.mount);
         client.ended_wall = Some(ended);
-        client.ends = due_after(now.mono, passed, record.expiry);
+        client.ends = due_after(now.mono, passed, expiry);
         client.will_due = record.will.as_ref().and_then(|will| {
-            let delay = will.properties.will_delay().unwrap_or(0).min(record.expiry);
+            let delay = will.properties.will_delay().unwrap_or(0).min(expiry);
             due_after(now.mono, passed, delay)
         });
         self.memory.wills += record.will.as_ref().map_or(0, will_weight);
         client.set_will(record.will.map(Box::new));
         let subscriptions = client.session.subscriptions.clone();
+        self.name_anew(key);
+        self.weigh_names(key, subscriptions.iter().map(subscription_weight).sum::<usize>() + held, 0);
         for subscription in &subscriptions {
             self.enter_subscription(key, subscription, unsaid);
         }
@@ -479,6 +527,9 @@ const OWED_MAX: u64 = 32_768;
 
 /// Sessions, connected or not, for each of `max_connections`; further ones are refused (0x97).
 const SESSIONS_PER_CONNECTION: u64 = 10;
+
+/// Bytes of client id and user name that a new session may always have: the number of sessions bounds them.
+const SHORT_NAME: usize = 256;
 
 /// SplitMix64's output function.
 fn mix(value: u64) -> u64 {

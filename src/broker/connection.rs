@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 
 use bytestring::ByteString;
 
+use super::aliases::Aliases;
 use super::client::ClientKey;
 use super::pace::{Kind, Rhythm};
 use super::{ConnectionId, Peer, Trust};
-use crate::access::Bucket;
-use crate::codec::{Connect, Packet, QoS, Reason, Version};
+use crate::codec::{Connect, Packet, QoS, Reason, Subscription, Version};
 use crate::record::Ticket;
 
 /// A connection.
@@ -38,15 +38,15 @@ pub(super) struct Connection {
     pub(super) maximum_packet_size: Option<u32>,
     /// Whether it wants words with what fails.
     pub(super) problems: Problems,
-    /// Topics by alias, from 1; empty where not set.
-    pub(super) aliases: Vec<ByteString>,
+    /// Topic aliases, once one is set.
+    pub(super) aliases: Option<Box<Aliases>>,
+    /// What its CONNECT weighs, until the session stands.
+    pub(super) connect: u32,
     /// Its publishes of QoS 1 and 2 that are not yet answered in full.
     pub(super) unanswered: u32,
     /// Answers that wait for a commit, in their order.
     pub(super) answers: VecDeque<Pending>,
     pub(super) rhythm: Rhythm,
-    /// What it has used of `max_publish_rate`.
-    pub(super) allowance: Bucket,
     pub(super) held: VecDeque<Held>,
     pub(super) paused: bool,
 }
@@ -75,6 +75,8 @@ pub(super) enum Phase {
     Waiting,
     /// As open, but a publish of its came too soon and waits until then, monotonic.
     Slowed(u64),
+    /// As open, but its end has come: what it said before is taken without waiting for its time.
+    Ending,
 }
 
 /// Something that waits for its connection.
@@ -91,6 +93,15 @@ impl Held {
             Held::Packet(Packet::Publish(publish)) => {
                 publish.topic.len() + publish.payload.len() + publish.properties.as_bytes().len()
             }
+            Held::Packet(Packet::Subscribe(subscribe)) => {
+                let filters =
+                    subscribe.filters.iter().map(|one| one.filter.len() + size_of::<Subscription>());
+                filters.sum::<usize>() + subscribe.properties.as_bytes().len()
+            }
+            Held::Packet(Packet::Unsubscribe(unsubscribe)) => {
+                let filters = unsubscribe.filters.iter().map(|filter| filter.len() + size_of::<ByteString>());
+                filters.sum::<usize>() + unsubscribe.properties.as_bytes().len()
+            }
             Held::Packet(_) | Held::Malformed(_) => 0,
         };
         own + size_of::<Held>()
@@ -103,6 +114,8 @@ pub(super) struct Pending {
     pub(super) ticket: Ticket,
     /// `None` where it waits only for the answers before it.
     pub(super) waits: Option<Kind>,
+    /// Bytes that it takes, what it waits for included.
+    pub(super) weight: usize,
     pub(super) answer: Answer,
 }
 
@@ -114,6 +127,21 @@ pub(super) enum Answer {
     PubComp(u16, Reason),
     /// SUBACK or UNSUBACK.
     Other(Box<Packet>),
+}
+
+impl Answer {
+    /// Bytes that it takes.
+    pub(super) fn weight(&self) -> usize {
+        let codes = match self {
+            Answer::Other(packet) => match &**packet {
+                Packet::SubAck(answer) => answer.reasons.len() + size_of::<Packet>(),
+                Packet::UnsubAck(answer) => answer.reasons.len() + size_of::<Packet>(),
+                _ => size_of::<Packet>(),
+            },
+            Answer::PubAck(..) | Answer::PubRec(..) | Answer::PubComp(..) => 0,
+        };
+        codes + size_of::<Pending>()
+    }
 }
 
 impl Connection {
@@ -135,14 +163,21 @@ impl Connection {
             credit,
             maximum_packet_size: None,
             problems: Problems::Wanted,
-            aliases: Vec::new(),
+            aliases: None,
+            connect: 0,
             unanswered: 0,
             answers: VecDeque::new(),
             rhythm: Rhythm::new(counts),
-            allowance: Bucket::default(),
             held: VecDeque::new(),
             paused: false,
         }
+    }
+
+    /// Bytes that are held for it here.
+    pub(super) fn weight(&self) -> usize {
+        let held: usize = self.held.iter().map(Held::weight).sum();
+        let answers: usize = self.answers.iter().map(|pending| pending.weight).sum();
+        held + answers + self.aliases.as_ref().map_or(0, |aliases| aliases.weight())
     }
 
     /// Whether its packets wait.
@@ -152,7 +187,7 @@ impl Connection {
 
     /// Whether CONNACK is sent.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Waiting | Phase::Slowed(_))
+        matches!(self.phase, Phase::Open | Phase::Waiting | Phase::Slowed(_) | Phase::Ending)
     }
 
     pub(super) fn is_slowed(&self) -> bool {

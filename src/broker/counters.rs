@@ -63,6 +63,8 @@ pub struct Counters {
 impl Counters {
     /// Counts what was dropped.
     pub(super) fn drop(&mut self, reason: DropReason, count: u64) {
-        *self.dropped.entry(reason).or_default() += count;
+        if count > 0 {
+            *self.dropped.entry(reason).or_default() += count;
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::client::ClientKey;
 use super::connect::due_after;
-use super::connection::{Held, Phase};
+use super::connection::{Connection, Held, Phase};
 use super::fan::Pressure;
 use super::memory::will_weight;
 use super::publish::is_volatile;
@@ -78,22 +78,41 @@ impl Broker {
     }
 
     pub(super) fn on_lost(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        self.take_slowed(id, turn);
         let Some(connection) = self.connections.get_mut(id) else { return };
         // What it still had to say was never answered; only its goodbye counts.
-        let mut goodbye = None;
-        for held in std::mem::take(&mut connection.held) {
-            self.memory.held -= held.weight();
-            match held {
-                Held::Packet(Packet::Disconnect(disconnect)) => goodbye = Some(disconnect),
-                Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce => {
-                    self.counters.drop(DropReason::StoreBusy, 1);
-                }
-                Held::Packet(_) | Held::Malformed(_) => {}
-            }
-        }
+        let place =
+            connection.held.iter().position(|held| matches!(held, Held::Packet(Packet::Disconnect(_))));
+        let goodbye = place.and_then(|place| connection.held.remove(place));
+        self.memory.held -= goodbye.as_ref().map_or(0, Held::weight);
         match goodbye {
-            Some(disconnect) if connection.client.is_some() => self.on_disconnect(id, &disconnect, turn),
+            Some(Held::Packet(Packet::Disconnect(disconnect))) if connection.client.is_some() => {
+                self.on_disconnect(id, &disconnect, turn);
+            }
             _ => self.part(id, Cause::Lost, turn),
+        }
+    }
+
+    /// Forgets what a connection that is over held and waited for.
+    pub(super) fn forget_held(&mut self, connection: &mut Connection) {
+        self.pace.forget(&mut connection.rhythm);
+        let is_once = |held: &Held| matches!(held, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce);
+        let mut lost = 0;
+        for held in connection.held.drain(..) {
+            self.memory.held -= held.weight();
+            lost += u64::from(is_once(&held));
+        }
+        self.memory.held -= connection.answers.drain(..).map(|pending| pending.weight).sum::<usize>();
+        self.memory.held -= std::mem::take(&mut connection.connect) as usize;
+        self.memory.aliases -= connection.aliases.take().map_or(0, |aliases| aliases.weight());
+        // Of QoS 1 and 2 the client keeps what was not answered.
+        match connection.phase {
+            Phase::Waiting | Phase::Opening(_) => self.counters.drop(DropReason::StoreBusy, lost),
+            // It had taken too much memory, else they would have been taken.
+            Phase::Slowed(_) => self.counters.drop(DropReason::MemoryFull, lost),
+            Phase::Fresh | Phase::Verifying(_) | Phase::Open | Phase::Ending => {
+                self.counters.not_accepted += lost;
+            }
         }
     }
 
@@ -119,8 +138,7 @@ impl Broker {
     /// Closes a connection that never had a session.
     pub(super) fn drop_connection(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         if let Some(mut connection) = self.connections.remove(id) {
-            self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
-            self.pace.forget(&mut connection.rhythm);
+            self.forget_held(&mut connection);
             self.counters.connections_refused += 1;
             turn.effects.push(Effect::Close { connection: id });
         }
@@ -128,9 +146,12 @@ impl Broker {
 
     /// Ends a connection; its session goes on alone, or ends too.
     pub(super) fn part(&mut self, id: ConnectionId, cause: Cause, turn: &mut Turn<'_>) {
+        // Whoever is expelled is so in the middle of another's publish.
+        if !matches!(cause, Cause::Expelled(_)) {
+            self.take_slowed(id, turn);
+        }
         let Some(mut connection) = self.connections.remove(id) else { return };
-        self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
-        self.pace.forget(&mut connection.rhythm);
+        self.forget_held(&mut connection);
         if let Phase::Waiting = connection.phase {
             self.waiting.retain(|waiting| *waiting != id);
         }
@@ -186,6 +207,8 @@ impl Broker {
         self.publish_will(key, turn);
         self.leave_groups(key, turn);
         let Some(client) = self.clients.remove(key) else { return };
+        self.leave_rate(&client, turn.now.mono);
+        self.memory.names -= client.names as usize;
         self.memory.queues -= client.session.queue.weight();
         let subscriber = self.subscriber(key.slot);
         for subscription in &client.session.subscriptions {

@@ -4,6 +4,7 @@
 //! they must be carried out. A connection is a number here, whatever stands behind it: a socket or an
 //! in-process port.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -271,6 +272,25 @@ impl Copy {
     }
 }
 
+/// Who made a session or wants one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Party {
+    /// User name.
+    pub user: Option<ByteString>,
+    /// Mount point of the listener.
+    pub mount: Option<Arc<str>>,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.user.as_deref().unwrap_or("nobody"))?;
+        match &self.mount {
+            Some(mount) => write!(out, " at {mount}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What the log says of clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
@@ -289,6 +309,17 @@ pub enum Note {
         peer: String,
         /// Why.
         reason: Reason,
+    },
+    /// A client is turned away since the session of its client id is somebody else's.
+    Foreign {
+        /// Client id.
+        client_id: ByteString,
+        /// Address.
+        peer: String,
+        /// Who came.
+        claimant: Party,
+        /// Whose the session is.
+        owner: Party,
     },
     /// A client is gone.
     Disconnected {

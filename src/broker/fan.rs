@@ -67,10 +67,8 @@ impl Broker {
         }
         let volatile = is_volatile(&message.topic);
         let mut retains = message.retain && self.changes_retained(&message);
-        if retains && !self.may_retain(&message) {
-            self.counters.drop(DropReason::MemoryFull, 1);
-            retains = false;
-        }
+        let mut too_much = retains && !self.may_retain(&message);
+        retains &= !too_much;
         let wanted = !matches.is_empty();
         let full = self.full_queues(&message, &mut matches);
         let mut audience = if volatile { Vec::new() } else { self.audience(&message, &matches) };
@@ -81,6 +79,7 @@ impl Broker {
             // Who is not answered sends it again, so for him nothing is lost.
             if durable && !asks {
                 self.counters.drop(DropReason::StoreBusy, 1);
+                too_much = false;
             }
             retains &= self.has_room_to_retain(&message);
             durable = false;
@@ -90,9 +89,10 @@ impl Broker {
                 return Routed::Busy;
             }
             self.counters.drop(DropReason::StoreBusy, 1);
-            (retains, durable) = (false, false);
+            (retains, durable, too_much) = (false, false, false);
             audience.clear();
         }
+        self.counters.drop(DropReason::MemoryFull, u64::from(too_much));
         self.count_full(&full);
         let message = if durable || retains { Arc::new(message.compact()) } else { message };
         let kept = durable.then(|| {
@@ -130,7 +130,7 @@ impl Broker {
                     let Some(client) = self.clients.in_slot(slot) else { return true };
                     let flight = &client.session.flight;
                     let outlet = client.outlet.as_ref();
-                    (client.session.backlog.as_ref(), outlet.is_some_and(|outlet| outlet.has_room(flight)))
+                    (client.session.backlog.as_deref(), outlet.is_some_and(|outlet| outlet.has_room(flight)))
                 }
             };
             let Some(backlog) = backlog else { return true };

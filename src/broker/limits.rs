@@ -59,7 +59,8 @@ pub struct Limits {
     /// Wrong passwords from one address; further ones are not compared and refused with 0x9F (3.1.1: 3),
     /// save those that fitted a moment ago. `None`: no limit.
     pub max_login_failures: Option<Rate>,
-    /// Publishes of one client; it is not read on until there is room again. `None`: no limit.
+    /// Publishes of one client; it is not read on until there is room again. What came before the end of its
+    /// connection is taken then, and missing when it is back. `None`: no limit.
     pub max_publish_rate: Option<Rate>,
     /// Bytes of one packet from a client; announced, and a larger one ends the connection (0x95).
     pub max_packet_size: u32,
@@ -79,7 +80,8 @@ pub struct Limits {
     /// sent no QoS 0. At the limit new clients and subscriptions are refused (0x97; 3.1.1: 3), and whoever
     /// holds most is disconnected (0x97): a session that is kept goes on from the disk. Retained messages
     /// and wills have half of it; beyond, a message is not retained (MQTT 5: refused with 0x97), a client
-    /// with a will is refused.
+    /// with a will is refused. Client ids, user names and filters of subscriptions have a quarter, of which one
+    /// session has a quarter; beyond, subscriptions and new sessions of long names are refused (0x97).
     pub max_memory: usize,
     /// Seconds; a longer Keep Alive is lowered by Server Keep Alive (MQTT 5).
     pub max_keepalive: u16,

@@ -1,14 +1,18 @@
 //! How much is held in RAM for clients, and what goes when it is too much (`max_memory`).
 //!
 //! The broker knows what it holds itself: queues of sessions, packets that wait, the log's tail, retained
-//! messages, wills. What waits in the connections' buffers the engine tells it. Three levels: below three
-//! quarters nothing happens; above, the engine is told to spare the slowest readers QoS 0; at the limit
-//! nobody new is taken, and whoever holds most is let go, one at a turn.
+//! messages, wills, topic aliases, the names and filters of sessions. What waits in the connections'
+//! buffers the engine tells it. Three levels: below three quarters nothing happens; above, the engine is told
+//! to spare the slowest readers QoS 0; at the limit nobody new is taken, and whoever holds most is let go,
+//! one at a turn.
 
+use super::client::ClientKey;
+use super::connection::Connection;
 use super::depart::Cause;
 use super::{Broker, ConnectionId, Effect, Turn};
-use crate::codec::Reason;
-use crate::record::{Message, SessionWill};
+use crate::codec::{Connect, Reason};
+use crate::record::{Message, SessionWill, StoredSubscription};
+use crate::session::Session;
 
 /// How full the memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -44,8 +48,12 @@ pub(super) struct Memory {
     pub(super) heaviest: Option<(ConnectionId, usize)>,
     /// In the queues of sessions that end with their connection.
     pub(super) queues: usize,
-    /// In packets that wait for the store.
+    /// In packets and answers that wait for the store, and in requests to connect.
     pub(super) held: usize,
+    /// In topic aliases that clients have set.
+    pub(super) aliases: usize,
+    /// In client ids, user names and the filters of sessions.
+    pub(super) names: usize,
     /// In wills.
     pub(super) wills: usize,
     /// As the engine was told last.
@@ -55,23 +63,62 @@ pub(super) struct Memory {
 impl Broker {
     /// Bytes that are held for clients.
     pub(super) fn memory_held(&self) -> usize {
-        let Memory { buffers, queues, held, wills, .. } = &self.memory;
-        buffers + queues + held + wills + self.ledger.weight() + self.retained.weight()
+        self.passing() + self.staying() + self.named()
     }
 
-    /// What stays counts up to its half: a database of before, or a limit that was lowered, may bring more,
-    /// and nobody could come in to take it away.
+    /// What goes by itself, or with its connection.
+    fn passing(&self) -> usize {
+        let Memory { buffers, queues, held, aliases, .. } = &self.memory;
+        buffers + queues + held + aliases
+    }
+
+    /// Messages that stay.
+    fn staying(&self) -> usize {
+        self.memory.wills + self.ledger.weight() + self.retained.weight()
+    }
+
+    /// What sessions are called and subscribe to.
+    fn named(&self) -> usize {
+        self.memory.names + self.router.weight()
+    }
+
+    /// What stays counts up to its half, and names up to their quarter: a database of before, or a limit that
+    /// was lowered, may bring more, and nobody could come in to take it away.
     pub(super) fn level(&self) -> Level {
         let most = self.config.limits.max_memory;
-        let Memory { buffers, queues, held, wills, .. } = &self.memory;
-        let stays = (wills + self.ledger.weight() + self.retained.weight()).min(most / 2);
-        Level::of(buffers + queues + held + stays, most)
+        let held = self.passing() + self.staying().min(most / 2) + self.named().min(most / 4);
+        Level::of(held, most)
     }
 
     /// Whether retained messages and wills may take so much more. They have half of the memory, so that
     /// nobody can fill all of it with what stays.
     pub(super) fn may_stay(&self, more: usize) -> bool {
         self.retained.weight() + self.memory.wills + more <= self.config.limits.max_memory / 2
+    }
+
+    /// Whether no names are taken any more but short ones of new sessions, whose number has a limit. They have a
+    /// quarter of the memory, and one session a quarter of that, so that nobody takes all of it.
+    pub(super) fn names_are_full(&self, key: Option<ClientKey>) -> bool {
+        let most = self.config.limits.max_memory / 4;
+        let own = key.and_then(|key| self.clients.get(key)).map_or(0, |client| client.names as usize);
+        self.named() >= most || own >= most / 4
+    }
+
+    /// A session is called otherwise than before, or for the first time.
+    pub(super) fn name_anew(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let called = name_weight(&client.session);
+        let before = std::mem::replace(&mut client.called, u32::try_from(called).unwrap_or(u32::MAX));
+        self.weigh_names(key, called, before as usize);
+    }
+
+    /// A session has so much more to be called or to subscribe to, and so much less.
+    pub(super) fn weigh_names(&mut self, key: ClientKey, more: usize, less: usize) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let names = (client.names as usize + more).saturating_sub(less);
+        self.memory.names += names;
+        self.memory.names -= client.names as usize;
+        client.names = u32::try_from(names).unwrap_or(u32::MAX);
     }
 
     /// Whether a message may become its topic's retained one.
@@ -97,7 +144,9 @@ impl Broker {
     fn holds_most(&mut self) -> Option<ConnectionId> {
         let queued = self.clients.keys().into_iter().filter_map(|key| {
             let client = self.clients.get(key)?;
-            Some((client.connection?, client.session.queue.weight()))
+            let id = client.connection?;
+            let waiting = self.connections.get(id).map_or(0, Connection::weight);
+            Some((id, client.session.queue.weight() + waiting))
         });
         let buffered = self.memory.heaviest.filter(|(id, _)| self.connections.get(*id).is_some());
         let (id, weight) = queued.chain(buffered).max_by_key(|(_, weight)| *weight)?;
@@ -116,6 +165,28 @@ impl Broker {
 /// What a will weighs.
 pub(super) fn will_weight(will: &SessionWill) -> usize {
     will.topic.len() + will.payload.len() + will.properties.as_bytes().len() + WILL_OVERHEAD
+}
+
+/// What a session is called.
+pub(super) fn name_weight(session: &Session) -> usize {
+    session.client_id.len() + session.user.as_ref().map_or(0, |user| user.len())
+}
+
+/// What a subscription weighs in its session; the router has its filter too.
+pub(super) fn subscription_weight(subscription: &StoredSubscription) -> usize {
+    subscription.filter.len() + size_of::<StoredSubscription>()
+}
+
+/// What a request to connect weighs, its password included.
+pub(super) fn connect_weight(connect: &Connect) -> u32 {
+    let will = connect
+        .will
+        .as_ref()
+        .map_or(0, |will| will.topic.len() + will.payload.len() + will.properties.as_bytes().len());
+    let named = connect.client_id.len() + connect.username.as_ref().map_or(0, |name| name.len());
+    let password = connect.password.as_ref().map_or(0, |password| password.len());
+    let own = connect.properties.as_bytes().len() + size_of::<Connect>();
+    u32::try_from(will + named + password + own).unwrap_or(u32::MAX)
 }
 
 /// What a will weighs beside its own bytes.

@@ -10,6 +10,7 @@ mod effect;
 mod limits;
 mod counters;
 mod connection;
+mod aliases;
 mod client;
 mod outlet;
 mod ledger;
@@ -17,6 +18,7 @@ mod pace;
 mod timers;
 mod rights;
 mod rate;
+mod claim;
 mod connect;
 mod publish;
 mod fan;
@@ -32,7 +34,7 @@ mod subscribe;
 mod depart;
 
 pub use counters::Counters;
-pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Terms, Trust, Verdict};
+pub use effect::{ConnectionId, Copy, Effect, Event, Note, Party, Peer, Terms, Trust, Verdict};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
 pub use rights::is_house_user;
@@ -53,6 +55,7 @@ use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX,
 use ledger::{Ledger, Step};
 use memory::Memory;
 use pace::Pace;
+use rate::Spent;
 use share::Groups;
 use sys::Sys;
 use timers::{Timer, Timers};
@@ -122,6 +125,7 @@ pub struct Broker {
     /// Clients that are no ports: those that `max_connections` counts.
     network_clients: u32,
     assigned_ids: u64,
+    spent: Spent,
     /// Connections whose publish waits for the store, longest first.
     waiting: VecDeque<ConnectionId>,
     /// Reused by every publish.
@@ -172,6 +176,7 @@ impl Broker {
             last_reader: restored.last_reader,
             network_clients: 0,
             assigned_ids: 0,
+            spent: Spent::new(seed.rotate_left(40)),
             waiting: VecDeque::new(),
             matches: Vec::new(),
             restricted: config.rules.is_some(),
@@ -333,6 +338,8 @@ impl Broker {
         if let Some(connection) = self.connections.get_mut(id)
             && !connection.holds()
         {
+            // It seldom waits, so what that took is given back.
+            connection.held = VecDeque::new();
             connection.heard = turn.now.mono;
             if std::mem::take(&mut connection.paused) {
                 turn.effects.push(Effect::Resume { connection: id });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use super::client::ClientKey;
 use super::connection::{Answer, Held, Pending, Phase};
 use super::depart::Cause;
 use super::fan::{Pressure, Routed};
@@ -17,7 +18,7 @@ use super::rights::mounted_topic;
 use super::words::Said;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason, Version};
-use crate::record::{DropReason, Message, ReaderId, Ticket, Write};
+use crate::record::{Message, ReaderId, StoredSubscription, Ticket, Write};
 use crate::router::filter;
 
 impl Broker {
@@ -46,7 +47,6 @@ impl Broker {
         });
         let may_refuse = connection.version == Version::V5 && publish.qos > QoS::AtMostOnce;
         if may_refuse && message.retain && !self.may_retain(&message) {
-            self.counters.drop(DropReason::MemoryFull, 1);
             self.counters.not_accepted += 1;
             return self.turn_down(id, &publish, Reason::QuotaExceeded, turn);
         }
@@ -123,7 +123,11 @@ impl Broker {
                 return Err(Reason::ProtocolError);
             }
             if let Some(alias) = properties.topic_alias() {
-                topic = alias_topic(&mut connection.aliases, alias, limits.max_topic_alias, &publish.topic)?;
+                let aliases = connection.aliases.get_or_insert_default();
+                self.memory.aliases -= aliases.weight();
+                let named = aliases.topic(alias, limits.max_topic_alias, &publish.topic);
+                self.memory.aliases += aliases.weight();
+                topic = named?;
             }
             if topic.is_empty() {
                 return Err(Reason::ProtocolError);
@@ -198,9 +202,7 @@ impl Broker {
                     Some(self.ledger.write(Write::Inward { reader, packet_id }, turn.effects))
                 });
                 let key = self.connections.get(id).and_then(|connection| connection.client);
-                if let Some(client) = key.and_then(|key| self.clients.get_mut(key)) {
-                    client.session.inward.hold(publish.packet_id, ticket.unwrap_or_default());
-                }
+                self.hold_inward(key, publish.packet_id, ticket.unwrap_or_default());
                 self.answer(id, ticket, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
             }
         }
@@ -210,11 +212,19 @@ impl Broker {
     /// the connection goes on being read.
     fn leave_unanswered(&mut self, id: ConnectionId, publish: &Publish) {
         self.count_unanswered(id, publish.qos);
-        let key = self.connections.get(id).and_then(|connection| connection.client);
-        if publish.qos == QoS::ExactlyOnce
-            && let Some(client) = key.and_then(|key| self.clients.get_mut(key))
+        if publish.qos == QoS::ExactlyOnce {
+            let key = self.connections.get(id).and_then(|connection| connection.client);
+            self.hold_inward(key, publish.packet_id, NEVER);
+        }
+    }
+
+    /// Remembers a packet id of a publisher until it is released.
+    fn hold_inward(&mut self, key: Option<ClientKey>, packet_id: u16, ticket: Ticket) {
+        if let Some(key) = key
+            && let Some(client) = self.clients.get_mut(key)
+            && client.session.inward.hold(packet_id, ticket)
         {
-            client.session.inward.hold(publish.packet_id, NEVER);
+            self.weigh_names(key, INWARD_BYTES, 0);
         }
     }
 
@@ -228,6 +238,7 @@ impl Broker {
 
     /// The packet, and all that comes after it, waits until the store has caught up.
     pub(super) fn wait_for_store(&mut self, id: ConnectionId, packet: Packet, turn: &mut Turn<'_>) {
+        self.give_rate_back(id, &packet);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Waiting;
         let held = Held::Packet(packet);
@@ -254,11 +265,18 @@ impl Broker {
             return self.send_answer(id, answer, turn);
         };
         let waits = ticket.map(|_| kind);
-        connection.answers.push_back(Pending {
+        // SUBSCRIBE has handed the store a list of all that its session then had.
+        let listed = waits.filter(|_| matches!(answer, Answer::Other(_))).and(connection.client);
+        let listed = listed.and_then(|key| self.clients.get(key));
+        let listed = listed.map_or(0, |client| client.session.subscriptions.len());
+        let pending = Pending {
             ticket: before.map_or(due, |before| due.max(before)),
             waits,
+            weight: answer.weight() + listed * size_of::<StoredSubscription>(),
             answer,
-        });
+        };
+        self.memory.held += pending.weight;
+        connection.answers.push_back(pending);
         if ticket.is_some() {
             self.pace.begin(&mut connection.rhythm, kind, due);
             self.ledger.after(due, Step::Answer(id));
@@ -271,6 +289,7 @@ impl Broker {
             && connection.answers.front().is_some_and(|pending| self.ledger.is_committed(pending.ticket))
             && let Some(pending) = connection.answers.pop_front()
         {
+            self.memory.held -= pending.weight;
             if let Some(kind) = pending.waits {
                 self.pace.end(&mut connection.rhythm, kind);
             }
@@ -325,7 +344,8 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) -> (bool, Option<Ticket>) {
         let key = self.connections.get(id).and_then(|connection| connection.client);
-        let Some(client) = key.and_then(|key| self.clients.get_mut(key)) else { return (false, None) };
+        let Some(key) = key else { return (false, None) };
+        let Some(client) = self.clients.get_mut(key) else { return (false, None) };
         let known = client.session.inward.release(packet_id);
         // Committed before PUBCOMP: else a crash would bring the id back, and the client's next message
         // under it would pass for a repeat.
@@ -336,38 +356,16 @@ impl Broker {
             }
             _ => None,
         };
+        self.weigh_names(key, 0, if known { INWARD_BYTES } else { 0 });
         (known, ticket)
     }
 }
 
+/// What a packet id weighs that its publisher has not released.
+pub(super) const INWARD_BYTES: usize = 24;
+
 /// The write of a QoS 2 publish that was not kept: it is never committed.
 const NEVER: Ticket = Ticket(u64::MAX);
-
-/// Sets or reads a topic alias. [MQTT5-3.3.2-8] [MQTT5-3.3.2-9] [MQTT5-3.3.2-12]
-fn alias_topic(
-    aliases: &mut Vec<ByteString>,
-    alias: u16,
-    most: u16,
-    topic: &ByteString,
-) -> Result<ByteString, Reason> {
-    if alias == 0 || alias > most {
-        return Err(Reason::TopicAliasInvalid);
-    }
-    let index = usize::from(alias) - 1;
-    if topic.is_empty() {
-        let known = aliases.get(index).filter(|known| !known.is_empty());
-        return known.cloned().ok_or(Reason::ProtocolError);
-    }
-    filter::check_topic(topic).map_err(|_| Reason::TopicNameInvalid)?;
-    if aliases.len() <= index {
-        aliases.resize(index + 1, ByteString::new());
-    }
-    let topic = ByteString::from(&**topic);
-    if let Some(place) = aliases.get_mut(index) {
-        *place = topic.clone();
-    }
-    Ok(topic)
-}
 
 /// Whether only the house itself publishes to this topic.
 pub(super) fn is_reserved(topic: &str) -> bool {

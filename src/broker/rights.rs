@@ -19,6 +19,7 @@ use crate::codec::{Publish, QoS, Reason, Version};
 use crate::record::{DropReason, Presence, Write};
 use crate::router::Match;
 use crate::router::filter::{self, FilterKind};
+use crate::session::Session;
 
 impl Broker {
     /// Other rules, for everybody and at once: who is connected keeps his subscriptions, and each delivery
@@ -28,10 +29,10 @@ impl Broker {
         self.restricted = true;
         for key in self.clients.keys() {
             let Some(client) = self.clients.get(key).filter(|client| !client.house) else { continue };
-            let (user, client_id) = (client.session.user.as_deref(), &*client.session.client_id);
+            let Session { user, client_id, .. } = &client.session;
             let access = match client.connection {
-                Some(id) => self.access_of(id, user, client_id),
-                None => Some(Box::new(rules.of_client(user, client_id))),
+                Some(id) => self.access_of(id, key),
+                None => Some(Box::new(rules.of_client(user.as_ref(), client_id))),
             };
             if let Some(client) = self.clients.get_mut(key) {
                 client.access = access;
@@ -40,20 +41,16 @@ impl Broker {
     }
 
     /// The rules for whoever connects; none where there are none, and for the house itself.
-    pub(super) fn access_of(
-        &self,
-        id: ConnectionId,
-        user: Option<&str>,
-        client_id: &str,
-    ) -> Option<Box<Access>> {
+    pub(super) fn access_of(&self, id: ConnectionId, key: ClientKey) -> Option<Box<Access>> {
         let rules = self.config.rules.as_ref()?;
         let connection = self.connections.get(id)?;
         if connection.is_house() {
             return None;
         }
+        let Session { user, client_id, .. } = &self.clients.get(key)?.session;
         let access = match (&connection.peer.trust, user) {
             (Trust::Port { .. }, Some(user)) if is_adapter(user) => rules.of_adapter(user, client_id),
-            _ => rules.of_client(user, client_id),
+            (_, user) => rules.of_client(user.as_ref(), client_id),
         };
         Some(Box::new(access))
     }

@@ -19,7 +19,8 @@ use super::ledger::Ledger;
 use super::{Broker, Effect, Turn};
 use crate::codec::{QoS, RetainHandling, SubscriptionOptions};
 use crate::record::{
-    DropReason, LeaseState, ReaderId, RestoredSession, Seq, SessionRecord, StoredSubscription, Want, Write,
+    DropReason, LeaseState, Mount, ReaderId, RestoredSession, Seq, SessionRecord, StoredSubscription, Want,
+    Write,
 };
 use crate::router::{Interest, filter};
 use crate::session::{Backlog, GroupId, Parcel, Queue, Stage, Weights};
@@ -384,6 +385,7 @@ fn group_record(reader: ReaderId, filter: &str) -> SessionRecord {
         ended_wall: None,
         subscriptions: vec![StoredSubscription { filter: inner.into(), options, identifier: None }],
         will: None,
+        mount: Mount::Unknown,
     }
 }
 

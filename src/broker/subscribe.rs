@@ -5,7 +5,7 @@
 
 use super::client::ClientKey;
 use super::connection::Answer;
-use super::memory::Level;
+use super::memory::{Level, subscription_weight};
 use super::pace::Kind;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{
@@ -79,7 +79,8 @@ impl Broker {
                 None => self.router.unsubscribe(&placed, subscriber),
             };
             if gone && let Some(client) = self.clients.get_mut(key) {
-                client.session.remove_subscription(&placed);
+                let lighter = client.session.remove_subscription(&placed);
+                self.weigh_names(key, 0, lighter.as_ref().map_or(0, subscription_weight));
                 changed = true;
             }
             reasons.push(match gone {
@@ -117,10 +118,15 @@ impl Broker {
 
     /// The answer to one filter.
     fn grant(&self, key: ClientKey, filter: &str, qos: QoS) -> Reason {
-        let full = self
-            .clients
-            .get(key)
-            .is_none_or(|client| client.session.subscriptions.len() >= SUBSCRIPTIONS_MAX);
+        let full = self.clients.get(key).is_none_or(|client| {
+            let known = &client.session.subscriptions;
+            known.len() >= SUBSCRIPTIONS_MAX
+                || (self.names_are_full(Some(key)) && {
+                    // What it has already takes no more.
+                    let filter = client.mounted_filter(filter);
+                    !known.iter().any(|known| known.filter == filter)
+                })
+        });
         match filter::check_filter(filter) {
             Err(_) => Reason::TopicFilterInvalid,
             Ok(_) if full || self.level() == Level::Full => Reason::QuotaExceeded,
@@ -135,7 +141,9 @@ impl Broker {
     fn remember(&mut self, key: ClientKey, subscription: StoredSubscription, new: bool) {
         let Some(client) = self.clients.get_mut(key) else { return };
         if new {
-            client.session.subscriptions.push(subscription);
+            let heavier = subscription_weight(&subscription);
+            client.session.add_subscription(subscription);
+            self.weigh_names(key, heavier, 0);
         } else {
             client.session.replace_subscription(subscription); // [MQTT5-3.8.4-3] [MQTT311-3.8.4-3]
         }

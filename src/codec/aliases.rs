@@ -60,6 +60,11 @@ impl Aliases {
         Aliases { most, numbers: BTreeMap::new(), places: Vec::new(), hand: 0, messages: 0, bytes: 0 }
     }
 
+    /// Bytes that they take, about.
+    pub fn held(&self) -> usize {
+        self.bytes + self.places.len() * PLACE_BYTES
+    }
+
     /// How the next message names this topic.
     pub fn look(&self, topic: &str) -> Alias {
         if topic.len() <= PROPERTY_BYTES {
@@ -121,6 +126,9 @@ impl Aliases {
 
 /// What the alias itself takes: a topic that is no longer gains nothing.
 const PROPERTY_BYTES: usize = 3;
+
+/// What a place and its entry in the map take beside the topic.
+const PLACE_BYTES: usize = 128;
 
 /// Bytes of topics that one connection remembers; a topic that would be over it is sent by name.
 const TOPICS_BYTES_MAX: usize = 4_096;
@@ -205,5 +213,6 @@ mod tests {
         }
         assert!(aliases.bytes <= TOPICS_BYTES_MAX);
         assert_eq!(aliases.bytes, aliases.places.iter().map(|place| place.topic.len()).sum::<usize>());
+        assert!(aliases.held() > aliases.bytes && Aliases::new(100).held() == 0);
     }
 }

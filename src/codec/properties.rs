@@ -58,6 +58,11 @@ impl Properties {
         &self.0
     }
 
+    /// The same, to be kept or handed on.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
     /// A copy whose bytes are its own.
     pub fn compact(&self) -> Properties {
         Properties(Bytes::copy_from_slice(&self.0))

@@ -14,6 +14,7 @@ pub(super) struct Notes {
     connected: Limiter,
     refused: Limiter,
     disconnected: Limiter,
+    foreign: Limiter,
 }
 
 impl Notes {
@@ -23,6 +24,7 @@ impl Notes {
             Note::Connected { .. } => &mut self.connected,
             Note::Refused { .. } => &mut self.refused,
             Note::Disconnected { .. } => &mut self.disconnected,
+            Note::Foreign { .. } => &mut self.foreign,
         };
         let Some(missed) = limiter.admit(now) else { return };
         if missed > 0 {
@@ -34,6 +36,12 @@ impl Notes {
             }
             Note::Refused { client_id, peer, reason } => {
                 warn!(client_id = %client_id, peer = %peer, reason = ?reason, "client refused");
+            }
+            Note::Foreign { client_id, peer, claimant, owner } => {
+                warn!(
+                    client_id = %client_id, peer = %peer, user = %claimant, owner = %owner,
+                    "client refused: the session of its client id belongs to another user until it ends"
+                );
             }
             Note::Disconnected { client_id, reason } => {
                 info!(client_id = %client_id, reason = ?reason, "client disconnected");

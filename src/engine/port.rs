@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 
 use crate::broker::{ConnectionId, Copy, Event, Peer, Terms, Trust};
 use crate::codec::{
-    Ack, Connect, Disconnect, Packet, Properties, Property, Publish, QoS, Reason, RetainHandling, Subscribe,
-    Subscription, SubscriptionOptions, Unsubscribe, Version, Will,
+    Ack, Carrier, Connect, Disconnect, Packet, Properties, Property, Publish, QoS, Reason, RetainHandling,
+    Subscribe, Subscription, SubscriptionOptions, Unsubscribe, Version, Will,
 };
 
 /// An in-process client.
@@ -105,14 +105,15 @@ impl Port {
     /// What the adapter wants.
     pub(super) fn request(&mut self, request: FromPort, events: &mut Vec<Event>) {
         match request {
-            FromPort::Publish { id, topic, payload, qos, retain } => {
+            FromPort::Publish { id, topic, payload, qos, retain, properties } => {
                 let publish = Publish {
                     dup: false,
                     qos: qos_inward(qos),
                     retain,
                     topic: ByteString::from(topic),
                     packet_id: 0,
-                    properties: Properties::new(),
+                    properties: Properties::from_bytes(properties, Carrier::ClientPublish)
+                        .unwrap_or_default(),
                     payload,
                 };
                 if qos == Qos::AtMostOnce {
@@ -332,5 +333,51 @@ fn qos_outward(qos: QoS) -> Qos {
         QoS::AtMostOnce => Qos::AtMostOnce,
         QoS::AtLeastOnce => Qos::AtLeastOnce,
         QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Property;
+
+    /// The publish that the broker is given for these bytes.
+    fn published(properties: &[u8]) -> Publish {
+        let hello = Hello {
+            client_id: "bridge:cloud".into(),
+            user: Some("bridge:cloud".into()),
+            clean_start: true,
+            session_expiry: 0,
+            will: None,
+            credit: 0,
+            waits: false,
+        };
+        let (outward, _) = mpsc::channel(1);
+        let mut events = Vec::new();
+        let mut port = Port::open(1, ConnectionId { slot: 0, generation: 0 }, hello, outward, &mut events);
+        events.clear();
+        let request = FromPort::Publish {
+            id: 1,
+            topic: "commands/valve".into(),
+            payload: Bytes::from_static(b"open"),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            properties: Bytes::copy_from_slice(properties),
+        };
+        port.request(request, &mut events);
+        match events.pop() {
+            Some(Event::Packet { packet: Packet::Publish(publish), .. }) => publish,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn properties_pass_through_a_port_and_what_is_none_is_left_out() {
+        let list = [Property::MessageExpiryInterval(60), Property::ContentType("text".into())];
+        let block = Properties::from_list(&list);
+        assert_eq!(published(block.as_bytes()).properties, block);
+        assert_eq!(published(&[]).properties, Properties::new());
+        assert_eq!(published(b"\x02\x00").properties, Properties::new(), "cut off");
+        assert_eq!(published(b"\x11\x00\x00\x00\x01").properties, Properties::new(), "not of a PUBLISH");
     }
 }

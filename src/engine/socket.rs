@@ -322,7 +322,11 @@ impl Socket {
 
     /// What it holds in memory: nothing once the broker has let it go, since it soon goes.
     pub(super) fn held(&self) -> usize {
-        if self.is_open() { self.outbox.held() + self.decoder.held() + self.stream.held() } else { 0 }
+        if !self.is_open() {
+            return 0;
+        }
+        let aliases = self.aliases.as_ref().map_or(0, |aliases| aliases.held());
+        self.outbox.held() + self.decoder.held() + self.stream.held() + aliases
     }
 
     /// Whether something waits that has not left.

@@ -583,3 +583,8 @@ fn a_repeat_that_is_too_large_for_the_new_connection_counts_as_sent() {
     let mut client = open(1_000);
     client.ping();
 }
+
+#[test]
+fn what_every_socket_costs_is_bounded() {
+    assert!(size_of::<super::socket::Socket>() <= 176, "{}", size_of::<super::socket::Socket>());
+}

@@ -49,7 +49,8 @@ async fn publish_on(field: &Field, port: &mut Port) -> Result<(), PortClosed> {
 
 async fn publish_one(port: &mut Port, topic: String, text: String) -> Result<(), PortClosed> {
     let payload = Bytes::from(text);
-    port.send(FromPort::Publish { id: 0, topic, payload, qos: Qos::AtLeastOnce, retain: true }).await?;
+    let (qos, properties) = (Qos::AtLeastOnce, Bytes::new());
+    port.send(FromPort::Publish { id: 0, topic, payload, qos, retain: true, properties }).await?;
     match port.next().await {
         Some(ToPort::Published(_)) => Ok(()),
         _ => Err(PortClosed),

@@ -24,7 +24,7 @@ fn hello(client_id: &str) -> Hello {
 
 fn publish(id: u64, topic: &str, payload: &str, qos: Qos) -> FromPort {
     let payload = Bytes::copy_from_slice(payload.as_bytes());
-    FromPort::Publish { id, topic: topic.to_owned(), payload, qos, retain: false }
+    FromPort::Publish { id, topic: topic.to_owned(), payload, qos, retain: false, properties: Bytes::new() }
 }
 
 async fn next(port: &mut Port) -> ToPort {

@@ -11,7 +11,7 @@ mod write;
 pub use message::{Message, Want};
 pub use now::Now;
 pub use write::{
-    DropReason, Lease, LeaseState, Presence, Restored, RestoredSession, Row, Rows, SessionRecord,
+    DropReason, Lease, LeaseState, Mount, Presence, Restored, RestoredSession, Row, Rows, SessionRecord,
     SessionWill, StoredSubscription, Write,
 };
 

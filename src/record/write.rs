@@ -186,6 +186,20 @@ pub struct SessionRecord {
     pub subscriptions: Vec<StoredSubscription>,
     /// Will that is still to be published.
     pub will: Option<SessionWill>,
+    /// Where it was made.
+    pub mount: Mount,
+}
+
+/// The mount point of the listener through which a session was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Mount {
+    /// It is not said: a group's, or a session of a store of version 2.
+    #[default]
+    Unknown,
+    /// None.
+    None,
+    /// This stands before all of its topics.
+    At(ByteString),
 }
 
 /// One subscription of a stored session.

@@ -51,6 +51,8 @@ pub struct Router {
     /// Wildcard subscriptions; the tree is not walked while there is none.
     wildcards: usize,
     total: usize,
+    /// Bytes of the filters' texts.
+    text: usize,
     stamps: Vec<Stamp>,
     turn: u64,
 }
@@ -108,6 +110,7 @@ impl Router {
             free: Vec::new(),
             wildcards: 0,
             total: 0,
+            text: 0,
             stamps: Vec::new(),
             turn: 0,
         }
@@ -116,6 +119,13 @@ impl Router {
     /// How many subscriptions there are.
     pub fn len(&self) -> usize {
         self.total
+    }
+
+    /// Bytes that all subscriptions take, about; a level that several filters share is there once.
+    pub fn weight(&self) -> usize {
+        // The root is always there.
+        let nodes = self.nodes.len() - self.free.len() - 1;
+        self.text + self.total * ENTRY_BYTES + self.exact.len() * EXACT_BYTES + nodes * NODE_BYTES
     }
 
     /// Whether nobody subscribes to anything.
@@ -130,6 +140,7 @@ impl Router {
             match self.exact.get_mut(&**filter) {
                 Some(entries) => put(entries, entry),
                 None => {
+                    self.text += filter.len();
                     self.exact.insert(ByteString::from(&**filter), vec![entry]);
                     true
                 }
@@ -151,6 +162,7 @@ impl Router {
             let gone = take(entries, subscriber);
             if entries.is_empty() {
                 self.exact.remove(filter);
+                self.text -= filter.len();
             }
             gone
         } else {
@@ -213,6 +225,7 @@ impl Router {
     }
 
     fn grow(&mut self, parent: u32, level: &str) -> u32 {
+        self.text += level.len();
         let level = ByteString::from(level);
         let node = Node { parent, level: level.clone(), ..Node::default() };
         let index = match self.free.pop() {
@@ -245,6 +258,7 @@ impl Router {
             }
             let Node { parent, level, .. } = std::mem::take(node);
             self.free.push(index);
+            self.text -= level.len();
             if let Some(above) = self.nodes.get_mut(parent as usize) {
                 above.children -= 1;
                 if &*level == "+" {
@@ -365,6 +379,13 @@ fn take(entries: &mut Vec<Entry>, subscriber: Subscriber) -> bool {
 
 const ROOT: u32 = 0;
 
+/// What one subscriber to a filter takes.
+const ENTRY_BYTES: usize = 32;
+/// What a filter without a wildcard takes beside its text: its place in the map, and a list.
+const EXACT_BYTES: usize = 96;
+/// What a level of the others takes beside its text: a node, its edge, and their lists.
+const NODE_BYTES: usize = 192;
+
 #[cfg(test)]
 mod tests {
     use super::super::filter;
@@ -399,6 +420,29 @@ mod tests {
         assert_eq!(list[0].qos, QoS::ExactlyOnce);
         list[0].identifiers.sort_unstable();
         assert_eq!(list[0].identifiers, [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_taken_back_weighs_nothing_and_what_is_shared_weighs_once() {
+        let mut router = Router::new(1);
+        let empty = router.weight();
+        let filters = ["a/b/c", "+/#", "long/name/+/x", "long/name/+/y/#", "$share/x/+"];
+        for filter in filters {
+            let before = router.weight();
+            router.subscribe(&filter.into(), Subscriber(1), interest(QoS::AtMostOnce));
+            let first = router.weight() - before;
+            assert!(first >= filter.len(), "{filter}");
+            router.subscribe(&filter.into(), Subscriber(1), interest(QoS::AtLeastOnce));
+            assert_eq!(router.weight() - before, first, "{filter}: replaced");
+            router.subscribe(&filter.into(), Subscriber(2), interest(QoS::AtMostOnce));
+            assert_eq!(router.weight() - before, first + ENTRY_BYTES, "{filter}: shared");
+        }
+        for filter in filters {
+            for subscriber in [1, 2] {
+                assert!(router.unsubscribe(filter, Subscriber(subscriber)));
+            }
+        }
+        assert_eq!(router.weight(), empty);
     }
 
     // [MQTT5-3.8.3-3]

@@ -14,9 +14,9 @@ pub struct Inward {
 }
 
 impl Inward {
-    /// Notes an id; `ticket` is 0 where nothing has to be committed.
-    pub fn hold(&mut self, packet_id: u16, ticket: Ticket) {
-        self.ids.insert(packet_id, ticket);
+    /// Notes an id; `ticket` is 0 where nothing has to be committed. Whether it was not held before.
+    pub fn hold(&mut self, packet_id: u16, ticket: Ticket) -> bool {
+        self.ids.insert(packet_id, ticket).is_none()
     }
 
     /// The write that keeps the id, if the id is held.

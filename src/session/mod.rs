@@ -39,7 +39,7 @@ pub struct Session {
     /// QoS 2 packet ids from the client, not yet released.
     pub inward: Inward,
     /// Where it stands in the log; `None` for a session that ends with its connection.
-    pub backlog: Option<Backlog>,
+    pub backlog: Option<Box<Backlog>>,
     /// What waits in RAM for a session without a backlog.
     pub queue: Queue,
     /// Retained messages that a subscription still brings.
@@ -91,10 +91,27 @@ impl Session {
         }
     }
 
-    /// Forgets a subscription.
-    pub fn remove_subscription(&mut self, filter: &str) {
-        self.subscriptions.retain(|known| *known.filter != *filter);
+    /// The oldest walk is at its end. Few subscriptions are made, so what the last one took is given back.
+    pub fn end_walk(&mut self) {
+        self.walks.pop_front();
+        if self.walks.is_empty() {
+            self.walks = VecDeque::new();
+        }
+    }
+
+    /// Adds a subscription. Most sessions have few: room is made for one.
+    pub fn add_subscription(&mut self, subscription: StoredSubscription) {
+        if self.subscriptions.len() < FEW {
+            self.subscriptions.reserve_exact(1);
+        }
+        self.subscriptions.push(subscription);
+    }
+
+    /// Forgets a subscription; the one that there was.
+    pub fn remove_subscription(&mut self, filter: &str) -> Option<StoredSubscription> {
         self.walks.retain(|walk| *walk.filter != *filter);
+        let place = self.subscriptions.iter().position(|known| *known.filter == *filter)?;
+        Some(self.subscriptions.remove(place))
     }
 
     /// The connection is gone: what belonged to it alone is forgotten.
@@ -105,3 +122,6 @@ impl Session {
         }
     }
 }
+
+/// Subscriptions of a session whose list grows one by one.
+const FEW: usize = 4;

@@ -15,7 +15,7 @@ use super::pack::{Unpack, put_bytes, put_number, put_optional, seal, unseal};
 use super::reader::{Kind, Reader, State};
 use super::schema::{Fault, state};
 use crate::codec::{Properties, RetainHandling, SubscriptionOptions};
-use crate::record::{Message, ReaderId, SessionRecord, SessionWill, StoredSubscription};
+use crate::record::{Message, Mount, ReaderId, SessionRecord, SessionWill, StoredSubscription};
 
 /// Whether the configuration names a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,11 @@ pub(super) fn put_session(connection: &Connection, record: &SessionRecord) -> Re
         put_bytes(&mut blob, &will.payload);
         put_bytes(&mut blob, will.properties.as_bytes());
     }
+    match &record.mount {
+        Mount::Unknown => {}
+        Mount::None => put_optional(&mut blob, None),
+        Mount::At(mount) => put_optional(&mut blob, Some(mount.as_bytes())),
+    }
     seal(&mut blob, u64::from(record.reader.0));
     connection
         .prepare_cached("REPLACE INTO sessions VALUES (?, ?)")?
@@ -123,7 +128,16 @@ fn unpack_session(reader: ReaderId, body: &[u8]) -> Option<SessionRecord> {
         subscriptions.push(StoredSubscription { filter, options, identifier });
     }
     let will = if unpack.byte()? == 0 { None } else { Some(unpack_will(&mut unpack)?) };
-    Some(SessionRecord { reader, client_id, user, expiry, ended_wall, subscriptions, will })
+    let mount = unpack_mount(&mut unpack)?;
+    Some(SessionRecord { reader, client_id, user, expiry, ended_wall, subscriptions, will, mount })
+}
+
+/// Stands last since version 3; before, nothing did.
+fn unpack_mount(unpack: &mut Unpack<'_>) -> Option<Mount> {
+    if unpack.is_empty() {
+        return Some(Mount::Unknown);
+    }
+    unpack.optional()?.map_or(Some(Mount::None), |mount| text(mount).map(Mount::At))
 }
 
 fn unpack_will(unpack: &mut Unpack<'_>) -> Option<SessionWill> {

@@ -148,7 +148,7 @@ impl World {
     }
 
     fn step(&mut self, port: u16) {
-        let nth = self.dice.below(self.readers.len() as u64) as usize;
+        let nth = self.dice.one(&[0, 1, 2, 3, 4, 5, 6, 7]);
         match self.dice.below(20) {
             0..=8 => self.publisher.publish(&mut self.dice),
             9..=11 => self.publisher.listen(),
@@ -264,12 +264,12 @@ impl Publisher {
             return self.listen();
         }
         self.next += 1;
-        let topic = ["k/1", "k/2", "g/1", "h/1", "r/1", "r/2"][dice.below(6) as usize];
+        let topic = dice.one(&["k/1", "k/2", "g/1", "h/1", "r/1", "r/2"]);
         let qos = match topic {
             // One for each: a repeat of QoS 1 comes after a later message of QoS 2 that is known already.
             "r/1" => QoS::AtLeastOnce,
             "r/2" => QoS::ExactlyOnce,
-            _ => [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][dice.below(3) as usize],
+            _ => dice.one(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]),
         };
         while self.under_way.iter().any(|(publish, _)| publish.packet_id == self.next_id) || self.next_id == 0
         {

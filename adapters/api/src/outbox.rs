@@ -184,7 +184,8 @@ impl Outbox {
         held.is_sent = true;
         self.sent += 1;
         let (id, topic, payload) = (held.id, held.topic.to_string(), held.payload.clone());
-        room.send(FromPort::Publish { id, topic, payload, qos: Qos::AtLeastOnce, retain: false });
+        let (qos, properties) = (Qos::AtLeastOnce, Bytes::new());
+        room.send(FromPort::Publish { id, topic, payload, qos, retain: false, properties });
     }
 
     fn hear(&mut self, word: Option<ToPort>) {

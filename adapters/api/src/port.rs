@@ -97,6 +97,9 @@ pub enum FromPort {
         qos: Qos,
         /// Whether the broker retains it.
         retain: bool,
+        /// MQTT 5 properties as they stand in a PUBLISH to a server, without their length; none where empty.
+        /// A block that is not valid there is left out.
+        properties: Bytes,
     },
     /// Subscribes to one filter; answered by [`ToPort::Subscribed`].
     Subscribe {

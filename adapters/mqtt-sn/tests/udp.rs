@@ -125,7 +125,7 @@ async fn a_publish_is_acknowledged_only_after_the_broker_holds_it() {
     device.says(b"\x0b\x0a\x00\x00\x00\x01a/b/c").await;
     device.hears(b"\x07\x0b\x00\x01\x00\x01\x00").await;
     device.says(b"\x0b\x0c\x20\x00\x01\x00\x0723.4").await;
-    let FromPort::Publish { id, topic, payload, qos, retain } = client.asks().await else {
+    let FromPort::Publish { id, topic, payload, qos, retain, .. } = client.asks().await else {
         panic!("a publish is expected");
     };
     assert_eq!((topic.as_str(), &payload[..], qos, retain), ("a/b/c", &b"23.4"[..], Qos::AtLeastOnce, false));

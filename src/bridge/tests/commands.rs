@@ -11,7 +11,7 @@ use super::shelf::{Leaves, Shelf, reading};
 use super::upstream::{Play, Step, Upstream, connack, message, suback};
 use super::{Running, config, pace, receive};
 use crate::bridge::Supply;
-use crate::codec::{Connect, Reason};
+use crate::codec::{Carrier, Connect, Packet, Properties, Property, Publish, Reason};
 use crate::record::ReaderId;
 
 const READER: ReaderId = ReaderId(7);
@@ -129,6 +129,82 @@ async fn what_an_access_rule_denies_is_counted_and_does_not_block() {
     let mut running = Running::start(&config, supplies, shelf.handle.clone(), &house);
     upstream.until("acknowledged", |saw| saw.acknowledged.len() == 2).await;
     running.until("counted", |status| status.counts.denied == 1).await;
+    running.stop().await;
+}
+
+/// Sends these messages after SUBACK.
+struct Sender(Vec<Packet>);
+
+impl Play for Sender {
+    fn subscribe(&mut self, _number: usize, packet_id: u16) -> Vec<Step> {
+        let answer = suback(packet_id, Reason::GrantedQoS1);
+        std::iter::once(answer).chain(self.0.drain(..)).map(Step::Send).collect()
+    }
+}
+
+fn with_properties(packet: Packet, list: &[Property]) -> Packet {
+    let Packet::Publish(publish) = packet else { panic!("a message") };
+    Packet::Publish(Publish { properties: Properties::from_list(list), ..publish })
+}
+
+#[tokio::test]
+async fn what_travels_with_a_command_reaches_the_broker() {
+    let travelling = [
+        Property::PayloadFormatIndicator(1),
+        Property::ContentType("application/json".into()),
+        Property::ResponseTopic("sites/barn-7/answers".into()),
+        Property::CorrelationData(bytes::Bytes::from_static(b"\x00\x01")),
+        Property::UserProperty("by".into(), "anna".into()),
+        Property::UserProperty("by".into(), "bert".into()),
+    ];
+    let expiry = Property::MessageExpiryInterval(600);
+    let all = [&travelling[..], std::slice::from_ref(&expiry)].concat();
+    let deep = Property::ResponseTopic("/".repeat(128).into());
+    let command = |id: u16, list: &[Property]| {
+        with_properties(message("sites/barn-7/commands/valve", "open", id), list)
+    };
+    let upstream = Upstream::start(Sender(vec![
+        command(1, &all),
+        command(2, &[deep, travelling[1].clone()]),
+        command(3, &[]),
+    ]))
+    .await;
+    let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+    let mut config = config(&upstream.url(), 5);
+    config.receive = vec![receive("sites/{gateway}/commands/#", "commands/{1}")];
+    let house = House::new();
+    let running = Running::start(&config, vec![Supply::Stored(READER)], shelf.handle.clone(), &house);
+    house.until("published", |state| state.published.len() == 3).await;
+    let got = house.state().properties.clone();
+    let got = got.into_iter().map(|block| Properties::from_bytes(block, Carrier::ClientPublish).unwrap());
+    let got: Vec<Vec<Property>> = got.map(|properties| properties.iter().collect()).collect();
+    // The time that it waited here is taken from the expiry, which stands last.
+    let Some((Property::MessageExpiryInterval(left), others)) = got[0].split_last() else {
+        panic!("{:?}", got[0]);
+    };
+    assert!((1..=600).contains(left), "{left}");
+    assert_eq!(others, travelling);
+    // A topic that is none here would end the port.
+    assert_eq!(got[1..], [vec![travelling[1].clone()], vec![]]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_for_a_topic_that_is_none_here_is_acknowledged_and_not_in_the_way() {
+    let deep = format!("sites/barn-7/commands{}", "/x".repeat(130));
+    let upstream = Upstream::start(Sender(vec![
+        message(&deep, "open", 1),
+        message("sites/barn-7/commands/valve", "open", 2),
+    ]))
+    .await;
+    let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+    let mut config = config(&upstream.url(), 5);
+    config.receive = vec![receive("sites/{gateway}/commands/#", "commands/{1}")];
+    let house = House::new();
+    let mut running = Running::start(&config, vec![Supply::Stored(READER)], shelf.handle.clone(), &house);
+    upstream.until("acknowledged", |saw| saw.acknowledged.len() == 2).await;
+    assert_eq!(house.state().published.len(), 1);
+    running.until("counted", |status| status.counts.unrouted == 1).await;
     running.stop().await;
 }
 

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use adapter_api::{Acknowledgement, FromPort, Health, Hello, Host, Port, Qos, Refusal, ToPort};
+use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -23,6 +24,8 @@ struct Inner {
 pub(super) struct State {
     pub(super) hellos: Vec<Hello>,
     pub(super) published: Vec<(String, String, Qos)>,
+    /// The properties of each.
+    pub(super) properties: Vec<Bytes>,
     pub(super) reports: Vec<(String, Health)>,
     /// Topics that may not be published to.
     pub(super) denied: Vec<String>,
@@ -70,7 +73,8 @@ impl Host for House {
             answers.send(ToPort::Connected { session_present: false }).await.unwrap();
             let mut commits = house.0.commits.subscribe();
             while let Some(request) = requests.recv().await {
-                let FromPort::Publish { id, topic, payload, qos, .. } = request else { continue };
+                let FromPort::Publish { id, topic, payload, qos, properties, .. } = request else { continue };
+                house.note(|state| state.properties.push(properties));
                 let denied = house.state().denied.contains(&topic);
                 let payload = String::from_utf8(payload.to_vec()).unwrap();
                 house.note(|state| state.published.push((topic, payload, qos)));

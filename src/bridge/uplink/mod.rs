@@ -18,7 +18,7 @@ use super::dialer::Stream;
 use super::relay::{Relay, Verdict};
 use super::shape::{Outbound, Retain};
 use super::trouble::Trouble;
-use crate::codec::{QoS, Reason, Version};
+use crate::codec::{Properties, QoS, Reason, Version};
 
 /// Requests to upstream on one connection.
 pub(super) trait Uplink: Send {
@@ -86,6 +86,8 @@ pub(super) struct Arrival {
     pub(super) payload: Bytes,
     /// RETAIN.
     pub(super) retain: bool,
+    /// Those that a server hands on, and what is left of its expiry; none over 3.1.1.
+    pub(super) properties: Properties,
     /// What an acknowledgement must name.
     pub(super) receipt: Receipt,
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::bridge::shape::{Outbound, PACKET_MAX, Retain};
 use crate::bridge::trouble::Trouble;
-use crate::codec::{QoS, Reason};
+use crate::codec::{Properties, QoS, Reason};
 
 /// Starts an engine that connects to the relay's socket.
 pub(super) fn start(
@@ -129,6 +129,7 @@ fn happening(event: Event) -> Option<Happening> {
             topic: publish.topic,
             payload: publish.payload,
             retain: publish.retain,
+            properties: Properties::new(),
             receipt: Receipt { packet_id: publish.pkid, qos: own_qos(publish.qos) },
         }),
         Event::Incoming(_) => Happening::Heard,

@@ -19,6 +19,7 @@ use super::{
     Arrival, Greeting, Happening, OFFLINE, Overrun, RECEIVE_MAXIMUM, Receipt, Uplink, Welcome,
     engine_inflight, request_capacity,
 };
+use crate::bridge::mapping::is_local_topic;
 use crate::bridge::shape::{Outbound, Retain};
 use crate::bridge::trouble::{Trouble, show_reason};
 use crate::codec::{Properties, Property, QoS, Reason};
@@ -178,10 +179,27 @@ fn arrival(publish: Publish) -> Happening {
             topic,
             payload: publish.payload,
             retain: publish.retain,
+            properties: publish.properties.map_or_else(Properties::new, properties),
             receipt: Receipt { packet_id: publish.pkid, qos },
         }),
         Err(_) => Happening::Lost(Trouble::Lost { why: "upstream sends a topic that is no text".to_owned() }),
     }
+}
+
+/// What travels with a message from upstream. An engine that hands on what is not valid must not
+/// cost us the message: that property alone is left out.
+fn properties(given: PublishProperties) -> Properties {
+    let mut list = Vec::new();
+    let format = given.payload_format_indicator.filter(|format| *format <= 1);
+    list.extend(format.map(Property::PayloadFormatIndicator));
+    list.extend(given.message_expiry_interval.map(Property::MessageExpiryInterval));
+    list.extend(given.content_type.map(|text| Property::ContentType(text.into())));
+    let answer = given.response_topic.filter(|topic| is_local_topic(topic));
+    list.extend(answer.map(|topic| Property::ResponseTopic(topic.into())));
+    list.extend(given.correlation_data.map(Property::CorrelationData));
+    let notes = given.user_properties.into_iter();
+    list.extend(notes.map(|(name, value)| Property::UserProperty(name.into(), value.into())));
+    Properties::from_list(&list)
 }
 
 fn granted(code: Option<&SubscribeReasonCode>) -> Result<QoS, Reason> {

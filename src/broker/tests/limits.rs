@@ -239,7 +239,7 @@ fn a_queue_in_memory_counts_and_its_owner_is_let_go() {
     }
     assert!(script.said.contains(&"2 < disconnect 0x97".to_owned()), "{:?}", script.said);
     assert!(!script.said.contains(&"close 1".to_owned()));
-    assert_eq!(script.broker.counters().memory, 0);
+    assert_eq!(script.broker.counters().memory, 3, "the publisher's name");
 }
 
 #[test]
@@ -257,7 +257,9 @@ fn wills_and_retained_messages_have_half_of_the_memory() {
     let mut script = run(&first);
     script.run(&["--", &format!("1 publish u {large} retain q1 id=2"), "1 publish t - retain q1 id=3"]);
     assert_eq!(script.said[0], "1 < puback 2 0x97");
-    assert_eq!(script.broker.counters().dropped.get(&DropReason::MemoryFull), Some(&1));
+    // Its publisher knows, so nothing is dropped.
+    let counters = script.broker.counters();
+    assert_eq!((counters.not_accepted, counters.dropped.get(&DropReason::MemoryFull)), (1, None));
     // The same again takes no more, and an empty one always passes.
     script.run(&["commit", "--", &publish]);
     assert!(script.said[0].ends_with("for [] retained"), "{:?}", script.said);
@@ -291,14 +293,14 @@ fn what_stayed_from_before_locks_nobody_out() {
 
 #[test]
 fn a_group_in_ram_does_not_grow_beyond_the_memory() {
-    let mut script = Script::new(memory(3_000));
+    let mut script = Script::new(memory(30_000));
     script.run(&["open 1", "1 connect pub v5 clean", "open 2", "2 connect sub v5 clean window=1"]);
     for group in 0..20 {
         script.run(&[&format!("2 subscribe {} $share/g{group}/t q1", group + 1)]);
     }
-    script.run(&[&format!("1 publish t {} q1 id=1", "x".repeat(500))]);
-    assert!(script.broker.counters().memory <= 3_600, "{}", script.broker.counters().memory);
-    assert!(script.broker.counters().dropped[&DropReason::MemoryFull] > 10);
+    script.run(&[&format!("1 publish t {} q1 id=1", "x".repeat(5_000))]);
+    assert!(script.broker.counters().memory <= 36_000, "{}", script.broker.counters().memory);
+    assert!(script.broker.counters().dropped[&DropReason::MemoryFull] > 5);
 }
 
 #[test]
@@ -315,4 +317,176 @@ fn an_older_client_s_message_is_delivered_and_not_retained() {
     assert_eq!(script.said, [format!("1 < publish t {large}"), "1 < puback 1".to_owned()]);
     assert_eq!(script.broker.counters().retained, 0);
     assert_eq!(script.broker.counters().dropped.get(&DropReason::MemoryFull), Some(&1));
+}
+
+#[test]
+fn a_message_that_waits_for_the_store_is_counted_once() {
+    let large = "y".repeat(700);
+    let mut script = Script::new(Config { routes: super::script::with_route(true).routes, ..memory(1_000) });
+    script.broker.ledger.bound(4, 1);
+    script.run(&["open 1", "1 connect a clean", "1 publish up/x 1 q1 id=1"]);
+    script.run(&[&format!("1 publish up/t {large} retain q1 id=2"), "commit"]);
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::MemoryFull), Some(&1));
+}
+
+#[test]
+fn limits_hold_for_those_who_waited_for_their_password() {
+    let passwords = |mut config: Config| {
+        config.passwords = crate::broker::Passwords::File;
+        config
+    };
+    let open = |slot: u32| {
+        [format!("open {slot} password"), format!("{slot} connect c{slot} v5 clean keep=9 user=u pass=p")]
+    };
+    let mut one = passwords(config());
+    one.limits.max_connections = 1;
+    let before = [open(1), open(2)].concat();
+    let before: Vec<&str> = before.iter().map(String::as_str).collect();
+    let refused = "1 < connack\n2 < connack 0x97\nclose 2";
+    check_with(one, &[&before[..], &["--", "1 verified", "2 verified"]].concat(), refused);
+    let full = ["buffered 1000000", "--", "1 verified"];
+    check_with(passwords(memory(1_000_000)), &[&before[..], &full].concat(), "1 < connack 0x97\nclose 1");
+}
+
+/// What is held in RAM after each of these.
+fn held(script: &mut Script, events: &[&str]) -> Vec<u64> {
+    events
+        .iter()
+        .map(|event| {
+            script.run(&[event]);
+            script.broker.counters().memory
+        })
+        .collect()
+}
+
+#[test]
+fn topic_aliases_count_until_their_connection_ends() {
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect a v5 clean"]);
+    let topic = "t/".repeat(100);
+    let set = format!("1 publish {topic} x alias=3");
+    let again = format!("1 publish {topic}u x alias=3");
+    let steps = held(&mut script, &["1 publish t x", &set, "1 publish - y alias=3", &again, "1 lost"]);
+    assert_eq!(steps[0], 1, "a client id of one letter");
+    assert!(steps[1] >= 200, "{steps:?}");
+    assert_eq!((steps[2], steps[3]), (steps[1], steps[1] + 1));
+    assert_eq!(steps[4], 0);
+}
+
+#[test]
+fn whoever_sets_the_largest_aliases_is_let_go() {
+    let mut config = memory(20_000);
+    config.limits.max_topic_alias = 100;
+    let mut script = Script::new(config);
+    script.run(&["open 1", "1 connect a v5 clean", "open 2", "2 connect b v5 clean", "--"]);
+    for alias in 1..=100 {
+        script.run(&[&format!("1 publish {} x alias={alias}", "t".repeat(1_000))]);
+        if script.said.contains(&"close 1".to_owned()) {
+            break;
+        }
+    }
+    assert_eq!(script.said, ["memory tight", "1 < disconnect 0x97", "close 1", "memory ample"]);
+    assert_eq!(script.broker.counters().memory, 1);
+}
+
+#[test]
+fn names_and_filters_count_while_their_session_lasts() {
+    let mut script = Script::new(config());
+    let filter = "f/".repeat(60);
+    let subscribe = format!("1 subscribe 1 {filter} q1");
+    let wild = format!("1 subscribe 1 {filter}+ q1");
+    let share = format!("1 subscribe 1 $share/g/{filter} q1");
+    let take_back = format!("1 unsubscribe 2 {filter} {filter}+ $share/g/{filter}");
+    script.run(&["open 1", "1 connect long-name", "commit"]);
+    let begun = script.broker.counters().memory;
+    assert_eq!(begun, 9);
+    let steps = held(&mut script, &[&subscribe, &subscribe, "commit", &wild, "commit", &share, "commit"]);
+    assert!(steps[0] > begun + 240, "{steps:?}");
+    assert!(steps[2] < steps[1], "an answer that waits weighs too: {steps:?}");
+    assert!(steps[4] > steps[2] + 60 * 192, "each level of a filter with a wildcard: {steps:?}");
+    // The group's filter is one that is known.
+    assert!(steps[6] > steps[4] + 170, "{steps:?}");
+    // As a start finds it.
+    let kept = script.broker.counters().memory;
+    script.run(&["1 lost", "commit", "crash"]);
+    assert_eq!(script.broker.counters().memory, kept);
+    script.run(&["open 1", "1 connect long-name", "commit"]);
+    let steps =
+        held(&mut script, &[&take_back, "commit", "1 disconnect", "open 1", "1 connect long-name clean"]);
+    assert_eq!(steps[1..], [begun, begun, begun, begun]);
+    script.run(&["1 lost"]);
+    assert_eq!(script.broker.counters().memory, 0);
+}
+
+#[test]
+fn beyond_a_quarter_of_the_memory_only_what_is_known_is_subscribed_to() {
+    let mut script = Script::new(memory(100_000));
+    script.run(&["open 1", "1 connect a v5 expiry=60", "commit"]);
+    let mut granted = 0;
+    for number in 0..100 {
+        script.run(&["--", &format!("1 subscribe 1 {number}/{} q0", "x".repeat(300)), "commit"]);
+        granted += usize::from(script.said.iter().any(|line| line == "1 < suback 1 0x00"));
+    }
+    assert!((10..30).contains(&granted), "one session has a quarter of the quarter: {granted}");
+    script.run(&["--", &format!("1 subscribe 1 0/{} q1", "x".repeat(300)), "commit"]);
+    assert_eq!(script.said.last().unwrap(), "1 < suback 1 0x01");
+    // Others still come in, until they have the rest of it.
+    let mut refused = 0;
+    for client in 2..100 {
+        script.run(&[&format!("open {client}"), "--"]);
+        script.run(&[&format!("{client} connect {client}{} v5 clean keep=9", "n".repeat(1_000))]);
+        refused += usize::from(script.said.iter().any(|line| line.ends_with("connack 0x97")));
+    }
+    assert!((70..95).contains(&refused), "{refused}");
+    script.run(&["open 200", "--", "200 connect short v5 clean keep=9"]);
+    assert_eq!(script.said, ["200 < connack"]);
+}
+
+#[test]
+fn a_connect_counts_while_its_password_is_compared() {
+    let mut config = config();
+    config.passwords = crate::broker::Passwords::File;
+    let mut script = Script::new(config);
+    let long = "p".repeat(5_000);
+    let connect = format!("1 connect a clean user=u pass={long} will=t:{long}");
+    let steps = held(&mut script, &["open 1 password", &connect, "1 rejected", "open 1 password", &connect]);
+    assert!(steps[1] >= 10_000, "{steps:?}");
+    assert_eq!((steps[0], steps[2], steps[4]), (0, 0, steps[1]));
+    let steps = held(&mut script, &["1 verified", "1 disconnect", "open 1 password", &connect, "1 lost"]);
+    assert_eq!((steps[1], steps[4]), (0, 0));
+    assert!((5_000..6_000).contains(&steps[0]), "the will is left: {steps:?}");
+}
+
+#[test]
+fn requests_that_wait_for_the_store_count() {
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect a ; subscribe 1 a/very/long/filter/that/waits q1,b ; unsubscribe 2 c"]);
+    let waiting = script.broker.counters().memory;
+    assert!(waiting > 100, "{waiting}");
+    let steps =
+        held(&mut script, &["commit", "commit", "1 unsubscribe 3 a/very/long/filter/that/waits b", "commit"]);
+    assert_eq!(steps[3], 1, "{steps:?}");
+    script.run(&["1 disconnect"]);
+    assert_eq!(script.broker.counters().memory, 1);
+}
+
+#[test]
+fn packet_ids_of_qos_2_count_until_they_are_released() {
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect a", "commit"]);
+    let steps = held(
+        &mut script,
+        &["1 publish t x q2 id=1 ; publish t x q2 id=2 ; publish t x q2 id=1", "commit", "crash"],
+    );
+    assert_eq!(steps[1..], [1 + 2 * 24, 1 + 2 * 24]);
+    script.run(&["open 1", "1 connect a", "commit"]);
+    let steps = held(&mut script, &["1 pubrel 1 ; pubrel 2 ; pubrel 2", "commit"]);
+    assert_eq!(steps[1], 1);
+}
+
+#[test]
+fn what_every_client_costs_is_bounded() {
+    // Ten thousand idle ones are to fit a small machine: what only some of them have is boxed.
+    let sizes = (size_of::<crate::broker::client::Client>(), size_of::<crate::broker::Connection>());
+    assert!(sizes.0 <= 456 && sizes.1 <= 272, "{sizes:?}");
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::record::{
-    Lease, LeaseState, Message, Presence, ReaderId, Restored, RestoredSession, Row, Rows, Seq, SessionRecord,
-    Ticket, Want, Write,
+    DropReason, Lease, LeaseState, Message, Presence, ReaderId, Restored, RestoredSession, Row, Rows, Seq,
+    SessionRecord, Ticket, Want, Write,
 };
 
 #[derive(Clone, Default)]
@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) last_reader: u32,
     /// Rows that a limit, an expiry or a size took.
     pub(super) taken: BTreeSet<(ReaderId, Seq)>,
+    /// How many of them went since a queue was full.
+    pub(super) over: u64,
 }
 
 #[derive(Default)]
@@ -81,9 +83,10 @@ impl State {
                     LeaseState::Received;
             }
             Write::Settled { reader, seq } => self.end(*reader, *seq),
-            Write::Dropped { reader, seq, .. } => {
+            Write::Dropped { reader, seq, reason } => {
                 if self.has(*reader, *seq) {
                     self.taken.insert((*reader, *seq));
+                    self.over += u64::from(*reason == DropReason::QueueFull);
                 }
                 self.end(*reader, *seq);
             }
@@ -96,6 +99,7 @@ impl State {
                     .take(usize::try_from(*count).unwrap())
                     .collect();
                 assert_eq!(oldest.len() as u64, *count, "there are as many rows as the limit takes");
+                self.over += count;
                 for seq in oldest {
                     self.end(*reader, seq);
                     self.taken.insert((*reader, seq));

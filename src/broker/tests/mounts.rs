@@ -99,55 +99,54 @@ fn the_houses_topics_are_neither_seen_nor_written_there() {
     );
 }
 
-#[test]
-fn a_kept_session_sees_only_what_lies_below_the_mount_point_of_its_connection() {
-    check(
-        &[
-            "open 1",
-            "1 connect a",
-            "commit",
-            "1 subscribe 1 # q1",
-            "commit",
-            "1 lost",
-            "commit",
-            "open 2",
-            "2 connect b clean",
-            "2 publish barn/1 in q1 id=1",
-            "2 publish else out q1 id=2",
-            "commit",
-            "open 1 mount=barn/",
-            "1 connect a",
-            "--",
-            "commit",
-        ],
-        "1 < connack present
-         1 < publish 1 in q1 id=1
-         write dropped r1/2 denied",
-    );
-}
+/// `a` keeps a session below `barn/`, which wants all that is there, and is away.
+const BARNS: [&str; 6] =
+    ["open 1 mount=barn/", "1 connect a", "commit", "1 subscribe 1 # q1", "commit", "1 lost"];
 
 #[test]
-fn what_is_unanswered_is_not_repeated_through_another_mount_point() {
+fn a_session_is_nobody_s_who_comes_through_another_mount_point() {
+    for crash in [&["commit"][..], &["commit", "crash"]] {
+        for other in ["open 3 mount=shed/", "open 3"] {
+            for clean in ["", "clean"] {
+                let come = [other, "--", &format!("3 connect a {clean}"), "commit"];
+                let mount = other.trim_start_matches("open 3").trim_start_matches(" mount=");
+                let at = if mount.is_empty() { String::new() } else { format!(" at {mount}") };
+                let refused =
+                    format!("foreign a: nobody{at}, not nobody at barn/\n3 < connack 0x85\nclose 3");
+                check(&[&BARNS[..], crash, &come].concat(), &refused);
+            }
+        }
+        let same = ["open 1 mount=barn/", "--", "1 connect a", "commit"];
+        let resumed = "write session a r1 [barn/#]\n1 < connack present";
+        check(&[&BARNS[..], crash, &same].concat(), resumed);
+    }
+}
+
+/// A session of a store that did not yet say where it was made.
+const BEFORE: [&str; 8] = [
+    "open 1 mount=barn/",
+    "1 connect a",
+    "commit",
+    "1 subscribe 1 # q1",
+    "commit",
+    "open 2",
+    "2 connect b clean",
+    "2 publish barn/1 in q1 id=1",
+];
+
+#[test]
+fn a_session_of_a_store_of_before_becomes_that_of_the_first_mount_point() {
+    let come = ["commit", "crash old", "open 3 mount=shed/", "--", "3 connect a", "commit", "rows"];
+    let first = [&BEFORE[..], &come].concat();
+    let resumed = "write session a r1 [barn/#]
+         3 < connack present
+         read r1 after 0 limit 20
+         write dropped r1/1 denied";
+    check(&first, resumed);
+    let second = ["3 lost", "open 4 mount=barn/", "--", "4 connect a"];
     check(
-        &[
-            "open 1 mount=barn/",
-            "1 connect a",
-            "commit",
-            "1 subscribe 1 # q1",
-            "commit",
-            "open 2",
-            "2 connect b clean",
-            "2 publish barn/1 in q1 id=1",
-            "commit",
-            "1 lost",
-            "commit",
-            "open 3 mount=shed/",
-            "3 connect a",
-            "--",
-            "commit",
-        ],
-        "3 < connack present
-         write dropped r1/1 denied",
+        &[&first[..], &second].concat(),
+        "foreign a: nobody at barn/, not nobody at shed/\n4 < connack 0x85\nclose 4",
     );
 }
 

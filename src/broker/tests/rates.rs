@@ -8,6 +8,7 @@ use adapter_api::units::Rate;
 
 use super::script::{Script, check_with, config};
 use crate::broker::{Config, Passwords};
+use crate::record::DropReason;
 
 fn rated(count: u32, seconds: u64) -> Config {
     let mut config = config();
@@ -63,8 +64,81 @@ fn a_slowed_client_is_neither_dead_nor_in_the_others_way() {
             "1 lost",
             "after 60000",
         ],
-        "2 < publish t own",
+        "2 < publish t own\n2 < publish t 2",
     );
+}
+
+#[test]
+fn what_came_before_the_end_of_a_slowed_client_is_delivered() {
+    let fast = "1 publish t 1 ; publish t 2 ; publish t 3 q1 id=3 ; publish t 4";
+    let delivered = ["2 < publish t 1", "pause 1", "2 < publish t 2", "2 < publish t 3", "1 < puback 3"];
+    for (end, more) in [
+        ("1 disconnect ; lost", &["2 < publish t 4", "close 1"][..]),
+        ("1 lost", &["2 < publish t 4"]),
+        ("stop", &["2 < publish t 4", "close 1", "close 2"]),
+    ] {
+        let mut script = Script::new(rated(1, 60));
+        script.run(&[&PAIR[..], &[fast, end]].concat());
+        assert_eq!(script.said, [&delivered[..], more].concat(), "{end}");
+        let counters = script.broker.counters();
+        assert!(counters.dropped.is_empty(), "{end}: {:?}", counters.dropped);
+        assert_eq!((counters.received, script.broker.memory.held), (4, 0), "{end}");
+    }
+    // Its own next connection comes before the end of this one is seen.
+    let mut script = Script::new(rated(1, 60));
+    script.run(&[&PAIR[..], &[fast, "open 3", "--", "3 connect a clean"]].concat());
+    let before = ["2 < publish t 2", "2 < publish t 3", "1 < puback 3", "2 < publish t 4"];
+    assert_eq!(script.said, [&before[..], &["close 1", "3 < connack"]].concat());
+}
+
+#[test]
+fn what_a_busy_store_could_not_take_is_counted_as_that() {
+    let mut script = Script::new(Config { routes: super::script::with_route(true).routes, ..rated(1, 60) });
+    script.broker.ledger.bound(4, 1);
+    script.run(&PAIR);
+    script.run(&["1 publish up/x 1 q1 id=1 ; publish up/x 2 q1 id=2 ; publish up/x 3", "1 lost"]);
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::StoreBusy), Some(&1));
+}
+
+#[test]
+fn what_came_before_the_password_fitted_is_not_accepted() {
+    let mut script = Script::new(Config { passwords: Passwords::File, ..rated(1, 60) });
+    script.run(&["open 1 password", "1 connect a clean user=u pass=p ; publish t 1", "1 lost"]);
+    let counters = script.broker.counters();
+    assert_eq!((counters.not_accepted, counters.dropped.len(), counters.memory), (1, 0, 0));
+}
+
+#[test]
+fn to_connect_anew_does_not_pay() {
+    for clean in ["", "clean"] {
+        let mut script = Script::new(rated(2, 1));
+        script.run(&PAIR[2..]);
+        for round in 0..10 {
+            let come = format!("1 connect a {clean}");
+            script.run(&["open 1", &come, "commit", "1 publish t x ; publish t x", "1 disconnect"]);
+            // Without a pause, what is sent so is due for later: who is back waits for it.
+            let slowed = script.broker.counters().slowed;
+            assert!(round == 0 || slowed > 0, "{clean:?}");
+        }
+        // Twenty were sent, each before its end; two are free.
+        script.run(&["--", "open 1", &format!("1 connect a {clean}"), "commit", "--", "1 publish t last"]);
+        assert_eq!(script.said, ["pause 1"], "{clean:?}");
+        script.run(&["--", "after 9499"]);
+        assert!(script.said.is_empty(), "{clean:?} {:?}", script.said);
+        script.run(&["--", "after 1"]);
+        assert_eq!(script.said, ["2 < publish t last", "resume 1"], "{clean:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_the_store_is_charged_once() {
+    let mut script = Script::new(Config { routes: super::script::with_route(true).routes, ..rated(3, 60) });
+    script.broker.ledger.bound(4, 1);
+    script.run(&PAIR);
+    let events = ["1 publish up/x 1 q1 id=1 ; publish up/x 2 q1 id=2", "--", "commit", "commit"];
+    script.run(&events);
+    script.run(&["--", "1 publish t 3"]);
+    assert_eq!(script.said, ["2 < publish t 3"], "three were allowed");
 }
 
 #[test]

@@ -195,22 +195,87 @@ fn a_name_that_nobody_checked_is_none() {
     );
 }
 
+/// Anna's kept session `c`, which has a subscription; she is away.
+const ANNAS: [&str; 8] = [
+    "open 1 password",
+    "1 connect c user=anna pass=x",
+    "1 verified",
+    "commit",
+    "1 subscribe 1 # q1",
+    "commit",
+    "1 lost",
+    "commit",
+];
+
 #[test]
-fn a_session_of_one_user_is_not_resumed_by_another() {
-    let come = ["open 1 password", "1 connect c user=anna pass=x", "1 verified", "commit"];
-    let subscribe = ["1 subscribe 1 # q1", "commit", "1 lost", "commit"];
-    let other = ["open 1 password", "1 connect c user=boss pass=x", "--", "1 verified", "commit"];
+fn a_session_of_one_user_is_neither_resumed_nor_ended_by_another() {
+    let unruled = Config { passwords: Passwords::File, ..config() };
+    for config in [ruled(config()), unruled] {
+        for clean in ["", "clean"] {
+            let other = format!("2 connect c v5 {clean} user=boss pass=x");
+            let come = ["open 2 password", &other, "--", "2 verified", "commit"];
+            let refused = "foreign c: boss, not anna\n2 < connack 0x85\nclose 2";
+            check_with(config.clone(), &[&ANNAS[..], &come].concat(), refused);
+        }
+        // Nor by one without a name.
+        let come = ["open 2", "--", "2 connect c"];
+        let refused = "foreign c: nobody, not anna\n2 < connack 0x85\nclose 2";
+        check_with(config.clone(), &[&ANNAS[..], &come].concat(), refused);
+        let same = ["open 1 password", "1 connect c user=anna pass=x", "--", "1 verified", "commit"];
+        let resumed = "write session c r1 [#]\n1 < connack present";
+        check_with(config.clone(), &[&ANNAS[..], &same].concat(), resumed);
+        check_with(config, &[&ANNAS[..], &["crash"], &same].concat(), resumed);
+    }
+}
+
+#[test]
+fn a_connection_of_one_user_is_not_pushed_out_by_another() {
+    for kept in ["", "clean"] {
+        check_with(
+            Config { passwords: Passwords::File, ..config() },
+            &[
+                "open 1 password",
+                &format!("1 connect c {kept} user=anna pass=x will=t:gone"),
+                "1 verified",
+                "commit",
+                "open 2 password",
+                "2 connect c user=boss pass=x",
+                "--",
+                "2 verified",
+                "1 ping",
+            ],
+            "foreign c: boss, not anna\n2 < connack 0x85\nclose 2\n1 < pong",
+        );
+    }
+}
+
+#[test]
+fn a_session_of_nobody_becomes_that_of_the_first_user_who_wants_it() {
+    let begun = ["open 1", "1 connect c", "commit", "1 lost", "commit"];
+    let anna = ["open 1 password", "1 connect c user=anna pass=x", "--", "1 verified", "commit"];
+    check_with(ruled(config()), &[&begun[..], &anna].concat(), "write session c r1\n1 < connack present");
     check_with(
         ruled(config()),
-        &[&come[..], &subscribe, &other].concat(),
-        "write removed r1\nwrite session c r2\n1 < connack",
+        &[&begun[..], &anna, &["--", "open 2", "2 connect c"]].concat(),
+        "foreign c: nobody, not anna\n2 < connack 0x85\nclose 2",
     );
-    let same = ["open 1 password", "1 connect c user=anna pass=x", "--", "1 verified", "commit"];
-    check_with(
-        ruled(config()),
-        &[&come[..], &subscribe, &same].concat(),
-        "write session c r1 [#]\n1 < connack present",
-    );
+}
+
+#[test]
+fn a_session_of_another_user_is_free_once_it_has_ended() {
+    let come = ["open 2 password", "2 connect c clean user=boss pass=x", "--", "2 verified"];
+    let ended = ["after 2592000000"];
+    check_with(ruled(config()), &[&ANNAS[..], &ended, &come].concat(), "2 < connack");
+    // A limit that was lowered holds for what a start finds.
+    let mut script = Script::new(ruled(config()));
+    script.run(&ANNAS);
+    let mut lower = ruled(config());
+    lower.limits.max_session_expiry = 1;
+    script.configure(lower);
+    script.run(&[&["crash", "after 1000"], &come[..]].concat());
+    assert_eq!(script.said, ["2 < connack"]);
+    let by_herself = ["open 1 password", "1 connect c clean user=anna pass=x", "1 verified", "1 disconnect"];
+    check_with(ruled(config()), &[&ANNAS[..], &by_herself, &come].concat(), "2 < connack");
 }
 
 #[test]

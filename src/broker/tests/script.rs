@@ -9,7 +9,7 @@ use super::super::*;
 use super::model::Model;
 use super::speech::{self, Words};
 use crate::codec::Version;
-use crate::record::{Presence, Rows, Seq, Ticket};
+use crate::record::{Mount, Presence, Rows, Seq, Ticket};
 
 /// What a script runs against.
 pub(super) struct Script {
@@ -129,7 +129,12 @@ impl Script {
                 self.handle(vec![Event::Tick]);
             }
             "crash" => {
-                self.broker = Broker::new(self.config.clone(), 7, self.model.crash(), self.now);
+                let mut restored = self.model.crash();
+                // As a store of version 2 has it.
+                if words.has("old") {
+                    restored.sessions.iter_mut().for_each(|found| found.record.mount = Mount::Unknown);
+                }
+                self.broker = Broker::new(self.config.clone(), 7, restored, self.now);
                 self.asked.clear();
                 self.reads.clear();
                 self.handle(vec![Event::Tick]);

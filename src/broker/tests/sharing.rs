@@ -187,7 +187,7 @@ fn the_last_member_takes_the_group_with_it() {
     ]);
     assert_eq!(script.said, ["3 < publish t/a 5 q1 id=1", "1 < puback 5"]);
     assert_eq!(script.broker.counters().shared_subscriptions, 1);
-    assert_eq!(script.broker.counters().memory, 0);
+    assert_eq!(script.broker.memory.queues, 0);
 }
 
 #[test]

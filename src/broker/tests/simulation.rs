@@ -12,7 +12,7 @@ use super::random::Random;
 use super::script::config;
 use super::speech;
 use crate::codec::{Packet, QoS, Reason};
-use crate::record::{Seq, Ticket, Write};
+use crate::record::{DropReason, Seq, Ticket, Write};
 use crate::router::filter;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -466,6 +466,12 @@ impl World {
         }
         assert_eq!(self.broker.counters().paused, 0, "seed {seed}: somebody waits for ever");
         assert_eq!(self.broker.counters().not_accepted, 0);
+        // A start begins to count anew.
+        if !self.course.crashes {
+            let counted = self.broker.counters().dropped.get(&DropReason::QueueFull).copied();
+            let taken = self.model.view.over;
+            assert_eq!(counted.unwrap_or(0), taken, "seed {seed}: rows that a limit took");
+        }
     }
 }
 
@@ -496,11 +502,12 @@ fn run(course: Course) -> Vec<String> {
     std::mem::take(&mut world.log)
 }
 
-fn courses(seed: u64) -> [Course; 3] {
+fn courses(seed: u64) -> [Course; 4] {
     [
         Course { seed, steps: 1_500, most_queued: 100_000, crashes: false },
         Course { seed: seed + 1, steps: 1_500, most_queued: 100_000, crashes: true },
         Course { seed: seed + 2, steps: 1_500, most_queued: 6, crashes: true },
+        Course { seed: seed + 2, steps: 1_500, most_queued: 6, crashes: false },
     ]
 }
 

@@ -198,6 +198,9 @@ pub(super) fn effect(effect: &Effect) -> Option<String> {
         | Effect::Note(Note::Connected { .. } | Note::Disconnected { .. } | Note::Refused { .. }) => {
             return None;
         }
+        Effect::Note(Note::Foreign { client_id, claimant, owner, .. }) => {
+            format!("foreign {client_id}: {claimant}, not {owner}")
+        }
         Effect::Send { connection, packet } => format!("{} < {}", connection.slot, sent(packet)),
         Effect::Deliver(copy) => format!("{} < {}", copy.connection.slot, delivered(copy)),
         Effect::Close { connection } => format!("close {}", connection.slot),

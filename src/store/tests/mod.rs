@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::codec::{Properties, QoS};
-use crate::record::{Message, Rows, Seq, SessionRecord, Want, Write};
+use crate::record::{Message, Mount, Rows, Seq, SessionRecord, Want, Write};
 
 /// A store under test.
 pub(super) struct Trial {
@@ -236,6 +236,7 @@ pub(super) fn session(reader: ReaderId) -> Write {
         ended_wall: None,
         subscriptions: Vec::new(),
         will: None,
+        mount: Mount::Unknown,
     }))
 }
 

@@ -77,7 +77,40 @@ fn a_file_of_version_1_is_read_and_becomes_one_that_version_1_refuses() {
     let states: Vec<_> = trial.opened.restored.sessions[0].leases.iter().map(|lease| lease.state).collect();
     assert_eq!(states, [LeaseState::Received, LeaseState::Sent]);
     let terms = trial.close();
-    assert_eq!(version(&Connection::open(terms.dir.path().join("tidegate.db")).unwrap()), 2);
+    assert_eq!(version(&Connection::open(terms.dir.path().join("tidegate.db")).unwrap()), 3);
+}
+
+#[test]
+fn a_file_of_version_2_does_not_say_where_its_sessions_were_made() {
+    let record = |number, mount| {
+        let Write::Session(record) = session(ReaderId(number)) else { panic!("a session") };
+        SessionRecord { mount, ..SessionRecord::clone(&record) }
+    };
+    let mut trial = Terms::default().open();
+    let records = [
+        record(5, Mount::Unknown),
+        record(6, Mount::None),
+        record(7, Mount::At("barn/".into())),
+        record(8, Mount::At("".into())),
+    ];
+    trial.commit(records.iter().map(|record| Write::Session(Arc::new(record.clone()))).collect());
+    let trial = trial.close().open();
+    let found: Vec<_> = trial.opened.restored.sessions.iter().map(|found| found.record.clone()).collect();
+    assert_eq!(found, records);
+    let terms = trial.close();
+    let path = terms.dir.path().join("tidegate.db");
+    // Where no mount is known, the row is byte for byte what version 2 wrote.
+    let raw = Connection::open(&path).unwrap();
+    raw.execute("DELETE FROM sessions WHERE reader > 5", []).unwrap();
+    raw.pragma_update(None, "user_version", 2).unwrap();
+    drop(raw);
+    let trial = terms.open();
+    assert_eq!(trial.opened.put_aside, None);
+    assert_eq!(trial.opened.restored.sessions[0].record, records[0]);
+    let terms = trial.close();
+    let raw = Connection::open(terms.dir.path().join("tidegate.db")).unwrap();
+    let version: i64 = raw.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 3);
 }
 
 #[test]

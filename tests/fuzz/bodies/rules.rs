@@ -4,6 +4,7 @@
 //! of mistakes on lines that the text has; what may be read may be subscribed to, and what may be set may
 //! be written.
 
+use bytestring::ByteString;
 use tidegate::access::Rules;
 use tidegate::router::filter::check_topic;
 
@@ -27,13 +28,14 @@ pub(crate) fn run(data: &[u8]) {
     if check_topic(topic).is_err() {
         return;
     }
-    for user in [Some(user), None] {
-        let access = rules.of_client(user, client_id);
+    let (user, client_id) = (ByteString::from(user), ByteString::from(client_id));
+    for user in [Some(&user), None] {
+        let access = rules.of_client(user, &client_id);
         if access.may_read(topic) {
             assert!(access.may_subscribe(topic));
             assert!(topic.starts_with('$') || access.may_subscribe("#"));
         }
         assert!(access.may_write(topic) || !access.may_set(topic));
-        assert_eq!(rules.of_client(user, client_id), access);
+        assert_eq!(rules.of_client(user, &client_id), access);
     }
 }

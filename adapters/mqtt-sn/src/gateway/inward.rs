@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use adapter_api::{Acknowledgement, FromPort, Qos, Refusal};
+use bytes::Bytes;
 
 use super::client::Client;
 use super::topics::{Form, Origin};
@@ -98,7 +99,7 @@ impl Client {
             self.inward.wait_for(Request::Publish { topic_id, msg_id, qos })
         };
         let Publish { payload, retain, .. } = publish;
-        self.ask(FromPort::Publish { id, topic, payload, qos, retain }, turn);
+        self.ask(FromPort::Publish { id, topic, payload, qos, retain, properties: Bytes::new() }, turn);
     }
 
     /// [SN-5.3.4] Whether the publish is under way already; what can be answered is answered again.

@@ -1288,8 +1288,14 @@ fn sn_071_a_client_that_moves_does_not_take_its_old_addresss_new_client_along() 
 fn a_client_whose_requests_find_no_room_is_told_and_lost_and_a_qos_0_publish_only_counted() {
     let (_, mut gateway) = play(|_| (), &CLEAN);
     let mut effects = Vec::new();
-    let publish =
-        |qos| FromPort::Publish { id: 1, topic: "t".into(), payload: "hi".into(), qos, retain: false };
+    let publish = |qos| FromPort::Publish {
+        id: 1,
+        topic: "t".into(),
+        payload: "hi".into(),
+        qos,
+        retain: false,
+        properties: Default::default(),
+    };
     gateway.choked(PortNumber(2), &publish(Qos::AtMostOnce), Duration::ZERO, &mut effects);
     assert_eq!((gateway.counters().busy, effects.len()), (1, 0));
     gateway.choked(PortNumber(2), &publish(Qos::AtLeastOnce), Duration::ZERO, &mut effects);

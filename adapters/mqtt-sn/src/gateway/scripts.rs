@@ -305,7 +305,7 @@ fn hello_text(hello: &Hello) -> String {
 
 fn request_text(request: &FromPort) -> String {
     match request {
-        FromPort::Publish { id, topic, payload: octets, qos: level, retain } => {
+        FromPort::Publish { id, topic, payload: octets, qos: level, retain, .. } => {
             let retain = if *retain { " retain" } else { "" };
             format!("publish {id} {topic} {} {}{retain}", payload(octets), qos((*level).into()))
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use adapter_api::{FromPort, Hello, Qos, ToPort};
+use bytes::Bytes;
 
 use super::inward::unregistered_topic;
 use super::{Effect, Peer, PortNumber, Turn};
@@ -50,7 +51,8 @@ impl Unconnected {
         let Publish { payload, retain, .. } = publish;
         turn.counters.published += 1;
         // MQTT knows no QoS below 0.
-        turn.ask(port, FromPort::Publish { id: 0, topic, payload, qos: Qos::AtMostOnce, retain });
+        let (qos, properties) = (Qos::AtMostOnce, Bytes::new());
+        turn.ask(port, FromPort::Publish { id: 0, topic, payload, qos, retain, properties });
         opened
     }
 
