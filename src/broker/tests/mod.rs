@@ -9,6 +9,7 @@ mod connecting;
 mod publishing;
 mod subscribing;
 mod keeping;
+mod restarts;
 mod wills;
 mod words;
 mod limits;
