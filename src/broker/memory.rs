@@ -29,7 +29,8 @@ pub(super) struct Memory {
     pub(super) buffers: usize,
     /// The connection with the largest buffer, and what is in it.
     pub(super) heaviest: Option<(ConnectionId, usize)>,
-    /// In the queues of sessions that end with their connection.
+    /// In the queues of sessions that end with their connection and of their groups, and under way from
+    /// these.
     pub(super) queues: usize,
     /// In packets that wait for the store.
     pub(super) held: usize,
@@ -91,7 +92,7 @@ impl Broker {
     fn holds_most(&mut self) -> Option<ConnectionId> {
         let queued = self.clients.keys().into_iter().filter_map(|key| {
             let client = self.clients.get(key)?;
-            Some((client.connection?, client.session.queue.weight()))
+            Some((client.connection?, client.session.queue.weight() + client.session.flight.weight()))
         });
         let buffered = self.memory.heaviest.filter(|(id, _)| self.connections.get(*id).is_some());
         let (id, weight) = queued.chain(buffered).max_by_key(|(_, weight)| *weight)?;

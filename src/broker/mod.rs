@@ -25,8 +25,10 @@ mod answer;
 mod words;
 mod memory;
 mod share;
+mod choice;
 mod aside;
 mod draw;
+mod repeat;
 mod subscribe;
 mod depart;
 

@@ -165,8 +165,9 @@ pub(super) fn unsigned(number: i64) -> u64 {
 }
 
 /// The version of the schema. Since 2 an exchange of QoS 2 may name whose packet id it is, which a program
-/// of version 1 would take for one that PUBREC has come for; and messages may go for want of memory.
-pub(super) const VERSION: i64 = 2;
+/// of version 1 would take for one that PUBREC has come for; and messages may go for want of memory. Since 3
+/// one of a group says whether its PUBLISH was sent, in a number that version 2 would take for damage.
+pub(super) const VERSION: i64 = 3;
 
 /// The oldest version that this program reads: all that it may hold is the same in the newest.
 pub(super) const OLDEST: i64 = 1;

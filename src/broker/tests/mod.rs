@@ -14,6 +14,8 @@ mod wills;
 mod words;
 mod limits;
 mod sharing;
+mod leases;
+mod members;
 mod pacing;
 mod absent;
 mod handshake;

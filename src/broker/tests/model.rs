@@ -72,9 +72,19 @@ impl State {
                 assert!(owner == ReaderId(0) || !twice, "packet id {packet_id} of {owner:?} is leased twice");
                 assert!(self.has(*reader, *seq), "only a row is leased");
                 let lease =
-                    Lease { seq: *seq, packet_id: *packet_id, state: LeaseState::Sent, holder: *holder };
-                // A row that its holder gave back before it was sent is leased to another.
-                self.leases.insert((*reader, *seq), lease);
+                    Lease { seq: *seq, packet_id: *packet_id, state: LeaseState::Begun, holder: *holder };
+                let former = self.leases.insert((*reader, *seq), lease);
+                assert_eq!(former, None, "a row is leased to one at a time");
+            }
+            Write::LeaseSent { reader, seq } => {
+                let lease = self.leases.get_mut(&(*reader, *seq)).expect("what is leased is sent");
+                assert_eq!(lease.state, LeaseState::Begun, "a message is found to be sent once");
+                lease.state = LeaseState::Sent;
+            }
+            Write::Unleased { reader, seq } => {
+                let lease = self.leases.remove(&(*reader, *seq)).expect("what is leased is given back");
+                assert_eq!(lease.state, LeaseState::Begun, "what was sent is not given back");
+                assert_ne!(lease.holder, Some(ReaderId(0)), "for such a one it was sent");
             }
             Write::LeaseReceived { reader, seq } => {
                 self.leases.get_mut(&(*reader, *seq)).expect("PUBREC answers a lease").state =

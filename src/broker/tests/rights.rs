@@ -390,3 +390,31 @@ fn what_is_set_aside_has_the_limits_of_a_queue() {
     assert_eq!(heard_of(&script, 1), ["a/1 2 q1 id=1"]);
     assert_eq!(script.broker.counters().dropped.get(&DropReason::QueueFull), Some(&1));
 }
+
+#[test]
+fn what_is_set_aside_is_looked_at_again_only_where_that_can_help() {
+    let mut script = boss_is_away(config(), &[]);
+    for id in 4..24 {
+        script.run(&[&format!("3 publish b {id} q1 id={id}"), "commit"]);
+    }
+    script.run(&["1 puback 1"]);
+    let before = script.broker.groups.looks();
+    for _ in 0..5 {
+        script.run(&["1 unsubscribe 2 $share/g/#", "1 subscribe 3 $share/g/# q1", "commit", "1 lost"]);
+        let back = login(1, "anna", "v311");
+        script.run(&back.each_ref().map(String::as_str));
+        script.run(&["commit"]);
+    }
+    let looked = script.broker.groups.looks() - before;
+    assert!(looked <= 60, "{looked} looks for fifteen events");
+    // He for whom they wait has them all, and nobody else.
+    script.run(&["--"]);
+    for line in &login(2, "boss", "v311") {
+        script.run(&[line, "commit", "rows"]);
+    }
+    for packet_id in 1..=22 {
+        script.run(&["rows", &format!("2 puback {packet_id}")]);
+    }
+    assert_eq!(heard_of(&script, 1), Vec::<&str>::new());
+    assert_eq!(heard_of(&script, 2).len(), 22, "{:?}", script.said);
+}
