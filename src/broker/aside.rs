@@ -144,6 +144,16 @@ impl Broker {
             group.again.insert(seq);
         }
     }
+
+    /// Who may read what has changed: every row is looked at again.
+    pub(super) fn recall_all(&mut self, turn: &mut Turn<'_>) {
+        for id in self.groups.ids() {
+            if let Some(group) = self.groups.get_mut(id) {
+                group.again.extend(std::mem::take(&mut group.aside).rows.into_keys());
+            }
+            self.pump_group(id, turn);
+        }
+    }
 }
 
 /// Bytes of the topics of one group's rows that are known by their topics.

@@ -126,7 +126,7 @@ impl Groups {
         self.slots.iter().map(|(_, group)| group.looks.get()).sum()
     }
 
-    fn ids(&self) -> Vec<GroupId> {
+    pub(super) fn ids(&self) -> Vec<GroupId> {
         self.slots.iter().filter_map(|(slot, _)| u32::try_from(slot).ok().map(GroupId)).collect()
     }
 

@@ -64,6 +64,37 @@ impl State {
                 self.leases.retain(|(owner, _), _| owner != reader);
                 self.inward.retain(|(owner, _)| owner != reader);
             }
+            Write::Leased { .. }
+            | Write::LeaseSent { .. }
+            | Write::Unleased { .. }
+            | Write::LeaseReceived { .. } => self.lease(write),
+            Write::Settled { reader, seq } => self.end(*reader, *seq),
+            Write::Dropped { reader, seq, .. } => {
+                if self.has(*reader, *seq) {
+                    self.taken.insert((*reader, *seq));
+                }
+                self.end(*reader, *seq);
+            }
+            Write::Denied { .. } => {}
+            Write::DropOldest { reader, after, count } => {
+                let leased = |seq: &Seq| self.leases.contains_key(&(*reader, *seq));
+                let rows = self.rows.get(reader).into_iter().flatten().map(|(seq, _)| *seq);
+                let oldest: Vec<Seq> = rows
+                    .filter(|seq| seq > after && !leased(seq))
+                    .take(usize::try_from(*count).unwrap())
+                    .collect();
+                assert_eq!(oldest.len() as u64, *count, "there are as many rows as the limit takes");
+                for seq in oldest {
+                    self.end(*reader, seq);
+                    self.taken.insert((*reader, seq));
+                }
+            }
+        }
+    }
+
+    /// How a QoS 2 exchange goes on.
+    fn lease(&mut self, write: &Write) {
+        match write {
             Write::Leased { reader, seq, packet_id, holder } => {
                 let owner = holder.unwrap_or(*reader);
                 let twice = self.leases.iter().any(|(key, lease)| {
@@ -90,27 +121,7 @@ impl State {
                 self.leases.get_mut(&(*reader, *seq)).expect("PUBREC answers a lease").state =
                     LeaseState::Received;
             }
-            Write::Settled { reader, seq } => self.end(*reader, *seq),
-            Write::Dropped { reader, seq, .. } => {
-                if self.has(*reader, *seq) {
-                    self.taken.insert((*reader, *seq));
-                }
-                self.end(*reader, *seq);
-            }
-            Write::Denied { .. } => {}
-            Write::DropOldest { reader, after, count } => {
-                let leased = |seq: &Seq| self.leases.contains_key(&(*reader, *seq));
-                let rows = self.rows.get(reader).into_iter().flatten().map(|(seq, _)| *seq);
-                let oldest: Vec<Seq> = rows
-                    .filter(|seq| seq > after && !leased(seq))
-                    .take(usize::try_from(*count).unwrap())
-                    .collect();
-                assert_eq!(oldest.len() as u64, *count, "there are as many rows as the limit takes");
-                for seq in oldest {
-                    self.end(*reader, seq);
-                    self.taken.insert((*reader, seq));
-                }
-            }
+            other => panic!("{other:?} is of no exchange"),
         }
     }
 

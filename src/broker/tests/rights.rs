@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::script::{Script, check_with, config, with_route};
 use crate::access::Rules;
-use crate::broker::{Config, Passwords};
+use crate::broker::{Config, Event, Passwords};
 use crate::record::DropReason;
 
 const RULES: &str = "topic read news/#\n\
@@ -417,4 +417,27 @@ fn what_is_set_aside_is_looked_at_again_only_where_that_can_help() {
     }
     assert_eq!(heard_of(&script, 1), Vec::<&str>::new());
     assert_eq!(heard_of(&script, 2).len(), 22, "{:?}", script.said);
+}
+
+#[test]
+fn other_rules_count_at_once_for_who_is_connected_and_who_is_away() {
+    let mut script = Script::new(ruled(config()));
+    for login in [login(1, "anna", "v5 clean"), login(2, "boss", "clean"), login(3, "anna", "")] {
+        script.run(&login.each_ref().map(String::as_str));
+    }
+    script.run(&["commit", "1 subscribe 1 a/#", "3 subscribe 1 a/# q1", "commit", "3 lost", "commit"]);
+    let rules = Rules::parse("user boss\ntopic readwrite #\nuser anna\ntopic read a/new\n").expect("right");
+    script.handle(vec![Event::Rules(Arc::new(rules))]);
+    // Nothing is written for her who is away.
+    script.run(&["--", "2 publish a/1 old q1 id=1 ; publish a/new fresh", "1 publish a/out no q1 id=2"]);
+    assert_eq!(script.said, ["2 < puback 1 0x10", "1 < publish a/new fresh", "1 < puback 2 0x87"]);
+}
+
+#[test]
+fn other_rules_give_what_is_set_aside_to_who_may_read_it_now() {
+    let mut script = boss_is_away(config(), &["1 puback 1", "--"]);
+    let rules = Rules::parse("user anna\ntopic read #\nuser boss\ntopic readwrite #\n").expect("right");
+    script.handle(vec![Event::Rules(Arc::new(rules))]);
+    let got: Vec<_> = heard_of(&script, 1).iter().map(|line| line[..3].to_owned()).collect();
+    assert_eq!(got, ["b 1", "c 3"]);
 }
