@@ -10,7 +10,7 @@ use super::outlet::Label;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, QoS, Reason};
 use crate::record::{DropReason, Seq, Write};
-use crate::session::Stage;
+use crate::session::{Sending, Stage};
 
 impl Broker {
     fn client_of(&self, id: ConnectionId) -> Option<ClientKey> {
@@ -24,7 +24,7 @@ impl Broker {
             .session
             .flight
             .find(packet_id)
-            .is_some_and(|exchange| exchange.qos == QoS::AtLeastOnce && exchange.sent);
+            .is_some_and(|exchange| exchange.qos == QoS::AtLeastOnce && exchange.sending.repeats());
         if !known {
             return;
         }
@@ -137,9 +137,13 @@ impl Broker {
         exchange.stage = Stage::Sent;
         // Without a parcel the client is away, or the row is still to be read again.
         if let (Some(outlet), Some(parcel)) = (outlet, exchange.parcel.take()) {
-            exchange.sent = true;
+            exchange.sending = Sending::Surely;
+            let (seq, group) = (exchange.seq, exchange.group);
             let label = Label::of(&parcel.want, packet_id);
             outlet.deliver(parcel.message, label, turn.now.wall, &mut self.counters, turn.effects);
+            if let Some(id) = group {
+                self.note_sent(id, seq, turn);
+            }
         }
     }
 

@@ -1,25 +1,80 @@
 //! Rows of a shared subscription that only members who are away may read.
 //!
 //! They are set aside so that those behind them go on, within the limits of a queue, and are drawn again
-//! once a member comes, joins or leaves. Their place in the log is theirs meanwhile.
+//! once a member comes who may read them, or nobody may any more. They are kept by topic, each with one
+//! member that it waits for, so that who comes or leaves costs a look at each topic and not at each row.
+//! Their place in the log is theirs meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytestring::ByteString;
+
+use super::client::ClientKey;
 use super::{Broker, Turn, WhenFull};
-use crate::record::{DropReason, Seq, Write};
+use crate::record::{DropReason, Message, Seq, Write};
 use crate::session::GroupId;
 
 /// The rows and what they weigh.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
-    rows: BTreeMap<Seq, u64>,
+    rows: BTreeMap<Seq, Row>,
     bytes: u64,
+    topics: BTreeMap<ByteString, Waiting>,
+    topic_bytes: usize,
+    /// Rows of topics that there was no room for; they are drawn again whoever comes or leaves.
+    unnamed: BTreeSet<Seq>,
+}
+
+#[derive(Debug)]
+struct Row {
+    weight: u64,
+    topic: Option<ByteString>,
+}
+
+/// The rows of one topic.
+#[derive(Debug)]
+struct Waiting {
+    rows: BTreeSet<Seq>,
+    /// A member that may read them.
+    reader: ClientKey,
 }
 
 impl Aside {
-    fn put(&mut self, seq: Seq, weight: u64) {
+    fn put(&mut self, seq: Seq, message: &Message, reader: ClientKey) {
+        self.take(seq);
+        let weight = message.weight() as u64;
         self.bytes += weight;
-        self.bytes -= self.rows.insert(seq, weight).unwrap_or(0);
+        let named = self.topics.contains_key(&*message.topic)
+            || self.topic_bytes + message.topic.len() <= TOPIC_BYTES_MAX;
+        // A copy, so that nothing of the message is held with it.
+        let topic = named.then(|| ByteString::from(&*message.topic));
+        match &topic {
+            Some(topic) => {
+                let waiting = self.topics.entry(topic.clone()).or_insert_with(|| {
+                    self.topic_bytes += topic.len();
+                    Waiting { rows: BTreeSet::new(), reader }
+                });
+                waiting.rows.insert(seq);
+                waiting.reader = reader;
+            }
+            None => drop(self.unnamed.insert(seq)),
+        }
+        self.rows.insert(seq, Row { weight, topic });
+    }
+
+    fn take(&mut self, seq: Seq) {
+        let Some(row) = self.rows.remove(&seq) else { return };
+        self.bytes -= row.weight;
+        self.unnamed.remove(&seq);
+        if let Some(topic) = row.topic
+            && let Some(waiting) = self.topics.get_mut(&topic)
+        {
+            waiting.rows.remove(&seq);
+            if waiting.rows.is_empty() {
+                self.topics.remove(&topic);
+                self.topic_bytes -= topic.len();
+            }
+        }
     }
 
     fn is_over(&self, messages: u64, bytes: u64) -> bool {
@@ -27,34 +82,79 @@ impl Aside {
     }
 
     fn lose(&mut self, when: WhenFull) -> Option<Seq> {
-        let (seq, weight) = match when {
-            WhenFull::DropOldest => self.rows.pop_first(),
-            WhenFull::DropNewest => self.rows.pop_last(),
-        }?;
-        self.bytes -= weight;
+        let seq = match when {
+            WhenFull::DropOldest => self.rows.first_key_value(),
+            WhenFull::DropNewest => self.rows.last_key_value(),
+        };
+        let seq = seq.map(|(seq, _)| *seq)?;
+        self.take(seq);
         Some(seq)
     }
 }
 
 impl Broker {
     /// The row waits for a member that is away.
-    pub(super) fn set_aside(&mut self, id: GroupId, seq: Seq, weight: u64, turn: &mut Turn<'_>) {
+    pub(super) fn set_aside(
+        &mut self,
+        id: GroupId,
+        seq: Seq,
+        message: &Message,
+        reader: ClientKey,
+        turn: &mut Turn<'_>,
+    ) {
         let limits = &self.config.limits;
         let Some(group) = self.groups.get_mut(id) else { return };
-        let Some(reader) = group.backlog.as_ref().map(|backlog| backlog.reader) else { return };
-        group.aside.put(seq, weight);
+        let Some(backlog) = &group.backlog else { return };
+        group.aside.put(seq, message, reader);
         while group.aside.is_over(limits.max_queued_messages, limits.max_queued_bytes)
             && let Some(seq) = group.aside.lose(limits.when_queue_full)
         {
             self.counters.drop(DropReason::QueueFull, 1);
-            self.ledger.write(Write::Dropped { reader, seq, reason: DropReason::QueueFull }, turn.effects);
+            let write = Write::Dropped { reader: backlog.reader, seq, reason: DropReason::QueueFull };
+            self.ledger.write(write, turn.effects);
         }
     }
 
-    /// Who is a member or here has changed: the rows are looked at again.
-    pub(super) fn recall(&mut self, id: GroupId) {
-        if let Some(group) = self.groups.get_mut(id) {
-            group.again.extend(std::mem::take(&mut group.aside).rows.into_keys());
+    /// A client has joined, is back, or has left: the rows that it may read now, or that nobody may any
+    /// more, are looked at again.
+    pub(super) fn recall(&mut self, id: GroupId, key: ClientKey) {
+        let Broker { groups, clients, .. } = self;
+        let Some(group) = groups.get_mut(id) else { return };
+        let may_read = |key: ClientKey, topic: &str| {
+            group.members.contains_key(&key) && clients.get(key).is_some_and(|client| client.may_read(topic))
+        };
+        let mut due: Vec<Seq> = group.aside.unnamed.iter().copied().collect();
+        for (topic, waiting) in &mut group.aside.topics {
+            #[cfg(test)]
+            group.looks.set(group.looks.get() + 1);
+            if !may_read(waiting.reader, topic) {
+                match group.members.keys().find(|member| may_read(**member, topic)) {
+                    Some(other) => waiting.reader = *other,
+                    None => due.extend(&waiting.rows),
+                }
+            }
+            // Who waits for a connection is looked for again once he has it.
+            let is_here = clients.get(key).is_some_and(|client| client.outlet.is_some());
+            if is_here && may_read(key, topic) {
+                due.extend(&waiting.rows);
+            }
+        }
+        for seq in due {
+            group.aside.take(seq);
+            group.again.insert(seq);
+        }
+    }
+
+    /// Who may read what has changed: every row is looked at again.
+    pub(super) fn recall_all(&mut self, turn: &mut Turn<'_>) {
+        for id in self.groups.ids() {
+            if let Some(group) = self.groups.get_mut(id) {
+                group.again.extend(std::mem::take(&mut group.aside).rows.into_keys());
+            }
+            self.pump_group(id, turn);
         }
     }
 }
+
+/// Bytes of the topics of one group's rows that are known by their topics.
+const TOPIC_BYTES_MAX: usize = 65_536;

@@ -12,7 +12,7 @@ use super::outlet::Label;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
 use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
-use crate::session::{Next, Parcel, Reading, RetainedWalk, Stage};
+use crate::session::{Next, Parcel, Reading, RetainedWalk, Sending, Stage};
 
 impl Broker {
     /// Sends what waits for the client, as far as it can take it.
@@ -29,6 +29,7 @@ impl Broker {
         self.pump_walks(key, turn);
         let mut place = 0;
         while let Some(id) = self.clients.get(key).and_then(|client| client.groups.get(place)).copied() {
+            self.groups.may_take(id, key);
             self.pump_group(id, turn);
             place += 1;
         }
@@ -182,9 +183,9 @@ impl Broker {
             }
             // [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
             Stage::Sent => {
-                let label = Label { dup: exchange.sent, ..Label::of(&parcel.want, packet_id) };
+                let label = Label { dup: exchange.sending.repeats(), ..Label::of(&parcel.want, packet_id) };
                 let label = Label { qos: exchange.qos, ..label };
-                exchange.sent = true;
+                exchange.sending = Sending::Surely;
                 session.flight.resume(packet_id);
                 outlet.deliver(parcel.message, label, turn.now.wall, &mut self.counters, turn.effects);
             }

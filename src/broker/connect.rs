@@ -457,7 +457,7 @@ impl Broker {
         leases.sort_by_key(|lease| lease.seq);
         for lease in leases {
             let stage = match lease.state {
-                LeaseState::Sent => Stage::Sent,
+                LeaseState::Begun | LeaseState::Sent => Stage::Sent,
                 LeaseState::Received => Stage::Released,
             };
             session.flight.restore(lease.packet_id, lease.seq, stage);

@@ -11,7 +11,7 @@ use super::connection::{Connection, Held, Phase};
 use super::fan::Pressure;
 use super::memory::will_weight;
 use super::publish::is_volatile;
-use super::share::Ending;
+use super::repeat::Ending;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
 use crate::record::{DropReason, Message, SessionWill, Write};

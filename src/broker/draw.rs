@@ -1,38 +1,23 @@
 //! How the members of a shared subscription get its messages.
 //!
-//! First what a member must be sent again, then what came back, then what is new; each to the next member
-//! in turn that is connected, may read it, has room and takes a packet of that size.
+//! First what a member must be sent again, then what came back, then what is new.
 
 use std::sync::Arc;
 
+use super::choice::Pick;
 use super::client::{Client, ClientKey};
 use super::fan::{Kept, NOBODY};
 use super::ledger::Step;
 use super::memory::Level;
 use super::outlet::Label;
-use super::share::{Ending, Question};
+use super::share::Question;
 use super::{Broker, Effect, Turn};
 use crate::codec::QoS;
 use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
 use crate::session::{GroupId, Next, Parcel, Stage};
 
-/// Who takes a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pick {
-    /// This member.
-    Member(usize),
-    /// Nobody for now.
-    Nobody,
-    /// One that is away: none that is here may read it.
-    Away,
-    /// None of the members may read it.
-    Barred,
-    /// It is too large for each that is there.
-    TooLarge,
-}
-
 /// A row that is looked for.
-enum Fetched {
+pub(super) enum Fetched {
     Row(Parcel),
     /// It is not there any more.
     Gone,
@@ -65,7 +50,7 @@ impl Broker {
                     && group.queue.is_empty()
                     && group.question.is_none();
                 let pick = self.pick(id, message, qos);
-                if at_once && !matches!(pick, Pick::Nobody | Pick::Away) {
+                if at_once && !matches!(pick, Pick::Nobody | Pick::Away(_)) {
                     if let Some(backlog) = self.groups.get_mut(id).and_then(|group| group.backlog.as_mut()) {
                         backlog.pass(kept.seq);
                     }
@@ -74,7 +59,7 @@ impl Broker {
                 {
                     backlog.want(kept.seq, message.weight() as u64);
                     self.limit_group(id, turn);
-                    if pick == Pick::Away {
+                    if matches!(pick, Pick::Away(_)) {
                         // Nothing else would clear the way for what comes behind it.
                         self.pump_group(id, turn);
                     }
@@ -99,12 +84,12 @@ impl Broker {
     /// QoS 0: to a member that takes it now, or to nobody.
     fn offer_group_once(&mut self, id: GroupId, message: &Arc<Message>, want: &Want, turn: &mut Turn<'_>) {
         let Some(group) = self.groups.get_mut(id) else { return };
-        let count = group.members.len();
         let mut missed = None;
-        for place in 0..count {
-            let index = (group.next + place) % count;
-            let Some(member) = group.members.get(index).copied() else { continue };
-            let Some(client) = self.clients.get_mut(member.key) else { continue };
+        let mut found = None;
+        // Those who have room first: in a large group they are found soon.
+        for key in group.in_turn().chain(group.everybody()) {
+            let Some(member) = group.members.get(&key) else { continue };
+            let Some(client) = self.clients.get_mut(key) else { continue };
             if self.restricted && !client.may_read(&message.topic) {
                 continue;
             }
@@ -115,14 +100,16 @@ impl Broker {
             } else if !outlet.takes(message, QoS::AtMostOnce, &want.subscription_ids) {
                 missed = Some(DropReason::TooLarge);
             } else {
-                group.next = index + 1;
                 let label = Label::of(&want, 0);
                 outlet.deliver(message.clone(), label, turn.now.wall, &mut self.counters, turn.effects);
-                return;
+                found = Some(key);
+                break;
             }
         }
-        if let Some(reason) = missed {
-            self.counters.drop(reason, 1);
+        match (found, missed) {
+            (Some(key), _) => group.last = key,
+            (None, Some(reason)) => self.counters.drop(reason, 1),
+            (None, None) => {}
         }
     }
 
@@ -140,21 +127,6 @@ impl Broker {
             || self.draw_again(id, turn)
             || self.draw_next(id, turn)
         {}
-    }
-
-    /// A client is back: what it must be sent again is looked for.
-    pub(super) fn repeat_shared(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
-        let Some(client) = self.clients.get(key) else { return };
-        let repeats = client.session.flight.shared_to_repeat();
-        for id in client.groups.clone() {
-            self.recall(id);
-        }
-        for (packet_id, id) in repeats {
-            if let Some(group) = self.groups.get_mut(id) {
-                group.repeats.push_back((key, packet_id));
-            }
-            self.pump_group(id, turn);
-        }
     }
 
     /// The store has answered for a group.
@@ -206,7 +178,7 @@ impl Broker {
             backlog.answered();
         }
         for Row { seq, message, want, .. } in rows.rows {
-            if self.room_of_group(id) == 0 || self.groups.get(id).is_none_or(|group| group.stuck) {
+            if !self.has_room_in_group(id) || self.groups.get(id).is_none_or(|group| group.stuck) {
                 return;
             }
             self.take_group_row(id, seq, Parcel { message, want }, turn);
@@ -237,91 +209,6 @@ impl Broker {
         }
     }
 
-    /// One exchange goes on with its member; false where there is none that can.
-    fn repeat_one(&mut self, id: GroupId, turn: &mut Turn<'_>) -> bool {
-        let Some(group) = self.groups.get_mut(id) else { return false };
-        let mut place = 0;
-        while let Some((key, packet_id)) = group.repeats.get(place).copied() {
-            let client = self.clients.get(key);
-            let waits = client.and_then(|client| {
-                let outlet = client.outlet.as_ref()?;
-                let seq = client.session.flight.shared_unsent(packet_id, id)?;
-                Some((seq, outlet.has_room(&client.session.flight)))
-            });
-            match waits {
-                None => drop(group.repeats.remove(place)),
-                Some((_, false)) => place += 1,
-                Some((seq, true)) => return self.repeat_from(id, place, (key, packet_id), seq, turn),
-            }
-        }
-        false
-    }
-
-    fn repeat_from(
-        &mut self,
-        id: GroupId,
-        place: usize,
-        (key, packet_id): (ClientKey, u16),
-        seq: Seq,
-        turn: &mut Turn<'_>,
-    ) -> bool {
-        let fetched = if seq > Seq(0) {
-            self.fetch(id, seq, turn)
-        } else {
-            let client = self.clients.get_mut(key);
-            let exchange = client.and_then(|client| client.session.flight.find(packet_id));
-            exchange
-                .and_then(|exchange| exchange.parcel.as_deref().cloned())
-                .map_or(Fetched::Gone, Fetched::Row)
-        };
-        if matches!(fetched, Fetched::Later) {
-            return false;
-        }
-        if let Some(group) = self.groups.get_mut(id) {
-            group.repeats.remove(place);
-        }
-        match fetched {
-            Fetched::Row(parcel) => self.repeat(id, (key, packet_id), parcel, turn),
-            _ => self.end_exchange(key, packet_id, None, turn),
-        }
-        true
-    }
-
-    /// Sends an exchange's message again. [MQTT5-4.8.2-4]
-    fn repeat(
-        &mut self,
-        id: GroupId,
-        (key, packet_id): (ClientKey, u16),
-        parcel: Parcel,
-        turn: &mut Turn<'_>,
-    ) {
-        let Parcel { message, want } = parcel;
-        let members = self.groups.get(id).map(|group| group.members.as_slice()).unwrap_or_default();
-        let member = members.iter().find(|member| member.key == key);
-        let parcel = Parcel { message, want: member.map_or(want.clone(), |member| member.want(&want)) };
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let readable = !self.restricted || client.may_read(&parcel.message.topic);
-        let Client { session, outlet: Some(outlet), .. } = client else { return };
-        let Some(exchange) = session.flight.find(packet_id) else { return };
-        if !readable {
-            return self.end_exchange(key, packet_id, Some(DropReason::Denied), turn);
-        }
-        if !outlet.takes(&parcel.message, exchange.qos, &parcel.want.subscription_ids) {
-            return self.end_exchange(key, packet_id, Some(DropReason::TooLarge), turn);
-        }
-        match exchange.stage {
-            Stage::Leasing => exchange.parcel = Some(Box::new(parcel)),
-            Stage::Sent => {
-                let label = Label { dup: exchange.sent, ..Label::of(&parcel.want, packet_id) };
-                let label = Label { qos: exchange.qos, ..label };
-                exchange.sent = true;
-                outlet.deliver(parcel.message, label, turn.now.wall, &mut self.counters, turn.effects);
-            }
-            Stage::Recording | Stage::Released | Stage::Ended => return,
-        }
-        session.flight.resume(packet_id);
-    }
-
     fn draw_from_queue(&mut self, id: GroupId, turn: &mut Turn<'_>) -> bool {
         let Some(parcel) = self.groups.get(id).and_then(|group| group.queue.first()) else { return false };
         let (message, qos) = (parcel.message.clone(), parcel.want.qos);
@@ -337,7 +224,7 @@ impl Broker {
     fn draw_again(&mut self, id: GroupId, turn: &mut Turn<'_>) -> bool {
         let Some(group) = self.groups.get(id).filter(|group| !group.stuck) else { return false };
         let Some(seq) = group.again.first().copied() else { return false };
-        if self.room_of_group(id) == 0 {
+        if !self.has_room_in_group(id) {
             return false;
         }
         let fetched = self.fetch(id, seq, turn);
@@ -359,18 +246,25 @@ impl Broker {
     }
 
     fn draw_next(&mut self, id: GroupId, turn: &mut Turn<'_>) -> bool {
-        let room = self.room_of_group(id);
-        let Some(group) = self.groups.get_mut(id) else { return false };
-        let Some(backlog) = &mut group.backlog else { return false };
-        if room == 0 || group.stuck || backlog.caught_up() || group.question.is_some() {
+        let waits = self.groups.get(id).is_some_and(|group| {
+            let reads = group.backlog.as_ref().is_some_and(|backlog| !backlog.caught_up());
+            reads && !group.stuck && group.question.is_none()
+        });
+        if !waits || !self.has_room_in_group(id) {
             return false;
         }
+        let room = self.room_of_group(id, ROWS_MAX);
+        let Some(backlog) = self.groups.get_mut(id).and_then(|group| group.backlog.as_mut()) else {
+            return false;
+        };
         let (reader, after) = (backlog.reader, backlog.cursor());
         if !self.ledger.tail_covers(after) {
             if self.ledger.is_committed(backlog.shortened_by()) {
                 backlog.ask();
-                group.question = Some(Question::Next);
-                turn.effects.push(Effect::Read { reader, after, limit: room.min(ROWS_MAX) });
+                turn.effects.push(Effect::Read { reader, after, limit: room });
+                if let Some(group) = self.groups.get_mut(id) {
+                    group.question = Some(Question::Next);
+                }
             }
             return false;
         }
@@ -393,7 +287,7 @@ impl Broker {
     }
 
     /// A row of the group, from the tail or from the store.
-    fn fetch(&mut self, id: GroupId, seq: Seq, turn: &mut Turn<'_>) -> Fetched {
+    pub(super) fn fetch(&mut self, id: GroupId, seq: Seq, turn: &mut Turn<'_>) -> Fetched {
         let Some(group) = self.groups.get_mut(id) else { return Fetched::Gone };
         let Some(backlog) = &group.backlog else { return Fetched::Gone };
         let (reader, after) = (backlog.reader, Seq(seq.0.saturating_sub(1)));
@@ -417,17 +311,17 @@ impl Broker {
             parcel.message.remaining(turn.now.wall) == Some(0) && parcel.message.expiry != Some(0);
         let dropped = match self.pick(id, &parcel.message, parcel.want.qos) {
             _ if has_expired => DropReason::Expired,
-            Pick::Member(index) => {
-                self.assign(id, index, seq, parcel, turn);
+            Pick::Member(key) => {
+                self.assign(id, key, seq, parcel, turn);
                 return true;
             }
             Pick::Nobody => return false,
-            Pick::Away if seq > Seq(0) => {
-                self.set_aside(id, seq, parcel.message.weight() as u64, turn);
+            Pick::Away(key) if seq > Seq(0) => {
+                self.set_aside(id, seq, &parcel.message, key, turn);
                 return true;
             }
             // What is in no log waits for nobody.
-            Pick::Away | Pick::Barred => DropReason::Denied,
+            Pick::Away(_) | Pick::Barred => DropReason::Denied,
             Pick::TooLarge => DropReason::TooLarge,
         };
         let reader = self.groups.get(id).and_then(|group| group.backlog.as_ref()).map(|own| own.reader);
@@ -441,55 +335,11 @@ impl Broker {
         true
     }
 
-    fn pick(&self, id: GroupId, message: &Message, qos: QoS) -> Pick {
-        let Some(group) = self.groups.get(id) else { return Pick::Nobody };
-        let count = group.members.len();
-        let (mut there, mut takes, mut away, mut barred) = (false, false, false, false);
-        for place in 0..count {
-            let index = (group.next + place) % count;
-            let Some(member) = group.members.get(index) else { continue };
-            let Some(client) = self.clients.get(member.key) else { continue };
-            if self.restricted && !client.may_read(&message.topic) {
-                barred = true;
-                continue;
-            }
-            let Some(outlet) = &client.outlet else {
-                away = true;
-                continue;
-            };
-            there = true;
-            if !outlet.takes(message, qos.min(member.qos), member.identifier.as_slice()) {
-                continue;
-            }
-            takes = true;
-            if outlet.has_room(&client.session.flight) {
-                return Pick::Member(index);
-            }
-        }
-        match (there, takes) {
-            (true, false) => Pick::TooLarge,
-            (true, true) => Pick::Nobody,
-            (false, _) if away && barred => Pick::Away,
-            (false, _) if barred => Pick::Barred,
-            (false, _) => Pick::Nobody,
-        }
-    }
-
-    /// How many messages the members can take together.
-    pub(super) fn room_of_group(&self, id: GroupId) -> u32 {
-        let Some(group) = self.groups.get(id) else { return 0 };
-        let rooms = group.members.iter().filter_map(|member| {
-            let client = self.clients.get(member.key)?;
-            Some(client.outlet.as_ref()?.room(&client.session.flight))
-        });
-        rooms.fold(0, u32::saturating_add)
-    }
-
-    fn assign(&mut self, id: GroupId, index: usize, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {
+    fn assign(&mut self, id: GroupId, key: ClientKey, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {
         let Some(group) = self.groups.get_mut(id) else { return };
-        let Some(member) = group.members.get(index).copied() else { return };
-        group.next = index + 1;
-        let Some(client) = self.clients.get_mut(member.key) else { return };
+        let Some(member) = group.members.get(&key) else { return };
+        group.last = key;
+        let Some(client) = self.clients.get_mut(key) else { return };
         let Client { session, outlet: Some(outlet), .. } = client else { return };
         let Parcel { message, want } = parcel;
         let (reader, own) = (want.reader, member.want(&want));
@@ -502,64 +352,28 @@ impl Broker {
             return;
         }
         group.drawn += 1;
-        let leases = own.qos == QoS::ExactlyOnce && seq > Seq(0);
-        let stage = if leases { Stage::Leasing } else { Stage::Sent };
+        let is_leased = own.qos == QoS::ExactlyOnce && seq > Seq(0);
+        let holder = session.backlog.as_ref().filter(|_| is_leased).map(|backlog| backlog.reader);
+        let stage = if holder.is_some() { Stage::Leasing } else { Stage::Sent };
         let Some(exchange) = session.flight.begin(seq, own.qos, stage) else { return };
         let packet_id = exchange.packet_id;
         exchange.group = Some(id);
-        if leases {
+        if holder.is_some() {
             exchange.parcel = Some(Box::new(Parcel { message, want: own }));
-            // Who does not outlive its connection can hold nothing over a restart.
-            let holder = Some(session.backlog.as_ref().map_or(NOBODY, |backlog| backlog.reader));
             let ticket = self.ledger.write(Write::Leased { reader, seq, packet_id, holder }, turn.effects);
-            return self.ledger.after(ticket, Step::Lease(member.key, packet_id));
+            return self.ledger.after(ticket, Step::Lease(key, packet_id));
         }
         if seq == Seq(0) {
+            self.memory.queues += message.weight();
             exchange.parcel = Some(Box::new(Parcel { message: message.clone(), want }));
         }
         let label = Label::of(&own, packet_id);
         outlet.deliver(message, label, turn.now.wall, &mut self.counters, turn.effects);
-    }
-
-    /// An exchange of a group's message is over.
-    pub(super) fn end_shared(
-        &mut self,
-        key: ClientKey,
-        id: GroupId,
-        packet_id: u16,
-        dropped: Option<DropReason>,
-        turn: &mut Turn<'_>,
-    ) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let Some(exchange) = client.session.flight.find(packet_id) else { return };
-        let (seq, qos) = (exchange.seq, exchange.qos);
-        let Some(group) = self.groups.get_mut(id) else { return };
-        group.drawn -= 1;
-        let was_leased = group.leased.remove(&seq);
-        let mut ends_later = false;
-        if let Some(backlog) = group.backlog.as_mut().filter(|_| seq > Seq(0)) {
-            if was_leased {
-                backlog.finish(seq);
-            }
-            let reader = backlog.reader;
-            let write = match dropped {
-                None => Write::Settled { reader, seq },
-                Some(reason) => Write::Dropped { reader, seq, reason },
-            };
-            let ticket = self.ledger.write(write, turn.effects);
-            ends_later = qos == QoS::ExactlyOnce && client.session.backlog.is_some();
-            if ends_later {
-                client.session.flight.end(packet_id);
-                self.ledger.after(ticket, Step::End(key, packet_id));
-            }
+        if is_leased {
+            // Its session is over with a kill, so a start only has to know whether it was sent; see `repeat`.
+            let holder = Some(NOBODY);
+            self.ledger.write(Write::Leased { reader, seq, packet_id, holder }, turn.effects);
         }
-        if !ends_later {
-            client.session.flight.remove(packet_id);
-        }
-        if let Some(reason) = dropped {
-            self.counters.drop(reason, 1);
-        }
-        self.close_if_done(id, turn.effects);
     }
 
     fn limit_group(&mut self, id: GroupId, turn: &mut Turn<'_>) {
@@ -570,17 +384,6 @@ impl Broker {
         }
         if lost > 0 {
             self.counters.drop(DropReason::QueueFull, lost);
-        }
-    }
-
-    /// A client leaves every group, and what it had drawn goes on without it.
-    pub(super) fn leave_groups(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
-        self.release_shared(key, Ending::Session, turn);
-        let Some(client) = self.clients.get(key) else { return };
-        for id in client.groups.clone() {
-            let Some(filter) = self.groups.get(id).map(|group| group.filter.clone()) else { continue };
-            self.leave_group(key, &filter, turn.effects);
-            self.pump_group(id, turn);
         }
     }
 }

@@ -124,7 +124,7 @@ impl Broker {
                 Taker::Route(_) => return true,
                 Taker::Group(id) => {
                     let backlog = self.groups.get(id).and_then(|group| group.backlog.as_ref());
-                    (backlog, self.room_of_group(id) > 0)
+                    (backlog, self.room_of_group(id, 1) > 0)
                 }
                 Taker::Client(slot) => {
                     let Some(client) = self.clients.in_slot(slot) else { return true };

@@ -46,7 +46,8 @@ pub(super) struct Memory {
     pub(super) buffers: usize,
     /// The connection with the largest buffer, and what is in it.
     pub(super) heaviest: Option<(ConnectionId, usize)>,
-    /// In the queues of sessions that end with their connection.
+    /// In the queues of sessions that end with their connection and of their groups, and under way from
+    /// these.
     pub(super) queues: usize,
     /// In packets and answers that wait for the store, and in requests to connect.
     pub(super) held: usize,
@@ -146,7 +147,7 @@ impl Broker {
             let client = self.clients.get(key)?;
             let id = client.connection?;
             let waiting = self.connections.get(id).map_or(0, Connection::weight);
-            Some((id, client.session.queue.weight() + waiting))
+            Some((id, client.session.queue.weight() + client.session.flight.weight() + waiting))
         });
         let buffered = self.memory.heaviest.filter(|(id, _)| self.connections.get(*id).is_some());
         let (id, weight) = queued.chain(buffered).max_by_key(|(_, weight)| *weight)?;

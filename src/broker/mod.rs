@@ -27,8 +27,10 @@ mod answer;
 mod words;
 mod memory;
 mod share;
+mod choice;
 mod aside;
 mod draw;
+mod repeat;
 mod sys;
 mod subscribe;
 mod depart;
@@ -245,7 +247,10 @@ impl Broker {
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
-            Event::Rules(rules) => self.on_rules(rules),
+            Event::Rules(rules) => {
+                self.on_rules(rules);
+                self.recall_all(turn);
+            }
             Event::Tick => {}
             Event::Stop => self.on_stop(turn),
         }

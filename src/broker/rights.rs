@@ -73,7 +73,7 @@ impl Broker {
             Taker::Client(slot) => self.clients.in_slot(slot).is_none_or(|client| client.may_read(topic)),
             // A group wants what one of its members may read.
             Taker::Group(id) => self.groups.get(id).is_none_or(|group| {
-                let mut members = group.members.iter().filter_map(|member| self.clients.get(member.key));
+                let mut members = group.members.keys().filter_map(|key| self.clients.get(*key));
                 members.any(|client| client.may_read(topic))
             }),
         });

@@ -5,8 +5,7 @@
 //! that drew it breaks before its PUBACK. Nobody is picked before he can take it, so an absent member holds
 //! nothing up. A group whose members all end with their connections has a queue in RAM instead.
 //!
-//! Invariant: a message is with one member at a time; one of QoS 2 that was sent stays with its member,
-//! also over restarts, and goes to no other. [MQTT5-4.8.2-4] [MQTT5-4.8.2-5]
+//! Invariant: a message is with one member at a time; whose it is when that one leaves stands in `repeat`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,22 +15,24 @@ use slab::Slab;
 use super::aside::Aside;
 use super::client::ClientKey;
 use super::ledger::Ledger;
+use super::repeat::Ending;
 use super::{Broker, Effect, Turn};
 use crate::codec::{QoS, RetainHandling, SubscriptionOptions};
 use crate::record::{
-    DropReason, LeaseState, Mount, ReaderId, RestoredSession, Seq, SessionRecord, StoredSubscription, Want,
-    Write,
+    DropReason, Mount, ReaderId, RestoredSession, Seq, SessionRecord, StoredSubscription, Want, Write,
 };
 use crate::router::{Interest, filter};
-use crate::session::{Backlog, GroupId, Parcel, Queue, Stage, Weights};
+use crate::session::{Backlog, GroupId, Parcel, Queue, Weights};
 
 /// The members of one shared subscription, and what waits for them.
 pub(super) struct Group {
     /// `$share/{name}/{filter}`.
     pub(super) filter: ByteString,
-    pub(super) members: Vec<Member>,
-    /// Who is asked first for the next message.
-    pub(super) next: usize,
+    pub(super) members: BTreeMap<ClientKey, Member>,
+    /// The members that may have room: who was found to have none is not among them until he may again.
+    pub(super) ready: BTreeSet<ClientKey>,
+    /// Who has had the last message; the next in turn comes after him.
+    pub(super) last: ClientKey,
     /// Its place in the log; `None` while no member has kept its session.
     pub(super) backlog: Option<Backlog>,
     /// What waits in RAM.
@@ -49,12 +50,14 @@ pub(super) struct Group {
     pub(super) question: Option<Question>,
     /// Exchanges under way with members, former ones too.
     pub(super) drawn: usize,
+    /// Members that were looked at.
+    #[cfg(test)]
+    pub(super) looks: std::cell::Cell<u64>,
 }
 
 /// One member.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Member {
-    pub(super) key: ClientKey,
     pub(super) qos: QoS,
     pub(super) retain_as_published: bool,
     pub(super) identifier: Option<u32>,
@@ -67,15 +70,6 @@ pub(super) enum Question {
     Next,
     /// This row again.
     Row(Seq),
-}
-
-/// What becomes of the exchanges of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// Its connection ends, its session goes on.
-    Connection,
-    /// Its session ends.
-    Session,
 }
 
 /// Every group.
@@ -117,7 +111,22 @@ impl Groups {
         (members.clone().filter(|count| *count > 0).count(), members.sum())
     }
 
-    fn ids(&self) -> Vec<GroupId> {
+    /// A client has done something after which it may have room for a message of its group.
+    pub(super) fn may_take(&mut self, id: GroupId, key: ClientKey) {
+        if let Some(group) = self.get_mut(id)
+            && group.members.contains_key(&key)
+        {
+            group.ready.insert(key);
+        }
+    }
+
+    /// How many members were looked at.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> u64 {
+        self.slots.iter().map(|(_, group)| group.looks.get()).sum()
+    }
+
+    pub(super) fn ids(&self) -> Vec<GroupId> {
         self.slots.iter().filter_map(|(slot, _)| u32::try_from(slot).ok().map(GroupId)).collect()
     }
 
@@ -126,8 +135,9 @@ impl Groups {
         let reader = backlog.as_ref().map(|backlog| backlog.reader);
         let slot = self.slots.insert(Group {
             filter: filter.clone(),
-            members: Vec::new(),
-            next: 0,
+            members: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            last: ClientKey { slot: 0, serial: 0 },
             backlog,
             queue: Queue::default(),
             again: BTreeSet::new(),
@@ -137,6 +147,8 @@ impl Groups {
             repeats: VecDeque::new(),
             question: None,
             drawn: 0,
+            #[cfg(test)]
+            looks: std::cell::Cell::default(),
         });
         let id = GroupId(u32::try_from(slot).expect("groups fit into memory, so into 32 bits"));
         self.by_filter.insert(filter, id);
@@ -168,42 +180,53 @@ impl Broker {
         let id = known.unwrap_or_else(|| self.groups.enter(filter, None));
         let Some(group) = self.groups.get_mut(id) else { return false };
         let member = Member {
-            key,
             qos: options.qos,
             retain_as_published: options.retain_as_published,
             identifier: *identifier,
         };
-        let place = group.members.iter_mut().find(|known| known.key == key);
-        let new = place.is_none();
-        match place {
-            Some(place) => *place = member,
-            None => {
-                group.members.push(member);
-                client.groups.push(id);
-            }
+        let new = group.members.insert(key, member).is_none();
+        if client.outlet.is_some() {
+            group.ready.insert(key);
+        }
+        if new {
+            client.groups.push(id);
         }
         let keeps = client.session.backlog.is_some() && options.qos > QoS::AtMostOnce;
         if keeps && group.backlog.is_none() {
             self.keep_group(id, effects);
         }
         self.rank(id);
-        self.recall(id);
+        self.recall(id, key);
         new
     }
 
     /// Takes a client out of a group; false where it was in none of this filter.
-    pub(super) fn leave_group(&mut self, key: ClientKey, filter: &str, effects: &mut Vec<Effect>) -> bool {
+    pub(super) fn leave_group(&mut self, key: ClientKey, filter: &str, turn: &mut Turn<'_>) -> bool {
         let Some(id) = self.groups.by_filter.get(filter).copied() else { return false };
         let Some(group) = self.groups.get_mut(id) else { return false };
-        let Some(place) = group.members.iter().position(|member| member.key == key) else { return false };
-        group.members.remove(place);
+        if group.members.remove(&key).is_none() {
+            return false;
+        }
+        group.ready.remove(&key);
         if let Some(client) = self.clients.get_mut(key) {
             client.groups.retain(|known| *known != id);
         }
         self.rank(id);
-        self.recall(id);
-        self.close_if_done(id, effects);
+        self.recall(id, key);
+        self.close_if_done(id, turn.effects);
+        // What waited for him alone is now for others, or for nobody.
+        self.pump_group(id, turn);
         true
+    }
+
+    /// A client leaves every group, and what it had drawn goes on without it.
+    pub(super) fn leave_groups(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        self.release_shared(key, Ending::Session, turn);
+        let Some(client) = self.clients.get(key) else { return };
+        for id in client.groups.clone() {
+            let Some(filter) = self.groups.get(id).map(|group| group.filter.clone()) else { continue };
+            self.leave_group(key, &filter, turn);
+        }
     }
 
     /// The group gets its place in the log.
@@ -229,7 +252,7 @@ impl Broker {
         let Some(group) = self.groups.get(id) else { return };
         let Some(inner) = filter::of_share(&group.filter) else { return };
         let inner = ByteString::from(inner);
-        match group.members.iter().map(|member| member.qos).max() {
+        match group.members.values().map(|member| member.qos).max() {
             Some(qos) => {
                 let interest = Interest { qos, no_local: false, retain_as_published: true, identifier: None };
                 self.router.subscribe(&inner, subscriber, interest);
@@ -256,52 +279,6 @@ impl Broker {
         }
     }
 
-    /// What a client has drawn and can no longer answer goes back, or ends with its session.
-    pub(super) fn release_shared(&mut self, key: ClientKey, ending: Ending, turn: &mut Turn<'_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        // Each: who is away can no longer be waited for.
-        let mut touched: BTreeSet<GroupId> = client.groups.iter().copied().collect();
-        for (packet_id, id) in client.session.flight.shared() {
-            let Some(exchange) = client.session.flight.find(packet_id) else { continue };
-            let goes_back = match (exchange.qos, exchange.stage, ending) {
-                (_, Stage::Ended, _) => continue,
-                (QoS::ExactlyOnce, _, Ending::Connection) => continue, // [MQTT5-4.8.2-4]
-                (QoS::ExactlyOnce, Stage::Leasing, Ending::Session) => true,
-                (QoS::ExactlyOnce, _, Ending::Session) => false, // [MQTT5-4.8.2-5]
-                _ => true,
-            };
-            let Some(exchange) = client.session.flight.remove(packet_id) else { continue };
-            let Some(group) = self.groups.get_mut(id) else { continue };
-            group.drawn -= 1;
-            touched.insert(id);
-            let in_log = exchange.seq > Seq(0);
-            group.leased.remove(&exchange.seq);
-            match (goes_back, in_log, &group.backlog) {
-                (true, true, _) => drop(group.again.insert(exchange.seq)),
-                (true, false, _) => {
-                    let Some(parcel) = exchange.parcel else { continue };
-                    if group.backlog.is_some() {
-                        log_parcel(group, *parcel, &mut self.ledger, turn.effects);
-                    } else {
-                        self.memory.queues += parcel.message.weight();
-                        group.queue.push_front(*parcel);
-                    }
-                }
-                (false, true, Some(backlog)) => {
-                    let (reader, seq) = (backlog.reader, exchange.seq);
-                    let write = Write::Dropped { reader, seq, reason: DropReason::Purged };
-                    self.ledger.write(write, turn.effects);
-                    self.counters.drop(DropReason::Purged, 1);
-                }
-                (false, _, _) => self.counters.drop(DropReason::Purged, 1),
-            }
-        }
-        for id in touched {
-            self.close_if_done(id, turn.effects);
-            self.pump_group(id, turn);
-        }
-    }
-
     /// A group that was found in the store; its members come with their sessions.
     pub(super) fn restore_group(&mut self, restored: &RestoredSession) {
         let RestoredSession { record, cursor, last, queued, queued_bytes, leases, .. } = restored;
@@ -315,36 +292,6 @@ impl Broker {
         }
     }
 
-    /// The exchanges of a group that was found go to those who have them; what has nobody ends.
-    pub(super) fn restore_leases(&mut self, restored: &RestoredSession, effects: &mut Vec<Effect>) {
-        let reader = restored.record.reader;
-        let Some(id) = self.groups.reading(reader) else { return };
-        let mut leases = restored.leases.clone();
-        leases.sort_by_key(|lease| lease.seq);
-        for lease in leases {
-            let Some(group) = self.groups.get_mut(id) else { return };
-            let holder = lease.holder.and_then(|holder| self.clients.reading(holder));
-            let stage = match lease.state {
-                LeaseState::Sent => Stage::Sent,
-                LeaseState::Received => Stage::Released,
-            };
-            match holder.and_then(|key| self.clients.get_mut(key)) {
-                Some(client) => {
-                    client.session.flight.restore_shared(lease.packet_id, lease.seq, stage, id);
-                    group.drawn += 1;
-                }
-                None => {
-                    group.leased.remove(&lease.seq);
-                    if let Some(backlog) = &mut group.backlog {
-                        backlog.finish(lease.seq);
-                    }
-                    let write = Write::Dropped { reader, seq: lease.seq, reason: DropReason::Purged };
-                    self.ledger.write(write, effects);
-                }
-            }
-        }
-    }
-
     /// Ends groups that came back without anybody.
     pub(super) fn close_empty_groups(&mut self, effects: &mut Vec<Effect>) {
         for id in self.groups.ids() {
@@ -354,7 +301,7 @@ impl Broker {
 }
 
 /// A message that was in RAM becomes a row of its group.
-fn log_parcel(group: &mut Group, parcel: Parcel, ledger: &mut Ledger, effects: &mut Vec<Effect>) {
+pub(super) fn log_parcel(group: &mut Group, parcel: Parcel, ledger: &mut Ledger, effects: &mut Vec<Effect>) {
     let Some(backlog) = &mut group.backlog else { return };
     let Parcel { message, want } = parcel;
     let weight = message.weight() as u64;

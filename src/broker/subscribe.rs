@@ -75,7 +75,7 @@ impl Broker {
             let Some(client) = self.clients.get(key) else { return };
             let placed = client.mounted_filter(filter);
             let gone = match filter::of_share(&placed) {
-                Some(_) => self.leave_group(key, &placed, turn.effects),
+                Some(_) => self.leave_group(key, &placed, turn),
                 None => self.router.unsubscribe(&placed, subscriber),
             };
             if gone && let Some(client) = self.clients.get_mut(key) {

@@ -51,7 +51,7 @@ pub enum Write {
         /// Whose.
         reader: ReaderId,
     },
-    /// QoS 2 outward: committed before our PUBLISH leaves.
+    /// QoS 2 outward: committed before our PUBLISH leaves, where its client outlives its connection.
     Leased {
         /// Whose.
         reader: ReaderId,
@@ -60,8 +60,23 @@ pub enum Write {
         /// Under which packet id.
         packet_id: u16,
         /// Whose packet id it is, where the reader is a group of sessions: one of them, or reader 0 for one
-        /// that ends with its connection. `None`: the reader's own.
+        /// that ends with its connection and whose PUBLISH left with this write. `None`: the reader's own.
         holder: Option<ReaderId>,
+    },
+    /// QoS 2 outward, of a group: PUBLISH has left. Without it a start cannot tell a message that was sent
+    /// from one that only was to be.
+    LeaseSent {
+        /// Whose.
+        reader: ReaderId,
+        /// Which row.
+        seq: Seq,
+    },
+    /// QoS 2 outward, of a group: the row was leased and not sent, and is the group's again.
+    Unleased {
+        /// Whose.
+        reader: ReaderId,
+        /// Which row.
+        seq: Seq,
     },
     /// QoS 2 outward: PUBREC came; committed before our PUBREL leaves.
     LeaseReceived {
@@ -114,6 +129,8 @@ impl Write {
             self,
             Write::Settled { .. }
                 | Write::Dropped { .. }
+                | Write::LeaseSent { .. }
+                | Write::Unleased { .. }
                 | Write::SessionRemoved { .. }
                 | Write::Denied { .. }
         )
@@ -316,9 +333,11 @@ pub struct Lease {
 }
 
 /// How far a QoS 2 exchange outward is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeaseState {
     /// PUBLISH may have been sent: it is repeated with DUP.
+    Begun,
+    /// PUBLISH was sent; said of groups only.
     Sent,
     /// PUBREC came: PUBREL is repeated.
     Received,

@@ -150,9 +150,21 @@ impl Backlog {
         Next::New
     }
 
-    /// A row that stands in the flight though it is after `taken`: under way since before a restart.
+    /// A row that stands in the flight though it may be after `taken`: under way since before a restart.
+    /// What lies before it has been read.
     pub fn skip(&mut self, seq: Seq) {
         self.cursor = self.cursor.max(seq);
+        self.taken = self.taken.max(seq);
+    }
+
+    /// A row that was under way since before a restart waits at its place after all; false where reading
+    /// has passed it.
+    pub fn regain(&mut self, seq: Seq) -> bool {
+        let waits = seq > self.cursor;
+        if waits {
+            self.waiting.recount(self.waiting.rows() + 1);
+        }
+        waits
     }
 
     /// A row is done. An answer of the store that is under way may still have it.

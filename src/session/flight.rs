@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::codec::QoS;
-use crate::record::{Message, Seq, Want};
+use crate::record::{LeaseState, Message, Seq, Want};
 
 /// The exchanges of one session.
 #[derive(Debug, Default)]
@@ -34,8 +34,8 @@ pub struct Exchange {
     pub qos: QoS,
     /// How far it is.
     pub stage: Stage,
-    /// Whether a connection may have seen its PUBLISH.
-    pub sent: bool,
+    /// Whether its PUBLISH was sent.
+    pub sending: Sending,
     /// Whether it counts against the window of the present connection.
     under_way: bool,
     /// The message of an exchange in [`Stage::Leasing`], until it is sent; of one that was drawn from a
@@ -73,6 +73,32 @@ pub enum Stage {
     Ended,
 }
 
+impl Exchange {
+    /// What the message weighs, where it is in no log and held for a group.
+    pub fn weight(&self) -> usize {
+        let held = self.parcel.as_ref().filter(|_| self.seq == Seq(0));
+        held.map_or(0, |parcel| parcel.message.weight())
+    }
+}
+
+/// Whether the PUBLISH of an exchange was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// No connection has seen it.
+    Not,
+    /// Nobody knows: it was to be sent before a restart.
+    Perhaps,
+    /// It was handed to a connection.
+    Surely,
+}
+
+impl Sending {
+    /// Whether sending it now may be sending it again.
+    pub fn repeats(self) -> bool {
+        self != Sending::Not
+    }
+}
+
 impl Flight {
     /// Exchanges under way on the present connection.
     pub fn under_way(&self) -> u16 {
@@ -106,7 +132,7 @@ impl Flight {
             group: None,
             qos,
             stage,
-            sent: stage == Stage::Sent,
+            sending: if stage == Stage::Sent { Sending::Surely } else { Sending::Not },
             under_way: true,
             parcel: None,
             number: self.given,
@@ -116,22 +142,33 @@ impl Flight {
 
     /// Takes up an exchange that was under way before a restart. They come in the order of their rows.
     pub fn restore(&mut self, packet_id: u16, seq: Seq, stage: Stage) {
-        self.restore_of(packet_id, seq, stage, None);
+        self.restore_of(packet_id, seq, (stage, Sending::Perhaps), None);
     }
 
     /// The same for one that was drawn from a group.
-    pub fn restore_shared(&mut self, packet_id: u16, seq: Seq, stage: Stage, group: GroupId) {
-        self.restore_of(packet_id, seq, stage, Some(group));
+    pub fn restore_shared(&mut self, packet_id: u16, seq: Seq, state: LeaseState, group: GroupId) {
+        let so_far = match state {
+            LeaseState::Begun => (Stage::Sent, Sending::Perhaps),
+            LeaseState::Sent => (Stage::Sent, Sending::Surely),
+            LeaseState::Received => (Stage::Released, Sending::Surely),
+        };
+        self.restore_of(packet_id, seq, so_far, Some(group));
     }
 
-    fn restore_of(&mut self, packet_id: u16, seq: Seq, stage: Stage, group: Option<GroupId>) {
+    fn restore_of(
+        &mut self,
+        packet_id: u16,
+        seq: Seq,
+        (stage, sending): (Stage, Sending),
+        group: Option<GroupId>,
+    ) {
         self.exchanges.push_back(Exchange {
             packet_id,
             seq,
             group,
             qos: QoS::ExactlyOnce,
             stage,
-            sent: true,
+            sending,
             under_way: false,
             parcel: None,
             number: 0,
@@ -210,6 +247,11 @@ impl Flight {
         self.exchanges.iter().filter(released).map(|exchange| exchange.packet_id).collect()
     }
 
+    /// Bytes of the messages that are nowhere else.
+    pub fn weight(&self) -> usize {
+        self.exchanges.iter().map(Exchange::weight).sum()
+    }
+
     /// The exchanges that were drawn from groups.
     pub fn shared(&self) -> Vec<(u16, GroupId)> {
         self.exchanges.iter().filter_map(|exchange| Some((exchange.packet_id, exchange.group?))).collect()
@@ -217,9 +259,7 @@ impl Flight {
 
     /// Those of them whose PUBLISH must be sent again, oldest first.
     pub fn shared_to_repeat(&self) -> Vec<(u16, GroupId)> {
-        let waits = |exchange: &&Exchange| {
-            matches!(exchange.stage, Stage::Leasing | Stage::Sent) && !exchange.under_way
-        };
+        let waits = |exchange: &&Exchange| exchange.stage == Stage::Sent && !exchange.under_way;
         let group = |exchange: &Exchange| Some((exchange.packet_id, exchange.group?));
         self.exchanges.iter().filter(waits).filter_map(group).collect()
     }
@@ -227,9 +267,7 @@ impl Flight {
     /// The row of an exchange of this group whose PUBLISH must be sent again.
     pub fn shared_unsent(&self, packet_id: u16, group: GroupId) -> Option<Seq> {
         let exchange = self.exchanges.iter().find(|exchange| exchange.packet_id == packet_id)?;
-        let waits = exchange.group == Some(group)
-            && matches!(exchange.stage, Stage::Leasing | Stage::Sent)
-            && !exchange.under_way;
+        let waits = exchange.group == Some(group) && exchange.stage == Stage::Sent && !exchange.under_way;
         waits.then_some(exchange.seq)
     }
 

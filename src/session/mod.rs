@@ -11,7 +11,7 @@ mod inward;
 mod queue;
 
 pub use backlog::{Backlog, Next, Reading};
-pub use flight::{Exchange, Flight, GroupId, Parcel, Stage};
+pub use flight::{Exchange, Flight, GroupId, Parcel, Sending, Stage};
 pub use inward::Inward;
 pub use queue::Queue;
 pub use weights::Weights;

@@ -155,10 +155,20 @@ impl Log {
                 remove_state(connection, reader.0)?;
             }
             Write::Leased { reader, seq, packet_id, holder } => {
-                let held = Held { packet_id: *packet_id, state: LeaseState::Sent, holder: *holder };
-                self.lease(connection, *reader, *seq, Some(held))?;
+                let held = Held { packet_id: *packet_id, state: LeaseState::Begun, holder: *holder };
+                if self.find_span(connection, *reader, seq.0)?.is_some() {
+                    self.change(*reader, |reader| {
+                        reader.state.leases.insert(seq.0, held);
+                    });
+                }
             }
-            Write::LeaseReceived { reader, seq } => self.lease(connection, *reader, *seq, None)?,
+            Write::LeaseSent { reader, seq } => self.advance_lease(*reader, *seq, LeaseState::Sent),
+            Write::LeaseReceived { reader, seq } => self.advance_lease(*reader, *seq, LeaseState::Received),
+            Write::Unleased { reader, seq } => {
+                self.change(*reader, |reader| {
+                    reader.state.leases.remove(&seq.0);
+                });
+            }
             Write::Settled { reader, seq } => drop(self.end(connection, *reader, seq.0, Fate::Delivered)?),
             Write::Dropped { reader, seq, reason } => {
                 self.end(connection, *reader, seq.0, Fate::Dropped(*reason))?;
@@ -264,25 +274,13 @@ impl Log {
         self.change(reader, |reader| reader.extend_open(id, seq));
     }
 
-    /// Begins (with what it is) or advances a QoS 2 exchange, if its row is still there.
-    fn lease(
-        &mut self,
-        connection: &Connection,
-        reader: ReaderId,
-        seq: Seq,
-        begun: Option<Held>,
-    ) -> Result<(), Fault> {
-        if self.find_span(connection, reader, seq.0)?.is_none() {
-            return Ok(());
-        }
-        self.change(reader, |reader| match (begun, reader.state.leases.get_mut(&seq.0)) {
-            (Some(held), _) => {
-                reader.state.leases.insert(seq.0, held);
+    /// Notes how far a QoS 2 exchange is, if it is still there.
+    fn advance_lease(&mut self, reader: ReaderId, seq: Seq, state: LeaseState) {
+        self.change(reader, |reader| {
+            if let Some(held) = reader.state.leases.get_mut(&seq.0) {
+                held.state = held.state.max(state);
             }
-            (None, Some(held)) => held.state = LeaseState::Received,
-            (None, None) => {}
         });
-        Ok(())
     }
 
     fn add_route(&mut self, connection: &Connection, id: ReaderId, name: &str) -> Result<(), Fault> {

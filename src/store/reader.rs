@@ -163,8 +163,10 @@ impl State {
         put_number(out, self.leases.len() as u64);
         for (seq, held) in &self.leases {
             put_number(out, *seq);
-            put_number(out, u64::from(held.packet_id));
-            // The lowest bit is the state, the others the holder's number and one; 0 is the reader's own.
+            // The packet id, and above it whether PUBLISH is known to have been sent.
+            let sent = if held.state == LeaseState::Sent { SENT } else { 0 };
+            put_number(out, u64::from(held.packet_id) | sent);
+            // The lowest bit is PUBREC's, the others the holder's number and one; 0 is the reader's own.
             let holder = held.holder.map_or(0, |holder| u64::from(holder.0) + 1);
             put_number(out, holder << 1 | u64::from(held.state == LeaseState::Received));
         }
@@ -184,9 +186,14 @@ impl State {
         let mut leases = BTreeMap::new();
         for _ in 0..unpack.number()? {
             let seq = unpack.number()?;
-            let packet_id = unpack.number16()?;
+            let first = unpack.number()?;
+            let packet_id = u16::try_from(first & !SENT).ok()?;
             let number = unpack.number()?;
-            let state = if number & 1 == 0 { LeaseState::Sent } else { LeaseState::Received };
+            let state = match (number & 1, first & SENT) {
+                (0, 0) => LeaseState::Begun,
+                (0, _) => LeaseState::Sent,
+                _ => LeaseState::Received,
+            };
             let holder = match (number >> 1).checked_sub(1) {
                 Some(holder) => Some(ReaderId(u32::try_from(holder).ok()?)),
                 None => None,
@@ -224,6 +231,9 @@ impl Counters {
         Some(Counters { received, delivered, expired, dropped })
     }
 }
+
+/// The bit of a lease's first number that says that PUBLISH was sent.
+const SENT: u64 = 1 << 16;
 
 /// The number of a reason on disk: never given another meaning.
 fn pack_reason(reason: DropReason) -> u64 {
@@ -275,7 +285,8 @@ mod tests {
         state.leases.insert(6, held(17, LeaseState::Received, None));
         state.leases.insert(10, held(18, LeaseState::Sent, None));
         state.leases.insert(11, held(18, LeaseState::Received, Some(0)));
-        state.leases.insert(12, held(18, LeaseState::Sent, Some(u32::MAX)));
+        state.leases.insert(12, held(u16::MAX, LeaseState::Sent, Some(u32::MAX)));
+        state.leases.insert(13, held(u16::MAX, LeaseState::Begun, Some(7)));
         state.inward.insert(65_535);
         state.counters.received = 300;
         state.counters.count(Fate::Delivered, 2);

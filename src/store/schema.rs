@@ -166,7 +166,8 @@ pub(super) fn unsigned(number: i64) -> u64 {
 
 /// The version of the schema. Since 2 an exchange of QoS 2 may name whose packet id it is, which a program
 /// of version 1 would take for one that PUBREC has come for; and messages may go for want of memory. Since 3 a session
-/// says through which mount point it was made, which an older program would not heed.
+/// says through which mount point it was made, which an older program would not heed, and an exchange of a group whether
+/// its PUBLISH was sent, in a number that version 2 would take for damage.
 pub(super) const VERSION: i64 = 3;
 
 /// The oldest version that this program reads: all that it may hold is the same in the newest.

@@ -66,22 +66,10 @@ impl State {
                 self.leases.retain(|(owner, _), _| owner != reader);
                 self.inward.retain(|(owner, _)| owner != reader);
             }
-            Write::Leased { reader, seq, packet_id, holder } => {
-                let owner = holder.unwrap_or(*reader);
-                let twice = self.leases.iter().any(|(key, lease)| {
-                    lease.holder.unwrap_or(key.0) == owner && lease.packet_id == *packet_id
-                });
-                assert!(owner == ReaderId(0) || !twice, "packet id {packet_id} of {owner:?} is leased twice");
-                assert!(self.has(*reader, *seq), "only a row is leased");
-                let lease =
-                    Lease { seq: *seq, packet_id: *packet_id, state: LeaseState::Sent, holder: *holder };
-                // A row that its holder gave back before it was sent is leased to another.
-                self.leases.insert((*reader, *seq), lease);
-            }
-            Write::LeaseReceived { reader, seq } => {
-                self.leases.get_mut(&(*reader, *seq)).expect("PUBREC answers a lease").state =
-                    LeaseState::Received;
-            }
+            Write::Leased { .. }
+            | Write::LeaseSent { .. }
+            | Write::Unleased { .. }
+            | Write::LeaseReceived { .. } => self.lease(write),
             Write::Settled { reader, seq } => self.end(*reader, *seq),
             Write::Dropped { reader, seq, reason } => {
                 if self.has(*reader, *seq) {
@@ -105,6 +93,39 @@ impl State {
                     self.taken.insert((*reader, seq));
                 }
             }
+        }
+    }
+
+    /// How a QoS 2 exchange goes on.
+    fn lease(&mut self, write: &Write) {
+        match write {
+            Write::Leased { reader, seq, packet_id, holder } => {
+                let owner = holder.unwrap_or(*reader);
+                let twice = self.leases.iter().any(|(key, lease)| {
+                    lease.holder.unwrap_or(key.0) == owner && lease.packet_id == *packet_id
+                });
+                assert!(owner == ReaderId(0) || !twice, "packet id {packet_id} of {owner:?} is leased twice");
+                assert!(self.has(*reader, *seq), "only a row is leased");
+                let lease =
+                    Lease { seq: *seq, packet_id: *packet_id, state: LeaseState::Begun, holder: *holder };
+                let former = self.leases.insert((*reader, *seq), lease);
+                assert_eq!(former, None, "a row is leased to one at a time");
+            }
+            Write::LeaseSent { reader, seq } => {
+                let lease = self.leases.get_mut(&(*reader, *seq)).expect("what is leased is sent");
+                assert_eq!(lease.state, LeaseState::Begun, "a message is found to be sent once");
+                lease.state = LeaseState::Sent;
+            }
+            Write::Unleased { reader, seq } => {
+                let lease = self.leases.remove(&(*reader, *seq)).expect("what is leased is given back");
+                assert_eq!(lease.state, LeaseState::Begun, "what was sent is not given back");
+                assert_ne!(lease.holder, Some(ReaderId(0)), "for such a one it was sent");
+            }
+            Write::LeaseReceived { reader, seq } => {
+                self.leases.get_mut(&(*reader, *seq)).expect("PUBREC answers a lease").state =
+                    LeaseState::Received;
+            }
+            other => panic!("{other:?} is of no exchange"),
         }
     }
 

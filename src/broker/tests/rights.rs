@@ -457,6 +457,34 @@ fn what_is_set_aside_has_the_limits_of_a_queue() {
 }
 
 #[test]
+fn what_is_set_aside_is_looked_at_again_only_where_that_can_help() {
+    let mut script = boss_is_away(config(), &[]);
+    for id in 4..24 {
+        script.run(&[&format!("3 publish b {id} q1 id={id}"), "commit"]);
+    }
+    script.run(&["1 puback 1"]);
+    let before = script.broker.groups.looks();
+    for _ in 0..5 {
+        script.run(&["1 unsubscribe 2 $share/g/#", "1 subscribe 3 $share/g/# q1", "commit", "1 lost"]);
+        let back = login(1, "anna", "v311");
+        script.run(&back.each_ref().map(String::as_str));
+        script.run(&["commit"]);
+    }
+    let looked = script.broker.groups.looks() - before;
+    assert!(looked <= 60, "{looked} looks for fifteen events");
+    // He for whom they wait has them all, and nobody else.
+    script.run(&["--"]);
+    for line in &login(2, "boss", "v311") {
+        script.run(&[line, "commit", "rows"]);
+    }
+    for packet_id in 1..=22 {
+        script.run(&["rows", &format!("2 puback {packet_id}")]);
+    }
+    assert_eq!(heard_of(&script, 1), Vec::<&str>::new());
+    assert_eq!(heard_of(&script, 2).len(), 22, "{:?}", script.said);
+}
+
+#[test]
 fn other_rules_count_at_once_for_who_is_connected_and_who_is_away() {
     let mut script = Script::new(ruled(config()));
     for login in [login(1, "anna", "v5 clean"), login(2, "boss", "clean"), login(3, "anna", "")] {
@@ -468,4 +496,13 @@ fn other_rules_count_at_once_for_who_is_connected_and_who_is_away() {
     // Nothing is written for her who is away.
     script.run(&["--", "2 publish a/1 old q1 id=1 ; publish a/new fresh", "1 publish a/out no q1 id=2"]);
     assert_eq!(script.said, ["2 < puback 1 0x10", "1 < publish a/new fresh", "1 < puback 2 0x87"]);
+}
+
+#[test]
+fn other_rules_give_what_is_set_aside_to_who_may_read_it_now() {
+    let mut script = boss_is_away(config(), &["1 puback 1", "--"]);
+    let rules = Rules::parse("user anna\ntopic read #\nuser boss\ntopic readwrite #\n").expect("right");
+    script.handle(vec![Event::Rules(Arc::new(rules))]);
+    let got: Vec<_> = heard_of(&script, 1).iter().map(|line| line[..3].to_owned()).collect();
+    assert_eq!(got, ["b 1", "c 3"]);
 }

@@ -7,7 +7,7 @@ use super::script::{Script, check, check_with, config};
 use crate::broker::{Config, WhenFull};
 use crate::record::DropReason;
 
-const LIVE: [&str; 8] = [
+pub(super) const LIVE: [&str; 8] = [
     "open 1",
     "1 connect pub v5 clean",
     "open 2",
@@ -18,7 +18,7 @@ const LIVE: [&str; 8] = [
     "3 subscribe 1 $share/g/t/# q2",
 ];
 
-const KEPT: [&str; 11] = [
+pub(super) const KEPT: [&str; 11] = [
     "open 1",
     "1 connect pub v5 clean",
     "open 2",
@@ -41,15 +41,15 @@ fn with(config: Config, group: &[&str], events: &[&str], expected: &str) {
     check_with(config, &all, expected);
 }
 
-fn live(events: &[&str], expected: &str) {
+pub(super) fn live(events: &[&str], expected: &str) {
     with(config(), &LIVE, events, expected);
 }
 
-fn kept(events: &[&str], expected: &str) {
+pub(super) fn kept(events: &[&str], expected: &str) {
     with(config(), &KEPT, events, expected);
 }
 
-fn narrow(max_inflight: u16) -> Config {
+pub(super) fn narrow(max_inflight: u16) -> Config {
     let mut narrow = config();
     narrow.limits.max_inflight = max_inflight;
     narrow
@@ -187,6 +187,7 @@ fn the_last_member_takes_the_group_with_it() {
     ]);
     assert_eq!(script.said, ["3 < publish t/a 5 q1 id=1", "1 < puback 5"]);
     assert_eq!(script.broker.counters().shared_subscriptions, 1);
+    script.run(&["3 puback 1"]);
     assert_eq!(script.broker.memory.queues, 0);
 }
 
@@ -305,6 +306,7 @@ fn qos_2_stays_with_its_member_until_that_is_back() {
          write leased r3/1 id=1 of r1
          1 < pubrec 1
          2 < publish t/a 1 q2 id=1
+         write sent r3/1
          write session a r1 [$share/g/t/#] ended
          3 < pong
          write session a r1 [$share/g/t/#]
@@ -409,9 +411,9 @@ fn a_member_that_ends_with_its_connection_may_share_with_one_that_stays() {
     script(
         &["1 publish t/a 1 q2 id=1", "commit", "3 lost"],
         "write message 1 t/a 1 for [r2 q2]
+         3 < publish t/a 1 q2 id=1
          write leased r2/1 id=1 of r0
          1 < pubrec 1
-         3 < publish t/a 1 q2 id=1
          write dropped r2/1 purged",
     );
     script(

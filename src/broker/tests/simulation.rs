@@ -12,7 +12,7 @@ use super::random::Random;
 use super::script::config;
 use super::speech;
 use crate::codec::{Packet, QoS, Reason};
-use crate::record::{DropReason, Seq, Ticket, Write};
+use crate::record::{DropReason, LeaseState, Seq, SessionRecord, Ticket, Write};
 use crate::router::filter;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,8 +37,13 @@ struct World {
     promised_to_group: BTreeSet<String>,
     /// Payloads of QoS 2 for the group: never more than one member gets them.
     once: BTreeSet<String>,
-    /// Payloads that left before they were in a row: nobody could know of them after a crash.
-    unlogged: BTreeSet<String>,
+    /// QoS 2 for the group that was sent: to whom, and with which row, 0 where it is in none.
+    given: BTreeMap<String, BTreeSet<(usize, Seq)>>,
+    newest_given: Option<(String, usize)>,
+    /// What of it a crash had sent and had not written, so that nobody could know of it after.
+    unwritten: BTreeMap<String, BTreeSet<usize>>,
+    /// Payloads of those whose member's session then ended: they may go to a second one.
+    excused: BTreeSet<String>,
     asked: Vec<(ReaderId, Seq, u32)>,
     answers: Vec<Event>,
     /// Payload to the first row that holds it and that row's ticket.
@@ -77,7 +82,10 @@ impl World {
             group_qos,
             promised_to_group: BTreeSet::new(),
             once: BTreeSet::new(),
-            unlogged: BTreeSet::new(),
+            given: BTreeMap::new(),
+            newest_given: None,
+            unwritten: BTreeMap::new(),
+            excused: BTreeSet::new(),
             asked: Vec::new(),
             answers: Vec::new(),
             rows: BTreeMap::new(),
@@ -192,6 +200,7 @@ impl World {
             client.go();
             client.forget_rows_after(self.model.disk.last_seq);
         }
+        self.forget_unwritten();
         let last = self.model.disk.last_seq;
         // What a limit took without a commit is wanted again, after what was sent in its place.
         let disk = &self.model.disk.taken;
@@ -210,6 +219,38 @@ impl World {
         self.broker = Broker::new(config, self.course.seed, self.model.crash(), self.now);
         self.broker.ledger.bound(4, 24);
         self.log.push("crash".into());
+    }
+
+    /// A crash: known of what was sent is what the disk has as sent, or as over.
+    fn forget_unwritten(&mut self) {
+        let disk = &self.model.disk;
+        let group = disk.sessions.values().find(|record| is_group(record)).map(|record| record.reader);
+        let is_known = |seq: Seq| {
+            let Some(group) = group.filter(|_| seq > Seq(0) && seq <= disk.last_seq) else { return false };
+            match disk.leases.get(&(group, seq)) {
+                Some(lease) => lease.holder == Some(ReaderId(0)) || lease.state > LeaseState::Begun,
+                None => !disk.rows.get(&group).is_some_and(|rows| rows.contains_key(&seq)),
+            }
+        };
+        self.unwritten.clear();
+        for (payload, given) in &mut self.given {
+            for (slot, _) in given.iter().filter(|(_, seq)| !is_known(*seq)) {
+                self.unwritten.entry(payload.clone()).or_default().insert(*slot);
+            }
+            // Their numbers are given again.
+            given.retain(|(_, seq)| *seq <= disk.last_seq);
+        }
+        for slot in 0..self.clients.len() {
+            if !self.clients[slot].kept {
+                self.excuse(slot);
+            }
+        }
+    }
+
+    /// The session of a client is over.
+    fn excuse(&mut self, slot: usize) {
+        let of_client = self.unwritten.iter().filter(|(_, slots)| slots.contains(&slot));
+        self.excused.extend(of_client.map(|(payload, _)| payload.clone()));
     }
 
     /// Everybody comes back, everything is answered, read and committed.
@@ -290,6 +331,22 @@ impl World {
     }
 
     fn on_write(&mut self, write: &Write) {
+        match write {
+            Write::SessionRemoved { reader } => self.on_session_removed(*reader),
+            Write::Dropped { reader, seq, reason: DropReason::Purged } => self.on_purged(*reader, *seq),
+            Write::Leased { seq, holder: Some(ReaderId(0)), .. } => {
+                // One that ends with its connection has just been sent it.
+                let (payload, slot) = self.newest_given.clone().expect("it was sent");
+                let given = self.given.entry(payload).or_default();
+                given.remove(&(slot, Seq(0)));
+                given.insert((slot, *seq));
+            }
+            Write::LeaseSent { reader, seq } => {
+                let payload = self.payload_of(*reader, *seq).expect("a row is sent");
+                self.unwritten.remove(&payload);
+            }
+            _ => {}
+        }
         let ticket = self.model.write(write);
         self.written += 1;
         assert_eq!(ticket.0, self.written, "tickets count writes");
@@ -314,7 +371,7 @@ impl World {
                 .max();
             if best.is_some_and(|qos| qos > QoS::AtMostOnce) {
                 expected.insert(*reader);
-                if record.client_id.starts_with('\0') {
+                if is_group(record) {
                     self.wanted.entry(payload.clone()).or_default().insert(GROUP);
                     if message.qos == QoS::ExactlyOnce && self.group_qos == "q2" {
                         self.once.insert(payload.clone());
@@ -329,6 +386,40 @@ impl World {
         let named: BTreeSet<ReaderId> =
             audience.iter().map(|want| want.reader).filter(|reader| *reader != ReaderId(1)).collect();
         assert_eq!(named, expected, "seed {}: audience of {payload}", self.course.seed);
+    }
+
+    /// What waits for a session that ends is nobody's.
+    fn on_session_removed(&mut self, reader: ReaderId) {
+        let Some(record) = self.model.view.sessions.get(&reader) else { return };
+        if is_group(record) {
+            let rows = self.model.view.rows.get(&reader).into_iter().flatten();
+            for payload in rows.map(|(_, (message, _))| String::from_utf8_lossy(&message.payload)) {
+                self.promised_to_group.remove(&*payload);
+            }
+            for wanted in self.wanted.values_mut() {
+                wanted.remove(&GROUP);
+            }
+            return;
+        }
+        let Some(slot) = self.clients.iter().position(|client| client.id == *record.client_id) else {
+            return;
+        };
+        for wanted in self.wanted.values_mut().chain(self.promised.values_mut()) {
+            wanted.remove(&slot);
+        }
+        self.excuse(slot);
+    }
+
+    /// Only what was sent to a member is over with that member's session. [MQTT5-4.8.2-5]
+    fn on_purged(&mut self, reader: ReaderId, seq: Seq) {
+        let Some(payload) = self.payload_of(reader, seq) else { return };
+        let given = self.given.get(&payload).is_some_and(|given| given.iter().any(|(_, row)| *row == seq));
+        assert!(given, "seed {}: {payload} is purged and was sent to nobody", self.course.seed);
+    }
+
+    fn payload_of(&self, reader: ReaderId, seq: Seq) -> Option<String> {
+        let (message, _) = self.model.view.rows.get(&reader)?.get(&seq)?;
+        Some(String::from_utf8_lossy(&message.payload).into_owned())
     }
 
     fn on_copy(&mut self, copy: &Copy) {
@@ -349,8 +440,15 @@ impl World {
             });
             assert!(leased, "seed {seed}: {payload} left before its packet id was committed");
         }
-        if !self.rows.contains_key(&payload) {
-            self.unlogged.insert(payload.clone());
+        if copy.qos == QoS::ExactlyOnce && copy.message.topic.starts_with("s/") {
+            let leased = self.model.view.leases.iter().find(|(key, lease)| {
+                let holder = self.model.view.sessions.get(&lease.holder.unwrap_or(key.0));
+                lease.packet_id == copy.packet_id
+                    && holder.is_some_and(|record| *record.client_id == *client.id)
+            });
+            let seq = leased.map_or(Seq(0), |(key, _)| key.1);
+            self.newest_given = Some((payload.clone(), slot));
+            self.given.entry(payload.clone()).or_default().insert((slot, seq));
         }
         let row = self.rows.get(&payload).map(|(seq, _)| *seq).filter(|seq| !self.revived.contains(seq));
         client.on_copy(copy, &payload, row, seed);
@@ -398,7 +496,7 @@ impl World {
                 let received = self.model.disk.leases.iter().any(|(key, lease)| {
                     Some(lease.holder.unwrap_or(key.0)) == reader
                         && lease.packet_id == packet_id
-                        && lease.state == crate::record::LeaseState::Received
+                        && lease.state == LeaseState::Received
                 });
                 assert!(received, "seed {seed}: PUBREL {packet_id} to {id} before its commit");
             }
@@ -448,7 +546,7 @@ impl World {
             let taken = self.model.view.taken.iter().any(taken);
             assert!(got(payload) > 0 || taken, "seed {seed}: {payload} is missing at every member");
         }
-        for payload in self.once.difference(&self.unlogged) {
+        for payload in self.once.difference(&self.excused) {
             assert!(
                 got(payload) <= 1,
                 "seed {seed}: {payload} of QoS 2 went to the group {} times",
@@ -482,6 +580,10 @@ impl Drop for World {
             println!("the end of seed {}:\n{}", self.course.seed, last.join("\n"));
         }
     }
+}
+
+fn is_group(record: &SessionRecord) -> bool {
+    record.client_id.starts_with('\0')
 }
 
 fn client_is_deaf(clients: &[Client], connection: ConnectionId) -> bool {

@@ -355,6 +355,8 @@ fn written(write: &Write) -> String {
             let holder = holder.map_or(String::new(), |holder| format!(" of r{}", holder.0));
             format!("leased r{}/{} id={packet_id}{holder}", reader.0, seq.0)
         }
+        Write::LeaseSent { reader, seq } => format!("sent r{}/{}", reader.0, seq.0),
+        Write::Unleased { reader, seq } => format!("unleased r{}/{}", reader.0, seq.0),
         Write::LeaseReceived { reader, seq } => format!("received r{}/{}", reader.0, seq.0),
         Write::Settled { reader, seq } => format!("settled r{}/{}", reader.0, seq.0),
         Write::Dropped { reader, seq, reason } => {

@@ -149,6 +149,7 @@ impl Script {
             let write = match self.random.below(if slow { 30 } else { 12 }) {
                 8 | 9 => self.settle(),
                 10 => self.drop_some(),
+                11 if self.random.below(3) == 0 => self.unlease(),
                 11 => self.lease(),
                 _ => Some(self.put()),
             };
@@ -235,6 +236,16 @@ impl Script {
             model.leased.insert(seq);
         }
         Some(Write::Leased { reader, seq: Seq(seq), packet_id: 1, holder: None })
+    }
+
+    fn unlease(&mut self) -> Option<Write> {
+        let (reader, mut seq) = self.target()?;
+        let model = self.model.readers.get_mut(&reader)?;
+        if let Some(leased) = model.leased.first() {
+            seq = *leased;
+        }
+        model.leased.remove(&seq);
+        Some(Write::Unleased { reader, seq: Seq(seq) })
     }
 
     /// Settles as a route does it: outside of the broker's stream, committed with what comes next.

@@ -78,7 +78,9 @@ fn a_session_comes_back_whole() {
     trial.commit(vec![
         leased(1, 11),
         leased(2, 12),
+        leased(4, 13),
         Write::LeaseReceived { reader: one, seq: Seq(2) },
+        Write::LeaseSent { reader: one, seq: Seq(4) },
         Write::Inward { reader: one, packet_id: 77 },
         Write::Inward { reader: one, packet_id: 78 },
         Write::InwardReleased { reader: one, packet_id: 77 },
@@ -95,11 +97,30 @@ fn a_session_comes_back_whole() {
     assert_eq!(
         session.leases,
         [
-            Lease { seq: Seq(1), packet_id: 11, state: LeaseState::Sent, holder: None },
+            Lease { seq: Seq(1), packet_id: 11, state: LeaseState::Begun, holder: None },
             Lease { seq: Seq(2), packet_id: 12, state: LeaseState::Received, holder: Some(two) },
+            Lease { seq: Seq(4), packet_id: 13, state: LeaseState::Sent, holder: None },
         ]
     );
     assert_eq!(again.wanted(one), [1, 2, 4]);
+}
+
+#[test]
+fn a_lease_that_was_taken_back_leaves_its_row_as_any_other() {
+    let mut trial = Terms::default().open();
+    let (group, holder) = (ReaderId(5), ReaderId(6));
+    trial.commit(vec![session(group), session(holder), put(1, &[group]), put(2, &[group])]);
+    let leased = |seq| Write::Leased { reader: group, seq: Seq(seq), packet_id: 1, holder: Some(holder) };
+    let unleased = |seq| Write::Unleased { reader: group, seq: Seq(seq) };
+    let dropped = Write::DropOldest { reader: group, after: Seq(0), count: 1 };
+    // Before the commit that leased it, after it, and where nothing is leased.
+    trial.commit(vec![leased(1), unleased(1), leased(2)]);
+    trial.commit(vec![unleased(2), unleased(2), unleased(9), dropped]);
+    assert_eq!(trial.assert_conserved().readers[&group].queued, 1);
+    let again = trial.killed().open();
+    let found = again.opened.restored.sessions.iter().find(|session| session.record.reader == group);
+    assert_eq!(found.map(|session| (session.queued, session.leases.len())), Some((1, 0)));
+    assert_eq!(again.wanted(group), [2]);
 }
 
 #[test]

@@ -1,0 +1,179 @@
+//! Scripts of QoS 2 in groups that outlive connections: whose a message is once it is leased, once it is
+//! sent, and after a kill between the two.
+//!
+//! Sessions a and b are readers 1 and 2, their group is reader 3. `killed` commits what the broker has
+//! written and kills it before it hears of that.
+
+use super::script::{Script, config};
+use super::sharing::KEPT;
+use crate::record::DropReason;
+
+fn kept(events: &[&str]) -> Script {
+    let mut script = Script::new(config());
+    script.run(&KEPT);
+    script.run(events);
+    script
+}
+
+fn killed(script: &mut Script) {
+    script.model.commit(usize::MAX);
+    script.run(&["crash"]);
+}
+
+/// b comes and has everything read to it.
+fn b_comes(script: &mut Script) {
+    script.run(&["open 3", "3 connect b"]);
+    settle(script);
+}
+
+fn settle(script: &mut Script) {
+    for _ in 0..4 {
+        script.run(&["commit", "rows"]);
+    }
+}
+
+fn said(script: &Script, start: &str) -> Vec<String> {
+    script.said.iter().filter(|line| line.starts_with(start)).cloned().collect()
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn what_was_leased_and_not_sent_goes_to_another_when_its_member_leaves() {
+    let script = kept(&["--", "1 publish t/a 1 q2 id=1", "2 lost", "commit"]);
+    assert_eq!(
+        script.said,
+        [
+            "write message 1 t/a 1 for [r3 q2]",
+            "write leased r3/1 id=1 of r1",
+            "write unleased r3/1",
+            "write leased r3/1 id=1 of r2",
+            "write session a r1 [$share/g/t/#] ended",
+            "1 < pubrec 1",
+            "3 < publish t/a 1 q2 id=1",
+            "write sent r3/1",
+        ]
+    );
+}
+
+#[test]
+fn what_was_leased_and_not_sent_outlives_its_member_and_a_restart() {
+    let mut script = kept(&["3 lost", "commit", "1 publish t/a 1 q2 id=1"]);
+    script.run(&["open 4", "4 connect a clean", "commit", "crash", "--"]);
+    b_comes(&mut script);
+    assert_eq!(said(&script, "3 < publish"), ["3 < publish t/a 1 q2 id=1"]);
+    assert_eq!(said(&script, "write dropped"), NOTHING);
+}
+
+#[test]
+fn what_a_kill_kept_from_being_sent_is_sent_to_its_holder() {
+    let mut script = kept(&["1 publish t/a 1 q2 id=1"]);
+    killed(&mut script);
+    script.run(&["--"]);
+    b_comes(&mut script);
+    assert_eq!(said(&script, "3 < publish"), NOTHING);
+    script.run(&["open 2", "2 connect a"]);
+    settle(&mut script);
+    assert_eq!(said(&script, "2 < publish"), ["2 < publish t/a 1 q2 id=1 dup"]);
+    assert_eq!(said(&script, "write sent"), ["write sent r3/1"]);
+}
+
+#[test]
+fn what_a_kill_kept_from_being_sent_goes_to_another_where_its_holder_is_gone() {
+    // b has passed it by in the log, or has not.
+    for comes_first in [true, false] {
+        let mut script = kept(&["1 publish t/a 1 q2 id=1"]);
+        killed(&mut script);
+        script.run(&["--"]);
+        if comes_first {
+            b_comes(&mut script);
+        }
+        script.run(&["open 2", "2 connect a clean"]);
+        if !comes_first {
+            b_comes(&mut script);
+        }
+        settle(&mut script);
+        assert_eq!(said(&script, "3 < publish"), ["3 < publish t/a 1 q2 id=1"], "{comes_first}");
+        assert_eq!(said(&script, "write dropped"), NOTHING);
+    }
+}
+
+// [MQTT5-4.8.2-5]
+#[test]
+fn what_was_sent_before_a_restart_goes_to_no_other_where_its_holder_is_gone() {
+    for pubrec in [false, true] {
+        let mut script = kept(&["1 publish t/a 1 q2 id=1", "commit"]);
+        if pubrec {
+            script.run(&["2 pubrec 1"]);
+        }
+        script.run(&["commit", "crash", "--"]);
+        b_comes(&mut script);
+        script.run(&["open 2", "2 connect a clean"]);
+        settle(&mut script);
+        assert_eq!(said(&script, "3 < publish"), NOTHING);
+        assert_eq!(said(&script, "write dropped"), ["write dropped r3/1 purged"]);
+        assert_eq!(script.broker.counters().dropped.get(&DropReason::Purged), Some(&1));
+    }
+}
+
+// [MQTT5-4.8.2-5]
+#[test]
+fn an_answer_of_the_store_that_still_has_it_gives_it_to_no_other() {
+    let mut script = kept(&["1 publish t/a 1 q2 id=1", "commit", "commit", "crash"]);
+    script.run(&["open 3", "3 connect b", "commit", "ask", "open 2", "2 connect a clean", "--"]);
+    settle(&mut script);
+    assert_eq!(said(&script, "3 < publish"), NOTHING);
+}
+
+#[test]
+fn what_goes_back_while_the_store_answers_is_given_once() {
+    let mut script = kept(&["1 publish t/a 1 q2 id=1"]);
+    killed(&mut script);
+    script.run(&["open 3", "3 connect b", "commit", "ask", "open 2", "--", "2 connect a clean"]);
+    settle(&mut script);
+    assert_eq!(said(&script, "3 < publish"), ["3 < publish t/a 1 q2 id=1"]);
+}
+
+#[test]
+fn of_a_member_that_ends_with_its_connection_only_what_was_sent_is_purged() {
+    let before = [
+        "open 1",
+        "1 connect pub v5 clean",
+        "open 2",
+        "2 connect a",
+        "commit",
+        "2 subscribe 1 $share/g/t/# q2",
+        "commit",
+        "2 lost",
+        "open 3",
+        "3 connect b v5 clean",
+        "3 subscribe 1 $share/g/t/# q2",
+        "commit",
+        "--",
+        "1 publish t/a 1 q2 id=1",
+    ];
+    let mut script = Script::new(config());
+    script.run(&before);
+    let was_sent = !said(&script, "3 < publish").is_empty();
+    killed(&mut script);
+    let was_purged = !said(&script, "write dropped r2/1 purged").is_empty();
+    assert_eq!(was_sent, was_purged, "{:?}", script.said);
+    script.run(&["open 2", "2 connect a"]);
+    settle(&mut script);
+    assert_eq!(said(&script, "2 < publish").is_empty(), was_purged);
+}
+
+#[test]
+fn a_row_that_has_come_back_is_the_oldest_that_waits() {
+    let mut few = config();
+    few.limits.max_queued_messages = 2;
+    let mut script = Script::new(few);
+    script.run(&KEPT);
+    script.run(&["3 lost", "1 publish t/a 1 q2 id=1"]);
+    killed(&mut script);
+    script.run(&["open 2", "2 connect a clean", "commit", "open 1", "1 connect pub v5 clean", "--"]);
+    script.run(&["1 publish t/a 2 q1 id=1", "commit", "1 publish t/a 3 q1 id=2", "commit"]);
+    b_comes(&mut script);
+    assert_eq!(said(&script, "3 < publish"), ["3 < publish t/a 2 q1 id=1", "3 < publish t/a 3 q1 id=2"]);
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::QueueFull), Some(&1));
+}

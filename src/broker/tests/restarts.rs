@@ -1,0 +1,302 @@
+//! Scripts of kept sessions over a restart: what is asked of the store, repeated and known again.
+//!
+//! The preamble, two clients of whom one keeps its session, is that of `keeping`.
+
+use super::keeping::{narrow, pair, pair_with};
+use super::script::{check, with_route};
+
+// [MQTT5-4.4.0-1] [MQTT311-4.4.0-1]
+#[test]
+fn a_restart_asks_the_store_and_repeats_leases_under_their_ids() {
+    pair_with(
+        narrow(3),
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/b 2 q2 id=2",
+            "1 publish t/c 3 q1 id=3",
+            "1 publish t/c 4 q1 id=4",
+            "commit",
+            "crash",
+            "open 2",
+            "--",
+            "2 connect sub",
+            "commit",
+            "rows",
+            "2 puback 1",
+            "2 puback 3",
+            "rows",
+        ],
+        "write session sub r1 [t/#]
+         2 < connack present
+         read r1 after 0 limit 3
+         2 < publish t/a 1 q1 id=1
+         2 < publish t/b 2 q2 id=2 dup
+         2 < publish t/c 3 q1 id=3
+         write settled r1/1
+         write settled r1/3
+         read r1 after 3 limit 2
+         2 < publish t/c 4 q1 id=4",
+    );
+}
+
+// [MQTT5-4.4.0-1] [MQTT5-4.3.3-5] [MQTT311-4.4.0-1]
+#[test]
+fn a_restart_repeats_pubrel_for_what_was_past_pubrec() {
+    pair(
+        &[
+            "1 publish t/b 2 q2 id=2",
+            "commit",
+            "2 pubrec 1",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+            "rows",
+            "2 pubcomp 1",
+        ],
+        "2 < connack present
+         2 < pubrel 1
+         read r1 after 0 limit 19
+         write settled r1/1",
+    );
+}
+
+#[test]
+fn rows_for_a_connection_that_is_gone_are_thrown_away_and_asked_for_again() {
+    pair(
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "ask",
+            "2 lost",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+            "rows",
+            "rows",
+        ],
+        "2 < connack present
+         read r1 after 0 limit 20
+         2 < publish t/a 1 q1 id=1",
+    );
+}
+
+#[test]
+fn a_message_published_while_rows_are_read_comes_after_them() {
+    pair(
+        &[
+            "1 publish t/a 1 q1 id=1",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "ask",
+            "open 1",
+            "1 connect pub clean",
+            "--",
+            "1 publish t/a 2 q1 id=1",
+            "rows",
+            "commit",
+        ],
+        "write message 2 t/a 2 for [r1 q1]
+         2 < publish t/a 1 q1 id=1
+         2 < publish t/a 2 q1 id=2
+         1 < puback 1",
+    );
+}
+
+#[test]
+fn no_limit_takes_rows_while_they_are_read() {
+    let mut few = narrow(2);
+    few.limits.max_queued_messages = 2;
+    pair_with(
+        few,
+        &[
+            "2 lost",
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "ask",
+            "open 1",
+            "1 connect pub clean",
+            "1 publish t/a 3 q1 id=1",
+            "--",
+            "rows",
+        ],
+        "2 < publish t/a 1 q1 id=1
+         2 < publish t/a 2 q1 id=2",
+    );
+}
+
+#[test]
+fn a_repeat_after_a_crash_is_known() {
+    pair_with(
+        with_route(true),
+        &[
+            "2 publish up/x y q2 id=4",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "--",
+            "2 publish up/x y q2 id=4 dup",
+            "2 pubrel 4",
+            "commit",
+        ],
+        "2 < pubrec 4
+         write released r2/4
+         2 < pubcomp 4",
+    );
+}
+
+#[test]
+fn what_a_crash_took_was_never_acknowledged() {
+    pair(&["1 publish t/a 1 q1 id=1", "crash", "open 2", "2 connect sub", "commit", "--", "rows"], "");
+}
+
+// [MQTT5-3.1.2-23] [MQTT311-3.1.2-4] [MQTT311-4.1.0-1]
+#[test]
+fn a_port_hears_that_nothing_waits_once_the_log_is_read_and_all_is_acknowledged() {
+    check(
+        &[
+            "open 1",
+            "1 connect pub clean",
+            "open 2 port credit=1",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            "2 subscribe 1 t q1",
+            "commit",
+            "2 lost",
+            "1 publish t 1 q1 id=1",
+            "1 publish t 2 q1 id=2",
+            "commit",
+            "crash",
+            "open 2 port credit=1",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            "--",
+            "2 ping",
+            "rows",
+            "2 puback 1",
+            "2 granted 1",
+            "rows",
+            "2 puback 2",
+        ],
+        "2 < publish t 1 q1 id=1
+         write settled r1/1
+         read r1 after 1 limit 1
+         2 < publish t 2 q1 id=2
+         write settled r1/2
+         2 < pong",
+    );
+}
+
+#[test]
+fn subscriptions_outlive_a_restart() {
+    pair(
+        &["crash", "open 1", "1 connect pub clean", "--", "1 publish t/a x q1 id=1"],
+        "write message 1 t/a x for [r1 q1]",
+    );
+}
+
+#[test]
+fn the_oldest_rows_on_disk_go_when_the_queue_is_full() {
+    let mut few = narrow(2);
+    few.limits.max_queued_messages = 2;
+    pair_with(
+        few,
+        &[
+            "2 lost",
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "commit",
+            "crash",
+            "open 1",
+            "1 connect pub clean",
+            "--",
+            "1 publish t/a 3 q1 id=1",
+            "commit",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "rows",
+        ],
+        "write message 3 t/a 3 for [r1 q1]
+         write oldest 1 of r1 after 0
+         1 < puback 1
+         write session sub r1 [t/#]
+         2 < connack present
+         read r1 after 0 limit 2
+         2 < publish t/a 2 q1 id=1
+         2 < publish t/a 3 q1 id=2",
+    );
+}
+
+#[test]
+fn rows_that_the_store_has_ended_do_not_count_against_the_queue() {
+    let mut few = narrow(1);
+    few.limits.max_queued_messages = 3;
+    pair_with(
+        few,
+        &[
+            "2 lost",
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q1 id=2",
+            "1 publish t/a 3 q1 id=3",
+            "commit",
+            "crash",
+            "lose r1/1",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "open 1",
+            "1 connect pub clean",
+            "ask",
+            "1 publish t/a 4 q1 id=1",
+            "commit",
+            "--",
+            "rows",
+            "1 publish t/a 5 q1 id=2",
+            "1 publish t/a 6 q1 id=3",
+        ],
+        "2 < publish t/a 2 q1 id=1
+         write message 5 t/a 5 for [r1 q1]
+         write message 6 t/a 6 for [r1 q1]
+         write oldest 1 of r1 after 2",
+    );
+}
+
+#[test]
+fn user_properties_keep_their_order_and_repeats_over_a_restart() {
+    pair(
+        &[
+            "2 lost",
+            "open 3",
+            "3 connect pub5 v5 clean",
+            "3 publish t/a x q1 id=1 note=b,a,b",
+            "commit",
+            "crash",
+            "open 2",
+            "2 connect sub",
+            "--",
+            "commit",
+            "rows",
+        ],
+        "2 < connack present
+         read r1 after 0 limit 20
+         2 < publish t/a x q1 id=1 note=b note=a note=b",
+    );
+}
