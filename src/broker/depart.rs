@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::client::ClientKey;
 use super::connect::due_after;
-use super::connection::{Held, Phase};
+use super::connection::{Connection, Held, Phase};
 use super::fan::Pressure;
 use super::memory::will_weight;
 use super::publish::is_volatile;
@@ -99,6 +99,9 @@ impl Broker {
 
     /// Ends a connection for a reason that an MQTT 5 client is told.
     pub(super) fn expel(&mut self, id: ConnectionId, reason: Reason, turn: &mut Turn<'_>) {
+        if self.refuse_unproven(id, reason, turn) {
+            return;
+        }
         let Some(connection) = self.connections.get(id) else { return };
         if matches!(connection.phase, Phase::Fresh) && connection.client.is_none() {
             // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]
@@ -116,11 +119,17 @@ impl Broker {
         self.part(id, Cause::Expelled(reason), turn);
     }
 
+    /// What is held for a connection that is gone is not held any more.
+    pub(super) fn let_go(&mut self, connection: &mut Connection) {
+        self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
+        self.memory.unproven -= connection.unproven();
+        self.pace.forget(&mut connection.rhythm);
+    }
+
     /// Closes a connection that never had a session.
     pub(super) fn drop_connection(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         if let Some(mut connection) = self.connections.remove(id) {
-            self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
-            self.pace.forget(&mut connection.rhythm);
+            self.let_go(&mut connection);
             self.counters.connections_refused += 1;
             turn.effects.push(Effect::Close { connection: id });
         }
@@ -129,8 +138,7 @@ impl Broker {
     /// Ends a connection; its session goes on alone, or ends too.
     pub(super) fn part(&mut self, id: ConnectionId, cause: Cause, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.remove(id) else { return };
-        self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
-        self.pace.forget(&mut connection.rhythm);
+        self.let_go(&mut connection);
         if let Phase::Waiting = connection.phase {
             self.waiting.retain(|waiting| *waiting != id);
         }

@@ -35,6 +35,8 @@ pub(super) struct Memory {
     pub(super) held: usize,
     /// In wills.
     pub(super) wills: usize,
+    /// In CONNECTs that wait for AUTH.
+    pub(super) unproven: usize,
     /// As the engine was told last.
     told: Level,
 }
@@ -42,17 +44,17 @@ pub(super) struct Memory {
 impl Broker {
     /// Bytes that are held for clients.
     pub(super) fn memory_held(&self) -> usize {
-        let Memory { buffers, queues, held, wills, .. } = &self.memory;
-        buffers + queues + held + wills + self.ledger.weight() + self.retained.weight()
+        let Memory { buffers, queues, held, wills, unproven, .. } = &self.memory;
+        buffers + queues + held + wills + unproven + self.ledger.weight() + self.retained.weight()
     }
 
     /// What stays counts up to its half: a database of before, or a limit that was lowered, may bring more,
     /// and nobody could come in to take it away.
     pub(super) fn level(&self) -> Level {
         let most = self.config.limits.max_memory;
-        let Memory { buffers, queues, held, wills, .. } = &self.memory;
+        let Memory { buffers, queues, held, wills, unproven, .. } = &self.memory;
         let stays = (wills + self.ledger.weight() + self.retained.weight()).min(most / 2);
-        let held = buffers + queues + held + stays;
+        let held = buffers + queues + held + unproven + stays;
         if held >= most {
             Level::Full
         } else if held >= most - most / 4 {

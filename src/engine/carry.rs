@@ -10,13 +10,14 @@ use tracing::warn;
 
 use super::notes::{Limiter, Notes};
 use super::outbox::{Flushed, Pool};
+use super::scram::Step;
 use super::socket::Socket;
 use super::table::Link;
 use super::template::{Encoded, Templates, append, size};
 use super::turn::Engine;
-use super::verify::{Question, Verifier};
+use super::verify::{Asked, Question, Verifier};
 use super::{Input, Inputs};
-use crate::broker::{ConnectionId, Copy, Effect, Event, Level, Verdict};
+use crate::broker::{ConnectionId, Copy, Effect, Event, Level, Outcome, Verdict};
 use crate::codec::{Ack, Alias, Packet, Properties, QoS, Reason, encode};
 use crate::record::{Now, Write};
 use crate::store::Handle;
@@ -119,6 +120,10 @@ impl Engine {
             Effect::Verify { connection, username, password } => {
                 let address = self.table.socket(connection).and_then(|socket| socket.stay().address());
                 self.verify(Question { connection, address, username, password });
+            }
+            Effect::Authenticate { connection, transcript } => {
+                let address = self.table.socket(connection).and_then(|socket| socket.stay().address());
+                self.authenticate(Step { connection, address, transcript });
             }
             Effect::Read { reader, after, limit } => {
                 let inputs = self.courier.inputs.clone();
@@ -224,13 +229,27 @@ impl Engine {
         let verdict = match &self.courier.verifier {
             // Without a password file no password fits.
             None => Verdict::Wrong,
-            Some(verifier) if verifier.ask(question) => return,
+            Some(verifier) if verifier.ask(Asked::Password(question)) => return,
             Some(_) => {
                 self.counters.passwords_unchecked += 1;
                 Verdict::Busy
             }
         };
         self.events.push(Event::Verified { connection, verdict });
+    }
+
+    fn authenticate(&mut self, step: Step) {
+        let connection = step.connection;
+        let outcome = match &self.courier.verifier {
+            // Without a password file nobody has a password.
+            None => Outcome::Wrong,
+            Some(verifier) if verifier.ask(Asked::Scram(step)) => return,
+            Some(_) => {
+                self.counters.passwords_unchecked += 1;
+                Outcome::Busy
+            }
+        };
+        self.events.push(Event::Authenticated { connection, outcome });
     }
 
     fn close(&mut self, connection: ConnectionId, now: Now) {

@@ -12,7 +12,7 @@ use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 
 use super::Effort;
-use crate::broker::{ConnectionId, Verdict};
+use crate::broker::{ConnectionId, Outcome, Verdict};
 use crate::listener::Accepted;
 use crate::record::{Rows, Ticket};
 
@@ -53,6 +53,13 @@ pub enum Input {
         verdict: Verdict,
         /// What that took.
         effort: Effort,
+    },
+    /// A helper thread has taken a step of SCRAM.
+    Authenticated {
+        /// Whose.
+        connection: ConnectionId,
+        /// What became of it.
+        outcome: Outcome,
     },
     /// Somebody asks how the engine does: a JSON value comes back.
     Status(tokio::sync::oneshot::Sender<serde_json::Value>),

@@ -18,6 +18,7 @@ mod outbox;
 mod template;
 mod port;
 mod verify;
+mod scram;
 mod notes;
 mod counters;
 mod status;

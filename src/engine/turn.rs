@@ -23,7 +23,7 @@ use super::status;
 use super::table::{Link, Table};
 use super::verify::{Effort, Verifier};
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
-use crate::broker::{Broker, ConnectionId, Effect, Event, Level, Peer, Terms, Verdict};
+use crate::broker::{Broker, ConnectionId, Effect, Event, Level, Outcome, Peer, Terms, Verdict};
 use crate::clock::Clock;
 use crate::listener::{Accepted, Board, Doors, StreamPeer};
 use crate::record::Now;
@@ -311,6 +311,10 @@ impl Engine {
                 self.count_verdict(verdict, effort);
                 self.events.push(Event::Verified { connection, verdict });
             }
+            Input::Authenticated { connection, outcome } => {
+                self.count_outcome(&outcome);
+                self.events.push(Event::Authenticated { connection, outcome });
+            }
             Input::Arrived(accepted) => {
                 if self.stopping.is_none() && self.is_room_for(accepted.peer, now) {
                     self.let_one_in(accepted, now);
@@ -333,6 +337,15 @@ impl Engine {
             (_, Effort::Spared) => &mut self.counters.passwords_unchecked,
         };
         *counter += 1;
+    }
+
+    fn count_outcome(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Challenge(_) => {}
+            Outcome::Proven { .. } | Outcome::Wrong => self.counters.scram_logins += 1,
+            Outcome::Busy => self.counters.passwords_unchecked += 1,
+            Outcome::TooManyFailures => self.counters.over_login_failures += 1,
+        }
     }
 
     /// Forgets a port that the broker has closed or that has to go.

@@ -2,7 +2,8 @@
 //!
 //! Pairs that were compared a moment ago are answered at once, whoever else waits, so a crowd of devices
 //! that comes back does not burn the processor. The others wait in a short queue: beyond it a client is
-//! turned away and tries again. Who fails too often is not compared until some time has passed.
+//! turned away and tries again. Who fails too often is not compared until some time has passed. The steps
+//! of SCRAM, which are cheap, come the same way.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -14,15 +15,24 @@ use bytestring::ByteString;
 use tracing::warn;
 
 use super::guests::Address;
+use super::scram::{self, Step};
 use super::{Input, Inputs};
-use crate::auth::{Failures, Freshness, Known, Memory, Pair, PasswordFile};
+use crate::auth::{Failures, Freshness, Known, Memory, Pair, PasswordFile, Scram};
 use crate::broker::{ConnectionId, Verdict};
 use crate::clock::Clock;
 
 /// A way to the thread; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    questions: SyncSender<Question>,
+    questions: SyncSender<Asked>,
+}
+
+/// What the thread is asked for.
+pub(super) enum Asked {
+    /// To compare a password.
+    Password(Question),
+    /// To go on with SCRAM.
+    Scram(Step),
 }
 
 /// One password to compare. Not to be shown.
@@ -45,10 +55,11 @@ pub enum Effort {
 }
 
 /// What the thread has before it.
-struct Desk {
-    file: PasswordFile,
+pub(super) struct Desk {
+    pub(super) file: PasswordFile,
     memory: Memory,
-    failures: Failures<Address>,
+    pub(super) failures: Failures<Address>,
+    pub(super) scram: Scram,
     waiting: VecDeque<(Pair, Question)>,
 }
 
@@ -64,27 +75,20 @@ impl Verifier {
         inputs: Inputs,
     ) -> io::Result<Verifier> {
         let (questions, receiver) = sync_channel(QUESTIONS_MAX);
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
-        let desk = Desk {
-            file,
-            memory: Memory::new(key),
-            failures: Failures::new(failures),
-            waiting: VecDeque::new(),
-        };
+        let desk = Desk::new(file, failures)?;
         thread::Builder::new()
             .name("passwords".to_owned())
             .spawn(move || work(desk, &receiver, clock, &inputs))?;
         Ok(Verifier { questions })
     }
 
-    /// Asks; [`Input::Verified`] is the answer. Whether there was room for the question.
-    pub(super) fn ask(&self, question: Question) -> bool {
-        self.questions.try_send(question).is_ok()
+    /// Asks; [`Input::Verified`] or [`Input::Authenticated`] is the answer. Whether there was room for it.
+    pub(super) fn ask(&self, asked: Asked) -> bool {
+        self.questions.try_send(asked).is_ok()
     }
 }
 
-fn work(mut desk: Desk, questions: &Receiver<Question>, clock: Clock, inputs: &Inputs) {
+fn work(mut desk: Desk, questions: &Receiver<Asked>, clock: Clock, inputs: &Inputs) {
     let tell = |answer: Option<Answer>| match answer {
         Some((connection, verdict, effort)) => {
             inputs.send_blocking(Input::Verified { connection, verdict, effort }).is_ok()
@@ -100,7 +104,14 @@ fn work(mut desk: Desk, questions: &Receiver<Question>, clock: Clock, inputs: &I
                 questions.try_recv()
             };
             match question {
-                Ok(question) => {
+                Ok(Asked::Scram(step)) => {
+                    let outcome = desk.answer(&step, clock.now().mono);
+                    let connection = step.connection;
+                    if inputs.send_blocking(Input::Authenticated { connection, outcome }).is_err() {
+                        return;
+                    }
+                }
+                Ok(Asked::Password(question)) => {
                     if !tell(desk.take(question, clock.now().mono)) {
                         return;
                     }
@@ -116,8 +127,20 @@ fn work(mut desk: Desk, questions: &Receiver<Question>, clock: Clock, inputs: &I
 }
 
 impl Desk {
-    /// Answers what is known, and lets the rest wait.
-    fn take(&mut self, question: Question, now: u64) -> Option<Answer> {
+    pub(super) fn new(file: PasswordFile, failures: Option<Rate>) -> io::Result<Desk> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
+        Ok(Desk {
+            file,
+            memory: Memory::new(key),
+            failures: Failures::new(failures),
+            scram: scram::server()?,
+            waiting: VecDeque::new(),
+        })
+    }
+
+    /// Reads the file again if it has changed.
+    pub(super) fn refresh(&mut self) {
         match self.file.refresh() {
             Ok(Freshness::Same) => {}
             Ok(Freshness::Changed) => self.memory.clear(),
@@ -126,6 +149,11 @@ impl Desk {
                 warn!("cannot {error}");
             }
         }
+    }
+
+    /// Answers what is known, and lets the rest wait.
+    fn take(&mut self, question: Question, now: u64) -> Option<Answer> {
+        self.refresh();
         let pair = self.memory.pair(&question.username, &question.password);
         if let Some(known) = self.memory.recall(pair, now) {
             return Some((question.connection, verdict(known), Effort::Remembered));
@@ -185,12 +213,7 @@ mod tests {
     const THREE: Rate = Rate { count: 3, per: Duration::from_secs(60) };
 
     fn desk(path: &Path) -> Desk {
-        Desk {
-            file: PasswordFile::at(path),
-            memory: Memory::new([7; 32]),
-            failures: Failures::new(Some(THREE)),
-            waiting: VecDeque::new(),
-        }
+        Desk::new(PasswordFile::at(path), Some(THREE)).unwrap()
     }
 
     fn write(path: &Path, password: &[u8]) {

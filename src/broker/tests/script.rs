@@ -210,6 +210,10 @@ impl Script {
     }
 }
 
+fn outcome(connection: ConnectionId, outcome: Outcome) -> Event {
+    Event::Authenticated { connection, outcome }
+}
+
 fn event(connection: ConnectionId, text: &str) -> Event {
     let words = Words::of(text);
     match words.at(0) {
@@ -219,6 +223,14 @@ fn event(connection: ConnectionId, text: &str) -> Event {
         "rejected" => Event::Verified { connection, verdict: Verdict::Wrong },
         "unverified" => Event::Verified { connection, verdict: Verdict::Busy },
         "barred" => Event::Verified { connection, verdict: Verdict::TooManyFailures },
+        "challenged" => outcome(connection, Outcome::Challenge(words.at(1).to_owned().into())),
+        "proven" => {
+            let data = words.at(2).to_owned().into();
+            outcome(connection, Outcome::Proven { user: words.at(1).into(), data })
+        }
+        "unproven" => outcome(connection, Outcome::Wrong),
+        "busy" => outcome(connection, Outcome::Busy),
+        "shunned" => outcome(connection, Outcome::TooManyFailures),
         "granted" => Event::Granted { connection, messages: words.at(1).parse().expect("a count") },
         "malformed" => Event::Malformed { connection, reason: speech::reason(words.at(1)) },
         _ => Event::Packet { connection, packet: speech::packet(text) },
