@@ -18,6 +18,7 @@ mod motes;
 mod operator;
 mod outage;
 mod rules;
+mod scram;
 mod serial;
 mod sync;
 mod traced;
