@@ -28,6 +28,7 @@ mod memory;
 mod share;
 mod aside;
 mod draw;
+mod sys;
 mod subscribe;
 mod depart;
 
@@ -36,6 +37,7 @@ pub use effect::{ConnectionId, Copy, Effect, Event, Note, Outcome, Peer, Terms, 
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
 pub use rights::is_house_user;
+pub use sys::Carried;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -53,6 +55,7 @@ use ledger::{Ledger, Step};
 use memory::Memory;
 use pace::Pace;
 use share::Groups;
+use sys::Sys;
 use timers::{Timer, Timers};
 
 /// What the broker is made with.
@@ -111,6 +114,9 @@ pub struct Broker {
     counters: Counters,
     memory: Memory,
     groups: Groups,
+    sys: Sys,
+    /// When it was made, monotonic.
+    started: u64,
     /// What a start had to say; leaves with the first call.
     unsaid: Vec<Effect>,
     last_reader: u32,
@@ -161,6 +167,8 @@ impl Broker {
             counters: Counters::default(),
             memory: Memory::default(),
             groups: Groups::default(),
+            sys: Sys::default(),
+            started: now.mono,
             unsaid: Vec::new(),
             last_reader: restored.last_reader,
             network_clients: 0,
@@ -379,6 +387,9 @@ impl Broker {
     }
 
     fn subscribe_routes(&mut self) {
+        for route in self.config.routes.clone() {
+            self.watch_sys(&route.filter);
+        }
         for (index, route) in self.config.routes.iter().enumerate() {
             let interest = Interest {
                 qos: crate::codec::QoS::ExactlyOnce,
@@ -448,6 +459,7 @@ impl Broker {
             self.timers.retain(|timer| match timer {
                 Timer::Connection(id) => connections.get(id).is_some(),
                 Timer::Client(key) => clients.get(key).is_some(),
+                Timer::Sys => true,
             });
         }
     }
@@ -457,6 +469,7 @@ impl Broker {
             match timer {
                 Timer::Connection(id) => self.on_connection_due(id, due, turn),
                 Timer::Client(key) => self.on_client_due(key, due, turn),
+                Timer::Sys => self.on_sys_due(turn),
             }
         }
     }

@@ -155,6 +155,7 @@ impl Engine {
             }
             Some(Link::Socket(_)) | None => return,
         };
+        self.counters.packets_out += u64::from(encoded.is_ok());
         self.mark_dirty(connection);
         if let Err(error) = encoded
             && let Some(missed) = self.courier.unsayable.admit(now.mono)
@@ -204,6 +205,7 @@ impl Engine {
             return;
         }
         courier.gathered += bytes.len();
+        self.counters.packets_out += 1;
         append(socket.buffer(&mut courier.pool), bytes, places, packet_id, alias);
         socket.named(topic, alias);
         if socket.mark_dirty() {

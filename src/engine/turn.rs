@@ -121,6 +121,7 @@ impl Engine {
                     &mut self.courier.dirty,
                     &mut self.counters,
                 );
+                self.broker.carried(self.counters.carried());
                 self.broker.handle(&mut self.events, now, &mut effects);
                 self.carry_out(&mut effects, now);
                 if slice == Slice::Last {

@@ -24,6 +24,7 @@ mod rights;
 mod authenticating;
 mod mounts;
 mod rates;
+mod sys;
 mod random;
 mod client;
 mod simulation;
