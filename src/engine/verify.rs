@@ -96,8 +96,9 @@ fn work(mut desk: Desk, questions: &Receiver<Asked>, clock: Clock, inputs: &Inpu
         None => true,
     };
     loop {
-        // Everything that has come, before the next comparison: most of it may be known.
-        loop {
+        // What has come, before the next comparison: most of it may be known. Whoever asks without end does
+        // not keep the others from being compared.
+        for _ in 0..QUESTIONS_MAX {
             let question = if desk.waiting.is_empty() {
                 questions.recv().map_err(|_| TryRecvError::Disconnected)
             } else {
