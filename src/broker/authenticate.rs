@@ -136,6 +136,10 @@ impl Broker {
             return self.say_auth(id, Reason::Success, Some(data), turn);
         };
         connect.username = Some(user);
+        // The limits may have been reached while it waited.
+        if let Some(reason) = self.objection(id, &connect) {
+            return self.refuse(id, connect.client_id, reason, turn);
+        }
         // CONNACK says it.
         if let Some(exchange) = self.exchange(id) {
             exchange.transcript.push(data);

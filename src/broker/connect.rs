@@ -88,7 +88,7 @@ impl Broker {
     }
 
     /// What is wrong with a CONNECT, whoever sends it.
-    fn objection(&self, id: ConnectionId, connect: &Connect) -> Option<Reason> {
+    pub(super) fn objection(&self, id: ConnectionId, connect: &Connect) -> Option<Reason> {
         let limits = &self.config.limits;
         let peer = &self.connections.get(id)?.peer;
         let terms = &peer.terms;
@@ -156,7 +156,7 @@ impl Broker {
         turn: &mut Turn<'_>,
     ) {
         let Some(mut connection) = self.connections.remove(id) else { return };
-        self.let_go(&mut connection);
+        self.forget_held(&mut connection);
         self.counters.connections_refused += 1;
         // [MQTT311-3.2.2-6]: no return code says that the topic of a will is wrong.
         if connection.version == Version::V5 || reason != Reason::TopicNameInvalid {

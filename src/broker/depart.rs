@@ -120,7 +120,7 @@ impl Broker {
     }
 
     /// What is held for a connection that is gone is not held any more.
-    pub(super) fn let_go(&mut self, connection: &mut Connection) {
+    pub(super) fn forget_held(&mut self, connection: &mut Connection) {
         self.memory.held -= connection.held.iter().map(Held::weight).sum::<usize>();
         self.memory.unproven -= connection.unproven();
         self.pace.forget(&mut connection.rhythm);
@@ -129,7 +129,7 @@ impl Broker {
     /// Closes a connection that never had a session.
     pub(super) fn drop_connection(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         if let Some(mut connection) = self.connections.remove(id) {
-            self.let_go(&mut connection);
+            self.forget_held(&mut connection);
             self.counters.connections_refused += 1;
             turn.effects.push(Effect::Close { connection: id });
         }
@@ -138,7 +138,7 @@ impl Broker {
     /// Ends a connection; its session goes on alone, or ends too.
     pub(super) fn part(&mut self, id: ConnectionId, cause: Cause, turn: &mut Turn<'_>) {
         let Some(mut connection) = self.connections.remove(id) else { return };
-        self.let_go(&mut connection);
+        self.forget_held(&mut connection);
         if let Phase::Waiting = connection.phase {
             self.waiting.retain(|waiting| *waiting != id);
         }

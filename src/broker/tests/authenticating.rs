@@ -163,6 +163,20 @@ fn who_has_shown_who_he_is_is_that_user() {
 }
 
 #[test]
+fn what_forbids_a_client_to_come_is_asked_again_once_it_has_shown_who_it_is() {
+    let mut one = with_passwords();
+    one.limits.max_connections = 1;
+    let words =
+        ["open 1 password", CONNECT, "open 2", "2 connect b v5 clean keep=9", "--", "1 proven anna sign"];
+    check_with(one.clone(), &words, "1 < connack 0x97\nclose 1");
+    // Its own place is one that it takes over.
+    let words =
+        ["open 1 password", CONNECT, "open 2", "2 connect a v5 clean keep=9", "--", "1 proven anna sign"];
+    let expected = format!("2 < disconnect 0x8e\nclose 2\n1 < connack {METHOD} data=sign");
+    check_with(one, &words, &expected);
+}
+
+#[test]
 fn will_session_and_takeover_are_those_of_the_connect() {
     let connect = "1 connect a v5 keep=9 expiry=60 will=w:gone method=SCRAM-SHA-256 data=first";
     let proof = auth("0x18", "proof");
