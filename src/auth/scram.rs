@@ -47,6 +47,11 @@ impl Scram {
         Scram { secret }
     }
 
+    /// Whose name a client's first message has.
+    pub fn user(first: &[u8]) -> Option<String> {
+        First::read(first).map(|first| first.user)
+    }
+
     /// The answer to a client's first message. `nonce` is printable, without a comma, and never used again.
     /// `None` where the message is none, asks for channel binding, or for somebody else's name.
     pub fn challenge(&self, passwords: &Passwords, first: &[u8], nonce: &str) -> Option<String> {

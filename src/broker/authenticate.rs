@@ -11,7 +11,7 @@ use bytestring::ByteString;
 
 use super::connection::{Connection, Phase};
 use super::words::Said;
-use super::{Broker, ConnectionId, Effect, Outcome, Passwords, Trust, Turn};
+use super::{AuthOutcome, Broker, ConnectionId, Effect, Passwords, Trust, Turn};
 use crate::codec::{Auth, Connect, Packet, Properties, Property, Reason, Will};
 
 /// What a connection whose CONNECT named a method has beside the others.
@@ -105,17 +105,17 @@ impl Broker {
         self.say_auth(id, Reason::ContinueAuthentication, data, turn); // [MQTT5-4.12.0-2]
     }
 
-    pub(super) fn on_authenticated(&mut self, id: ConnectionId, outcome: Outcome, turn: &mut Turn<'_>) {
+    pub(super) fn on_authenticated(&mut self, id: ConnectionId, outcome: AuthOutcome, turn: &mut Turn<'_>) {
         if self.exchange(id).is_none_or(|exchange| exchange.stage != Stage::Question) {
             return;
         }
         // [MQTT5-4.12.0-4] [MQTT5-4.12.1-2]
         let reason = match outcome {
-            Outcome::Challenge(data) => return self.challenge(id, Some(data), turn),
-            Outcome::Proven { user, data } => return self.on_proven(id, user, data, turn),
-            Outcome::Wrong => Reason::NotAuthorized,
-            Outcome::Busy => Reason::QuotaExceeded,
-            Outcome::TooManyFailures => Reason::ConnectionRateExceeded,
+            AuthOutcome::Challenge(data) => return self.challenge(id, Some(data), turn),
+            AuthOutcome::Proven { user, data } => return self.on_proven(id, user, data, turn),
+            AuthOutcome::Wrong => Reason::NotAuthorized,
+            AuthOutcome::Busy => Reason::QuotaExceeded,
+            AuthOutcome::TooManyFailures => Reason::ConnectionRateExceeded,
         };
         self.expel(id, reason, turn);
     }

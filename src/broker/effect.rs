@@ -10,6 +10,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::Level;
+use crate::access::Rules;
 use crate::codec::{Alias, Packet, PublishParts, QoS, Reason, Version};
 use crate::record::{Message, ReaderId, Rows, Seq, Ticket, Write};
 
@@ -75,7 +76,7 @@ pub enum Event {
         /// Which.
         connection: ConnectionId,
         /// What became of it.
-        outcome: Outcome,
+        outcome: AuthOutcome,
     },
     /// Writes up to this one are on disk.
     Committed {
@@ -91,6 +92,8 @@ pub enum Event {
         /// Who has most, and how much.
         heaviest: Option<(ConnectionId, usize)>,
     },
+    /// The operator's access rules are others now.
+    Rules(Arc<Rules>),
     /// Time has passed: see `Broker::deadline`.
     Tick,
     /// The service stops: every client is told.
@@ -112,7 +115,7 @@ pub enum Verdict {
 
 /// What became of a step of enhanced authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AuthOutcome {
     /// The client is to answer this.
     Challenge(Bytes),
     /// The client is this user.

@@ -33,7 +33,7 @@ mod subscribe;
 mod depart;
 
 pub use counters::Counters;
-pub use effect::{ConnectionId, Copy, Effect, Event, Note, Outcome, Peer, Terms, Trust, Verdict};
+pub use effect::{AuthOutcome, ConnectionId, Copy, Effect, Event, Note, Peer, Terms, Trust, Verdict};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
 pub use rights::is_house_user;
@@ -242,6 +242,7 @@ impl Broker {
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
+            Event::Rules(rules) => self.on_rules(rules),
             Event::Tick => {}
             Event::Stop => self.on_stop(turn),
         }

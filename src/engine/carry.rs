@@ -15,9 +15,9 @@ use super::socket::Socket;
 use super::table::Link;
 use super::template::{Encoded, Templates, append, size};
 use super::turn::Engine;
-use super::verify::{Asked, Question, Verifier};
+use super::verify::{Question, Verifier};
 use super::{Input, Inputs};
-use crate::broker::{ConnectionId, Copy, Effect, Event, Level, Outcome, Verdict};
+use crate::broker::{AuthOutcome, ConnectionId, Copy, Effect, Event, Level, Verdict};
 use crate::codec::{Ack, Alias, Packet, Properties, QoS, Reason, encode};
 use crate::record::{Now, Write};
 use crate::store::Handle;
@@ -68,6 +68,13 @@ impl Courier {
             unstored,
             notes: Notes::default(),
             unsayable: Limiter::default(),
+        }
+    }
+
+    /// Has the files of passwords and rules looked at.
+    pub(super) fn look(&self) {
+        if let Some(verifier) = &self.verifier {
+            verifier.look();
         }
     }
 
@@ -167,7 +174,12 @@ impl Engine {
     fn deliver(&mut self, copy: Copy) {
         let (connection, qos, packet_id) = (copy.connection, copy.qos, copy.packet_id);
         let limit = self.limits.max_send_buffer;
+        if self.courier.gathered > self.limits.max_memory / 4 {
+            // What nobody takes shows only when it is tried.
+            self.flush_all();
+        }
         let heaviest = self.table.heaviest();
+        let level = Level::of(self.table.held(), self.limits.max_memory);
         let courier = &mut self.courier;
         let socket = match self.table.link(connection) {
             Some(Link::Port(port)) => {
@@ -200,7 +212,9 @@ impl Engine {
                 return;
             }
         }
-        if qos == QoS::AtMostOnce && is_spared(socket, courier.memory, heaviest) {
+        // The broker's word is of the turn's beginning, and one turn may bring much to many.
+        let memory = courier.memory.max(level);
+        if qos == QoS::AtMostOnce && is_spared(socket, memory, heaviest) {
             self.counters.dropped_memory += 1;
             return;
         }
@@ -227,28 +241,26 @@ impl Engine {
     }
 
     fn verify(&mut self, question: Question) {
-        let connection = question.connection;
-        let verdict = match &self.courier.verifier {
-            // Without a password file no password fits.
-            None => Verdict::Wrong,
-            Some(verifier) if verifier.ask(Asked::Password(question)) => return,
-            Some(_) => {
+        // Without a password file no password fits.
+        let (connection, verdict) = match &self.courier.verifier {
+            None => (question.connection, Verdict::Wrong),
+            Some(verifier) => {
+                let Some(turned_away) = verifier.ask(question) else { return };
                 self.counters.passwords_unchecked += 1;
-                Verdict::Busy
+                (turned_away, Verdict::Busy)
             }
         };
         self.events.push(Event::Verified { connection, verdict });
     }
 
     fn authenticate(&mut self, step: Step) {
-        let connection = step.connection;
-        let outcome = match &self.courier.verifier {
-            // Without a password file nobody has a password.
-            None => Outcome::Wrong,
-            Some(verifier) if verifier.ask(Asked::Scram(step)) => return,
-            Some(_) => {
+        // Without a password file nobody has a password.
+        let (connection, outcome) = match &self.courier.verifier {
+            None => (step.connection, AuthOutcome::Wrong),
+            Some(verifier) => {
+                let Some(turned_away) = verifier.go_on(step) else { return };
                 self.counters.passwords_unchecked += 1;
-                Outcome::Busy
+                (turned_away, AuthOutcome::Busy)
             }
         };
         self.events.push(Event::Authenticated { connection, outcome });

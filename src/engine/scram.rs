@@ -9,10 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 
-use super::guests::Address;
 use super::verify::Desk;
-use crate::auth::{Key, Scram};
-use crate::broker::{ConnectionId, Outcome};
+use crate::auth::{Key, PasswordFile, Passwords, Scram};
+use crate::broker::{AuthOutcome, ConnectionId};
+use crate::listener::Address;
 
 /// A step to be taken. Not to be shown.
 pub(super) struct Step {
@@ -30,38 +30,31 @@ pub(super) fn server() -> io::Result<Scram> {
 }
 
 impl Desk {
-    /// Answers one step.
-    pub(super) fn answer(&mut self, step: &Step, now: u64) -> Outcome {
-        self.refresh();
-        let passwords = self.file.passwords();
+    /// Answers one step, by the files as they were last looked at.
+    pub(super) fn answer(&mut self, step: &Step, now: u64) -> AuthOutcome {
+        let none = Passwords::default();
+        let passwords = self.files.passwords.as_ref().map_or(&none, PasswordFile::passwords);
         if let [first] = &*step.transcript {
             // Without a nonce of its own no exchange is safe.
-            let nonce = nonce().ok();
-            let said = nonce.as_ref().map(|nonce| self.scram.challenge(passwords, first, nonce));
-            return match said {
-                None => Outcome::Busy,
-                Some(Some(said)) => Outcome::Challenge(said.into()),
-                Some(None) => self.wrong(step.address, now),
+            let Ok(nonce) = nonce() else { return AuthOutcome::Busy };
+            return match self.scram.challenge(passwords, first, &nonce) {
+                Some(said) => AuthOutcome::Challenge(said.into()),
+                // What is not even an attempt counts as one that failed.
+                None if self.failures.begin(step.address, NOBODY, now) => AuthOutcome::Wrong,
+                None => AuthOutcome::TooManyFailures,
             };
         }
-        let [first, challenge, last] = &*step.transcript else { return self.wrong(step.address, now) };
-        if !self.failures.begin(step.address, now) {
-            return Outcome::TooManyFailures;
+        let [first, challenge, last] = &*step.transcript else { return AuthOutcome::Wrong };
+        let user = Scram::user(first).map_or(NOBODY, |user| self.memory.user(&user));
+        if !self.failures.begin(step.address, user, now) {
+            return AuthOutcome::TooManyFailures;
         }
         match self.scram.prove(passwords, first, challenge, last) {
             Some(proof) => {
-                self.failures.succeeded(step.address);
-                Outcome::Proven { user: proof.user.into(), data: proof.message.into() }
+                self.failures.succeeded(step.address, user);
+                AuthOutcome::Proven { user: proof.user.into(), data: proof.message.into() }
             }
-            None => Outcome::Wrong,
-        }
-    }
-
-    /// What is not even an attempt counts as one that failed.
-    fn wrong(&mut self, address: Option<Address>, now: u64) -> Outcome {
-        match self.failures.begin(address, now) {
-            true => Outcome::Wrong,
-            false => Outcome::TooManyFailures,
+            None => AuthOutcome::Wrong,
         }
     }
 }
@@ -76,6 +69,9 @@ fn fill(bytes: &mut [u8]) -> io::Result<()> {
     getrandom::fill(bytes).map_err(|_| io::Error::other("the kernel gives no random numbers"))
 }
 
+/// Stands for a user whom nobody can name.
+const NOBODY: u64 = 0;
+
 /// As many as never come twice.
 const NONCE_BYTES: usize = 18;
 
@@ -87,8 +83,8 @@ mod tests {
     use adapter_api::units::Rate;
 
     use super::*;
-    use crate::auth::PasswordFile;
-    use crate::engine::verify::Desk;
+    use crate::auth::Memory;
+    use crate::engine::verify::AuthFiles;
 
     /// The user of RFC 7677, whose password is "pencil".
     const LINE: &str = "user:$scram-sha-256$4096$W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=$wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=\n";
@@ -99,22 +95,23 @@ mod tests {
         let path = folder.path().join("passwd");
         std::fs::write(&path, LINE).unwrap();
         let rate = Rate { count: failures, per: Duration::from_secs(60) };
-        let desk = Desk::new(PasswordFile::at(&path), Some(rate)).unwrap();
-        (folder, desk)
+        let files = AuthFiles { passwords: Some(PasswordFile::at(&path)), rules: None };
+        (folder, Desk::new(files, Memory::new([7; 32]), server().unwrap(), Some(rate)))
     }
 
-    fn ask(desk: &mut Desk, host: u8, transcript: &[&[u8]]) -> Outcome {
+    fn ask(desk: &mut Desk, host: u8, transcript: &[&[u8]]) -> AuthOutcome {
         let step = Step {
             connection: ConnectionId { slot: 0, generation: 0 },
             address: Some(Address::of(IpAddr::from([192, 0, 2, host]))),
             transcript: transcript.iter().map(|said| Bytes::copy_from_slice(said)).collect(),
         };
+        desk.look(0);
         desk.answer(&step, 0)
     }
 
     fn challenge(desk: &mut Desk, host: u8) -> Bytes {
         match ask(desk, host, &[FIRST]) {
-            Outcome::Challenge(said) => said,
+            AuthOutcome::Challenge(said) => said,
             other => panic!("{other:?}"),
         }
     }
@@ -133,12 +130,12 @@ mod tests {
         let said = challenge(&mut desk, 1);
         let nonce = std::str::from_utf8(&said).unwrap().split(',').next().unwrap();
         let last = format!("c=biws,{nonce},p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
-        assert_eq!(ask(&mut desk, 1, &[FIRST, &said, last.as_bytes()]), Outcome::Wrong);
-        assert_eq!(ask(&mut desk, 1, &[b"nonsense"]), Outcome::Wrong);
-        assert_eq!(ask(&mut desk, 1, &[FIRST, &said]), Outcome::Wrong);
-        assert_eq!(ask(&mut desk, 1, &[FIRST, &said, last.as_bytes()]), Outcome::TooManyFailures);
-        assert_eq!(ask(&mut desk, 1, &[b"nonsense"]), Outcome::TooManyFailures);
-        assert_eq!(ask(&mut desk, 2, &[FIRST, &said, last.as_bytes()]), Outcome::Wrong);
+        assert_eq!(ask(&mut desk, 1, &[FIRST, &said, last.as_bytes()]), AuthOutcome::Wrong);
+        assert_eq!(ask(&mut desk, 1, &[b"nonsense"]), AuthOutcome::Wrong);
+        assert_eq!(ask(&mut desk, 1, &[b"n,,n=,r=x"]), AuthOutcome::Wrong);
+        assert_eq!(ask(&mut desk, 1, &[FIRST, &said, last.as_bytes()]), AuthOutcome::TooManyFailures);
+        assert_eq!(ask(&mut desk, 1, &[b"nonsense"]), AuthOutcome::TooManyFailures);
+        assert_eq!(ask(&mut desk, 2, &[FIRST, &said, last.as_bytes()]), AuthOutcome::Wrong);
     }
 
     #[test]
@@ -150,7 +147,7 @@ mod tests {
             b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
             b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
         ];
-        let proven = Outcome::Proven {
+        let proven = AuthOutcome::Proven {
             user: "user".into(),
             data: Bytes::from_static(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="),
         };
@@ -158,6 +155,6 @@ mod tests {
             assert_eq!(ask(&mut desk, 1, &exchange), proven);
         }
         std::fs::write(folder.path().join("passwd"), "# nobody, and so another length\n").unwrap();
-        assert_eq!(ask(&mut desk, 1, &exchange), Outcome::Wrong);
+        assert_eq!(ask(&mut desk, 1, &exchange), AuthOutcome::Wrong);
     }
 }

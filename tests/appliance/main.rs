@@ -17,6 +17,7 @@ mod kept;
 mod motes;
 mod operator;
 mod outage;
+mod rounds;
 mod rules;
 mod scram;
 mod serial;

@@ -210,7 +210,7 @@ impl Script {
     }
 }
 
-fn outcome(connection: ConnectionId, outcome: Outcome) -> Event {
+fn outcome(connection: ConnectionId, outcome: AuthOutcome) -> Event {
     Event::Authenticated { connection, outcome }
 }
 
@@ -223,14 +223,14 @@ fn event(connection: ConnectionId, text: &str) -> Event {
         "rejected" => Event::Verified { connection, verdict: Verdict::Wrong },
         "unverified" => Event::Verified { connection, verdict: Verdict::Busy },
         "barred" => Event::Verified { connection, verdict: Verdict::TooManyFailures },
-        "challenged" => outcome(connection, Outcome::Challenge(words.at(1).to_owned().into())),
+        "challenged" => outcome(connection, AuthOutcome::Challenge(words.at(1).to_owned().into())),
         "proven" => {
             let data = words.at(2).to_owned().into();
-            outcome(connection, Outcome::Proven { user: words.at(1).into(), data })
+            outcome(connection, AuthOutcome::Proven { user: words.at(1).into(), data })
         }
-        "unproven" => outcome(connection, Outcome::Wrong),
-        "busy" => outcome(connection, Outcome::Busy),
-        "shunned" => outcome(connection, Outcome::TooManyFailures),
+        "unproven" => outcome(connection, AuthOutcome::Wrong),
+        "busy" => outcome(connection, AuthOutcome::Busy),
+        "shunned" => outcome(connection, AuthOutcome::TooManyFailures),
         "granted" => Event::Granted { connection, messages: words.at(1).parse().expect("a count") },
         "malformed" => Event::Malformed { connection, reason: speech::reason(words.at(1)) },
         _ => Event::Packet { connection, packet: speech::packet(text) },
