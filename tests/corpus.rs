@@ -21,6 +21,9 @@ mod config;
 #[path = "fuzz/bodies/rules.rs"]
 mod rules;
 
+#[path = "fuzz/bodies/scram.rs"]
+mod scram;
+
 #[test]
 fn the_decoder_keeps_its_promises_over_the_corpus() {
     let mut inputs = seeds("decode");
@@ -65,6 +68,13 @@ fn the_configuration_keeps_its_promises_over_the_corpus() {
 fn access_rules_keep_their_promises_over_the_corpus() {
     for seed in seeds("rules") {
         (0..=seed.len()).for_each(|end| rules::run(&seed[..end]));
+    }
+}
+
+#[test]
+fn scram_keeps_its_promises_over_the_corpus() {
+    for seed in seeds("scram") {
+        (0..=seed.len()).for_each(|end| scram::run(&seed[..end]));
     }
 }
 

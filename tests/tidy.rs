@@ -311,6 +311,7 @@ const PURE_FILES: &[&str] = &[
     "adapters/serial/src/reading.rs",
     "src/auth/failures.rs",
     "src/auth/memory.rs",
+    "src/auth/scram.rs",
     "src/bridge/backoff.rs",
     "src/bridge/intake.rs",
     "src/bridge/link.rs",

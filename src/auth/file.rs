@@ -1,4 +1,4 @@
-//! The password file: `user:hash` lines.
+//! The password file: `user:hash` lines, and beside a user's hash a second line where he may use SCRAM.
 //!
 //! The file is read at the start and again whenever it has changed, so a new password works without a
 //! restart. Where the new file is wrong the old one stays in force and the trouble is said once; where
@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Hash;
+use super::scram::{self, Credential};
 use super::watched::Watched;
+use super::{Hash, SCHEME};
 
 /// Users and their hashes.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +18,9 @@ pub struct Passwords {
     users: BTreeMap<String, Hash>,
     /// One of those as which most are made, to be compared for users that there are not.
     decoy: Option<Hash>,
+    credentials: BTreeMap<String, Credential>,
+    /// Iterations and salt bytes of each credential, from which those of unknown users are taken.
+    forms: Vec<(u32, usize)>,
 }
 
 /// A password file on disk, and what was last read from it.
@@ -47,12 +51,12 @@ pub enum AuthError {
         source: io::Error,
     },
     /// The operator.
-    #[error("use the password file {path}: line {line} is not \"user:hash\" as tidegate passwd writes it")]
+    #[error("use the password file {path}: {mistake}")]
     WrongLine {
         /// Which file.
         path: PathBuf,
-        /// Counted from 1.
-        line: usize,
+        /// Which line.
+        mistake: Mistake,
     },
     /// The operator.
     #[error("use the ACL file {path}: {mistakes}")]
@@ -64,24 +68,83 @@ pub enum AuthError {
     },
 }
 
+/// A line that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} {fault}")]
+pub struct Mistake {
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// What is wrong with a line, and what helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// No user, or no colon.
+    #[error("is not \"user:hash\": let tidegate passwd write it")]
+    NotUserAndHash,
+    /// What stands behind the colon is no hash.
+    #[error("has no hash that is known: set the password anew with tidegate passwd")]
+    UnknownHash,
+    /// It is for SCRAM, and is not as it should be.
+    #[error(
+        "is not \"user:$scram-sha-256$iterations$salt$StoredKey$ServerKey\", of 4096 iterations or more: set the password anew with tidegate passwd --scram"
+    )]
+    NotForScram,
+    /// There is such a line already.
+    #[error("gives its user a second password of the same kind: delete one of the two")]
+    Repeated,
+}
+
 impl Passwords {
-    /// Reads lines; empty ones and comments (`#`) are passed over. The number of the first wrong line
-    /// comes back as the error.
-    pub fn parse(text: &str) -> Result<Passwords, usize> {
-        let mut users = BTreeMap::new();
+    /// Reads lines; empty ones and comments (`#`) are passed over.
+    ///
+    /// # Errors
+    /// The first wrong line.
+    pub fn parse(text: &str) -> Result<Passwords, Mistake> {
+        let mut passwords = Passwords::default();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (user, hash) = line.split_once(':').ok_or(index + 1)?;
-            let hash = Hash::parse(hash).ok_or(index + 1)?;
-            if user.is_empty() || users.insert(user.to_owned(), hash).is_some() {
-                return Err(index + 1);
-            }
+            passwords.add(line).map_err(|fault| Mistake { line: index + 1, fault })?;
         }
-        let decoy = decoy(&users);
-        Ok(Passwords { users, decoy })
+        passwords.decoy = decoy(&passwords.users);
+        Ok(passwords)
+    }
+
+    fn add(&mut self, line: &str) -> Result<(), Fault> {
+        let (user, hash) = line.split_once(':').ok_or(Fault::NotUserAndHash)?;
+        if user.is_empty() {
+            return Err(Fault::NotUserAndHash);
+        }
+        let former = match hash.strip_prefix(SCHEME) {
+            Some(text) => {
+                let credential = Credential::parse(text).ok_or(Fault::NotForScram)?;
+                self.forms.push(credential.form());
+                self.credentials.insert(user.to_owned(), credential).is_some()
+            }
+            None => {
+                let hash = Hash::parse(hash).ok_or(Fault::UnknownHash)?;
+                self.users.insert(user.to_owned(), hash).is_some()
+            }
+        };
+        if former { Err(Fault::Repeated) } else { Ok(()) }
+    }
+
+    /// What is kept for the user's SCRAM.
+    pub(super) fn credential(&self, user: &str) -> Option<&Credential> {
+        self.credentials.get(user)
+    }
+
+    /// Iterations and salt bytes that somebody has; who is told by `pick`.
+    pub(super) fn credential_form(&self, pick: u16) -> (u32, usize) {
+        let known = usize::from(pick).checked_rem(self.forms.len());
+        known
+            .and_then(|index| self.forms.get(index).copied())
+            .unwrap_or((scram::ITERATIONS, scram::SALT_BYTES))
     }
 
     /// Whether this is the user's password. An unknown user takes as long as most known ones, so that
@@ -128,6 +191,11 @@ impl PasswordFile {
         }
     }
 
+    /// What was last read.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
     /// Whether this is the user's password, by what was last read.
     pub fn verify(&self, user: &str, password: &[u8]) -> bool {
         self.passwords.verify(user, password)
@@ -135,7 +203,7 @@ impl PasswordFile {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Passwords, AuthError> {
-    Passwords::parse(text).map_err(|line| AuthError::WrongLine { path: path.to_owned(), line })
+    Passwords::parse(text).map_err(|mistake| AuthError::WrongLine { path: path.to_owned(), mistake })
 }
 
 #[cfg(test)]
@@ -160,16 +228,40 @@ mod tests {
         assert!(!file.verify("bert", b"one"));
 
         fs::write(&path, "anna:nonsense, and longer than before so that the stamp differs\n").unwrap();
-        assert!(matches!(file.refresh(), Err(AuthError::WrongLine { line: 1, .. })));
+        assert!(matches!(file.refresh(), Err(AuthError::WrongLine { mistake: Mistake { line: 1, .. }, .. })));
         assert!(file.verify("anna", b"one"), "the last good file stays in force");
     }
 
     #[test]
     fn a_wrong_line_is_named() {
         let good = hash(b"x").unwrap();
-        assert_eq!(Passwords::parse(&format!("a:{good}\nb\n")).err(), Some(2));
-        assert_eq!(Passwords::parse(&format!("a:{good}\na:{good}\n")).err(), Some(2));
-        assert_eq!(Passwords::parse(&format!(":{good}\n")).err(), Some(1));
+        let scram = Credential::of(b"x", vec![0; 16], 4_096);
+        for (text, line, fault) in [
+            (format!("a:{good}\nb\n"), 2, Fault::NotUserAndHash),
+            (format!(":{good}\n"), 1, Fault::NotUserAndHash),
+            (format!("a:{good}\na:{good}\n"), 2, Fault::Repeated),
+            (format!("# x\n\na:{scram}\na:{scram}\n"), 4, Fault::Repeated),
+            (format!("a:{good}\nb:plain\n"), 2, Fault::UnknownHash),
+            (format!("a:{scram}x\n"), 1, Fault::NotForScram),
+        ] {
+            assert_eq!(Passwords::parse(&text).err(), Some(Mistake { line, fault }), "{text}");
+        }
+        let error = AuthError::WrongLine {
+            path: "passwd".into(),
+            mistake: Mistake { line: 3, fault: Fault::UnknownHash },
+        };
+        let said = error.to_string();
+        assert!(said.contains("passwd: line 3 has no hash that is known: set"), "{said}");
+    }
+
+    #[test]
+    fn a_user_has_a_hash_and_a_line_for_scram_or_one_of_them() {
+        let (good, scram) = (hash(b"x").unwrap(), Credential::of(b"x", vec![0; 16], 4_096));
+        let text = format!("a:{good}\na:{scram}\nb:{good}\nc:{scram}\n");
+        let passwords = Passwords::parse(&text).unwrap();
+        let known = ["a", "b", "c"].map(|user| passwords.credential(user).is_some());
+        assert_eq!(known, [true, false, true]);
+        assert_eq!(["a", "b", "c"].map(|user| passwords.verify(user, b"x")), [true, true, false]);
     }
 
     #[test]

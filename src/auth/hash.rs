@@ -10,6 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use sha2::{Digest, Sha512};
 
+use super::scram::{self, Credential};
+
 /// The hash of one password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hash {
@@ -31,11 +33,24 @@ pub(super) enum Scheme {
 /// # Errors
 /// Only where the system has no randomness or no memory.
 pub fn hash(password: &[u8]) -> Result<String, HashFailed> {
-    let mut salt = vec![0; SALT_BYTES];
-    getrandom::fill(&mut salt).map_err(|_| HashFailed::NoRandomness)?;
-    let mut made = Hash { scheme: OURS, salt, digest: vec![0; DIGEST_BYTES] };
+    let mut made = Hash { scheme: OURS, salt: fresh_salt(SALT_BYTES)?, digest: vec![0; DIGEST_BYTES] };
     made.digest = made.digest_of(password).ok_or(HashFailed::NoMemory)?;
     Ok(made.to_string())
+}
+
+/// What a user needs beside his hash to log in by SCRAM, as a line of the password file has it.
+///
+/// # Errors
+/// Only where the system has no randomness.
+pub fn hash_for_scram(password: &[u8]) -> Result<String, HashFailed> {
+    let salt = fresh_salt(scram::SALT_BYTES)?;
+    Ok(Credential::of(password, salt, scram::ITERATIONS).to_string())
+}
+
+fn fresh_salt(bytes: usize) -> Result<Vec<u8>, HashFailed> {
+    let mut salt = vec![0; bytes];
+    getrandom::fill(&mut salt).map_err(|_| HashFailed::NoRandomness)?;
+    Ok(salt)
 }
 
 /// A password could not be hashed.
@@ -94,8 +109,7 @@ impl Hash {
     /// Whether this is the password.
     pub fn fits(&self, password: &[u8]) -> bool {
         let Some(digest) = self.digest_of(password) else { return false };
-        let differing = digest.iter().zip(&self.digest).fold(0, |sum, (ours, theirs)| sum | (ours ^ theirs));
-        differing == 0 && digest.len() == self.digest.len()
+        same(&digest, &self.digest)
     }
 
     fn digest_of(&self, password: &[u8]) -> Option<Vec<u8>> {
@@ -143,7 +157,13 @@ impl fmt::Debug for Hash {
     }
 }
 
-fn bounded(text: &str, lowest: u32, highest: u32) -> Option<u32> {
+/// Whether two secrets are the same; takes as long wherever they differ.
+pub(super) fn same(ours: &[u8], theirs: &[u8]) -> bool {
+    let differing = ours.iter().zip(theirs).fold(0, |sum, (ours, theirs)| sum | (ours ^ theirs));
+    differing == 0 && ours.len() == theirs.len()
+}
+
+pub(super) fn bounded(text: &str, lowest: u32, highest: u32) -> Option<u32> {
     text.parse().ok().filter(|number| (lowest..=highest).contains(number))
 }
 

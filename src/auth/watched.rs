@@ -87,7 +87,7 @@ mod tests {
         let path = folder.path().join("file");
         let mut watched = Watched::at(&path);
         let mut look = || {
-            let wrong = |path: &Path| AuthError::WrongLine { path: path.to_owned(), line: 1 };
+            let wrong = |path: &Path| AuthError::WrongRules { path: path.to_owned(), mistakes: "bad".into() };
             watched.refresh(|path, text| if text == "bad" { Err(wrong(path)) } else { Ok(text.to_owned()) })
         };
         assert!(matches!(look(), Err(AuthError::Unreadable { .. })));
@@ -101,7 +101,7 @@ mod tests {
         assert!(matches!(look(), Ok(None)));
         for _ in 0..2 {
             fs::write(&path, "bad").unwrap();
-            assert!(matches!(look(), Err(AuthError::WrongLine { .. })));
+            assert!(matches!(look(), Err(AuthError::WrongRules { .. })));
             assert!(matches!(look(), Ok(None)));
             fs::write(&path, "good again").unwrap();
             assert_eq!(look().unwrap().as_deref(), Some("good again"));

@@ -49,6 +49,9 @@ impl Broker {
         if let Some(reason) = self.objection(id, &connect) {
             return self.refuse(id, connect.client_id, reason, turn);
         }
+        if connect.properties.authentication_method().is_some() {
+            return self.begin_authentication(id, connect, turn);
+        }
         let weight = connect_weight(&connect);
         if let Some(connection) = self.connections.get_mut(id) {
             self.memory.held += weight as usize - std::mem::replace(&mut connection.connect, weight) as usize;
@@ -95,13 +98,15 @@ impl Broker {
     }
 
     /// What is wrong with a CONNECT, whoever sends it.
-    fn objection(&self, id: ConnectionId, connect: &Connect) -> Option<Reason> {
+    pub(super) fn objection(&self, id: ConnectionId, connect: &Connect) -> Option<Reason> {
         let limits = &self.config.limits;
-        let terms = &self.connections.get(id)?.peer.terms;
+        let peer = &self.connections.get(id)?.peer;
+        let terms = &peer.terms;
         if let Some(reason) = terms.refusal {
             return Some(reason);
         }
-        if connect.properties.authentication_method().is_some() {
+        let method = connect.properties.authentication_method();
+        if method.is_some_and(|method| !self.knows_method(&peer.trust, &method)) {
             return Some(Reason::BadAuthenticationMethod); // [MQTT5-4.12.0-1]
         }
         let may_be_empty = match connect.version {
@@ -186,7 +191,7 @@ impl Broker {
     }
 
     /// Gives the connection its session.
-    fn admit(&mut self, id: ConnectionId, connect: Connect, turn: &mut Turn<'_>) {
+    pub(super) fn admit(&mut self, id: ConnectionId, connect: Connect, turn: &mut Turn<'_>) {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.clone());
         // [MQTT5-3.1.2-24]
@@ -356,6 +361,7 @@ impl Broker {
             if keep_alive != connect.keep_alive {
                 list.push(Property::ServerKeepAlive(keep_alive)); // [MQTT5-3.2.2-21]
             }
+            list.extend(self.proof(id));
         }
         ConnAck {
             // 3.1 has no such flag. [MQTT5-3.2.2-3] [MQTT311-3.2.2-2] [MQTT311-3.2.2-3]

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bytestring::ByteString;
 
 use super::aliases::Aliases;
+use super::authenticate::Exchange;
 use super::client::ClientKey;
 use super::pace::{Kind, Rhythm};
 use super::{ConnectionId, Peer, Trust};
@@ -26,7 +27,7 @@ pub(super) struct Connection {
     pub(super) client: Option<ClientKey>,
     /// Milliseconds without a packet after which it is dead; 0 is never.
     pub(super) silence: u64,
-    /// When its last packet came, monotonic.
+    /// When its last packet came, and before CONNACK when it was opened; monotonic.
     pub(super) heard: u64,
     /// The earliest deadline that is armed for it.
     pub(super) armed: u64,
@@ -49,6 +50,8 @@ pub(super) struct Connection {
     pub(super) rhythm: Rhythm,
     pub(super) held: VecDeque<Held>,
     pub(super) paused: bool,
+    /// Where its CONNECT has named an authentication method.
+    pub(super) exchange: Option<Box<Exchange>>,
 }
 
 /// Request Problem Information.
@@ -67,6 +70,8 @@ pub(super) enum Phase {
     Fresh,
     /// Its password is being checked.
     Verifying(Box<Connect>),
+    /// It is to show who it is, by AUTH.
+    Authenticating(Box<Connect>),
     /// Its session is being committed; the packet is the CONNACK.
     Opening(Box<Packet>),
     /// CONNACK is sent.
@@ -170,6 +175,7 @@ impl Connection {
             rhythm: Rhythm::new(counts),
             held: VecDeque::new(),
             paused: false,
+            exchange: None,
         }
     }
 
@@ -219,7 +225,7 @@ impl Connection {
     /// When it is dead if nothing comes, or may go on, monotonic.
     pub(super) fn due(&self) -> Option<u64> {
         match self.phase {
-            Phase::Fresh => Some(self.heard + CONNECT_WITHIN),
+            Phase::Fresh | Phase::Authenticating(_) => Some(self.heard + CONNECT_WITHIN),
             Phase::Slowed(until) => Some(until),
             _ if self.silence == 0 || self.paused || self.holds() => None,
             _ => Some(self.heard + self.silence),
@@ -272,7 +278,7 @@ impl Connections {
 const ANSWERS_MAX: usize = 4_096;
 /// The same before SUBSCRIBE and UNSUBSCRIBE, each of which writes the whole session.
 const SUBSCRIBES_MAX: usize = 64;
-/// Milliseconds from the opening of a connection within which CONNECT must come.
+/// Milliseconds from the opening of a connection within which CONNECT must come, and what AUTH is to show.
 const CONNECT_WITHIN: u64 = 10_000;
 /// Packets that a connection holds before it is paused.
 pub(super) const HELD_BEFORE_PAUSE: usize = 16;

@@ -96,6 +96,7 @@ impl Broker {
     /// Forgets what a connection that is over held and waited for.
     pub(super) fn forget_held(&mut self, connection: &mut Connection) {
         self.pace.forget(&mut connection.rhythm);
+        self.memory.unproven -= connection.unproven();
         let is_once = |held: &Held| matches!(held, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce);
         let mut lost = 0;
         for held in connection.held.drain(..) {
@@ -110,7 +111,7 @@ impl Broker {
             Phase::Waiting | Phase::Opening(_) => self.counters.drop(DropReason::StoreBusy, lost),
             // It had taken too much memory, else they would have been taken.
             Phase::Slowed(_) => self.counters.drop(DropReason::MemoryFull, lost),
-            Phase::Fresh | Phase::Verifying(_) | Phase::Open | Phase::Ending => {
+            Phase::Fresh | Phase::Verifying(_) | Phase::Authenticating(_) | Phase::Open | Phase::Ending => {
                 self.counters.not_accepted += lost;
             }
         }
@@ -118,6 +119,9 @@ impl Broker {
 
     /// Ends a connection for a reason that an MQTT 5 client is told.
     pub(super) fn expel(&mut self, id: ConnectionId, reason: Reason, turn: &mut Turn<'_>) {
+        if self.refuse_unproven(id, reason, turn) {
+            return;
+        }
         let Some(connection) = self.connections.get(id) else { return };
         if matches!(connection.phase, Phase::Fresh) && connection.client.is_none() {
             // [MQTT5-3.1.2-2] [MQTT311-3.1.2-2]

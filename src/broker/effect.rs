@@ -72,6 +72,13 @@ pub enum Event {
         /// What became of it.
         verdict: Verdict,
     },
+    /// The answer to [`Effect::Authenticate`].
+    Authenticated {
+        /// Which.
+        connection: ConnectionId,
+        /// What became of it.
+        outcome: AuthOutcome,
+    },
     /// Writes up to this one are on disk.
     Committed {
         /// Up to which.
@@ -102,6 +109,26 @@ pub enum Verdict {
     /// It does not.
     Wrong,
     /// Too many wait to be compared.
+    Busy,
+    /// Too many wrong ones came from that address.
+    TooManyFailures,
+}
+
+/// What became of a step of enhanced authentication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthOutcome {
+    /// The client is to answer this.
+    Challenge(Bytes),
+    /// The client is this user.
+    Proven {
+        /// Who.
+        user: ByteString,
+        /// By which the client knows us.
+        data: Bytes,
+    },
+    /// What it has said is wrong.
+    Wrong,
+    /// Too many wait for an answer.
     Busy,
     /// Too many wrong ones came from that address.
     TooManyFailures,
@@ -199,6 +226,13 @@ pub enum Effect {
         username: ByteString,
         /// Password; empty where none was given.
         password: Bytes,
+    },
+    /// Go on with SCRAM-SHA-256; answered by [`Event::Authenticated`].
+    Authenticate {
+        /// Whose.
+        connection: ConnectionId,
+        /// All that was said so far: by the client, by us, and so on in turn. The client's word is the last.
+        transcript: Vec<Bytes>,
     },
     /// Hand a write to the store. The n-th of these since start has ticket n.
     Write(Write),

@@ -57,6 +57,8 @@ pub(super) struct Memory {
     pub(super) names: usize,
     /// In wills.
     pub(super) wills: usize,
+    /// In CONNECTs that wait for AUTH.
+    pub(super) unproven: usize,
     /// As the engine was told last.
     told: Level,
 }
@@ -69,8 +71,8 @@ impl Broker {
 
     /// What goes by itself, or with its connection.
     fn passing(&self) -> usize {
-        let Memory { buffers, queues, held, aliases, .. } = &self.memory;
-        buffers + queues + held + aliases
+        let Memory { buffers, queues, held, aliases, unproven, .. } = &self.memory;
+        buffers + queues + held + aliases + unproven
     }
 
     /// Messages that stay.

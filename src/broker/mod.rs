@@ -20,6 +20,7 @@ mod rights;
 mod rate;
 mod claim;
 mod connect;
+mod authenticate;
 mod publish;
 mod fan;
 mod backlog;
@@ -36,7 +37,7 @@ mod subscribe;
 mod depart;
 
 pub use counters::Counters;
-pub use effect::{ConnectionId, Copy, Effect, Event, Note, Party, Peer, Terms, Trust, Verdict};
+pub use effect::{AuthOutcome, ConnectionId, Copy, Effect, Event, Note, Party, Peer, Terms, Trust, Verdict};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
 pub use rights::is_house_user;
@@ -242,6 +243,7 @@ impl Broker {
             Event::Granted { connection, messages } => self.on_granted(connection, messages, turn),
             Event::Lost { connection } => self.on_lost(connection, turn),
             Event::Verified { connection, verdict } => self.on_verified(connection, verdict, turn),
+            Event::Authenticated { connection, outcome } => self.on_authenticated(connection, outcome, turn),
             Event::Committed { through } => self.on_committed(through, turn),
             Event::Rows(rows) => self.on_rows(rows, turn),
             Event::Buffered { bytes, heaviest } => {
@@ -268,7 +270,10 @@ impl Broker {
     /// A packet is taken, or waits behind those that wait already.
     fn on_held(&mut self, id: ConnectionId, held: Held, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.heard = turn.now.mono;
+        // Until CONNACK the time counts from the opening.
+        if connection.is_open() {
+            connection.heard = turn.now.mono;
+        }
         self.pace.heard(&mut connection.rhythm);
         if connection.holds() {
             // Pausing does not reach who writes to a port: what it may lose is not gathered without end.
@@ -301,6 +306,9 @@ impl Broker {
                 _ => self.drop_connection(id, turn), // [MQTT5-3.1.0-1] [MQTT311-3.1.0-1]
             };
         }
+        if let Phase::Authenticating(_) = connection.phase {
+            return self.on_unproven(id, packet, turn);
+        }
         if let Some(until) = self.too_soon(id, &packet, turn.now.mono) {
             return self.slow_down(id, packet, until, turn);
         }
@@ -318,8 +326,7 @@ impl Broker {
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, unsubscribe, turn),
             Packet::PingReq => self.on_pingreq(id, turn),
             Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect, turn),
-            // No method was agreed on at CONNECT. [MQTT5-4.12.0-7]
-            Packet::Auth(_) => self.expel(id, Reason::ProtocolError, turn),
+            Packet::Auth(auth) => self.on_auth(id, &auth, turn),
             // A second CONNECT [MQTT5-3.1.0-2] [MQTT311-3.1.0-2], or what only a server sends.
             Packet::Connect(_)
             | Packet::ConnAck(_)

@@ -1,4 +1,4 @@
-//! `tidegate passwd`: one user's line of a password file.
+//! `tidegate passwd`: one user's lines of a password file.
 //!
 //! The file is written anew beside the old one and takes its place at once, so the service never reads
 //! half of it. All other lines stay as they are, mosquitto's and comments too.
@@ -27,6 +27,9 @@ pub struct PasswdArgs {
     /// Take the password from the command line, where other users of the machine can see it
     #[arg(short = 'b', conflicts_with = "delete")]
     pub batch: bool,
+    /// Let the user log in by SCRAM-SHA-256 too; who steals the file guesses such a password more easily
+    #[arg(long, conflicts_with = "delete")]
+    pub scram: bool,
     /// The password file
     pub file: PathBuf,
     /// The user
@@ -58,10 +61,26 @@ fn change(args: &PasswdArgs) -> anyhow::Result<()> {
             None => ask(&args.user)?,
         };
         anyhow::ensure!(!password.is_empty(), "set a password: it is empty");
-        let hash = auth::hash(password.as_bytes()).map_err(anyhow::Error::new)?;
-        with(&lines, &args.user, &hash)
+        with(&lines, &args.user, &hashes(&password, args.scram)?)
     };
-    replace(&args.file, &new).with_context(|| format!("write {}", args.file.display()))
+    let write = || format!("write {}", args.file.display());
+    replace(&args.file, &new).with_context(write)?;
+    if !args.scram && !args.delete && lines.lines().any(|line| is_for_scram(line, &args.user)) {
+        eprintln!("{} cannot log in by SCRAM-SHA-256 any more: --scram keeps that", args.user);
+    }
+    Ok(())
+}
+
+/// What stands behind the user's name: on a line of its own, each.
+fn hashes(password: &str, scram: bool) -> anyhow::Result<Vec<String>> {
+    let mut hashes = vec![auth::hash(password.as_bytes()).map_err(anyhow::Error::new)?];
+    if scram {
+        // Clients prepare other characters before they hash them (SASLprep), each as well as it can.
+        let plain = password.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        anyhow::ensure!(plain, "set a password for SCRAM: only printable ASCII is the same in every client");
+        hashes.push(auth::hash_for_scram(password.as_bytes()).map_err(anyhow::Error::new)?);
+    }
+    Ok(hashes)
 }
 
 fn check_user(user: &str) -> Result<(), String> {
@@ -88,8 +107,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 /// The lines with this user's replaced, or added at the end.
-fn with(lines: &str, user: &str, hash: &str) -> String {
-    let line = format!("{user}:{hash}\n");
+fn with(lines: &str, user: &str, hashes: &[String]) -> String {
+    let line: String = hashes.iter().map(|hash| format!("{user}:{hash}\n")).collect();
     let mut new = String::new();
     let mut set = false;
     for old in lines.lines() {
@@ -105,6 +124,10 @@ fn with(lines: &str, user: &str, hash: &str) -> String {
 
 fn without(lines: &str, user: &str) -> String {
     lines.split_inclusive('\n').filter(|line| !is_of(line, user)).collect()
+}
+
+fn is_for_scram(line: &str, user: &str) -> bool {
+    is_of(line, user) && line.contains(auth::SCHEME)
 }
 
 fn is_of(line: &str, user: &str) -> bool {
@@ -198,6 +221,7 @@ mod tests {
             create: !file.exists(),
             delete: password.is_none(),
             batch: password.is_some(),
+            scram: false,
             file: file.to_owned(),
             user: user.to_owned(),
             password: password.map(str::to_owned),
@@ -238,6 +262,37 @@ mod tests {
         assert!(text.ends_with("\nann:$7$z\nbert:$6$q$r\n"), "{text}");
         let mode = fs::metadata(&file).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o604);
+    }
+
+    #[test]
+    fn with_scram_a_user_has_two_lines_and_the_next_password_has_none_of_the_last() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("passwd");
+        let set = |user: &str, password: &str, scram: bool| {
+            passwd(&PasswdArgs { scram, ..arguments(&file, user, Some(password)) })
+        };
+        let lines = |user: &str| {
+            let text = fs::read_to_string(&file).expect("readable");
+            auth::Passwords::parse(&text).expect("well formed");
+            let lines: Vec<&str> = text.lines().filter(|line| is_of(line, user)).collect();
+            (lines.len(), lines.iter().filter(|line| is_for_scram(line, user)).count())
+        };
+        set("anna", "one", true).expect("set");
+        set("bert", "two", false).expect("set");
+        assert_eq!((lines("anna"), lines("bert")), ((2, 1), (1, 0)));
+        assert!(fits(&file, "anna", "one") && fits(&file, "bert", "two"));
+        let text = fs::read_to_string(&file).expect("readable");
+        assert!(text.contains("\nanna:$scram-sha-256$100000$"), "{text}");
+        set("anna", "three", true).expect("changed");
+        assert_eq!(lines("anna"), (2, 1));
+        set("anna", "four", false).expect("changed");
+        assert_eq!(lines("anna"), (1, 0));
+        set("anna", "five", true).expect("changed");
+        passwd(&arguments(&file, "anna", None)).expect("deleted");
+        assert_eq!((lines("anna"), lines("bert")), ((0, 0), (1, 0)));
+        let failure = set("anna", "fünf", true).expect_err("refused");
+        assert!(failure.to_string().contains("printable ASCII"), "{failure}");
+        assert_eq!(lines("anna"), (0, 0));
     }
 
     #[test]

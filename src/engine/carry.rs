@@ -10,13 +10,14 @@ use tracing::warn;
 
 use super::notes::{Limiter, Notes};
 use super::outbox::{Flushed, Pool};
+use super::scram::Step;
 use super::socket::Socket;
 use super::table::Link;
 use super::template::{Encoded, Templates, append, size};
 use super::turn::Engine;
 use super::verify::{Question, Verifier};
 use super::{Input, Inputs};
-use crate::broker::{ConnectionId, Copy, Effect, Event, Level, Verdict};
+use crate::broker::{AuthOutcome, ConnectionId, Copy, Effect, Event, Level, Verdict};
 use crate::codec::{Ack, Alias, Packet, Properties, QoS, Reason, encode};
 use crate::record::{Now, Write};
 use crate::store::Handle;
@@ -126,6 +127,10 @@ impl Engine {
             Effect::Verify { connection, username, password } => {
                 let address = self.table.socket(connection).and_then(|socket| socket.stay().address());
                 self.verify(Question { connection, address, username, password });
+            }
+            Effect::Authenticate { connection, transcript } => {
+                let address = self.table.socket(connection).and_then(|socket| socket.stay().address());
+                self.authenticate(Step { connection, address, transcript });
             }
             Effect::Read { reader, after, limit } => {
                 let inputs = self.courier.inputs.clone();
@@ -246,6 +251,19 @@ impl Engine {
             }
         };
         self.events.push(Event::Verified { connection, verdict });
+    }
+
+    fn authenticate(&mut self, step: Step) {
+        // Without a password file nobody has a password.
+        let (connection, outcome) = match &self.courier.verifier {
+            None => (step.connection, AuthOutcome::Wrong),
+            Some(verifier) => {
+                let Some(turned_away) = verifier.go_on(step) else { return };
+                self.counters.passwords_unchecked += 1;
+                (turned_away, AuthOutcome::Busy)
+            }
+        };
+        self.events.push(Event::Authenticated { connection, outcome });
     }
 
     fn close(&mut self, connection: ConnectionId, now: Now) {

@@ -47,6 +47,8 @@ pub struct Counters {
     pub passwords_compared: u64,
     /// Passwords that were compared a moment ago, and not again.
     pub passwords_remembered: u64,
+    /// Logins by SCRAM that came to their end, right or wrong.
+    pub scram_logins: u64,
     /// Passwords not compared because too many waited to be.
     pub passwords_unchecked: u64,
     /// Passwords not compared because too many wrong ones came from that address.

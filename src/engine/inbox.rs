@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Effort;
 use crate::access::Rules;
-use crate::broker::{ConnectionId, Verdict};
+use crate::broker::{AuthOutcome, ConnectionId, Verdict};
 use crate::listener::Outcome;
 use crate::record::{Rows, Ticket};
 
@@ -54,6 +54,13 @@ pub enum Input {
         verdict: Verdict,
         /// What that took.
         effort: Effort,
+    },
+    /// A helper thread has taken a step of SCRAM.
+    Authenticated {
+        /// Whose.
+        connection: ConnectionId,
+        /// What became of it.
+        outcome: AuthOutcome,
     },
     /// The access rules are others now.
     Rules(Arc<Rules>),

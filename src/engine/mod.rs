@@ -18,6 +18,7 @@ mod template;
 mod port;
 mod queue;
 mod verify;
+mod scram;
 mod notes;
 mod counters;
 mod status;

@@ -22,7 +22,7 @@ use super::status;
 use super::table::{Link, Table};
 use super::verify::{Effort, Verifier};
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
-use crate::broker::{Broker, ConnectionId, Effect, Event, Level, Peer, Terms, Verdict};
+use crate::broker::{AuthOutcome, Broker, ConnectionId, Effect, Event, Level, Peer, Terms, Verdict};
 use crate::clock::Clock;
 use crate::listener::{
     Accepted, Admitted, Board, Doors, Guests, Knock, Objection, Outcome, Stay, StreamPeer,
@@ -315,6 +315,10 @@ impl Engine {
                 self.count_verdict(verdict, effort);
                 self.events.push(Event::Verified { connection, verdict });
             }
+            Input::Authenticated { connection, outcome } => {
+                self.count_outcome(&outcome);
+                self.events.push(Event::Authenticated { connection, outcome });
+            }
             Input::Shaken(Outcome::Done(accepted)) if self.stopping.is_none() => self.take_in(*accepted),
             Input::Shaken(Outcome::Done(accepted)) => self.table.withdraw(accepted.stay),
             Input::Shaken(Outcome::Over(stay)) => self.table.withdraw(stay),
@@ -340,6 +344,15 @@ impl Engine {
             (_, Effort::Spared) => &mut self.counters.passwords_unchecked,
         };
         *counter += 1;
+    }
+
+    fn count_outcome(&mut self, outcome: &AuthOutcome) {
+        match outcome {
+            AuthOutcome::Challenge(_) => {}
+            AuthOutcome::Proven { .. } | AuthOutcome::Wrong => self.counters.scram_logins += 1,
+            AuthOutcome::Busy => self.counters.passwords_unchecked += 1,
+            AuthOutcome::TooManyFailures => self.counters.over_login_failures += 1,
+        }
     }
 
     /// Forgets a port that the broker has closed or that has to go.

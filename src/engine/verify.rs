@@ -3,7 +3,8 @@
 //! Pairs that were compared a moment ago are answered at once, whoever else waits, so a crowd of devices
 //! that comes back does not burn the processor. The others wait in a short queue: beyond it a client is
 //! turned away and tries again. Who fails too often is not compared until some time has passed. The files
-//! of passwords and of access rules are read again here: a disk may be slow.
+//! of passwords and of access rules are read again here: a disk may be slow. The steps of SCRAM, which are
+//! cheap, come the same way.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,9 +16,10 @@ use bytestring::ByteString;
 use tracing::{info, warn};
 
 use super::queue::Queue;
+use super::scram::{self, Step};
 use super::{Input, Inputs};
 use crate::access::Rules;
-use crate::auth::{Failures, Freshness, Known, Memory, Pair, PasswordFile, RulesFile};
+use crate::auth::{Failures, Freshness, Known, Memory, Pair, PasswordFile, RulesFile, Scram};
 use crate::broker::{ConnectionId, Verdict};
 use crate::clock::Clock;
 use crate::listener::Address;
@@ -63,16 +65,18 @@ struct Tray {
 
 struct Letters {
     questions: Queue<Question>,
+    steps: Queue<Step>,
     /// The files are to be looked at now.
     look: bool,
     ended: bool,
 }
 
 /// What the thread has before it.
-struct Desk {
-    files: AuthFiles,
-    memory: Memory,
-    failures: Failures<Address>,
+pub(super) struct Desk {
+    pub(super) files: AuthFiles,
+    pub(super) memory: Memory,
+    pub(super) failures: Failures<Address>,
+    pub(super) scram: Scram,
     waiting: Queue<(Pair, Question)>,
     /// When the files are to be looked at again; monotonic milliseconds.
     look_at: u64,
@@ -91,8 +95,8 @@ impl Verifier {
     ) -> io::Result<Verifier> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
-        let desk = Desk::new(files, Memory::new(key), failures);
-        let letters = Letters { questions: Queue::new(QUESTIONS_MAX), look: false, ended: false };
+        let desk = Desk::new(files, Memory::new(key), scram::server()?, failures);
+        let letters = Letters::new();
         let tray = Arc::new(Tray { letters: Mutex::new(letters), arrived: Condvar::new() });
         let taken = tray.clone();
         thread::Builder::new()
@@ -109,6 +113,13 @@ impl Verifier {
         turned_away.map(|question| question.connection)
     }
 
+    /// Has a step of SCRAM taken; [`Input::Authenticated`] is the answer. Who finds no room comes back, as above.
+    pub(super) fn go_on(&self, step: Step) -> Option<ConnectionId> {
+        let turned_away = self.tray.lock().steps.push(step.address, step);
+        self.tray.arrived.notify_one();
+        turned_away.map(|step| step.connection)
+    }
+
     /// Has the files looked at now; other rules come as [`Input::Rules`].
     pub(super) fn look(&self) {
         self.tray.lock().look = true;
@@ -123,6 +134,18 @@ impl Drop for Verifier {
     }
 }
 
+impl Letters {
+    fn new() -> Letters {
+        let (questions, steps) = (Queue::new(QUESTIONS_MAX), Queue::new(QUESTIONS_MAX));
+        Letters { questions, steps, look: false, ended: false }
+    }
+
+    /// Whether nobody has asked for anything.
+    fn is_empty(&self) -> bool {
+        self.questions.is_empty() && self.steps.is_empty()
+    }
+}
+
 impl Tray {
     fn lock(&self) -> MutexGuard<'_, Letters> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
@@ -130,14 +153,13 @@ impl Tray {
 
     /// What has come, perhaps after a wait of at most so long; `None` at the end.
     fn take(&self, wait: Duration) -> Option<Letters> {
-        let idle = |letters: &mut Letters| letters.questions.is_empty() && !letters.look && !letters.ended;
+        let idle = |letters: &mut Letters| letters.is_empty() && !letters.look && !letters.ended;
         let waited = self.arrived.wait_timeout_while(self.lock(), wait, idle);
         let (mut letters, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if letters.ended {
             return None;
         }
-        let questions = std::mem::replace(&mut letters.questions, Queue::new(QUESTIONS_MAX));
-        Some(Letters { questions, look: std::mem::take(&mut letters.look), ended: false })
+        Some(std::mem::replace(&mut *letters, Letters::new()))
     }
 }
 
@@ -153,11 +175,17 @@ fn work(mut desk: Desk, tray: &Tray, clock: Clock, inputs: &Inputs) {
         let Some(mut letters) = tray.take(Duration::from_millis(rest)) else { return };
         let now = clock.now().mono;
         // Who logs in after a change of the files comes in by the new ones.
-        if (letters.look || !letters.questions.is_empty() || desk.look_at <= now)
+        if (letters.look || !letters.is_empty() || desk.look_at <= now)
             && let Some(rules) = desk.look(now)
             && inputs.send_blocking(Input::Rules(rules)).is_err()
         {
             return;
+        }
+        while let Some(step) = letters.steps.pop() {
+            let outcome = desk.answer(&step, now);
+            if inputs.send_blocking(Input::Authenticated { connection: step.connection, outcome }).is_err() {
+                return;
+            }
         }
         // Everything that has come, before the next comparison: most of it may be known.
         while let Some(question) = letters.questions.pop() {
@@ -172,13 +200,13 @@ fn work(mut desk: Desk, tray: &Tray, clock: Clock, inputs: &Inputs) {
 }
 
 impl Desk {
-    fn new(files: AuthFiles, memory: Memory, failures: Option<Rate>) -> Desk {
+    pub(super) fn new(files: AuthFiles, memory: Memory, scram: Scram, failures: Option<Rate>) -> Desk {
         let (failures, waiting) = (Failures::new(failures), Queue::new(WAITING_MAX));
-        Desk { files, memory, failures, waiting, look_at: 0 }
+        Desk { files, memory, failures, scram, waiting, look_at: 0 }
     }
 
     /// Reads the files again that have changed; other rules come back.
-    fn look(&mut self, now: u64) -> Option<Arc<Rules>> {
+    pub(super) fn look(&mut self, now: u64) -> Option<Arc<Rules>> {
         let mut changed = false;
         match self.files.passwords.as_mut().map(PasswordFile::refresh) {
             None | Some(Ok(Freshness::Same)) => {}
@@ -271,7 +299,8 @@ mod tests {
 
     fn desk(path: &Path) -> Desk {
         let passwords = Some(PasswordFile::at(path));
-        Desk::new(AuthFiles { passwords, rules: None }, Memory::new([7; 32]), Some(THREE))
+        let files = AuthFiles { passwords, rules: None };
+        Desk::new(files, Memory::new([7; 32]), Scram::new([7; 32]), Some(THREE))
     }
 
     /// Every user of the file has this password.

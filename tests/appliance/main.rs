@@ -20,6 +20,7 @@ mod operator;
 mod outage;
 mod rounds;
 mod rules;
+mod scram;
 mod serial;
 mod sync;
 mod traced;

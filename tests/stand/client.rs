@@ -59,20 +59,18 @@ impl Client {
         Client::try_connect(port, options).expect("CONNACK")
     }
 
-    /// Connects; `Err` has the reason.
-    pub fn try_connect(port: u16, options: &Options) -> Result<Client, Reason> {
+    /// A connection on which nothing was said yet.
+    pub fn open(port: u16, version: Version) -> Client {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("the listener accepts");
         socket.set_nodelay(true).unwrap();
         let mut decoder = Decoder::new(Side::Client, 16 << 20);
-        decoder.set_version(options.version);
-        let mut client = Client {
-            socket,
-            decoder,
-            version: options.version,
-            next_id: 0,
-            waiting: VecDeque::new(),
-            session_present: false,
-        };
+        decoder.set_version(version);
+        Client { socket, decoder, version, next_id: 0, waiting: VecDeque::new(), session_present: false }
+    }
+
+    /// Connects; `Err` has the reason.
+    pub fn try_connect(port: u16, options: &Options) -> Result<Client, Reason> {
+        let mut client = Client::open(port, options.version);
         let properties = if options.kept && options.version == Version::V5 {
             Properties::from_list(&[Property::SessionExpiryInterval(u32::MAX)])
         } else {

@@ -259,13 +259,6 @@ fn one_client_too_many_is_refused() {
     );
 }
 
-// [MQTT5-4.12.0-1] [MQTT5-4.12.0-7]
-#[test]
-fn enhanced_authentication_is_refused() {
-    check(&["open 1", "1 connect a v5 clean method=SCRAM"], "1 < connack 0x8c\nclose 1");
-    check(&["open 1", "1 connect a v5 clean", "--", "1 auth"], "1 < disconnect 0x82\nclose 1");
-}
-
 // [MQTT5-4.13.1-1] [MQTT5-4.13.2-1] [MQTT5-3.1.4-1] [MQTT5-3.1.2-1] [MQTT5-3.1.2-2] [MQTT311-4.8.0-1]
 // [MQTT311-3.1.4-1] [MQTT311-3.1.2-2] [MQTT311-2.2.2-2]
 #[test]

@@ -24,6 +24,7 @@ mod exchanges;
 mod retaining;
 mod version_3_1;
 mod rights;
+mod authenticating;
 mod mounts;
 mod rates;
 mod sys;

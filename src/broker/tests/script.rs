@@ -215,6 +215,10 @@ impl Script {
     }
 }
 
+fn outcome(connection: ConnectionId, outcome: AuthOutcome) -> Event {
+    Event::Authenticated { connection, outcome }
+}
+
 fn event(connection: ConnectionId, text: &str) -> Event {
     let words = Words::of(text);
     match words.at(0) {
@@ -224,6 +228,14 @@ fn event(connection: ConnectionId, text: &str) -> Event {
         "rejected" => Event::Verified { connection, verdict: Verdict::Wrong },
         "unverified" => Event::Verified { connection, verdict: Verdict::Busy },
         "barred" => Event::Verified { connection, verdict: Verdict::TooManyFailures },
+        "challenged" => outcome(connection, AuthOutcome::Challenge(words.at(1).to_owned().into())),
+        "proven" => {
+            let data = words.at(2).to_owned().into();
+            outcome(connection, AuthOutcome::Proven { user: words.at(1).into(), data })
+        }
+        "unproven" => outcome(connection, AuthOutcome::Wrong),
+        "busy" => outcome(connection, AuthOutcome::Busy),
+        "shunned" => outcome(connection, AuthOutcome::TooManyFailures),
         "granted" => Event::Granted { connection, messages: words.at(1).parse().expect("a count") },
         "malformed" => Event::Malformed { connection, reason: speech::reason(words.at(1)) },
         _ => Event::Packet { connection, packet: speech::packet(text) },

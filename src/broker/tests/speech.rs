@@ -87,7 +87,10 @@ pub(super) fn packet(text: &str) -> Packet {
                 properties: Properties::from_list(expiry.as_slice()),
             })
         }
-        "auth" => Packet::Auth(Auth { reason: Reason::ReAuthenticate, properties: Properties::new() }),
+        "auth" => Packet::Auth(Auth {
+            reason: words.reason(),
+            properties: Properties::from_list(&authentication(&words)),
+        }),
         other => panic!("no packet is called {other}"),
     }
 }
@@ -100,7 +103,7 @@ fn connect(words: &Words<'_>) -> Connect {
     list.extend(words.number("aliases").map(Property::TopicAliasMaximum));
     list.extend(words.number("response").map(Property::RequestResponseInformation));
     list.extend(words.number("problem").map(Property::RequestProblemInformation));
-    list.extend(words.value("method").map(|method| Property::AuthenticationMethod(method.into())));
+    list.extend(authentication(words));
     let will = words.value("will").map(|will| {
         let parts: Vec<&str> = will.split(':').collect();
         let mut list = Vec::new();
@@ -130,6 +133,12 @@ fn connect(words: &Words<'_>) -> Connect {
         password: words.value("pass").map(|pass| Bytes::copy_from_slice(pass.as_bytes())),
         properties: Properties::from_list(&list),
     }
+}
+
+fn authentication(words: &Words<'_>) -> Vec<Property> {
+    let method = words.value("method").map(|method| Property::AuthenticationMethod(method.into()));
+    let data = words.value("data").map(|data| Bytes::copy_from_slice(data.as_bytes()));
+    method.into_iter().chain(data.map(Property::AuthenticationData)).collect()
 }
 
 /// Properties that a server hands on, in this order; several notes are parted by commas.
@@ -208,6 +217,13 @@ pub(super) fn effect(effect: &Effect) -> Option<String> {
         Effect::Resume { connection } => format!("resume {}", connection.slot),
         Effect::Verify { connection, username, password } => {
             format!("verify {} {username} {}", connection.slot, String::from_utf8_lossy(password))
+        }
+        Effect::Authenticate { connection, transcript } => {
+            let said = transcript.iter().map(|said| match &**said {
+                b"" => "-".into(),
+                said => String::from_utf8_lossy(said),
+            });
+            format!("authenticate {} {}", connection.slot, said.collect::<Vec<_>>().join(" / "))
         }
         Effect::Write(write) => format!("write {}", written(write)),
         Effect::Memory(level) => format!("memory {level:?}").to_lowercase(),
@@ -315,7 +331,7 @@ fn sent(packet: &Packet) -> String {
             if let Some(keep) = connack.properties.server_keep_alive() {
                 line += &format!(" keep={keep}");
             }
-            line
+            line + &authenticated(&connack.properties)
         }
         Packet::PubAck(ack) => coded("puback", ack),
         Packet::PubRec(ack) => coded("pubrec", ack),
@@ -325,8 +341,18 @@ fn sent(packet: &Packet) -> String {
         Packet::UnsubAck(ack) => format!("unsuback {} {}", ack.packet_id, codes(&ack.reasons)),
         Packet::PingResp => "pong".into(),
         Packet::Disconnect(disconnect) => format!("disconnect {:#04x}", disconnect.reason.code()),
+        Packet::Auth(auth) => {
+            format!("auth {:#04x}{}", auth.reason.code(), authenticated(&auth.properties))
+        }
         other => panic!("a server does not send {other:?}"),
     }
+}
+
+fn authenticated(properties: &Properties) -> String {
+    let method = properties.authentication_method().map(|method| format!(" method={method}"));
+    let data = properties.authentication_data();
+    let data = data.map(|data| format!(" data={}", String::from_utf8_lossy(&data)));
+    method.unwrap_or_default() + &data.unwrap_or_default()
 }
 
 fn wanted(want: &Want) -> String {
