@@ -14,6 +14,7 @@ mod clients;
 mod commits;
 mod doors;
 mod kept;
+mod matrix;
 mod motes;
 mod operator;
 mod outage;
