@@ -49,7 +49,7 @@ const SCENARIOS: [&str; 5] = ["login", "pairs", "retained", "will", "kept"];
 const OF_5: [&str; 2] = ["properties", "identifier"];
 const OF_ALL: &[&str] = &["login", "pairs", "retained", "will", "kept", "properties", "identifier"];
 
-const CLIENTS: [(&str, Run); 8] = [
+static CLIENTS: [(&str, Run); 8] = [
     ("mosquitto", mosquitto::run),
     ("paho-mqtt", |cell| python(cell, "with_paho.py")),
     ("aiomqtt", |cell| python(cell, "with_aiomqtt.py")),
@@ -134,8 +134,7 @@ fn clients_of_others_do_all_that_they_can_over_every_transport() {
                 clients.iter().flat_map(|client| of_client(client, gateway, authorities, folder)).collect()
             })
         };
-        let halves: [thread::ScopedJoinHandle<Vec<Ran>>; 2] =
-            [all(Box::leak(left.into())), all(Box::leak(right.into()))];
+        let halves: [thread::ScopedJoinHandle<Vec<Ran>>; 2] = [all(left), all(right)];
         halves.into_iter().flat_map(|half| half.join().unwrap()).collect::<Vec<_>>()
     });
     let table = table(&runs);
