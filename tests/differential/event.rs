@@ -3,7 +3,7 @@
 //! Packet ids are gone, copies of one message are one, and order counts only where the standard gives it:
 //! within a topic and a QoS.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate::codec::{Publish, QoS, Reason};
 
@@ -85,4 +85,27 @@ pub(crate) fn canonical(events: &[Event]) -> Vec<Event> {
     messages.sort_by(|one, other| (&one.topic, one.qos).cmp(&(&other.topic, other.qos)));
     rest.extend(messages.into_iter().map(Event::Message));
     rest
+}
+
+/// Takes out the messages of shared subscriptions, whoever of a group got them: who does is the server's
+/// choice, and with it the QoS (MQTT 5, 4.8.2). Each is there once, without what depends on the member.
+pub(crate) fn shared(got: &mut [Vec<Event>]) -> Vec<Event> {
+    let mut taken = BTreeMap::new();
+    for events in got {
+        events.retain(|event| {
+            let Event::Message(message) = event else { return true };
+            if message.topic.starts_with("s/") {
+                let bare = Message {
+                    qos: QoS::AtMostOnce,
+                    pairs: Vec::new(),
+                    identifiers: BTreeSet::new(),
+                    expires: false,
+                    ..message.clone()
+                };
+                taken.insert((message.topic.clone(), message.payload.clone()), Event::Message(bare));
+            }
+            !message.topic.starts_with("s/")
+        });
+    }
+    taken.into_values().collect()
 }

@@ -24,9 +24,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use event::{Event, canonical};
+use event::{Event, canonical, shared};
 use excused::{comparable, excuse};
-use session::{CLIENTS, Session};
+use session::Session;
 use stand::{Cloud, Gateway, Security, proof};
 
 /// A client for which the servers differ in a step, beyond what is excused.
@@ -105,8 +105,13 @@ impl Pair {
             (ours.join().unwrap(), theirs)
         });
         for (step, (ours, theirs)) in ours.iter().zip(&theirs).take(comparable(session)).enumerate() {
-            for client in 0..CLIENTS {
-                let (mut ours, mut theirs) = (canonical(&ours[client]), canonical(&theirs[client]));
+            let acting = session.steps[step].client;
+            let [mut ours, mut theirs] = [ours, theirs].map(|got| got.each_ref().map(|got| canonical(got)));
+            let (of_ours, of_theirs) = (shared(&mut ours), shared(&mut theirs));
+            if of_ours != of_theirs {
+                return Some(Difference { step, client: acting, ours: of_ours, theirs: of_theirs });
+            }
+            for (client, (mut ours, mut theirs)) in ours.into_iter().zip(theirs).enumerate() {
                 for name in excuse(session, step, client, &mut ours, &mut theirs) {
                     *self.needed.lock().unwrap().entry(name).or_default() += 1;
                 }

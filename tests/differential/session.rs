@@ -175,7 +175,7 @@ impl Maker {
     fn post(&mut self) -> Post {
         self.messages += 1;
         let topic = if self.shared && self.dice.below(2) == 0 {
-            ["s/a", "s/b"][self.dice.below(2) as usize]
+            ["s/a", "s/c"][self.dice.below(2) as usize]
         } else {
             TOPICS[self.dice.below(TOPICS.len() as u64) as usize]
         };

@@ -72,9 +72,10 @@ macro_rules! scenarios {
 
             fn until<T>(&mut self, what: &str, wanted: impl Fn(Packet) -> Option<T>) -> T {
                 loop {
-                    let event =
-                        self.connection.recv_timeout(HANG).unwrap_or_else(|_| panic!("waited for {what}"));
-                    let event = event.unwrap_or_else(|error| panic!("{error} in place of {what}"));
+                    let event = match self.connection.recv_timeout(HANG) {
+                        Ok(Ok(event)) => event,
+                        other => panic!("{other:?} in place of {what}"),
+                    };
                     if let Event::Incoming(packet) = event
                         && let Some(found) = wanted(packet)
                     {
