@@ -15,7 +15,7 @@
 //! | store    | io   | codec record |
 //! | unstored | io   | record |
 //! | auth     | io   | access |
-//! | listener | io   | broker clock codec record |
+//! | listener | io   | access broker clock codec record |
 //! | engine   | io   | access auth broker clock codec listener record store unstored |
 //! | field    | io   | clock engine |
 //! | bridge   | io   | clock codec record store unstored |

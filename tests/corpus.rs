@@ -7,8 +7,13 @@
 use std::fs;
 use std::path::Path;
 
+use tidegate::record;
+
 #[path = "fuzz/bodies/decode.rs"]
 mod decode;
+
+#[path = "fuzz/bodies/broker.rs"]
+mod broker;
 
 #[path = "fuzz/bodies/config.rs"]
 mod config;
@@ -30,6 +35,21 @@ fn the_decoder_keeps_its_promises_over_the_corpus() {
     }
     assert!(inputs.len() > 3_000, "{} inputs", inputs.len());
     inputs.iter().for_each(|input| decode::run(input));
+}
+
+#[test]
+fn the_broker_keeps_its_promises_over_the_corpus() {
+    for seed in seeds("broker") {
+        // A script may end after any byte.
+        (0..=seed.len()).for_each(|end| broker::run(&seed[..end]));
+    }
+}
+
+#[test]
+fn the_broker_keeps_its_promises_over_random_scripts() {
+    for seed in 0..3_000_u64 {
+        broker::run(&random(seed, 300));
+    }
 }
 
 #[test]
@@ -68,6 +88,18 @@ fn the_modbus_guard_keeps_its_promises_over_the_corpus() {
     for seed in seeds("modbus_guard") {
         (0..=seed.len()).for_each(|end| adapter_modbus::guard::fuzz::guard(&seed[..end]));
     }
+}
+
+/// The same bytes for the same seed.
+fn random(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[4]
+    };
+    (0..length).map(|_| next()).collect()
 }
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {

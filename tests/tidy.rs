@@ -317,7 +317,7 @@ const PURE_FILES: &[&str] = &[
     "src/bridge/mapping.rs",
     "src/bridge/shape.rs",
     "src/bridge/url.rs",
-    "src/engine/guests.rs",
+    "src/listener/guests.rs",
     "src/store/pace.rs",
     "src/store/pack.rs",
     "src/store/runs.rs",

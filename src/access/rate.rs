@@ -30,6 +30,11 @@ impl Bucket {
         self.full_at = self.full_at.saturating_sub(step(rate));
     }
 
+    /// When nothing of it is used any more, in microseconds: the later, the more is.
+    pub fn full_at(&self) -> u64 {
+        self.full_at
+    }
+
     /// Whether nothing of it is used.
     pub fn is_full(&self, now: u64) -> bool {
         self.full_at <= now.saturating_mul(1_000)

@@ -1,29 +1,29 @@
 //! The password file: `user:hash` lines.
 //!
-//! The file is read when a password is first asked for and again whenever it has changed, so a new
-//! password works without a restart. Where the new file is wrong the old one stays in force and the
-//! trouble is said once; where there never was a good one, nobody gets in.
+//! The file is read at the start and again whenever it has changed, so a new password works without a
+//! restart. Where the new file is wrong the old one stays in force and the trouble is said once; where
+//! there never was a good one, nobody gets in.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Hash;
+use super::watched::Watched;
 
 /// Users and their hashes.
 #[derive(Debug, Clone, Default)]
 pub struct Passwords {
     users: BTreeMap<String, Hash>,
+    /// One of those as which most are made, to be compared for users that there are not.
+    decoy: Option<Hash>,
 }
 
 /// A password file on disk, and what was last read from it.
 #[derive(Debug)]
 pub struct PasswordFile {
-    path: PathBuf,
+    file: Watched,
     passwords: Passwords,
-    stamp: Option<Stamp>,
 }
 
 /// Whether the file is as it was.
@@ -35,11 +35,11 @@ pub enum Freshness {
     Changed,
 }
 
-/// Why there are no passwords to compare with.
+/// Why a file of passwords or rules cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// The disk.
-    #[error("read the password file {path}: {source}")]
+    #[error("read {path}: {source}")]
     Unreadable {
         /// Which file.
         path: PathBuf,
@@ -53,6 +53,14 @@ pub enum AuthError {
         path: PathBuf,
         /// Counted from 1.
         line: usize,
+    },
+    /// The operator.
+    #[error("use the ACL file {path}: {mistakes}")]
+    WrongRules {
+        /// Which file.
+        path: PathBuf,
+        /// Every wrong line.
+        mistakes: String,
     },
 }
 
@@ -72,16 +80,17 @@ impl Passwords {
                 return Err(index + 1);
             }
         }
-        Ok(Passwords { users })
+        let decoy = decoy(&users);
+        Ok(Passwords { users, decoy })
     }
 
-    /// Whether this is the user's password. An unknown user takes as long as a known one, so that
+    /// Whether this is the user's password. An unknown user takes as long as most known ones, so that
     /// names cannot be found out by the clock.
     pub fn verify(&self, user: &str, password: &[u8]) -> bool {
         match self.users.get(user) {
             Some(hash) => hash.fits(password),
             None => {
-                if let Some(decoy) = self.users.values().next() {
+                if let Some(decoy) = &self.decoy {
                     let _ = decoy.fits(password);
                 }
                 false
@@ -90,27 +99,33 @@ impl Passwords {
     }
 }
 
+/// A hash made in the way that most of these are.
+fn decoy(users: &BTreeMap<String, Hash>) -> Option<Hash> {
+    let mut ways = BTreeMap::new();
+    for hash in users.values() {
+        ways.entry(hash.scheme()).or_insert((0_usize, hash)).0 += 1;
+    }
+    ways.into_values().max_by_key(|(count, _)| *count).map(|(_, hash)| hash.clone())
+}
+
 impl PasswordFile {
     /// Names the file; nothing is read yet.
     pub fn at(path: impl Into<PathBuf>) -> PasswordFile {
-        PasswordFile { path: path.into(), passwords: Passwords::default(), stamp: None }
+        PasswordFile { file: Watched::at(path), passwords: Passwords::default() }
     }
 
     /// Reads the file if it has changed since it was last read.
     ///
     /// # Errors
-    /// Once per change of the file; what was read before stays in force.
+    /// Once for each trouble; what was read before stays in force.
     pub fn refresh(&mut self) -> Result<Freshness, AuthError> {
-        let stamp = Stamp::of(&self.path);
-        if self.stamp.is_some() && self.stamp == stamp {
-            return Ok(Freshness::Same);
+        match self.file.refresh(parse)? {
+            None => Ok(Freshness::Same),
+            Some(passwords) => {
+                self.passwords = passwords;
+                Ok(Freshness::Changed)
+            }
         }
-        let known = self.stamp.replace(stamp.unwrap_or(Stamp::MISSING));
-        if stamp.is_none() && known == Some(Stamp::MISSING) {
-            return Ok(Freshness::Same);
-        }
-        self.passwords = read(&self.path)?;
-        Ok(Freshness::Changed)
     }
 
     /// Whether this is the user's password, by what was last read.
@@ -119,38 +134,14 @@ impl PasswordFile {
     }
 }
 
-fn read(path: &Path) -> Result<Passwords, AuthError> {
-    let unreadable = |source| AuthError::Unreadable { path: path.to_owned(), source };
-    let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
-        .map_err(unreadable)?;
-    Passwords::parse(&text).map_err(|line| AuthError::WrongLine { path: path.to_owned(), line })
+fn parse(path: &Path, text: &str) -> Result<Passwords, AuthError> {
+    Passwords::parse(text).map_err(|line| AuthError::WrongLine { path: path.to_owned(), line })
 }
-
-/// What tells two states of a file apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    /// Stands for a file that is not there.
-    const MISSING: Stamp = Stamp { inode: 0, length: 0, modified: (0, 0) };
-
-    fn of(path: &Path) -> Option<Stamp> {
-        let data = fs::metadata(path).ok()?;
-        Some(Stamp { inode: data.ino(), length: data.len(), modified: (data.mtime(), data.mtime_nsec()) })
-    }
-}
-
-/// A password file beyond this is cut, and then its last line is wrong: 100,000 users fit.
-const FILE_BYTES_MAX: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::auth::hash;
 
@@ -179,5 +170,21 @@ mod tests {
         assert_eq!(Passwords::parse(&format!("a:{good}\nb\n")).err(), Some(2));
         assert_eq!(Passwords::parse(&format!("a:{good}\na:{good}\n")).err(), Some(2));
         assert_eq!(Passwords::parse(&format!(":{good}\n")).err(), Some(1));
+    }
+
+    #[test]
+    fn an_unknown_user_costs_what_most_known_ones_do() {
+        let fast = "$6$z8dlHH+B3UV1eRTv$GQlwMS0v6wxHJM8Cy/hmG8oAkHIOP1XLnlq2RzvpBPmueQGnLFB4wi9rLYuLuJPwx9Kmy99EFJmlt7aLxRMVBA==";
+        let slow = hash(b"x").unwrap();
+        let scheme = |text: &str| Hash::parse(text).map(|hash| hash.scheme());
+        for (lines, expected) in [
+            (format!("a:{fast}\nb:{slow}\nc:{slow}\n"), scheme(&slow)),
+            (format!("a:{slow}\nb:{fast}\nc:{fast}\n"), scheme(fast)),
+            (String::new(), None),
+        ] {
+            let passwords = Passwords::parse(&lines).unwrap();
+            assert_eq!(passwords.decoy.as_ref().map(Hash::scheme), expected);
+            assert!(!passwords.verify("nobody", b"x"));
+        }
     }
 }

@@ -18,8 +18,9 @@ pub struct Hash {
     digest: Vec<u8>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scheme {
+/// How a hash is made, and so what a comparison costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scheme {
     Argon2id { memory: u32, passes: u32, lanes: u32 },
     Sha512,
     Pbkdf2Sha512 { rounds: u32 },
@@ -83,6 +84,11 @@ impl Hash {
             salt: STANDARD_NO_PAD.decode(fields.next()?).ok()?,
             digest: STANDARD_NO_PAD.decode(fields.next()?).ok()?,
         })
+    }
+
+    /// How it is made.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// Whether this is the password.

@@ -1,10 +1,11 @@
 //! Pairs of user and password that were compared a moment ago.
 //!
 //! A comparison takes a tenth of a second on purpose; when a hundred devices come back at once, or one
-//! tries a wrong password every second, the same pairs are not worth it again. No password is kept: a pair
-//! is known by a hash under a key that lives as long as the process. Reads no clock.
+//! tries a wrong password every second, the same pairs are not worth it again. What has fitted is known for
+//! longer, so that nobody's failures keep it from being compared. No password is kept: a pair is known by a
+//! hash under a key that lives as long as the process. Reads no clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha512};
 
@@ -31,7 +32,7 @@ pub struct Pair([u8; 32]);
 impl Memory {
     /// An empty memory under this key.
     pub fn new(key: [u8; 32]) -> Memory {
-        Memory { key, fits: Shelf::default(), fails: Shelf::default() }
+        Memory { key, fits: Shelf::new(FITTED_MILLIS, FITS_MAX), fails: Shelf::new(FAILS_MILLIS, FAILS_MAX) }
     }
 
     /// What stands for a pair.
@@ -48,62 +49,89 @@ impl Memory {
         Pair(pair)
     }
 
+    /// What stands for a user alone.
+    pub fn user(&self, user: &str) -> u64 {
+        let hash = Sha512::new().chain_update(self.key).chain_update(user).finalize();
+        hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     /// How the pair turned out, if that is not too long ago; `now` in milliseconds.
     pub fn recall(&mut self, pair: Pair, now: u64) -> Option<Known> {
-        if self.fits.has(pair, now) {
+        if self.fits.since(pair, now).is_some_and(|then| now - then < FITS_MILLIS) {
             return Some(Known::Fits);
         }
-        self.fails.has(pair, now).then_some(Known::Fails)
+        self.fails.since(pair, now).map(|_| Known::Fails)
+    }
+
+    /// Whether it fitted when it was last compared, though that may be days ago.
+    pub fn has_fitted(&mut self, pair: Pair, now: u64) -> bool {
+        self.fits.since(pair, now).is_some()
     }
 
     /// Remembers how the pair has turned out.
     pub fn remember(&mut self, pair: Pair, known: Known, now: u64) {
         match known {
-            Known::Fits => self.fits.put(pair, now + FITS_MILLIS, FITS_MAX),
-            Known::Fails => self.fails.put(pair, now + FAILS_MILLIS, FAILS_MAX),
+            Known::Fits => self.fits.put(pair, now),
+            Known::Fails => {
+                self.fits.forget(pair);
+                self.fails.put(pair, now);
+            }
         }
     }
 
     /// Forgets everything: the passwords may be others now.
     pub fn clear(&mut self) {
-        (self.fits, self.fails) = (Shelf::default(), Shelf::default());
+        *self = Memory::new(self.key);
     }
 }
 
-/// Pairs of one kind, each until its time is over; the oldest go first where there are too many.
-#[derive(Default)]
+/// Pairs of one kind, each for so many milliseconds; the oldest go first where there are too many.
 struct Shelf {
-    until: BTreeMap<Pair, u64>,
-    order: VecDeque<(u64, Pair)>,
+    since: BTreeMap<Pair, u64>,
+    order: BTreeSet<(u64, Pair)>,
+    millis: u64,
+    most: usize,
 }
 
 impl Shelf {
-    fn put(&mut self, pair: Pair, until: u64, most: usize) {
-        self.until.insert(pair, until);
-        self.order.push_back((until, pair));
-        if self.order.len() > most {
+    fn new(millis: u64, most: usize) -> Shelf {
+        Shelf { since: BTreeMap::new(), order: BTreeSet::new(), millis, most }
+    }
+
+    fn put(&mut self, pair: Pair, now: u64) {
+        self.forget(pair);
+        self.since.insert(pair, now);
+        self.order.insert((now, pair));
+        if self.order.len() > self.most {
             self.drop_oldest();
         }
     }
 
-    fn has(&mut self, pair: Pair, now: u64) -> bool {
-        while self.order.front().is_some_and(|(until, _)| *until <= now) {
+    /// When it was put here.
+    fn since(&mut self, pair: Pair, now: u64) -> Option<u64> {
+        while self.order.first().is_some_and(|(since, _)| since + self.millis <= now) {
             self.drop_oldest();
         }
-        self.until.contains_key(&pair)
+        self.since.get(&pair).copied()
+    }
+
+    fn forget(&mut self, pair: Pair) {
+        if let Some(since) = self.since.remove(&pair) {
+            self.order.remove(&(since, pair));
+        }
     }
 
     fn drop_oldest(&mut self) {
-        let Some((until, pair)) = self.order.pop_front() else { return };
-        // It may have been put again meanwhile.
-        if self.until.get(&pair) == Some(&until) {
-            self.until.remove(&pair);
+        if let Some((_, pair)) = self.order.pop_first() {
+            self.since.remove(&pair);
         }
     }
 }
 
 /// How long a password that fits is not compared again.
 const FITS_MILLIS: u64 = 600_000;
+/// How long it is known that it fitted: a device may come back once a week.
+const FITTED_MILLIS: u64 = 8 * 86_400_000;
 /// So many of them: `max_connections` as shipped, and some.
 const FITS_MAX: usize = 16_384;
 /// How long one that does not fit is not compared again.
@@ -124,6 +152,8 @@ mod tests {
         memory.remember(wrong, Known::Fails, 0);
         assert_eq!(memory.recall(right, FITS_MILLIS - 1), Some(Known::Fits));
         assert_eq!(memory.recall(right, FITS_MILLIS), None);
+        assert!(memory.has_fitted(right, FITTED_MILLIS - 1) && !memory.has_fitted(wrong, 0));
+        assert!(!memory.has_fitted(right, FITTED_MILLIS));
         assert_eq!(memory.recall(wrong, FAILS_MILLIS), None);
         memory.remember(right, Known::Fits, 0);
         memory.clear();
@@ -143,10 +173,10 @@ mod tests {
         let mut memory = Memory::new([7; 32]);
         let pair = |memory: &Memory, number: usize| memory.pair("anna", &number.to_be_bytes());
         for number in 0..FAILS_MAX + 10 {
-            memory.remember(pair(&memory, number), Known::Fails, 0);
+            memory.remember(pair(&memory, number), Known::Fails, number as u64);
         }
-        assert_eq!((memory.fails.until.len(), memory.fails.order.len()), (FAILS_MAX, FAILS_MAX));
-        let (first, last) = (pair(&memory, 0), pair(&memory, FAILS_MAX + 9));
-        assert_eq!((memory.recall(first, 1), memory.recall(last, 1)), (None, Some(Known::Fails)));
+        assert_eq!((memory.fails.since.len(), memory.fails.order.len()), (FAILS_MAX, FAILS_MAX));
+        let (first, last) = (pair(&memory, 9), pair(&memory, FAILS_MAX + 9));
+        assert_eq!((memory.recall(first, 2_000), memory.recall(last, 2_000)), (None, Some(Known::Fails)));
     }
 }

@@ -1,16 +1,19 @@
-//! Who may come in: the password file and the hashes in it.
+//! Who may come in: the password file and the hashes in it, and the file of access rules.
 //!
-//! Hashing takes a tenth of a second on purpose, so nothing here runs on the engine's thread. What a
-//! user may then do is not decided here but by access rules.
+//! Hashing takes a tenth of a second on purpose, and disks are slow, so nothing here runs on the engine's
+//! thread. What a user may then do is not decided here but by the rules.
 
 mod config;
 mod failures;
 mod file;
 mod hash;
 mod memory;
+mod rules;
+mod watched;
 
 pub use config::{Config, KEYS};
 pub use failures::Failures;
 pub use file::{AuthError, Freshness, PasswordFile, Passwords};
 pub use hash::{Hash, hash};
 pub use memory::{Known, Memory, Pair};
+pub use rules::RulesFile;

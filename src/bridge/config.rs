@@ -303,6 +303,10 @@ impl Config {
                 problems.add(&at("filter"), "another forward route has the same filter");
                 continue;
             }
+            let told = filter.as_str();
+            if forward.store && (told == "$SYS" || told.starts_with("$SYS/")) {
+                problems.add(&at("store"), "$SYS is never stored: this route needs store = false");
+            }
             forwards.push(Forward { name, filter, to, qos, store: forward.store });
         }
         forwards
@@ -499,7 +503,7 @@ mod tests {
     #[test]
     fn single_problems_say_what_was_expected() {
         type Change<'a> = &'a dyn Fn(&mut Config);
-        let checks: [(Change<'_>, &str); 9] = [
+        let checks: [(Change<'_>, &str); 10] = [
             (
                 &|config| config.urls.clear(),
                 "urls: expected one URL such as \"mqtts://broker.example.com:8883\"",
@@ -524,6 +528,10 @@ mod tests {
             (
                 &|config| config.forward.push(config.forward[0].clone()),
                 "forward[1].filter: another forward route has the same filter",
+            ),
+            (
+                &|config| config.forward[0].filter = "$SYS/#".into(),
+                "forward[0].store: $SYS is never stored: this route needs store = false",
             ),
             (&|config| config.client_id.clear(), "client_id: expected a client id"),
             (

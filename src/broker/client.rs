@@ -174,6 +174,11 @@ impl Clients {
     pub(super) fn count(&self, counters: &mut Counters) {
         counters.sessions = self.slots.len() as u64;
         counters.kept_sessions = self.by_reader.len() as u64;
+        for (_, Client { session, .. }) in &self.slots {
+            let (messages, bytes) = session.waiting();
+            counters.queued += messages;
+            counters.queued_bytes += bytes;
+        }
         let mut losers: Vec<(u64, &ByteString)> = self
             .slots
             .iter()

@@ -221,6 +221,7 @@ impl Broker {
         connection.phase = Phase::Opening(Box::new(Packet::ConnAck(answer)));
         self.network_clients += u32::from(!connection.is_port());
         self.counters.clients += 1;
+        self.counters.most_clients = self.counters.most_clients.max(self.counters.clients);
         if !kept {
             return self.finish_opening(id, turn);
         }

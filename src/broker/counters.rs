@@ -11,6 +11,8 @@ use crate::record::DropReason;
 pub struct Counters {
     /// Clients connected, ports too.
     pub clients: u64,
+    /// The most that were connected at once.
+    pub most_clients: u64,
     /// Sessions, connected or not.
     pub sessions: u64,
     /// Sessions that outlive their connections.
@@ -25,10 +27,20 @@ pub struct Counters {
     pub connections_accepted: u64,
     /// Clients turned away; grows.
     pub connections_refused: u64,
+    /// Sessions that ended because nobody came for them; grows.
+    pub sessions_expired: u64,
     /// PUBLISH packets taken; grows.
     pub received: u64,
+    /// Bytes of their payloads; grows.
+    pub received_bytes: u64,
     /// PUBLISH packets sent, repeats too; grows.
     pub sent: u64,
+    /// Bytes of their payloads; grows.
+    pub sent_bytes: u64,
+    /// Messages that wait for sessions.
+    pub queued: u64,
+    /// What these weigh, in bytes.
+    pub queued_bytes: u64,
     /// Publishes that were refused and routed to nobody; grows.
     pub not_accepted: u64,
     /// Publishes that came faster than `max_publish_rate` and had to wait; grows.

@@ -229,6 +229,7 @@ impl Broker {
             return;
         }
         if is_over(client.ends) {
+            self.counters.sessions_expired += 1;
             return self.end_session(key, turn);
         }
         if is_over(client.will_due) {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::Level;
+use crate::access::Rules;
 use crate::codec::{Alias, Packet, PublishParts, QoS, Reason, Version};
 use crate::record::{Message, ReaderId, Rows, Seq, Ticket, Write};
 
@@ -84,6 +85,8 @@ pub enum Event {
         /// Who has most, and how much.
         heaviest: Option<(ConnectionId, usize)>,
     },
+    /// The operator's access rules are others now.
+    Rules(Arc<Rules>),
     /// Time has passed: see `Broker::deadline`.
     Tick,
     /// The service stops: every client is told.

@@ -22,6 +22,19 @@ pub enum Level {
     Full,
 }
 
+impl Level {
+    /// Where so much is held of what may be.
+    pub fn of(held: usize, most: usize) -> Level {
+        if held >= most {
+            Level::Full
+        } else if held >= most - most / 4 {
+            Level::Tight
+        } else {
+            Level::Ample
+        }
+    }
+}
+
 /// What is held, in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -52,14 +65,7 @@ impl Broker {
         let most = self.config.limits.max_memory;
         let Memory { buffers, queues, held, wills, .. } = &self.memory;
         let stays = (wills + self.ledger.weight() + self.retained.weight()).min(most / 2);
-        let held = buffers + queues + held + stays;
-        if held >= most {
-            Level::Full
-        } else if held >= most - most / 4 {
-            Level::Tight
-        } else {
-            Level::Ample
-        }
+        Level::of(buffers + queues + held + stays, most)
     }
 
     /// Whether retained messages and wills may take so much more. They have half of the memory, so that

@@ -27,6 +27,7 @@ mod memory;
 mod share;
 mod aside;
 mod draw;
+mod sys;
 mod subscribe;
 mod depart;
 
@@ -35,6 +36,7 @@ pub use effect::{ConnectionId, Copy, Effect, Event, Note, Peer, Terms, Trust, Ve
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
 pub use rights::is_house_user;
+pub use sys::Carried;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -52,6 +54,7 @@ use ledger::{Ledger, Step};
 use memory::Memory;
 use pace::Pace;
 use share::Groups;
+use sys::Sys;
 use timers::{Timer, Timers};
 
 /// What the broker is made with.
@@ -110,6 +113,9 @@ pub struct Broker {
     counters: Counters,
     memory: Memory,
     groups: Groups,
+    sys: Sys,
+    /// When it was made, monotonic.
+    started: u64,
     /// What a start had to say; leaves with the first call.
     unsaid: Vec<Effect>,
     last_reader: u32,
@@ -160,6 +166,8 @@ impl Broker {
             counters: Counters::default(),
             memory: Memory::default(),
             groups: Groups::default(),
+            sys: Sys::default(),
+            started: now.mono,
             unsaid: Vec::new(),
             last_reader: restored.last_reader,
             network_clients: 0,
@@ -232,6 +240,7 @@ impl Broker {
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
+            Event::Rules(rules) => self.on_rules(rules),
             Event::Tick => {}
             Event::Stop => self.on_stop(turn),
         }
@@ -372,6 +381,9 @@ impl Broker {
     }
 
     fn subscribe_routes(&mut self) {
+        for route in self.config.routes.clone() {
+            self.watch_sys(&route.filter);
+        }
         for (index, route) in self.config.routes.iter().enumerate() {
             let interest = Interest {
                 qos: crate::codec::QoS::ExactlyOnce,
@@ -441,6 +453,7 @@ impl Broker {
             self.timers.retain(|timer| match timer {
                 Timer::Connection(id) => connections.get(id).is_some(),
                 Timer::Client(key) => clients.get(key).is_some(),
+                Timer::Sys => true,
             });
         }
     }
@@ -450,6 +463,7 @@ impl Broker {
             match timer {
                 Timer::Connection(id) => self.on_connection_due(id, due, turn),
                 Timer::Client(key) => self.on_client_due(key, due, turn),
+                Timer::Sys => self.on_sys_due(turn),
             }
         }
     }

@@ -73,6 +73,7 @@ impl Outlet {
             *credit = credit.saturating_sub(1);
         }
         counters.sent += 1;
+        counters.sent_bytes += message.payload.len() as u64;
         let expiry = message.expiry.and_then(|_| message.remaining(wall)); // [MQTT5-3.3.2-6]
         let Label { packet_id, qos, dup, retain, subscription_ids } = label;
         let hidden = self.hidden(&message.topic);

@@ -54,7 +54,7 @@ impl Broker {
         match self.route(message, Some(source.slot), inward, Pressure::Wait, turn) {
             Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
             Routed::Unkept => {
-                self.counters.received += 1;
+                self.count_received(&publish);
                 if is_house {
                     // It knows, and publishes its states anew at every start.
                     self.acknowledge(id, &publish, None, true, turn);
@@ -63,10 +63,15 @@ impl Broker {
                 }
             }
             Routed::Done { ticket, wanted } => {
-                self.counters.received += 1;
+                self.count_received(&publish);
                 self.acknowledge(id, &publish, ticket, wanted, turn);
             }
         }
+    }
+
+    fn count_received(&mut self, publish: &Publish) {
+        self.counters.received += 1;
+        self.counters.received_bytes += publish.payload.len() as u64;
     }
 
     /// Answers a publish that is routed to nobody. Older versions know no refusal, so theirs is

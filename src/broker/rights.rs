@@ -14,13 +14,31 @@ use bytestring::ByteString;
 use super::client::{Client, ClientKey};
 use super::publish::is_reserved;
 use super::{Broker, ConnectionId, Taker, Trust, Turn};
-use crate::access::Access;
+use crate::access::{Access, Rules};
 use crate::codec::{Publish, QoS, Reason, Version};
 use crate::record::{DropReason, Presence, Write};
 use crate::router::Match;
 use crate::router::filter::{self, FilterKind};
 
 impl Broker {
+    /// Other rules, for everybody and at once: who is connected keeps his subscriptions, and each delivery
+    /// is looked at anew.
+    pub(super) fn on_rules(&mut self, rules: Arc<Rules>) {
+        self.config.rules = Some(rules.clone());
+        self.restricted = true;
+        for key in self.clients.keys() {
+            let Some(client) = self.clients.get(key).filter(|client| !client.house) else { continue };
+            let (user, client_id) = (client.session.user.as_deref(), &*client.session.client_id);
+            let access = match client.connection {
+                Some(id) => self.access_of(id, user, client_id),
+                None => Some(Box::new(rules.of_client(user, client_id))),
+            };
+            if let Some(client) = self.clients.get_mut(key) {
+                client.access = access;
+            }
+        }
+    }
+
     /// The rules for whoever connects; none where there are none, and for the house itself.
     pub(super) fn access_of(
         &self,

@@ -25,6 +25,7 @@ impl Broker {
         let mut walks = Vec::new();
         let mut changed = false;
         for Subscription { filter, options } in filters {
+            self.before_subscribing(&filter, turn);
             let granted = self.grant(key, &filter, options.qos);
             let (filter, reason) = self.place_filter(key, &filter, granted);
             reasons.push(reason);
@@ -99,6 +100,7 @@ impl Broker {
         subscription: &StoredSubscription,
         effects: &mut Vec<Effect>,
     ) -> bool {
+        self.watch_sys(&subscription.filter);
         if filter::of_share(&subscription.filter).is_some() {
             return self.join(key, subscription, effects);
         }

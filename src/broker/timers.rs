@@ -14,6 +14,7 @@ use super::client::ClientKey;
 pub(super) enum Timer {
     Connection(ConnectionId),
     Client(ClientKey),
+    Sys,
 }
 
 /// The reminders.

@@ -70,6 +70,13 @@ impl Courier {
         }
     }
 
+    /// Has the files of passwords and rules looked at.
+    pub(super) fn look(&self) {
+        if let Some(verifier) = &self.verifier {
+            verifier.look();
+        }
+    }
+
     /// Hands the turn's writes to the store in one piece.
     pub(super) fn hand_over(&mut self) {
         if !self.writes.is_empty() || self.hurry {
@@ -150,6 +157,7 @@ impl Engine {
             }
             Some(Link::Socket(_)) | None => return,
         };
+        self.counters.packets_out += u64::from(encoded.is_ok());
         self.mark_dirty(connection);
         if let Err(error) = encoded
             && let Some(missed) = self.courier.unsayable.admit(now.mono)
@@ -161,7 +169,12 @@ impl Engine {
     fn deliver(&mut self, copy: Copy) {
         let (connection, qos, packet_id) = (copy.connection, copy.qos, copy.packet_id);
         let limit = self.limits.max_send_buffer;
+        if self.courier.gathered > self.limits.max_memory / 4 {
+            // What nobody takes shows only when it is tried.
+            self.flush_all();
+        }
         let heaviest = self.table.heaviest();
+        let level = Level::of(self.table.held(), self.limits.max_memory);
         let courier = &mut self.courier;
         let socket = match self.table.link(connection) {
             Some(Link::Port(port)) => {
@@ -194,11 +207,14 @@ impl Engine {
                 return;
             }
         }
-        if qos == QoS::AtMostOnce && is_spared(socket, courier.memory, heaviest) {
+        // The broker's word is of the turn's beginning, and one turn may bring much to many.
+        let memory = courier.memory.max(level);
+        if qos == QoS::AtMostOnce && is_spared(socket, memory, heaviest) {
             self.counters.dropped_memory += 1;
             return;
         }
         courier.gathered += bytes.len();
+        self.counters.packets_out += 1;
         append(socket.buffer(&mut courier.pool), bytes, places, packet_id, alias);
         socket.named(topic, alias);
         if socket.mark_dirty() {
@@ -220,14 +236,13 @@ impl Engine {
     }
 
     fn verify(&mut self, question: Question) {
-        let connection = question.connection;
-        let verdict = match &self.courier.verifier {
-            // Without a password file no password fits.
-            None => Verdict::Wrong,
-            Some(verifier) if verifier.ask(question) => return,
-            Some(_) => {
+        // Without a password file no password fits.
+        let (connection, verdict) = match &self.courier.verifier {
+            None => (question.connection, Verdict::Wrong),
+            Some(verifier) => {
+                let Some(turned_away) = verifier.ask(question) else { return };
                 self.counters.passwords_unchecked += 1;
-                Verdict::Busy
+                (turned_away, Verdict::Busy)
             }
         };
         self.events.push(Event::Verified { connection, verdict });

@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::broker::Carried;
+
 /// Counts since the start, and two gauges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Counters {
@@ -23,6 +25,8 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Packets decoded.
     pub packets_in: u64,
+    /// Packets encoded for clients.
+    pub packets_out: u64,
     /// Connections that sent what is no MQTT.
     pub malformed: u64,
     /// QoS 0 deliveries dropped because the receiver had `max_send_buffer` waiting.
@@ -47,4 +51,17 @@ pub struct Counters {
     pub passwords_unchecked: u64,
     /// Passwords not compared because too many wrong ones came from that address.
     pub over_login_failures: u64,
+}
+
+impl Counters {
+    /// What the broker tells of it in `$SYS`.
+    pub(super) fn carried(&self) -> Carried {
+        Carried {
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            packets_in: self.packets_in,
+            packets_out: self.packets_out,
+            sockets: self.accepted,
+        }
+    }
 }

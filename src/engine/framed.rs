@@ -13,6 +13,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::{Message, WebSocket};
 
+use super::intake::CONNECTION_BYTES_MAX;
 use super::testing::{Client, PATIENCE, Running, StoreMode, connect, encode_to};
 use crate::codec::{Packet, QoS, Version};
 use crate::listener::testing::{Authority, Bearer, secure_listener};
@@ -191,6 +192,30 @@ fn pings_are_answered_and_a_close_is_returned() {
     socket.close(Some(goodbye.clone())).unwrap();
     assert_eq!(socket.read().unwrap(), Message::Close(Some(goodbye)));
     running.until(|status| status["engine"]["sockets"] == 0);
+    assert_eq!(running.count("malformed"), 0);
+}
+
+/// Frames that hold nothing: what one client sends is taken in bounded pieces, and others in between.
+#[test]
+fn frames_that_hold_nothing_hold_up_nobody() {
+    let running = start(|_| {});
+    let mut bystander = Client::connect(running.address, Version::V5, "bystander");
+    // Pings, unasked pongs, and empty pieces of messages, all masked with zeros.
+    for first in [0x89, 0x8A, 0x82] {
+        let mut wire = client(&running, "flood").into_stream().socket.get_ref().try_clone().unwrap();
+        let frames = [first, 0x80, 0, 0, 0, 0].repeat(200_000);
+        let (before, sent) = (running.status()["engine"].clone(), frames.len() as u64);
+        let figure = |status: &serde_json::Value, name: &str| status[name].as_u64().unwrap();
+        let sender = std::thread::spawn(move || wire.write_all(&frames).map(|()| wire));
+        running.until(|status| {
+            bystander.ping();
+            figure(&status["engine"], "bytes_in") >= figure(&before, "bytes_in") + sent
+        });
+        let turns = running.count("turns") - figure(&before, "turns");
+        assert!(turns >= sent / CONNECTION_BYTES_MAX as u64, "{turns} turns for {sent} bytes");
+        drop(sender.join().unwrap());
+        running.until(|status| status["engine"]["sockets"] == 1);
+    }
     assert_eq!(running.count("malformed"), 0);
 }
 

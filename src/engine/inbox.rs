@@ -12,8 +12,9 @@ use mio::{Poll, Token, Waker};
 use tokio::sync::mpsc;
 
 use super::Effort;
+use crate::access::Rules;
 use crate::broker::{ConnectionId, Verdict};
-use crate::listener::Accepted;
+use crate::listener::Outcome;
 use crate::record::{Rows, Ticket};
 
 /// One thing put to the engine.
@@ -39,8 +40,8 @@ pub enum Input {
         /// Which port.
         port: u64,
     },
-    /// A client's TLS handshake is done.
-    Arrived(Accepted),
+    /// A client's TLS handshake has ended.
+    Shaken(Outcome),
     /// The store has committed.
     Committed(Ticket),
     /// The store has read a session's rows.
@@ -54,6 +55,10 @@ pub enum Input {
         /// What that took.
         effort: Effort,
     },
+    /// The access rules are others now.
+    Rules(Arc<Rules>),
+    /// Files that may have changed are to be looked at now.
+    Reread,
     /// Somebody asks how the engine does: a JSON value comes back.
     Status(tokio::sync::oneshot::Sender<serde_json::Value>),
     /// The service stops: tell every client, flush, end the loop.

@@ -11,12 +11,12 @@ mod turn;
 mod carry;
 mod flush;
 mod table;
-mod guests;
 mod intake;
 mod socket;
 mod outbox;
 mod template;
 mod port;
+mod queue;
 mod verify;
 mod notes;
 mod counters;
@@ -31,9 +31,8 @@ use adapter_api::units::Rate;
 pub use counters::Counters;
 pub use inbox::{EngineGone, Inbox, Input, Inputs};
 pub use turn::Engine;
-pub use verify::Effort;
+pub use verify::{AuthFiles, Effort};
 
-use crate::auth::PasswordFile;
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::listener::{HandshakeLimits, Listener};
@@ -54,8 +53,8 @@ pub struct Parts {
     pub listeners: Vec<Listener>,
     /// Bounds of connections.
     pub limits: Limits,
-    /// Against which passwords are compared; without one none fits.
-    pub passwords: Option<PasswordFile>,
+    /// Who may come in and what he may do, as it stands on disk.
+    pub auth: AuthFiles,
     /// The queues of routes that keep nothing, by the route's index in the broker's configuration; `None`
     /// for the others.
     pub unstored: Vec<Option<Inlet>>,
@@ -79,6 +78,8 @@ pub struct Limits {
     /// Bytes that may wait for one connection. Beyond it QoS 0 is dropped and counted, and the client is
     /// not read on. What is owed at QoS 1 and 2 is bounded by the broker's window.
     pub max_send_buffer: usize,
+    /// Bytes that may wait for all of them; near it the slowest are sent no QoS 0.
+    pub max_memory: usize,
     /// Of TLS handshakes.
     pub handshakes: HandshakeLimits,
 }
@@ -92,6 +93,7 @@ impl Default for Limits {
             max_login_failures: None,
             max_packet_size: 256_000,
             max_send_buffer: 1_000_000,
+            max_memory: 64_000_000,
             handshakes: HandshakeLimits::default(),
         }
     }

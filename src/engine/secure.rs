@@ -6,8 +6,14 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use rustls::SupportedProtocolVersion;
+use adapter_api::units::Rate;
+use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
+use rustls::crypto::ring;
+use rustls::{
+    ConnectionTrafficSecrets, ContentType, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion,
+};
 
+use super::intake::CONNECTION_BYTES_MAX;
 use super::testing::{Client, PATIENCE, Running, StoreMode, broker, connect};
 use crate::broker::{Passwords, Trust};
 use crate::codec::{Packet, QoS, Reason, Version};
@@ -128,6 +134,58 @@ fn more_than_a_turn_takes_is_taken_from_tls_in_the_turns_after() {
     }
     client.disconnect();
     stand.running.until(|status| status["engine"]["sockets"] == 0);
+}
+
+#[test]
+fn half_a_record_counts_as_memory() {
+    let stand = Stand::plain();
+    let clients: Vec<_> = (0..8)
+        .map(|number| {
+            let mut stream = stand.client(&stand.nobody(), &number.to_string()).into_stream();
+            stream.conn.writer().write_all(&[0x30; 16_000]).unwrap();
+            let mut record = Vec::new();
+            stream.conn.write_tls(&mut record).unwrap();
+            stream.sock.write_all(&record[..record.len() - 100]).unwrap();
+            stream
+        })
+        .collect();
+    stand.running.until(|status| status["broker"]["memory"].as_u64() > Some(64_000));
+    drop(clients);
+    stand.running.until(|status| status["engine"]["sockets"] == 0);
+}
+
+/// Records that hold nothing: what one client sends is taken in bounded pieces, and others in between.
+#[test]
+fn records_that_hold_nothing_hold_up_nobody() {
+    let stand = Stand::plain();
+    let mut bystander = Client::connect(stand.running.address, Version::V5, "bystander");
+    let (mut wire, records) = hollow(stand.nobody().dial(stand.secure()), 100_000);
+    let sent = records.len() as u64;
+    let before = stand.running.count("turns");
+    let sender = std::thread::spawn(move || wire.write_all(&records).map(|()| wire));
+    stand.running.until(|status| {
+        bystander.ping();
+        status["engine"]["bytes_in"].as_u64() >= Some(sent)
+    });
+    let turns = stand.running.count("turns") - before;
+    assert!(turns >= sent / (CONNECTION_BYTES_MAX as u64 + 4_096), "{turns} turns for {sent} bytes");
+    drop(sender.join().unwrap());
+}
+
+/// The stream after its handshake, and so many records for it that hold nothing.
+fn hollow(mut client: Secure, count: u64) -> (TcpStream, Vec<u8>) {
+    client.conn.complete_io(&mut client.sock).unwrap();
+    let (first, secrets) = client.conn.dangerous_extract_secrets().unwrap().tx;
+    let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("what rustls likes best") };
+    let SupportedCipherSuite::Tls13(suite) = ring::cipher_suite::TLS13_AES_256_GCM_SHA384 else { panic!() };
+    let mut encrypter = suite.aead_alg.encrypter(key, iv);
+    let mut sealed = Vec::new();
+    for number in first..first + count {
+        let (typ, version) = (ContentType::ApplicationData, ProtocolVersion::TLSv1_2);
+        let nothing = OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(&[]) };
+        sealed.extend(encrypter.encrypt(nothing, number).unwrap().encode());
+    }
+    (client.sock, sealed)
 }
 
 #[test]
@@ -319,6 +377,54 @@ fn a_crowd_that_never_finishes_its_handshake_locks_nobody_out() {
 }
 
 #[test]
+fn who_shakes_hands_counts_as_inside_until_he_fails() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.max_connections_per_address = 2;
+        Trust::Anonymous
+    });
+    let mut silent: Vec<_> = (0..2).map(|_| TcpStream::connect(stand.secure()).unwrap()).collect();
+    stand.running.until(|status| status["handshakes"]["under_way"] == 2);
+    assert!(is_turned_away(stand.nobody().dial(stand.secure())), "before any handshake");
+    assert_eq!((stand.running.handshakes("done"), stand.running.count("over_address_connections")), (0, 1));
+    silent.pop();
+    stand.running.until(|status| status["handshakes"]["failed"] == 1);
+    let mut client = stand.client(&stand.nobody(), "in his place");
+    client.ping();
+    assert!(is_turned_away(stand.nobody().dial(stand.secure())), "the place is taken");
+    client.disconnect();
+    stand.running.until(|status| status["engine"]["sockets"] == 0);
+    stand.client(&stand.nobody(), "after him").ping();
+}
+
+#[test]
+fn handshakes_come_no_faster_than_an_address_may() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.max_connect_rate = Some(Rate { count: 2, per: Duration::from_secs(86_400) });
+        Trust::Anonymous
+    });
+    for client_id in ["first", "second"] {
+        stand.client(&stand.nobody(), client_id).ping();
+    }
+    assert!(is_turned_away(stand.nobody().dial(stand.secure())));
+    assert_eq!((stand.running.handshakes("done"), stand.running.count("over_connect_rate")), (2, 1));
+}
+
+#[test]
+fn one_address_has_so_many_handshakes_under_way() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.handshakes.per_address = 4;
+        Trust::Anonymous
+    });
+    let crowd: Vec<_> = (0..20).map(|_| TcpStream::connect(stand.secure()).unwrap()).collect();
+    stand.running.until(|status| status["handshakes"]["crowded_out"] == 16);
+    assert_eq!(stand.running.handshakes("under_way"), 4);
+    let mut other = Client::over(stand.nobody().over(from([127, 0, 0, 2], stand.secure())), Version::V5);
+    other.greet("other");
+    assert_eq!((stand.running.handshakes("under_way"), stand.running.handshakes("crowded_out")), (4, 16));
+    drop(crowd);
+}
+
+#[test]
 fn a_crowd_from_one_address_does_not_push_out_a_slow_client_of_another() {
     let stand = Stand::start(|_, _, parts| {
         parts.limits.handshakes.under_way = 8;
@@ -352,6 +458,21 @@ fn from(own: [u8; 4], address: SocketAddr) -> TcpStream {
     socket.bind(&SocketAddr::from((own, 0)).into()).unwrap();
     socket.connect(&address.into()).unwrap();
     socket.into()
+}
+
+#[test]
+fn a_handshake_that_is_longer_than_any_should_be_is_ended() {
+    let stand = Stand::plain();
+    let mut endless = TcpStream::connect(stand.secure()).unwrap();
+    // A first word of 60,000 bytes, in records of 1,000.
+    let mut word = vec![1, 0, 0xEA, 0x60];
+    word.resize(40_000, 0);
+    let records = word.chunks(1_000).flat_map(|piece| [&[0x16, 3, 1, 0x03, 0xE8], piece].concat());
+    let records: Vec<u8> = records.collect();
+    // It is ended before all of it is taken.
+    let _ = endless.write_all(&records);
+    stand.running.until(|status| status["handshakes"]["failed"] == 1);
+    assert_eq!(stand.running.handshakes("timed_out"), 0);
 }
 
 #[test]

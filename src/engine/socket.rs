@@ -7,12 +7,11 @@ use std::io;
 
 use mio::{Interest, Registry, Token};
 
-use super::guests::Stay;
 use super::intake::{Allowance, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
 use crate::codec::{Alias, Aliases, Decoder, Reason, Side, Version};
-use crate::listener::{Received, Stream};
+use crate::listener::{Received, Stay, Stream};
 
 /// A network client.
 #[derive(Debug)]
@@ -323,7 +322,7 @@ impl Socket {
 
     /// What it holds in memory: nothing once the broker has let it go, since it soon goes.
     pub(super) fn held(&self) -> usize {
-        if self.is_open() { self.outbox.waiting() + self.decoder.held() } else { 0 }
+        if self.is_open() { self.outbox.waiting() + self.decoder.held() + self.stream.held() } else { 0 }
     }
 
     /// Whether something waits that has not left.

@@ -4,10 +4,10 @@
 
 use slab::Slab;
 
-use super::guests::{Address, Guests, Objection, Stay};
 use super::port::Port;
 use super::socket::Socket;
 use crate::broker::ConnectionId;
+use crate::listener::{Address, Guests, Objection, Stay, Way};
 
 /// Every connection.
 #[derive(Debug, Default)]
@@ -49,14 +49,20 @@ impl Table {
         &mut self,
         door: usize,
         address: Option<Address>,
+        way: Way,
         now: u64,
     ) -> Result<Stay, Objection> {
-        self.guests.admit(door, address, now)
+        self.guests.admit(door, address, way, now)
     }
 
     /// One who was admitted has not come in.
     pub(super) fn withdraw(&mut self, stay: Stay) {
         self.guests.leave(stay);
+    }
+
+    /// How many network clients there are, and shake hands.
+    pub(super) fn guests(&self) -> usize {
+        self.guests.inside()
     }
 
     /// How many network clients there are.

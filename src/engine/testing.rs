@@ -13,7 +13,7 @@ use bytestring::ByteString;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{Engine, Heartbeat, Inbox, Input, Inputs, Limits, Parts};
+use super::{AuthFiles, Engine, Heartbeat, Inbox, Input, Inputs, Limits, Parts};
 use crate::broker::{self, Broker, LimitsConfig, Passwords, Route};
 use crate::clock::Clock;
 use crate::codec::{
@@ -60,7 +60,7 @@ impl Running {
             store: store.clone(),
             listeners: vec![listener],
             limits: Limits::default(),
-            passwords: None,
+            auth: AuthFiles::default(),
             unstored: Vec::new(),
             heartbeat: Heartbeat::default(),
         };
@@ -282,6 +282,11 @@ impl<S: Read + Write> Client<S> {
     pub(crate) fn disconnect(mut self) {
         self.send(&Packet::Disconnect(Disconnect { reason: Reason::Success, properties: Properties::new() }));
         assert_eq!(self.maybe_next(), None);
+    }
+
+    /// The stream alone.
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
     }
 
     /// The stream itself.

@@ -279,7 +279,7 @@ fn passwords_are_compared_elsewhere_and_decide() {
     let running = Running::start(StoreMode::Prompt, |parts| {
         parts.listeners[0].trust = Trust::Password;
         parts.broker = broker(&parts.clock, Passwords::File, Vec::new());
-        parts.passwords = Some(PasswordFile::at(&path));
+        parts.auth.passwords = Some(PasswordFile::at(&path));
     });
     let answer = |username: Option<&'static str>, password: &'static [u8]| {
         let mut client = Client::open(running.address, Version::V5);

@@ -13,7 +13,6 @@ use tracing::{debug, warn};
 
 use super::carry::Courier;
 use super::counters::Counters;
-use super::guests::{Address, Guests, Objection};
 use super::inbox::WAKER;
 use super::intake::{Intake, Slice};
 use super::notes::Limiter;
@@ -25,7 +24,9 @@ use super::verify::{Effort, Verifier};
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
 use crate::broker::{Broker, ConnectionId, Effect, Event, Level, Peer, Terms, Verdict};
 use crate::clock::Clock;
-use crate::listener::{Accepted, Board, Doors, StreamPeer};
+use crate::listener::{
+    Accepted, Admitted, Board, Doors, Guests, Knock, Objection, Outcome, Stay, StreamPeer,
+};
 use crate::record::Now;
 
 /// The engine; [`Engine::run`] is its thread.
@@ -59,16 +60,16 @@ impl Engine {
     /// # Errors
     /// Where the kernel gives no thread for comparing passwords or for handshakes.
     pub fn new(parts: Parts) -> io::Result<Engine> {
-        let Parts { inbox, clock, broker, store, listeners, limits, passwords, unstored, heartbeat } = parts;
+        let Parts { inbox, clock, broker, store, listeners, limits, auth, unstored, heartbeat } = parts;
         let failures = limits.max_login_failures;
-        let verifier =
-            passwords.map(|file| Verifier::start(file, failures, clock, inbox.inputs())).transpose()?;
+        let wanted = auth.passwords.is_some() || auth.rules.is_some();
+        let verifier = wanted.then(|| Verifier::start(auth, failures, clock, inbox.inputs())).transpose()?;
         let of_doors = listeners.iter().map(|listener| listener.max_connections);
         let guests = Guests::new(limits.max_connections_per_address, limits.max_connect_rate, of_doors);
         let mut doors = Doors::open(listeners, inbox.poll.registry(), FIRST_DOOR, clock.now().mono);
         let inputs = inbox.inputs();
-        doors.shake_hands(limits.handshakes, clock, move |accepted| {
-            inputs.send_blocking(Input::Arrived(accepted)).is_ok()
+        doors.shake_hands(limits.handshakes, clock, move |outcome| {
+            inputs.send_blocking(Input::Shaken(outcome)).is_ok()
         })?;
         Ok(Engine {
             courier: Courier::new(store, inbox.inputs(), verifier, unstored),
@@ -121,6 +122,7 @@ impl Engine {
                     &mut self.courier.dirty,
                     &mut self.counters,
                 );
+                self.broker.carried(self.counters.carried());
                 self.broker.handle(&mut self.events, now, &mut effects);
                 self.carry_out(&mut effects, now);
                 if slice == Slice::Last {
@@ -185,10 +187,11 @@ impl Engine {
                 Token(slot) => self.socket_polled(slot, event),
             }
         }
+        // First, since places at the doors become free by them.
+        self.take_inputs(now);
         if self.stopping.is_none() {
             self.let_in(now);
         }
-        self.take_inputs(now);
         if self.broker.deadline().is_some_and(|deadline| deadline <= now.mono) {
             self.events.push(Event::Tick);
         }
@@ -208,17 +211,30 @@ impl Engine {
         self.doors.try_again(self.inbox.poll.registry(), FIRST_DOOR, now.mono);
         for _ in 0..TURN_ACCEPTED_MAX {
             let Some(knock) = self.doors.accept(now.mono) else { return };
-            if self.is_room_for(knock.peer(), now)
-                && let Some(accepted) = self.doors.admit(knock)
-            {
-                self.let_one_in(accepted, now);
+            if !self.is_room_for(knock.peer(), now) {
+                continue;
+            }
+            let Some(stay) = self.count_in(&knock, now) else { continue };
+            match self.doors.admit(knock, stay) {
+                Admitted::In(accepted) => self.take_in(*accepted),
+                Admitted::Shaking => {}
+                Admitted::Dropped(stay) => self.table.withdraw(stay),
             }
         }
     }
 
+    /// Counts him who knocks as inside; `None` where the door stays shut.
+    fn count_in(&mut self, knock: &Knock, now: Now) -> Option<Stay> {
+        let admitted = self.table.admit(knock.door(), knock.address(), knock.way(), now.mono);
+        if let Some(objection) = admitted.map_or_else(Some, |stay| stay.objection) {
+            self.count_objection(objection);
+        }
+        admitted.ok()
+    }
+
     /// Whether one more connection may be; otherwise he who wants it is turned away.
     fn is_room_for(&mut self, peer: StreamPeer, now: Now) -> bool {
-        let room = self.table.sockets() < self.limits.max_connections + TURNED_AWAY_POLITELY;
+        let room = self.table.guests() < self.limits.max_connections + TURNED_AWAY_POLITELY;
         if !room {
             self.counters.over_max_connections += 1;
             if let Some(missed) = self.turned_away.admit(now.mono) {
@@ -228,24 +244,13 @@ impl Engine {
         room
     }
 
-    fn let_one_in(&mut self, accepted: Accepted, now: Now) {
-        if let Err(error) = self.take_in(accepted, now) {
-            debug!("cannot poll a client: {error}");
-        }
-    }
-
-    fn take_in(&mut self, accepted: Accepted, now: Now) -> io::Result<()> {
-        let Accepted { mut stream, peer, trust, door, mount, .. } = accepted;
-        let admitted = self.table.admit(door, peer.address().map(Address::of), now.mono);
-        if let Some(objection) = admitted.map_or_else(Some, |stay| stay.objection) {
-            self.count_objection(objection);
-        }
-        let Ok(stay) = admitted else { return Ok(()) };
+    fn take_in(&mut self, accepted: Accepted) {
+        let Accepted { mut stream, peer, stay, trust, mount, .. } = accepted;
         let token = Token(self.table.next_id().slot as usize);
         let registered = self.inbox.poll.registry().register(&mut stream, token, Interest::READABLE);
         if let Err(error) = registered {
-            self.table.withdraw(stay);
-            return Err(error);
+            debug!("cannot poll a client: {error}");
+            return self.table.withdraw(stay);
         }
         let socket = Socket::new(stream, stay, self.limits.max_packet_size);
         let connection = self.table.insert(Link::Socket(socket));
@@ -261,7 +266,6 @@ impl Engine {
             self.courier.dirty.push(connection);
         }
         self.intake.list(&mut self.table, connection);
-        Ok(())
     }
 
     fn count_objection(&mut self, objection: Objection) {
@@ -311,10 +315,13 @@ impl Engine {
                 self.count_verdict(verdict, effort);
                 self.events.push(Event::Verified { connection, verdict });
             }
-            Input::Arrived(accepted) => {
-                if self.stopping.is_none() && self.is_room_for(accepted.peer, now) {
-                    self.let_one_in(accepted, now);
-                }
+            Input::Shaken(Outcome::Done(accepted)) if self.stopping.is_none() => self.take_in(*accepted),
+            Input::Shaken(Outcome::Done(accepted)) => self.table.withdraw(accepted.stay),
+            Input::Shaken(Outcome::Over(stay)) => self.table.withdraw(stay),
+            Input::Rules(rules) => self.events.push(Event::Rules(rules)),
+            Input::Reread => {
+                self.doors.look();
+                self.courier.look();
             }
             Input::Status(reply) => self.asked.push(reply),
             Input::Stop => {

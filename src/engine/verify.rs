@@ -2,27 +2,38 @@
 //!
 //! Pairs that were compared a moment ago are answered at once, whoever else waits, so a crowd of devices
 //! that comes back does not burn the processor. The others wait in a short queue: beyond it a client is
-//! turned away and tries again. Who fails too often is not compared until some time has passed.
+//! turned away and tries again. Who fails too often is not compared until some time has passed. The files
+//! of passwords and of access rules are read again here: a disk may be slow.
 
-use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{io, thread};
 
 use adapter_api::units::Rate;
 use bytes::Bytes;
 use bytestring::ByteString;
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::guests::Address;
+use super::queue::Queue;
 use super::{Input, Inputs};
-use crate::auth::{Failures, Freshness, Known, Memory, Pair, PasswordFile};
+use crate::access::Rules;
+use crate::auth::{Failures, Freshness, Known, Memory, Pair, PasswordFile, RulesFile};
 use crate::broker::{ConnectionId, Verdict};
 use crate::clock::Clock;
+use crate::listener::Address;
 
 /// A way to the thread; it ends when this is dropped.
-#[derive(Debug)]
 pub(super) struct Verifier {
-    questions: SyncSender<Question>,
+    tray: Arc<Tray>,
+}
+
+/// The files that say who may come in and what he may do.
+#[derive(Debug, Default)]
+pub struct AuthFiles {
+    /// Against which passwords are compared; without one none fits.
+    pub passwords: Option<PasswordFile>,
+    /// From which the broker's rules were read.
+    pub rules: Option<RulesFile>,
 }
 
 /// One password to compare. Not to be shown.
@@ -44,12 +55,27 @@ pub enum Effort {
     Spared,
 }
 
+/// What lies before the thread's door.
+struct Tray {
+    letters: Mutex<Letters>,
+    arrived: Condvar,
+}
+
+struct Letters {
+    questions: Queue<Question>,
+    /// The files are to be looked at now.
+    look: bool,
+    ended: bool,
+}
+
 /// What the thread has before it.
 struct Desk {
-    file: PasswordFile,
+    files: AuthFiles,
     memory: Memory,
     failures: Failures<Address>,
-    waiting: VecDeque<(Pair, Question)>,
+    waiting: Queue<(Pair, Question)>,
+    /// When the files are to be looked at again; monotonic milliseconds.
+    look_at: u64,
 }
 
 /// To whom, and what.
@@ -58,33 +84,64 @@ type Answer = (ConnectionId, Verdict, Effort);
 impl Verifier {
     /// Starts the thread. `failures` is how many wrong passwords one address may try.
     pub(super) fn start(
-        file: PasswordFile,
+        files: AuthFiles,
         failures: Option<Rate>,
         clock: Clock,
         inputs: Inputs,
     ) -> io::Result<Verifier> {
-        let (questions, receiver) = sync_channel(QUESTIONS_MAX);
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
-        let desk = Desk {
-            file,
-            memory: Memory::new(key),
-            failures: Failures::new(failures),
-            waiting: VecDeque::new(),
-        };
+        let desk = Desk::new(files, Memory::new(key), failures);
+        let letters = Letters { questions: Queue::new(QUESTIONS_MAX), look: false, ended: false };
+        let tray = Arc::new(Tray { letters: Mutex::new(letters), arrived: Condvar::new() });
+        let taken = tray.clone();
         thread::Builder::new()
             .name("passwords".to_owned())
-            .spawn(move || work(desk, &receiver, clock, &inputs))?;
-        Ok(Verifier { questions })
+            .spawn(move || work(desk, &taken, clock, &inputs))?;
+        Ok(Verifier { tray })
     }
 
-    /// Asks; [`Input::Verified`] is the answer. Whether there was room for the question.
-    pub(super) fn ask(&self, question: Question) -> bool {
-        self.questions.try_send(question).is_ok()
+    /// Asks; [`Input::Verified`] is the answer. Who finds no room for his question, this client or
+    /// another, comes back.
+    pub(super) fn ask(&self, question: Question) -> Option<ConnectionId> {
+        let turned_away = self.tray.lock().questions.push(question.address, question);
+        self.tray.arrived.notify_one();
+        turned_away.map(|question| question.connection)
+    }
+
+    /// Has the files looked at now; other rules come as [`Input::Rules`].
+    pub(super) fn look(&self) {
+        self.tray.lock().look = true;
+        self.tray.arrived.notify_one();
     }
 }
 
-fn work(mut desk: Desk, questions: &Receiver<Question>, clock: Clock, inputs: &Inputs) {
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.tray.lock().ended = true;
+        self.tray.arrived.notify_one();
+    }
+}
+
+impl Tray {
+    fn lock(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has come, perhaps after a wait of at most so long; `None` at the end.
+    fn take(&self, wait: Duration) -> Option<Letters> {
+        let idle = |letters: &mut Letters| letters.questions.is_empty() && !letters.look && !letters.ended;
+        let waited = self.arrived.wait_timeout_while(self.lock(), wait, idle);
+        let (mut letters, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if letters.ended {
+            return None;
+        }
+        let questions = std::mem::replace(&mut letters.questions, Queue::new(QUESTIONS_MAX));
+        Some(Letters { questions, look: std::mem::take(&mut letters.look), ended: false })
+    }
+}
+
+fn work(mut desk: Desk, tray: &Tray, clock: Clock, inputs: &Inputs) {
     let tell = |answer: Option<Answer>| match answer {
         Some((connection, verdict, effort)) => {
             inputs.send_blocking(Input::Verified { connection, verdict, effort }).is_ok()
@@ -92,21 +149,20 @@ fn work(mut desk: Desk, questions: &Receiver<Question>, clock: Clock, inputs: &I
         None => true,
     };
     loop {
+        let rest = if desk.waiting.is_empty() { desk.look_at.saturating_sub(clock.now().mono) } else { 0 };
+        let Some(mut letters) = tray.take(Duration::from_millis(rest)) else { return };
+        let now = clock.now().mono;
+        // Who logs in after a change of the files comes in by the new ones.
+        if (letters.look || !letters.questions.is_empty() || desk.look_at <= now)
+            && let Some(rules) = desk.look(now)
+            && inputs.send_blocking(Input::Rules(rules)).is_err()
+        {
+            return;
+        }
         // Everything that has come, before the next comparison: most of it may be known.
-        loop {
-            let question = if desk.waiting.is_empty() {
-                questions.recv().map_err(|_| TryRecvError::Disconnected)
-            } else {
-                questions.try_recv()
-            };
-            match question {
-                Ok(question) => {
-                    if !tell(desk.take(question, clock.now().mono)) {
-                        return;
-                    }
-                }
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return,
+        while let Some(question) = letters.questions.pop() {
+            if !tell(desk.take(question, now)) {
+                return;
             }
         }
         if !tell(desk.compare(clock.now().mono)) {
@@ -116,44 +172,67 @@ fn work(mut desk: Desk, questions: &Receiver<Question>, clock: Clock, inputs: &I
 }
 
 impl Desk {
-    /// Answers what is known, and lets the rest wait.
-    fn take(&mut self, question: Question, now: u64) -> Option<Answer> {
-        match self.file.refresh() {
-            Ok(Freshness::Same) => {}
-            Ok(Freshness::Changed) => self.memory.clear(),
-            Err(error) => {
+    fn new(files: AuthFiles, memory: Memory, failures: Option<Rate>) -> Desk {
+        let (failures, waiting) = (Failures::new(failures), Queue::new(WAITING_MAX));
+        Desk { files, memory, failures, waiting, look_at: 0 }
+    }
+
+    /// Reads the files again that have changed; other rules come back.
+    fn look(&mut self, now: u64) -> Option<Arc<Rules>> {
+        let mut changed = false;
+        match self.files.passwords.as_mut().map(PasswordFile::refresh) {
+            None | Some(Ok(Freshness::Same)) => {}
+            Some(Ok(Freshness::Changed)) => {
                 self.memory.clear();
-                warn!("cannot {error}");
+                changed = true;
             }
+            Some(Err(error)) => warn!("cannot {error}; the passwords before are used on"),
         }
+        let rules = self.files.rules.as_mut().map_or(Ok(None), RulesFile::refresh);
+        let rules = rules.unwrap_or_else(|error| {
+            warn!("cannot {error}; the rules before are used on");
+            None
+        });
+        if rules.is_some() {
+            info!("the new access rules are in force, for those who are connected too");
+            changed = true;
+        }
+        // It may have been seen half written.
+        self.look_at = now + if changed { LOOK_AGAIN } else { LOOK_EVERY };
+        rules
+    }
+
+    /// Answers what is known, and lets the rest wait. The answer may be another's.
+    fn take(&mut self, question: Question, now: u64) -> Option<Answer> {
         let pair = self.memory.pair(&question.username, &question.password);
         if let Some(known) = self.memory.recall(pair, now) {
             return Some((question.connection, verdict(known), Effort::Remembered));
         }
-        if self.waiting.len() >= WAITING_MAX {
-            return Some((question.connection, Verdict::Busy, Effort::Spared));
-        }
-        self.waiting.push_back((pair, question));
-        None
+        let (_, turned_away) = self.waiting.push(question.address, (pair, question))?;
+        Some((turned_away.connection, Verdict::Busy, Effort::Spared))
     }
 
     /// Compares the first that waits.
     fn compare(&mut self, now: u64) -> Option<Answer> {
-        let (pair, question) = self.waiting.pop_front()?;
+        let (pair, question) = self.waiting.pop()?;
         let Question { connection, address, username, password } = question;
         // Others with the same pair may have been first.
         if let Some(known) = self.memory.recall(pair, now) {
             return Some((connection, verdict(known), Effort::Remembered));
         }
-        if !self.failures.begin(address, now) {
+        let user = self.memory.user(&username);
+        // Nobody who guesses has that one, so it costs nobody's allowance.
+        let has_fitted = self.memory.has_fitted(pair, now);
+        if !has_fitted && !self.failures.begin(address, user, now) {
             return Some((connection, Verdict::TooManyFailures, Effort::Spared));
         }
-        let known = match self.file.verify(&username, &password) {
+        let known = match self.files.passwords.as_ref().is_some_and(|file| file.verify(&username, &password))
+        {
             true => Known::Fits,
             false => Known::Fails,
         };
-        if known == Known::Fits {
-            self.failures.succeeded(address);
+        if known == Known::Fits && !has_fitted {
+            self.failures.succeeded(address, user);
         }
         self.memory.remember(pair, known, now);
         Some((connection, verdict(known), Effort::Compared))
@@ -170,8 +249,14 @@ fn verdict(known: Known) -> Verdict {
 /// Questions on their way to the thread.
 const QUESTIONS_MAX: usize = 1_024;
 
-/// Passwords that wait to be compared, some seconds' work; the client of a further one is turned away.
+/// Passwords that wait to be compared, some seconds' work; beyond it one client is turned away.
 const WAITING_MAX: usize = 64;
+
+/// Milliseconds between two looks at the files where nobody logs in.
+const LOOK_EVERY: u64 = 30_000;
+
+/// Milliseconds after a change of one.
+const LOOK_AGAIN: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {
@@ -185,16 +270,14 @@ mod tests {
     const THREE: Rate = Rate { count: 3, per: Duration::from_secs(60) };
 
     fn desk(path: &Path) -> Desk {
-        Desk {
-            file: PasswordFile::at(path),
-            memory: Memory::new([7; 32]),
-            failures: Failures::new(Some(THREE)),
-            waiting: VecDeque::new(),
-        }
+        let passwords = Some(PasswordFile::at(path));
+        Desk::new(AuthFiles { passwords, rules: None }, Memory::new([7; 32]), Some(THREE))
     }
 
+    /// Every user of the file has this password.
     fn write(path: &Path, password: &[u8]) {
-        std::fs::write(path, format!("anna:{}\n", hash(password).unwrap())).unwrap();
+        let hash = hash(password).unwrap();
+        std::fs::write(path, format!("anna:{hash}\nplc:{hash}\n")).unwrap();
     }
 
     fn question(slot: u32, host: u8, password: &str) -> Question {
@@ -208,6 +291,7 @@ mod tests {
 
     /// The answer to one question, with nobody else there.
     fn ask(desk: &mut Desk, host: u8, password: &str, now: u64) -> (Verdict, Effort) {
+        desk.look(now);
         let answer = desk.take(question(0, host, password), now).or_else(|| desk.compare(now));
         answer.map(|(_, verdict, effort)| (verdict, effort)).unwrap()
     }
@@ -218,6 +302,7 @@ mod tests {
         let path = folder.path().join("passwd");
         write(&path, b"one");
         let mut desk = desk(&path);
+        desk.look(0);
         let mut answers: Vec<Answer> =
             (0..50).filter_map(|slot| desk.take(question(slot, 1, "one"), 0)).collect();
         while let Some(answer) = desk.compare(0) {
@@ -263,12 +348,78 @@ mod tests {
     }
 
     #[test]
+    fn who_has_come_in_before_is_not_shut_out_by_what_others_fail() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passwd");
+        write(&path, b"one");
+        let mut desk = desk(&path);
+        let plc = |desk: &mut Desk, password: &str, now| {
+            let asked = Question { username: "plc".into(), ..question(0, 1, password) };
+            desk.take(asked, now).or_else(|| desk.compare(now)).map(|answer| answer.1).unwrap()
+        };
+        desk.look(0);
+        assert_eq!(plc(&mut desk, "one", 0), Verdict::Accepted);
+        // Long after its password was last compared.
+        let later = 86_400_000;
+        for guess in ["a", "b", "c"] {
+            assert_eq!(ask(&mut desk, 1, guess, later), (Verdict::Wrong, Effort::Compared));
+        }
+        assert_eq!(ask(&mut desk, 1, "d", later).0, Verdict::TooManyFailures);
+        assert_eq!(plc(&mut desk, "one", later), Verdict::Accepted);
+        // Its own failures are its own, and no more than anybody's.
+        for guess in ["a", "b", "c"] {
+            assert_eq!(plc(&mut desk, guess, later), Verdict::Wrong);
+        }
+        assert_eq!(plc(&mut desk, "d", later), Verdict::TooManyFailures);
+    }
+
+    #[test]
+    fn a_password_that_has_fitted_is_compared_again_whatever_others_try_as_the_same_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passwd");
+        write(&path, b"one");
+        let mut desk = desk(&path);
+        assert_eq!(ask(&mut desk, 1, "one", 0), (Verdict::Accepted, Effort::Compared));
+        for day in 1..4 {
+            let later = day * 86_400_000;
+            for guess in 0..3 {
+                let guess = format!("{day}/{guess}");
+                assert_eq!(ask(&mut desk, 1, &guess, later), (Verdict::Wrong, Effort::Compared));
+            }
+            assert_eq!(ask(&mut desk, 1, "x", later), (Verdict::TooManyFailures, Effort::Spared));
+            assert_eq!(ask(&mut desk, 1, "one", later), (Verdict::Accepted, Effort::Compared));
+            assert_eq!(ask(&mut desk, 1, "x", later), (Verdict::TooManyFailures, Effort::Spared));
+        }
+        // Others may have it by now.
+        std::fs::write(&path, format!("anna:{}\n", hash(b"another").unwrap())).unwrap();
+        let later = 4 * 86_400_000;
+        for guess in ["a", "b", "c"] {
+            assert_eq!(ask(&mut desk, 1, guess, later).0, Verdict::Wrong);
+        }
+        assert_eq!(ask(&mut desk, 1, "one", later).0, Verdict::TooManyFailures);
+    }
+
+    #[test]
+    fn one_address_that_fills_the_queue_keeps_nobody_else_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut desk = desk(&folder.path().join("none"));
+        for slot in 0..100 {
+            desk.take(question(slot, 1, &format!("{slot}")), 0);
+        }
+        let answer = desk.take(question(200, 2, "x"), 0);
+        let pushed_out = answer.map(|answer| (answer.0.slot < 100, answer.1));
+        assert_eq!(pushed_out, Some((true, Verdict::Busy)), "one of the crowd gives way");
+        let next_two = [desk.compare(0), desk.compare(0)].map(|answer| answer.unwrap().0.slot);
+        assert!(next_two.contains(&200), "it does not wait for all of the crowd: {next_two:?}");
+    }
+
+    #[test]
     fn beyond_the_queue_clients_are_turned_away() {
         let folder = tempfile::tempdir().unwrap();
         let mut desk = desk(&folder.path().join("none"));
         let answers: Vec<Answer> =
             (0..100).filter_map(|slot| desk.take(question(slot, 1, &format!("{slot}")), 0)).collect();
-        assert_eq!((desk.waiting.len(), answers.len()), (WAITING_MAX, 100 - WAITING_MAX));
+        assert_eq!(answers.len(), 100 - WAITING_MAX);
         assert!(answers.iter().all(|answer| (answer.1, answer.2) == (Verdict::Busy, Effort::Spared)));
     }
 }

@@ -10,7 +10,8 @@ use mio::{Registry, Token};
 use tracing::{info, warn};
 
 use super::door::Door;
-use super::handshakes::Handshakes;
+use super::guests::{Address, Stay, Way};
+use super::handshakes::{Handshakes, Outcome};
 use super::keeper::Keeper;
 use super::{Bind, HandshakeCounts, HandshakeLimits, Listener, Protocol, Stream, StreamPeer};
 use crate::broker::Trust;
@@ -46,6 +47,17 @@ pub struct Knock {
     keeper: Option<Arc<Keeper>>,
 }
 
+/// What became of one who knocked and was admitted.
+#[derive(Debug)]
+pub enum Admitted {
+    /// He is in.
+    In(Box<Accepted>),
+    /// He shakes hands first.
+    Shaking,
+    /// Too many do; his stay is over.
+    Dropped(Stay),
+}
+
 /// One who came in.
 #[derive(Debug)]
 pub struct Accepted {
@@ -53,6 +65,8 @@ pub struct Accepted {
     pub stream: Stream,
     /// Who, for logs.
     pub peer: StreamPeer,
+    /// How he counts among those who are inside, from his knock on.
+    pub stay: Stay,
     /// By the listener's rules.
     pub trust: Trust,
     /// What it will speak, until the stream does.
@@ -60,7 +74,7 @@ pub struct Accepted {
     /// Of pages that are welcome, where it will speak WebSocket.
     pub(super) origins: Arc<[String]>,
     /// Which listener, by its place in the configuration.
-    pub door: usize,
+    pub(super) door: usize,
     /// The listener's mount point.
     pub mount: Option<Arc<str>>,
 }
@@ -94,6 +108,21 @@ impl Knock {
     pub fn peer(&self) -> StreamPeer {
         self.accepted.peer
     }
+
+    /// At which listener, by its place in the configuration.
+    pub fn door(&self) -> usize {
+        self.accepted.door
+    }
+
+    /// Where he comes from, as limits see it.
+    pub fn address(&self) -> Option<Address> {
+        self.accepted.peer.address().map(Address::of)
+    }
+
+    /// What it takes to refuse him in MQTT's words.
+    pub fn way(&self) -> Way {
+        if self.keeper.is_some() { Way::Handshake } else { Way::Open }
+    }
 }
 
 impl Doors {
@@ -113,7 +142,7 @@ impl Doors {
         doors
     }
 
-    /// Starts the helper that shakes hands, where a listener speaks TLS. `deliver` takes who comes out of
+    /// Starts the helper that shakes hands, where a listener speaks TLS. `deliver` takes what comes out of
     /// it, may wait, and says whether anybody wants more.
     ///
     /// # Errors
@@ -122,7 +151,7 @@ impl Doors {
         &mut self,
         limits: HandshakeLimits,
         clock: Clock,
-        deliver: impl FnMut(Accepted) -> bool + Send + 'static,
+        deliver: impl FnMut(Outcome) -> bool + Send + 'static,
     ) -> io::Result<()> {
         let keepers: Vec<_> = self.entries.iter().filter_map(|entry| entry.keeper.clone()).collect();
         if !keepers.is_empty() {
@@ -131,19 +160,27 @@ impl Doors {
         Ok(())
     }
 
+    /// Has the files of certificates looked at now, by the helper that shakes hands.
+    pub fn look(&self) {
+        if let Some(handshakes) = &self.handshakes {
+            handshakes.look();
+        }
+    }
+
     /// What became of handshakes so far.
     pub fn handshakes(&self) -> HandshakeCounts {
         self.handshakes.as_ref().map_or_else(HandshakeCounts::default, Handshakes::counts)
     }
 
-    /// Who may come in at once; the others are on their way through the handshake.
-    pub fn admit(&self, knock: Knock) -> Option<Accepted> {
-        let Knock { accepted, keeper } = knock;
-        let Some(keeper) = keeper else { return Some(accepted.speaking()) };
-        if let Some(handshakes) = &self.handshakes {
-            handshakes.begin(accepted, keeper);
+    /// Lets him in who was counted as inside, at once or by way of the handshake.
+    pub fn admit(&self, knock: Knock, stay: Stay) -> Admitted {
+        let Knock { mut accepted, keeper } = knock;
+        accepted.stay = stay;
+        let Some(keeper) = keeper else { return Admitted::In(Box::new(accepted.speaking())) };
+        match &self.handshakes {
+            Some(handshakes) if handshakes.begin(accepted, keeper) => Admitted::Shaking,
+            _ => Admitted::Dropped(stay),
         }
-        None
     }
 
     /// Where others read how the listeners stand.
@@ -210,7 +247,8 @@ impl Doors {
                     if recovered {
                         self.post();
                     }
-                    let accepted = Accepted { stream, peer, trust, protocol, origins, door, mount };
+                    let stay = Stay::default();
+                    let accepted = Accepted { stream, peer, stay, trust, protocol, origins, door, mount };
                     return Some(Knock { accepted, keeper });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => entry.knocked = false,
@@ -347,7 +385,7 @@ mod tests {
         assert_eq!(events.iter().next().unwrap().token(), Token(7));
         doors.knock(0);
         let knock = doors.accept(0).unwrap();
-        let accepted = doors.admit(knock).unwrap();
+        let Admitted::In(accepted) = doors.admit(knock, Stay::default()) else { panic!("in at once") };
         assert_eq!(accepted.trust, Trust::Anonymous);
         assert_eq!(accepted.peer, StreamPeer::Tcp(client.local_addr().unwrap()));
         let Stream::Tcp(stream) = &accepted.stream else { panic!("TCP") };

@@ -2,7 +2,8 @@
 //!
 //! The thread polls all of them at once. Each has a time limit, and so many may be under way; beyond that
 //! one of the address that holds most gives way, so that a crowd from one machine locks out itself alone.
-//! What is finished is handed on as a stream like any other.
+//! What is finished is handed on as a stream like any other. Whoever is here was counted at the door, so
+//! whatever the end of a handshake, it is told.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use tracing::{debug, warn};
 
 use super::certificate::Certificate;
+use super::guests::{Address, Stay};
 use super::keeper::Keeper;
 use super::limiter::Limiter;
 use super::secured::Secured;
@@ -34,11 +36,22 @@ pub(super) struct Handshakes {
     tally: Arc<Tally>,
 }
 
+/// How a handshake ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Well: he is in.
+    Done(Box<Accepted>),
+    /// Otherwise: his stay is over.
+    Over(Stay),
+}
+
 /// Bounds of handshakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeLimits {
     /// So many may be under way; beyond that one of the address that holds most gives way.
     pub under_way: usize,
+    /// So many of them from one address; beyond that one of its own gives way.
+    pub per_address: usize,
     /// How long one may take.
     pub within: Duration,
 }
@@ -56,13 +69,15 @@ pub struct HandshakeCounts {
     pub revoked: u64,
     /// Ended by the time limit.
     pub timed_out: u64,
-    /// Ended because too many were under way.
+    /// Ended because too many were under way, in all or from one address.
     pub crowded_out: u64,
 }
 
 #[derive(Debug, Default)]
 struct Tally {
     ended: AtomicBool,
+    /// The files are to be looked at now.
+    look: AtomicBool,
     under_way: AtomicU64,
     done: AtomicU64,
     failed: AtomicU64,
@@ -78,6 +93,8 @@ struct Pending {
     keeper: Arc<Keeper>,
     connection: ServerConnection,
     made: Arc<Made>,
+    /// Bytes that have come.
+    heard: usize,
     /// Monotonic milliseconds.
     deadline: u64,
 }
@@ -93,6 +110,8 @@ enum Step {
 /// Why a handshake failed.
 enum Failure {
     Gone,
+    /// It does not come to an end.
+    TooLong,
     Tls(rustls::Error),
     Stream(io::Error),
 }
@@ -118,7 +137,7 @@ impl Handshakes {
         keepers: Vec<Arc<Keeper>>,
         limits: HandshakeLimits,
         clock: Clock,
-        deliver: impl FnMut(Accepted) -> bool + Send + 'static,
+        deliver: impl FnMut(Outcome) -> bool + Send + 'static,
     ) -> io::Result<Handshakes> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -140,14 +159,23 @@ impl Handshakes {
         Ok(Handshakes { newcomers, waker, tally })
     }
 
-    /// Begins one; whoever is too many for the queue is dropped and counted.
-    pub(super) fn begin(&self, accepted: Accepted, keeper: Arc<Keeper>) {
+    /// Begins one, if there is room; whoever is too many for the queue is dropped and counted.
+    pub(super) fn begin(&self, accepted: Accepted, keeper: Arc<Keeper>) -> bool {
         self.tally.under_way.fetch_add(1, Ordering::Relaxed);
+        let begun = self.newcomers.try_send((accepted, keeper));
         // Counted before it is dropped: the peer sees its end then.
-        if let Err(_full) = self.newcomers.try_send((accepted, keeper)) {
+        if begun.is_err() {
             self.tally.end(&self.tally.crowded_out);
         }
         // A waker fails only where the kernel is out of memory; the next one then wakes for both.
+        let _ = self.waker.wake();
+        begun.is_ok()
+    }
+
+    /// Has the files of certificates looked at now.
+    pub(super) fn look(&self) {
+        self.tally.look.store(true, Ordering::SeqCst);
+        // A waker fails only where the kernel is out of memory; the next look comes by itself.
         let _ = self.waker.wake();
     }
 
@@ -174,7 +202,7 @@ impl Drop for Handshakes {
 
 impl Default for HandshakeLimits {
     fn default() -> HandshakeLimits {
-        HandshakeLimits { under_way: 512, within: Duration::from_secs(10) }
+        HandshakeLimits { under_way: 512, per_address: 128, within: Duration::from_secs(10) }
     }
 }
 
@@ -185,7 +213,7 @@ impl Tally {
     }
 }
 
-impl<D: FnMut(Accepted) -> bool> Worker<D> {
+impl<D: FnMut(Outcome) -> bool> Worker<D> {
     fn run(&mut self) {
         let mut polled = Events::with_capacity(POLLED_MAX);
         let mut look_at = 0;
@@ -202,7 +230,7 @@ impl<D: FnMut(Accepted) -> bool> Worker<D> {
                 _ => {}
             }
             let now = self.clock.now().mono;
-            if look_at <= now {
+            if self.tally.look.swap(false, Ordering::SeqCst) || look_at <= now {
                 self.keepers.iter().for_each(|keeper| keeper.look());
                 look_at = now + LOOK_EVERY;
             }
@@ -211,10 +239,9 @@ impl<D: FnMut(Accepted) -> bool> Worker<D> {
                     return;
                 }
             }
-            if !self.take_newcomers(now) {
+            if !self.take_newcomers(now) || !self.end_late(now) {
                 return;
             }
-            self.end_late(now);
         }
     }
 
@@ -235,62 +262,90 @@ impl<D: FnMut(Accepted) -> bool> Worker<D> {
 
     fn begin(&mut self, mut accepted: Accepted, keeper: Arc<Keeper>, now: u64) -> bool {
         keeper.look();
+        let stay = accepted.stay;
         let connection = keeper.current().and_then(|made| {
             let connection = ServerConnection::new(made.config.clone()).ok()?;
             Some((made, connection))
         });
-        let Some((made, connection)) = connection else {
-            self.tally.end(&self.tally.failed);
-            return true;
-        };
-        self.make_room();
+        let Some((made, connection)) = connection else { return self.end(stay, |tally| &tally.failed) };
+        if !self.make_room(stay.address()) {
+            return false;
+        }
         let number = self.next;
         self.next = if number == WAKER.0 - 1 { 0 } else { number + 1 };
         // Edge-triggered, so that watching both costs nothing.
         let both = Interest::READABLE | Interest::WRITABLE;
         if self.poll.registry().register(&mut accepted.stream, Token(number), both).is_err() {
-            self.tally.end(&self.tally.failed);
-            return true;
+            return self.end(stay, |tally| &tally.failed);
         }
         let within = u64::try_from(self.limits.within.as_millis()).unwrap_or(u64::MAX);
         let deadline = now.saturating_add(within);
-        self.pending.insert(number, Pending { accepted, keeper, connection, made, deadline });
+        self.pending.insert(number, Pending { accepted, keeper, connection, made, heard: 0, deadline });
         self.advance(number, now)
     }
 
-    /// Ends one where as many are under way as may be.
-    fn make_room(&mut self) {
-        while self.pending.len() >= self.limits.under_way.max(1) {
-            let Some(pending) = self.least_worth().and_then(|number| self.pending.remove(&number)) else {
-                return;
+    /// Gives a stay back and counts how its handshake ended; whether the thread goes on. In this order,
+    /// and both before the stream is dropped: who sees the count, or his end, finds the place free.
+    fn end(&mut self, stay: Stay, how: fn(&Tally) -> &AtomicU64) -> bool {
+        let goes_on = (self.deliver)(Outcome::Over(stay));
+        self.tally.end(how(&self.tally));
+        goes_on
+    }
+
+    /// Ends one where as many are under way as may be, in all or from this address; whether the thread
+    /// goes on.
+    fn make_room(&mut self, newcomer: Option<Address>) -> bool {
+        let of = |pending: &Pending| pending.accepted.stay.address();
+        loop {
+            let crowd = if self.pending.len() >= self.limits.under_way.max(1) {
+                self.largest_crowd()
+            } else if self.pending.values().filter(|pending| of(pending) == newcomer).count()
+                >= self.limits.per_address.max(1)
+            {
+                newcomer
+            } else {
+                return true;
+            };
+            let Some(pending) = self.least_worth(crowd).and_then(|number| self.pending.remove(&number))
+            else {
+                return true;
             };
             debug!(peer = %pending.accepted.peer, "handshake given up: too many are under way");
-            self.tally.end(&self.tally.crowded_out);
+            if !self.end(pending.accepted.stay, |tally| &tally.crowded_out) {
+                return false;
+            }
         }
     }
 
-    /// Of the address that holds most: the oldest that has not yet said what it wants, otherwise the oldest.
-    /// A crowd can say that too, so it does not count against others.
-    fn least_worth(&self) -> Option<usize> {
-        let address = |pending: &Pending| pending.accepted.peer.address();
+    /// The address that holds most.
+    fn largest_crowd(&self) -> Option<Address> {
         let mut held = BTreeMap::new();
-        self.pending.values().for_each(|pending| *held.entry(address(pending)).or_insert(0_usize) += 1);
-        let most = held.values().copied().max();
+        let addresses = self.pending.values().map(|pending| pending.accepted.stay.address());
+        addresses.for_each(|address| *held.entry(address).or_insert(0_usize) += 1);
+        held.into_iter().max_by_key(|(_, count)| *count).and_then(|(address, _)| address)
+    }
+
+    /// Of this address: the oldest that has not yet said what it wants, otherwise the oldest. A crowd can
+    /// say that too, so it does not count against others.
+    fn least_worth(&self, crowd: Option<Address>) -> Option<usize> {
         let of_the_crowd =
-            || self.pending.iter().filter(|(_, pending)| held.get(&address(pending)).copied() == most);
+            || self.pending.iter().filter(|(_, pending)| pending.accepted.stay.address() == crowd);
         let silent = of_the_crowd().find(|(_, pending)| pending.connection.protocol_version().is_none());
         silent.or_else(|| of_the_crowd().next()).map(|(number, _)| *number)
     }
 
-    fn end_late(&mut self, now: u64) {
+    /// Whether the thread goes on.
+    fn end_late(&mut self, now: u64) -> bool {
         while let Some(oldest) = self.pending.first_entry()
             && oldest.get().deadline <= now
         {
-            debug!(peer = %oldest.get().accepted.peer, "handshake given up: it takes too long");
-            // Counted first: once the stream is gone, the peer sees its end.
-            self.tally.end(&self.tally.timed_out);
-            oldest.remove();
+            let late = oldest.remove();
+            debug!(peer = %late.accepted.peer, "handshake given up: it takes too long");
+            if !self.end(late.accepted.stay, |tally| &tally.timed_out) {
+                return false;
+            }
         }
+        true
     }
 
     /// Goes on with one handshake; whether the thread goes on.
@@ -304,30 +359,33 @@ impl<D: FnMut(Accepted) -> bool> Worker<D> {
         // Before the engine can register it; fails only for what is not registered.
         let _ = self.poll.registry().deregister(&mut pending.accepted.stream);
         if let Step::Failed(failure) = step {
-            self.failed(&pending, &failure, now);
-            return true;
+            self.tell_failure(&pending, &failure, now);
+            return self.end(pending.accepted.stay, |tally| &tally.failed);
         }
+        let stay = pending.accepted.stay;
         match pending.trust() {
-            Ok(trust) => {
-                self.tally.end(&self.tally.done);
-                pending.finish(trust).is_none_or(|accepted| (self.deliver)(accepted))
-            }
+            Ok(trust) => match pending.finish(trust) {
+                Some(accepted) => {
+                    self.tally.end(&self.tally.done);
+                    (self.deliver)(Outcome::Done(Box::new(accepted)))
+                }
+                None => self.end(stay, |tally| &tally.failed),
+            },
             Err(refusal) => {
-                self.tally.end(&self.tally.failed);
                 let peer = pending.accepted.peer;
                 if let Some(missed) = self.said.admit(now) {
                     warn!(%peer, missed, "client refused: {refusal}");
                 }
-                true
+                self.end(stay, |tally| &tally.failed)
             }
         }
     }
 
-    fn failed(&mut self, pending: &Pending, failure: &Failure, now: u64) {
-        self.tally.end(&self.tally.failed);
+    fn tell_failure(&mut self, pending: &Pending, failure: &Failure, now: u64) {
         let peer = pending.accepted.peer;
         let error = match failure {
             Failure::Gone => return debug!(%peer, "handshake failed: the client has left"),
+            Failure::TooLong => return debug!(%peer, "handshake failed: it is longer than any should be"),
             Failure::Stream(error) => return debug!(%peer, "handshake failed: {error}"),
             Failure::Tls(error) => error,
         };
@@ -352,7 +410,8 @@ impl Pending {
             let Stream::Tcp(stream) = &mut self.accepted.stream else { return Step::Failed(Failure::Gone) };
             match self.connection.read_tls(stream) {
                 Ok(0) => return Step::Failed(Failure::Gone),
-                Ok(_) => {}
+                Ok(_) if self.heard > HEARD_MAX => return Step::Failed(Failure::TooLong),
+                Ok(count) => self.heard += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Waits,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Step::Failed(Failure::Stream(error)),
@@ -431,6 +490,10 @@ fn in_words(error: &rustls::Error) -> String {
 
 /// Under which the waker is polled; handshakes count from 0.
 const WAKER: Token = Token(usize::MAX);
+
+/// Bytes of one handshake, a chain of large certificates among them: what rustls holds of it is bounded
+/// by that.
+const HEARD_MAX: usize = 32 << 10;
 
 /// What the kernel tells at once; more waits for the next time.
 const POLLED_MAX: usize = 256;

@@ -8,6 +8,7 @@
 
 mod config;
 mod bind;
+mod guests;
 mod door;
 mod doors;
 mod stream;
@@ -21,8 +22,9 @@ mod limiter;
 
 pub use bind::Bind;
 pub use config::{Config, KEYS, Listener, Protocol};
-pub use doors::{Accepted, Board, Doors, Knock, Standing};
-pub use handshakes::{HandshakeCounts, HandshakeLimits};
+pub use doors::{Accepted, Admitted, Board, Doors, Knock, Standing};
+pub use guests::{Address, Guests, Objection, Stay, Way};
+pub use handshakes::{HandshakeCounts, HandshakeLimits, Outcome};
 pub use limiter::Limiter;
 pub use secured::Secured;
 pub use stream::{Received, Stream, StreamPeer};

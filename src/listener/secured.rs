@@ -17,6 +17,12 @@ use super::Received;
 pub struct Secured {
     pub(super) stream: TcpStream,
     connection: ServerConnection,
+    /// Plain bytes that have come and were not taken.
+    plain: usize,
+    /// Sealed bytes that have come and made no plain ones yet: half a record, at most a whole one.
+    begun: usize,
+    /// Bytes that were sealed, or are about to be, and have not left.
+    sealed: usize,
     /// What the peer has done against the rules of TLS, told once what came before it is taken.
     broken: Option<rustls::Error>,
 }
@@ -25,12 +31,18 @@ impl Secured {
     /// After the handshake; what follows it in the same bytes is kept.
     pub(super) fn new(stream: TcpStream, mut connection: ServerConnection) -> Secured {
         connection.set_buffer_limit(Some(SEALED_MAX));
-        Secured { stream, connection, broken: None }
+        Secured { stream, connection, plain: 0, begun: 0, sealed: 0, broken: None }
+    }
+
+    /// Bytes that wait here, on their way in or out. What rustls keeps for every connection that is idle
+    /// is not among them.
+    pub(super) fn held(&self) -> usize {
+        self.plain + self.begun + self.sealed
     }
 
     /// Plain bytes, and how many sealed ones were read for them; `None` where the peer has ended the stream.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-        match self.connection.reader().read(buffer) {
+        match self.take(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             held => return held.map(|plain| (plain > 0).then_some(Received { wire: 0, plain })),
         }
@@ -38,15 +50,29 @@ impl Secured {
             return Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()));
         }
         let wire = self.connection.read_tls(&mut self.stream)?;
-        if let Err(error) = self.connection.process_new_packets() {
-            // The alert says why; a peer that takes no bytes goes without.
-            let _ = self.push();
-            self.broken = Some(error);
+        match self.connection.process_new_packets() {
+            Ok(state) => {
+                self.plain = state.plaintext_bytes_to_read();
+                self.sealed = state.tls_bytes_to_write();
+                self.begun = if self.plain > 0 { 0 } else { (self.begun + wire).min(RECORD_MAX) };
+            }
+            Err(error) => {
+                // The alert says why; a peer that takes no bytes goes without.
+                let _ = self.push();
+                self.broken = Some(error);
+            }
         }
-        match self.connection.reader().read(buffer) {
+        match self.take(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(Received { wire, plain: 0 })),
             read => read.map(|plain| (plain > 0).then_some(Received { wire, plain })),
         }
+    }
+
+    /// Takes plain bytes that are there.
+    fn take(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let taken = self.connection.reader().read(buffer)?;
+        self.plain = self.plain.saturating_sub(taken);
+        Ok(taken)
     }
 
     /// Whether bytes of TLS itself wait to leave: tickets, alerts, new keys.
@@ -63,12 +89,15 @@ impl Secured {
 
     fn push(&mut self) -> io::Result<()> {
         while self.connection.wants_write() {
-            self.connection.write_tls(&mut self.stream)?;
+            let left = self.connection.write_tls(&mut self.stream)?;
+            self.sealed = self.sealed.saturating_sub(left);
         }
+        self.sealed = 0;
         Ok(())
     }
 
     fn taken(&mut self, taken: usize) -> io::Result<usize> {
+        self.sealed += taken;
         match self.push() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(taken),
             pushed => pushed.map(|()| taken),
@@ -98,3 +127,6 @@ impl Write for Secured {
 
 /// Bytes of MQTT that wait here sealed, at most: one record. More waits where it was written.
 const SEALED_MAX: usize = 16 << 10;
+
+/// Bytes of the largest record.
+const RECORD_MAX: usize = (16 << 10) + 2_048 + 5;

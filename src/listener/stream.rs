@@ -117,6 +117,15 @@ impl Stream {
         }
     }
 
+    /// Bytes that wait within TLS and WebSocket, on their way in or out.
+    pub fn held(&self) -> usize {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => 0,
+            Stream::Tls(stream) => stream.held(),
+            Stream::WebSocket(stream) => stream.held(),
+        }
+    }
+
     /// Whether bytes that nobody has written wait to leave: see [`Write::flush`].
     pub fn wants_write(&self) -> bool {
         match self {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
+    date_time_ymd,
 };
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -17,6 +17,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
 use super::{Config, Listener, TlsConfig};
+use revoked::revocation_list;
+
+#[path = "../../tests/stand/revoked.rs"]
+mod revoked;
 
 /// An authority and the folder in which its files lie.
 pub(crate) struct Authority {
@@ -85,22 +89,8 @@ impl Authority {
 
     /// A list of revoked serial numbers that was to be renewed in this year.
     pub(crate) fn revoke(&self, serials: &[u64], renewed_in: i32) -> PathBuf {
-        let revoked = |serial: &u64| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: date_time_ymd(2021, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(renewed_in, 1, 1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: serials.iter().map(revoked).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
         let file = self.folder.join("revoked.crl");
-        fs::write(&file, params.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        fs::write(&file, revocation_list(&self.issuer, serials, renewed_in)).unwrap();
         file
     }
 }
@@ -137,7 +127,7 @@ impl Bearer<'_> {
             .with_protocol_versions(self.versions)
             .unwrap()
             .with_root_certificates(roots);
-        let config = match self.identity {
+        let mut config = match self.identity {
             None => builder.with_no_client_auth(),
             Some(Identified { cert, key }) => builder
                 .with_client_auth_cert(
@@ -146,6 +136,8 @@ impl Bearer<'_> {
                 )
                 .unwrap(),
         };
+        // For those who write records themselves.
+        config.enable_secret_extraction = true;
         let name = ServerName::try_from("localhost").unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();

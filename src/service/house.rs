@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use adapter_api::Host;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -18,13 +18,13 @@ use tokio::time::timeout;
 use super::report::{self, Sources};
 use super::routes::{self, Route};
 use super::{ServiceError, readings, watchdog};
-use crate::auth::PasswordFile;
+use crate::auth::{PasswordFile, RulesFile};
 use crate::bridge::{Bridge, Pace, Supply};
 use crate::broker::{self, Broker, Passwords};
 use crate::clock::Clock;
 use crate::config::Loaded;
 use crate::control::Socket;
-use crate::engine::{self, Engine, Heartbeat, Inbox, Input, Inputs};
+use crate::engine::{self, AuthFiles, Engine, Heartbeat, Inbox, Input, Inputs};
 use crate::field::Field;
 use crate::store::{self, Handle, OpenError, Opened, Surroundings};
 
@@ -78,7 +78,7 @@ impl House {
             store: opened.handle.clone(),
             listeners: loaded.listeners.clone(),
             limits: engine_limits(&loaded.limits),
-            passwords: loaded.auth.password_file.as_ref().map(PasswordFile::at),
+            auth: auth_files(loaded),
             unstored: routes::inlets(&routes),
             heartbeat: heartbeat.clone(),
         })?;
@@ -102,7 +102,7 @@ impl House {
     }
 
     /// Runs bridges, adapters and the control socket until the end, and takes everything down.
-    pub(super) async fn live(mut self, loaded: &Loaded) -> Ending {
+    pub(super) async fn live(mut self, loaded: &Loaded, hangup: &mut Signal) -> Ending {
         let field = Field::new(self.inputs.clone(), self.clock, tokio::runtime::Handle::current());
         let parts = field.parts();
         let host: Arc<dyn Host> = Arc::new(field);
@@ -124,7 +124,7 @@ impl House {
         watchdog::ready();
         tracing::info!(gateway = loaded.gateway.id, version = env!("CARGO_PKG_VERSION"), "serving");
 
-        let ending = self.wait().await;
+        let ending = self.wait(hangup).await;
         if !matches!(ending, Ending::StoreIsBack) {
             watchdog::stopping();
         }
@@ -166,7 +166,7 @@ impl House {
     }
 
     /// Until there is a reason to end.
-    async fn wait(&mut self) -> Ending {
+    async fn wait(&mut self, hangup: &mut Signal) -> Ending {
         let told = async {
             let (Ok(mut terminate), Ok(mut interrupt)) =
                 (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -188,8 +188,19 @@ impl House {
                 std::future::pending::<()>().await;
             }
         };
+        let inputs = self.inputs.clone();
+        let reread = async {
+            while hangup.recv().await.is_some() {
+                tracing::info!("SIGHUP: looking at certificates, passwords and access rules");
+                if inputs.send(Input::Reread).await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending::<Ending>().await
+        };
         tokio::select! {
             () = told => Ending::Told,
+            ending = reread => ending,
             _ = &mut self.engine_ends => Ending::EngineFailed,
             () = store_is_back => Ending::StoreIsBack,
         }
@@ -281,6 +292,15 @@ async fn serve_control(run_dir: std::path::PathBuf, sources: Arc<Sources>) {
     }
 }
 
+/// What is read again while the service runs.
+fn auth_files(loaded: &Loaded) -> AuthFiles {
+    let rules = loaded.auth.acl_file.as_ref().zip(loaded.rules.clone());
+    AuthFiles {
+        passwords: loaded.auth.password_file.as_ref().map(PasswordFile::at),
+        rules: rules.map(|(path, rules)| RulesFile::at(path, rules)),
+    }
+}
+
 fn engine_limits(limits: &broker::Limits) -> engine::Limits {
     let size = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);
     engine::Limits {
@@ -290,6 +310,7 @@ fn engine_limits(limits: &broker::Limits) -> engine::Limits {
         max_login_failures: limits.max_login_failures,
         max_packet_size: size(limits.max_packet_size),
         max_send_buffer: limits.max_send_buffer,
+        max_memory: limits.max_memory,
         ..engine::Limits::default()
     }
 }

@@ -11,6 +11,7 @@ mod routes;
 mod watchdog;
 
 use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::config::Loaded;
@@ -31,16 +32,21 @@ pub enum ServiceError {
     Seed(#[from] getrandom::Error),
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. SIGHUP has the files that may change looked at.
 ///
 /// # Errors
 /// Where another instance has the data directory, and where the kernel gives nothing to start with.
 pub fn run(loaded: Loaded) -> Result<(), ServiceError> {
     let clock = Clock::start();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut hangup = {
+        let _within = runtime.enter();
+        // Before there is anything that could be hung up on: unheard, it would end us.
+        signal(SignalKind::hangup())?
+    };
     loop {
         let house = House::build(&loaded, clock)?;
-        let result = match runtime.block_on(house.live(&loaded)) {
+        let result = match runtime.block_on(house.live(&loaded, &mut hangup)) {
             Ending::Told => Ok(()),
             Ending::EngineFailed => Err(std::io::Error::other("the engine has ended").into()),
             Ending::StoreIsBack => {

@@ -77,6 +77,12 @@ impl Session {
         }
     }
 
+    /// Messages that wait for its client, and their bytes.
+    pub fn waiting(&self) -> (u64, u64) {
+        let queue = (self.queue.len() as u64, self.queue.weight() as u64);
+        self.backlog.as_ref().map_or(queue, |log| (queue.0 + log.waiting(), queue.1 + log.waiting_bytes()))
+    }
+
     /// Puts a subscription in place of the one with its filter.
     pub fn replace_subscription(&mut self, subscription: StoredSubscription) {
         match self.subscriptions.iter_mut().find(|known| known.filter == subscription.filter) {

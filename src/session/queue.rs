@@ -19,6 +19,11 @@ impl Queue {
         self.weight
     }
 
+    /// Messages that wait.
+    pub fn len(&self) -> usize {
+        self.parcels.len()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.parcels.is_empty()

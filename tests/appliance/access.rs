@@ -194,3 +194,42 @@ fn a_client_that_publishes_too_fast_is_slowed_and_loses_nothing() {
     }
     assert!(gateway.status()["broker"]["slowed"].as_u64().unwrap() > 0);
 }
+
+#[test]
+fn a_hangup_brings_new_rules_to_who_is_connected_and_a_broken_file_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(program(), folder.path(), &secured(folder.path()));
+    let hang_up = || {
+        let output = Command::new("kill").args(["-HUP", &gateway.pid().to_string()]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    let mut anna = Client::connect(gateway.port(), &as_user("1", "anna", "ebb"));
+    let mut boss = Client::connect(gateway.port(), &as_user("2", "boss", "flow"));
+    anna.subscribe("a/#", QoS::AtLeastOnce);
+    let reaches = |boss: &mut Client, anna: &mut Client, topic: &str| {
+        boss.publish_acknowledged(topic, "x");
+        boss.publish_acknowledged("a/always", "end");
+        let got = anna.message().topic.to_string();
+        got == topic && anna.message().topic == "a/always"
+    };
+    assert!(reaches(&mut boss, &mut anna, "a/1"));
+
+    let acl = folder.path().join("acl");
+    fs::write(&acl, "user anna\ntopic read a/always\n\nuser boss\ntopic readwrite #\n").unwrap();
+    hang_up();
+    wait_for("the new rules", || gateway.log().contains("the new access rules are in force").then_some(()));
+    assert!(!reaches(&mut boss, &mut anna, "a/1"));
+
+    fs::write(&acl, "nonsense\n").unwrap();
+    hang_up();
+    hang_up();
+    wait_for("the complaint", || gateway.log().contains("line 1: ").then_some(()));
+    // Who logs in has the file looked at too, and it is not told again.
+    Client::connect(gateway.port(), &as_user("3", "boss", "flow"));
+    assert_eq!(gateway.log().matches("line 1: ").count(), 1, "{}", gateway.log());
+    assert!(!reaches(&mut boss, &mut anna, "a/1"));
+
+    fs::write(&acl, RULES).unwrap();
+    Client::connect(gateway.port(), &as_user("4", "boss", "flow"));
+    assert!(reaches(&mut boss, &mut anna, "a/1"), "at the latest when somebody logs in");
+}

@@ -1,14 +1,34 @@
 //! Clients that others wrote.
 //!
-//! What the matrix does not ask of Debian's mosquitto clients: a gateway that is killed meanwhile, and
-//! passwords of both makes.
+//! What the matrix does not ask of Debian's mosquitto clients: a gateway that is killed meanwhile, the
+//! broker's own figures, and passwords of both makes.
 
+use std::collections::BTreeSet;
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::program;
-use crate::stand::{Gateway, wait_for};
+use crate::stand::{Cloud, Gateway, Security, wait_for};
 
 const VERSIONS: [&str; 3] = ["mqttv31", "mqttv311", "mqttv5"];
+
+#[test]
+fn the_brokers_own_figures_have_mosquittos_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let peer = Cloud::start(folder.path(), &Security::Plain);
+    let gateway = Gateway::start(program(), folder.path(), "");
+    let topics = |port: u16, count: &str| -> BTreeSet<String> {
+        let port = port.to_string();
+        let all = ["-p", &port, "-t", "$SYS/broker/#", "-F", "%t", "-C", count, "-W", "60"];
+        run("mosquitto_sub", &all).lines().map(str::to_owned).collect()
+    };
+    let (theirs, ours) = (topics(peer.port, "52"), topics(gateway.port(), "51"));
+    // It publishes this one once a client has come, too late for the list.
+    let late = "$SYS/broker/clients/maximum".to_owned();
+    let unknown: Vec<&String> = ours.iter().filter(|topic| !theirs.contains(*topic)).collect();
+    assert_eq!(unknown, [&late]);
+    let absent: Vec<&String> = theirs.iter().filter(|topic| !ours.contains(*topic)).collect();
+    assert_eq!(absent, ["$SYS/broker/heap/current", "$SYS/broker/heap/maximum"]);
+}
 
 // [MQTT311-3.1.2-4] [MQTT311-3.1.2-5]
 #[test]

@@ -212,6 +212,47 @@ fn what_does_not_belong_at_a_tls_door_is_counted_and_harms_nobody() {
 }
 
 #[test]
+fn our_own_clients_speak_websocket_plain_and_within_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Certificates::new(folder.path(), "authority");
+    let plain = "[[listener]]\nname = \"ws\"\nbind = \"127.0.0.1:0\"\nprotocol = \"ws\"\n";
+    let tls = files(&authority.server("localhost"));
+    let gateway = start(folder.path(), &tls, &format!("protocol = \"ws\"\n{plain}"));
+    let ours = program().to_str().unwrap();
+    let ca = authority.ca().display().to_string();
+    let large = "x".repeat(100_000);
+    let message = folder.path().join("message");
+    fs::write(&message, &large).unwrap();
+    let secure = ["--cafile", &ca];
+    for (scheme, door, more) in [("ws", "ws", &[][..]), ("wss", "tls", &secure)] {
+        let url = format!("{scheme}://localhost:{}/ours/{scheme}", gateway.port_of(door));
+        let through = |words: &[&str]| run(ours, &[words, &["-L", &url], more].concat());
+        through(&["pub", "-r", "-q", "2", "-f", message.to_str().unwrap()]);
+        assert_eq!(through(&["sub", "-C", "1", "-W", "60"]).trim_end(), large, "{scheme}");
+        // Many frames in a row, each way.
+        let subscriber =
+            subscribe(&gateway, &["-p", &gateway.port().to_string(), "-t", "rows", "-C", "500", "-W", "60"]);
+        let rows: String = (0..500).map(|row| format!("{row}\n")).collect();
+        fs::write(folder.path().join("rows"), &rows).unwrap();
+        let url = format!("{scheme}://localhost:{}/rows", gateway.port_of(door));
+        let output = Command::new(ours)
+            .args(["pub", "-q", "1", "-l", "-L", &url])
+            .args(more)
+            .stdin(fs::File::open(folder.path().join("rows")).unwrap())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(text(subscriber.wait_with_output().unwrap()), rows);
+    }
+    let wrong = format!("ws://localhost:{}/x", gateway.port());
+    let output = Command::new(ours).args(["pub", "-m", "x", "-L", &wrong]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && told.contains("speak WebSocket with localhost"), "{told}");
+    gateway.until("their ends", |status| status["engine"]["sockets"] == 0);
+    assert_eq!(gateway.status()["engine"]["malformed"], 1, "only who came to the wrong door");
+}
+
+#[test]
 fn what_does_not_belong_at_a_websocket_door_gets_its_status_or_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let configuration = "protocol = \"ws\"\n";

@@ -18,6 +18,7 @@ mod matrix;
 mod motes;
 mod operator;
 mod outage;
+mod rounds;
 mod rules;
 mod serial;
 mod sync;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate::codec::{
     Ack, Connect, Decoder, Disconnect, Packet, Properties, Property, Publish, QoS, Reason, RetainHandling,
-    Side, Subscribe, Subscription, SubscriptionOptions, Version, encode,
+    Side, Subscribe, Subscription, SubscriptionOptions, Version, Will, encode,
 };
 
 use super::HANG;
@@ -37,12 +37,14 @@ pub struct Options {
     pub kept: bool,
     /// User name and password.
     pub login: Option<(String, String)>,
+    /// Topic and payload of its will, QoS 1.
+    pub will: Option<(String, String)>,
 }
 
 impl Options {
     /// A 3.1.1 client whose session ends with its connection.
     pub fn new(id: &str) -> Options {
-        Options { id: id.into(), version: Version::V311, kept: false, login: None }
+        Options { id: id.into(), version: Version::V311, kept: false, login: None, will: None }
     }
 
     /// The same with a session that is kept.
@@ -81,7 +83,13 @@ impl Client {
             clean_start: !options.kept,
             keep_alive: 0,
             client_id: options.id.as_str().into(),
-            will: None,
+            will: options.will.as_ref().map(|(topic, payload)| Will {
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                topic: topic.as_str().into(),
+                payload: Bytes::from(payload.clone()),
+                properties: Properties::new(),
+            }),
             username: options.login.as_ref().map(|login| login.0.as_str().into()),
             password: options.login.as_ref().map(|login| Bytes::from(login.1.clone())),
             properties,

@@ -13,6 +13,7 @@ mod cloud;
 mod gateway;
 mod mote;
 mod proxy;
+mod revoked;
 mod wire;
 
 pub use certificates::Certificates;

@@ -23,6 +23,7 @@ mod version_3_1;
 mod rights;
 mod mounts;
 mod rates;
+mod sys;
 mod random;
 mod client;
 mod simulation;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::script::{Script, check_with, config, with_route};
 use crate::access::Rules;
-use crate::broker::{Config, Passwords};
+use crate::broker::{Config, Event, Passwords};
 use crate::record::DropReason;
 
 const RULES: &str = "topic read news/#\n\
@@ -389,4 +389,18 @@ fn what_is_set_aside_has_the_limits_of_a_queue() {
     let script = boss_is_away(short, &[]);
     assert_eq!(heard_of(&script, 1), ["a/1 2 q1 id=1"]);
     assert_eq!(script.broker.counters().dropped.get(&DropReason::QueueFull), Some(&1));
+}
+
+#[test]
+fn other_rules_count_at_once_for_who_is_connected_and_who_is_away() {
+    let mut script = Script::new(ruled(config()));
+    for login in [login(1, "anna", "v5 clean"), login(2, "boss", "clean"), login(3, "anna", "")] {
+        script.run(&login.each_ref().map(String::as_str));
+    }
+    script.run(&["commit", "1 subscribe 1 a/#", "3 subscribe 1 a/# q1", "commit", "3 lost", "commit"]);
+    let rules = Rules::parse("user boss\ntopic readwrite #\nuser anna\ntopic read a/new\n").expect("right");
+    script.handle(vec![Event::Rules(Arc::new(rules))]);
+    // Nothing is written for her who is away.
+    script.run(&["--", "2 publish a/1 old q1 id=1 ; publish a/new fresh", "1 publish a/out no q1 id=2"]);
+    assert_eq!(script.said, ["2 < puback 1 0x10", "1 < publish a/new fresh", "1 < puback 2 0x87"]);
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use clap::{ArgAction, Args};
 
 use super::super::Failure;
-use super::url::Url;
+use super::url::{Carrier, Url};
 use crate::codec::{Connect, Properties, Property, QoS, Version, Will};
 
 /// Who connects where, as mosquitto's clients name it.
@@ -23,10 +23,10 @@ pub struct ClientArgs {
     /// The broker's host
     #[arg(short = 'h', long, default_value = "127.0.0.1")]
     pub host: String,
-    /// The broker's port [default: 1883, with TLS 8883]
+    /// The broker's port [default: 1883, with TLS 8883; of ws:// 80, of wss:// 443]
     #[arg(short = 'p', long)]
     pub port: Option<u16>,
-    /// Host, port, user, password and topic in one; mqtts:// for TLS
+    /// Host, port, user, password and topic in one; mqtts:// for TLS, ws:// and wss:// for WebSocket
     #[arg(short = 'L', long, value_name = "mqtt://[user[:password]@]host[:port]/topic", conflicts_with_all = ["host", "port", "unix", "username", "password"])]
     pub url: Option<Url>,
     /// TLS: trust the authorities in this PEM file
@@ -116,8 +116,18 @@ impl ClientArgs {
             Some(url) => (url.host.as_str(), url.port),
             None => (self.host.as_str(), self.port),
         };
-        let usual = if self.wants_tls() { TLS_PORT } else { 1_883 };
+        let usual = match (self.carrier(), self.wants_tls()) {
+            (Carrier::Stream, false) => 1_883,
+            (Carrier::Stream, true) => TLS_PORT,
+            (Carrier::WebSocket, false) => 80,
+            (Carrier::WebSocket, true) => 443,
+        };
         (host, port.unwrap_or(usual))
+    }
+
+    /// What carries MQTT.
+    pub(super) fn carrier(&self) -> Carrier {
+        self.url.as_ref().map_or(Carrier::Stream, |url| url.carrier)
     }
 
     /// Whether TLS is spoken: where it is said, and at its own port.

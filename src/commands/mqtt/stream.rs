@@ -1,4 +1,4 @@
-//! The bytes of one connection of `pub` or `sub`: TCP, TLS over it, or a unix socket.
+//! The bytes of one connection of `pub` or `sub`: TCP, TLS and WebSocket over it, or a unix socket.
 //!
 //! One thread reads, another writes. Under TLS they share the connection's state: who waits for something
 //! to read does not hold it, and who writes does until the network has taken it all, so that a broker that
@@ -21,12 +21,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::options::{ClientArgs, TlsVersion};
+use super::url::Carrier;
+use super::websocket::WebSocket;
 
 /// The socket.
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Tls),
+    WebSocket(WebSocket),
 }
 
 /// TLS, as one of the two threads sees it.
@@ -54,11 +57,19 @@ impl Stream {
         let stream = TcpStream::connect((host, port)).with_context(|| format!("connect to {place}"))?;
         // Packets are written whole, so there is nothing to wait for.
         stream.set_nodelay(true).with_context(|| format!("connect to {place}"))?;
-        if !args.wants_tls() {
-            return Ok((Stream::Tcp(stream), place));
-        }
-        let tls = Tls::open(args, host, stream).with_context(|| format!("speak TLS with {place}"))?;
-        Ok((Stream::Tls(tls), place))
+        let stream = if args.wants_tls() {
+            Stream::Tls(Tls::open(args, host, stream).with_context(|| format!("speak TLS with {place}"))?)
+        } else {
+            Stream::Tcp(stream)
+        };
+        let stream = match args.carrier() {
+            Carrier::Stream => stream,
+            Carrier::WebSocket => Stream::WebSocket(
+                WebSocket::open(stream, host, port)
+                    .with_context(|| format!("speak WebSocket with {place}"))?,
+            ),
+        };
+        Ok((stream, place))
     }
 
     pub(super) fn try_clone(&self) -> io::Result<Stream> {
@@ -66,6 +77,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
             Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
             Stream::Tls(tls) => tls.try_clone().map(Stream::Tls),
+            Stream::WebSocket(framed) => framed.try_clone().map(Stream::WebSocket),
         }
     }
 
@@ -74,6 +86,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
             Stream::Tls(tls) => tls.read(buffer),
+            Stream::WebSocket(framed) => framed.read(buffer),
         }
     }
 
@@ -82,6 +95,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
             Stream::Tls(tls) => tls.write_all(bytes),
+            Stream::WebSocket(framed) => framed.write_all(bytes),
         }
     }
 
@@ -91,6 +105,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
             Stream::Tls(tls) => tls.say_end(),
+            Stream::WebSocket(framed) => framed.say_end(),
         };
     }
 
@@ -99,6 +114,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Both),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Both),
             Stream::Tls(tls) => tls.stream.shutdown(Shutdown::Both),
+            Stream::WebSocket(framed) => return framed.shutdown(),
         };
     }
 }

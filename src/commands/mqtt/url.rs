@@ -4,10 +4,11 @@
 
 use std::str::FromStr;
 
-/// `mqtt://[user[:password]@]host[:port]/topic`, or `mqtts://`.
+/// `mqtt://[user[:password]@]host[:port]/topic`, or `mqtts://`, `ws://`, `wss://`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     pub(super) secure: bool,
+    pub(super) carrier: Carrier,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
     pub(super) host: String,
@@ -15,14 +16,24 @@ pub struct Url {
     pub(super) topic: String,
 }
 
+/// What carries MQTT's bytes, within TLS or without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// The stream itself.
+    Stream,
+    /// Frames on it.
+    WebSocket,
+}
+
 impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Url, String> {
-        let (secure, rest) = match text.split_once("://") {
-            Some(("mqtt", rest)) => (false, rest),
-            Some(("mqtts", rest)) => (true, rest),
-            Some(("ws" | "wss", _)) => return Err("WebSocket is not in this version".to_owned()),
+        let (secure, carrier, rest) = match text.split_once("://") {
+            Some(("mqtt", rest)) => (false, Carrier::Stream, rest),
+            Some(("mqtts", rest)) => (true, Carrier::Stream, rest),
+            Some(("ws", rest)) => (false, Carrier::WebSocket, rest),
+            Some(("wss", rest)) => (true, Carrier::WebSocket, rest),
             _ => return Err(EXPECTED.to_owned()),
         };
         let (place, topic) = rest.split_once('/').ok_or(EXPECTED)?;
@@ -39,7 +50,8 @@ impl FromStr for Url {
         if host.is_empty() || topic.is_empty() {
             return Err(EXPECTED.to_owned());
         }
-        Ok(Url { secure, username, password, host: host.to_owned(), port, topic: topic.to_owned() })
+        let (host, topic) = (host.to_owned(), topic.to_owned());
+        Ok(Url { secure, carrier, username, password, host, port, topic })
     }
 }
 
@@ -59,7 +71,7 @@ fn address_of(address: &str) -> Result<(&str, Option<u16>), String> {
     }
 }
 
-const EXPECTED: &str = "expected mqtt://[user[:password]@]host[:port]/topic, or mqtts://";
+const EXPECTED: &str = "expected mqtt://[user[:password]@]host[:port]/topic, or mqtts://, ws://, wss://";
 
 #[cfg(test)]
 mod tests {
@@ -70,17 +82,21 @@ mod tests {
         let url: Url = "mqtts://anna:a:b@c@example.com:8884/a/b".parse().unwrap();
         let (username, password) = (Some("anna".to_owned()), Some("a:b@c".to_owned()));
         let (host, topic) = ("example.com".to_owned(), "a/b".to_owned());
-        assert_eq!(url, Url { secure: true, username, password, host, port: Some(8884), topic });
+        let carrier = Carrier::Stream;
+        assert_eq!(url, Url { secure: true, carrier, username, password, host, port: Some(8884), topic });
         let url: Url = "mqtt://[::1]/#".parse().unwrap();
         assert_eq!((&*url.host, url.port, &*url.topic, url.username), ("::1", None, "#", None));
         let url: Url = "mqtt://anna@10.0.0.1:1/t".parse().unwrap();
         assert_eq!((url.username.as_deref(), url.password, url.port), (Some("anna"), None, Some(1)));
+        for (text, secure) in [("ws://h/t", false), ("wss://h/t", true)] {
+            let url: Url = text.parse().unwrap();
+            assert_eq!((url.secure, url.carrier), (secure, Carrier::WebSocket));
+        }
     }
 
     #[test]
     fn what_is_no_such_url_is_refused() {
-        for text in ["", "x", "http://h/t", "ws://h/t", "mqtt://h", "mqtt://h/", "mqtt:///t", "mqtt://h:x/t"]
-        {
+        for text in ["", "x", "http://h/t", "ws://h", "mqtt://h", "mqtt://h/", "mqtt:///t", "mqtt://h:x/t"] {
             assert!(text.parse::<Url>().is_err(), "{text}");
         }
     }

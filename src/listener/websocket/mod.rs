@@ -110,6 +110,12 @@ impl WebSocket {
         Ok(kept)
     }
 
+    /// Bytes that wait here and below.
+    pub(super) fn held(&self) -> usize {
+        let request = if let Stage::Upgrading(upgrade) = &self.stage { upgrade.held() } else { 0 };
+        request + self.first.len() + self.inner.held()
+    }
+
     /// Whether bytes of WebSocket itself wait to leave.
     pub(super) fn wants_write(&self) -> bool {
         !self.first.is_empty() || self.frames.owes_pong() || self.inner.wants_write()

@@ -53,6 +53,11 @@ impl Upgrade {
         Upgrade { request: Vec::new(), origins }
     }
 
+    /// Bytes of the request that have come.
+    pub(super) fn held(&self) -> usize {
+        self.request.len()
+    }
+
     /// Takes the next bytes.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Answer {
         let before = self.request.len();

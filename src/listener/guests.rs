@@ -1,13 +1,14 @@
 //! How many come in at each listener and from each address, and how fast.
 //!
 //! Knows numbers only: time is an argument. Who is one too many is taken in all the same, a few at a time,
-//! so that the broker can refuse him in MQTT's own words; who comes beyond those finds the door shut.
+//! so that the broker can refuse him in MQTT's own words; who comes beyond those finds the door shut, and
+//! so does everybody whose refusal would first cost a handshake.
 //!
-//! Invariant: an address is remembered while somebody from it is inside, and of those who have left only
-//! the last [`GONE_MAX`], so that no crowd of addresses makes this grow.
+//! Invariant: an address is remembered while somebody from it is inside, and of the others those
+//! [`GONE_MAX`] that have used most of their rate, so that no crowd makes this grow nor forget an attacker.
 
 use core::net::IpAddr;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use adapter_api::units::Rate;
 
@@ -16,16 +17,17 @@ use crate::codec::Reason;
 
 /// Everybody who is inside, counted.
 #[derive(Debug, Default)]
-pub(super) struct Guests {
+pub struct Guests {
     /// From one address; `None` as many as come.
     most: Option<u32>,
     /// From one address; `None` as fast as they come.
     rate: Option<Rate>,
     doors: Vec<Door>,
     addresses: BTreeMap<Address, Guest>,
-    /// Who has left, in that order, with the number of that departure.
-    gone: VecDeque<(u64, Address)>,
-    departures: u64,
+    /// Addresses of which nobody is inside, by the moment at which nothing of them is worth remembering.
+    gone: BTreeSet<(u64, Address)>,
+    /// Everybody inside, refused or not.
+    inside: usize,
 }
 
 /// One listener.
@@ -42,24 +44,33 @@ struct Guest {
     inside: u32,
     refused: u32,
     bucket: Bucket,
-    left: u64,
 }
 
 /// Where somebody comes from: an IPv4 address, or the /64 that is one subscriber's in IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Address(u64);
+pub struct Address(u64);
 
 /// One who was let in, until he leaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Stay {
+pub struct Stay {
     door: usize,
     address: Option<Address>,
-    pub(super) objection: Option<Objection>,
+    /// Why it is to be refused, if it is.
+    pub objection: Option<Objection>,
+}
+
+/// What it takes to tell somebody in MQTT's words that he is one too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A packet.
+    Open,
+    /// A handshake first, which is just what the limits are to save.
+    Handshake,
 }
 
 /// What is one too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Objection {
+pub enum Objection {
     /// The listener's `max_connections` are there.
     Listener,
     /// `max_connections_per_address` are there.
@@ -69,7 +80,8 @@ pub(super) enum Objection {
 }
 
 impl Address {
-    pub(super) fn of(address: IpAddr) -> Address {
+    /// What this address belongs to.
+    pub fn of(address: IpAddr) -> Address {
         match address.to_canonical() {
             // No address begins like this in IPv6.
             IpAddr::V4(address) => Address(u64::from(u32::from(address)) | 0xFFFF_FFFF << 32),
@@ -83,14 +95,15 @@ fn join(bits: u64, byte: u8) -> u64 {
 }
 
 impl Stay {
-    pub(super) fn address(&self) -> Option<Address> {
+    /// Where he comes from; nowhere for a program on this machine.
+    pub fn address(&self) -> Option<Address> {
         self.address
     }
 }
 
 impl Objection {
     /// What CONNACK says.
-    pub(super) fn reason(self) -> Reason {
+    pub fn reason(self) -> Reason {
         match self {
             Objection::Listener | Objection::Address => Reason::QuotaExceeded,
             Objection::Rate => Reason::ConnectionRateExceeded,
@@ -100,27 +113,39 @@ impl Objection {
 
 impl Guests {
     /// Nobody yet; `doors` are the listeners' own limits.
-    pub(super) fn new(most: u32, rate: Option<Rate>, doors: impl Iterator<Item = Option<u32>>) -> Guests {
+    pub fn new(most: u32, rate: Option<Rate>, doors: impl Iterator<Item = Option<u32>>) -> Guests {
         let doors = doors.map(|most| Door { most, ..Door::default() }).collect();
         Guests { most: Some(most), rate, doors, ..Guests::default() }
     }
 
-    /// Takes somebody in, perhaps to be refused; `Err` shuts the door.
-    pub(super) fn admit(
+    /// How many are inside, shaking hands or refused.
+    pub fn inside(&self) -> usize {
+        self.inside
+    }
+
+    /// Takes somebody in, perhaps to be refused where a refusal is cheap; `Err` shuts the door.
+    pub fn admit(
         &mut self,
         door: usize,
         address: Option<Address>,
+        way: Way,
         now: u64,
     ) -> Result<Stay, Objection> {
         self.forget(now);
+        if let Some((address, guest)) =
+            address.and_then(|address| Some((address, self.addresses.get(&address)?)))
+        {
+            self.gone.remove(&(guest.bucket.full_at(), address));
+        }
         let objection = self.objection(door, address, now);
-        let (inside, refused) = if objection.is_none() { (1, 0) } else { (0, 1) };
         if let Some(objection) = objection
-            && self.is_crowded(door, address)
+            && (way == Way::Handshake || self.is_crowded(door, address))
         {
             self.note_departure(address);
             return Err(objection);
         }
+        let (inside, refused) = if objection.is_none() { (1, 0) } else { (0, 1) };
+        self.inside += 1;
         if let Some(door) = self.doors.get_mut(door) {
             door.inside += inside;
             door.refused += refused;
@@ -155,8 +180,9 @@ impl Guests {
     }
 
     /// He is gone.
-    pub(super) fn leave(&mut self, stay: Stay) {
+    pub fn leave(&mut self, stay: Stay) {
         let (inside, refused) = if stay.objection.is_none() { (1, 0) } else { (0, 1) };
+        self.inside -= 1;
         if let Some(door) = self.doors.get_mut(stay.door) {
             door.inside -= inside;
             door.refused -= refused;
@@ -168,16 +194,15 @@ impl Guests {
         self.note_departure(stay.address);
     }
 
-    /// If nobody of that address is inside, it is remembered only for so long.
+    /// If nobody of that address is inside, it is remembered only for what it has used of its rate. Where
+    /// too many are, he is forgotten first whose rate is whole again first.
     fn note_departure(&mut self, address: Option<Address>) {
         let Some(address) = address else { return };
-        let Some(guest) = self.addresses.get_mut(&address) else { return };
+        let Some(guest) = self.addresses.get(&address) else { return };
         if guest.inside + guest.refused > 0 {
             return;
         }
-        self.departures += 1;
-        guest.left = self.departures;
-        self.gone.push_back((self.departures, address));
+        self.gone.insert((guest.bucket.full_at(), address));
         if self.gone.len() > GONE_MAX {
             self.forget_first();
         }
@@ -185,7 +210,7 @@ impl Guests {
 
     /// Forgets those who have left and have nothing that must be remembered.
     fn forget(&mut self, now: u64) {
-        while let Some((_, address)) = self.gone.front()
+        while let Some((_, address)) = self.gone.first()
             && self.addresses.get(address).is_none_or(|guest| guest.bucket.is_full(now))
         {
             self.forget_first();
@@ -193,15 +218,13 @@ impl Guests {
     }
 
     fn forget_first(&mut self) {
-        let Some((departure, address)) = self.gone.pop_front() else { return };
-        let has_left = |guest: &Guest| guest.left == departure && guest.inside + guest.refused == 0;
-        if self.addresses.get(&address).is_some_and(has_left) {
+        if let Some((_, address)) = self.gone.pop_first() {
             self.addresses.remove(&address);
         }
     }
 }
 
-/// Addresses of which nobody is inside, remembered for their rate; the first to have left are forgotten.
+/// Addresses of which nobody is inside, remembered for their rate.
 const GONE_MAX: usize = 4_096;
 
 /// Who is refused has a few seconds to say CONNECT; so many of an address at a time.
@@ -226,13 +249,13 @@ mod tests {
     }
 
     fn refused(guests: &mut Guests, door: usize, address: Option<Address>, now: u64) -> Option<Objection> {
-        guests.admit(door, address, now).map_or_else(Some, |stay| stay.objection)
+        guests.admit(door, address, Way::Open, now).map_or_else(Some, |stay| stay.objection)
     }
 
     #[test]
     fn one_address_has_its_share_and_others_have_theirs() {
         let mut guests = guests(2, None, &[None]);
-        let stay = guests.admit(0, address(1), 0).unwrap();
+        let stay = guests.admit(0, address(1), Way::Open, 0).unwrap();
         assert_eq!(refused(&mut guests, 0, address(1), 0), None);
         assert_eq!(refused(&mut guests, 0, address(1), 0), Some(Objection::Address));
         assert_eq!(refused(&mut guests, 0, address(2), 0), None);
@@ -254,7 +277,7 @@ mod tests {
     fn who_comes_too_fast_is_refused_until_time_has_passed_though_he_has_left() {
         let mut guests = guests(100, Some(2), &[None]);
         for _ in 0..2 {
-            let stay = guests.admit(0, address(1), 0).unwrap();
+            let stay = guests.admit(0, address(1), Way::Open, 0).unwrap();
             assert_eq!(stay.objection, None);
             guests.leave(stay);
         }
@@ -267,30 +290,60 @@ mod tests {
     #[test]
     fn only_a_few_are_refused_politely() {
         let mut guests = guests(1, None, &[None]);
-        guests.admit(0, address(1), 0).unwrap();
-        let stays: Vec<_> = (0..20).map(|_| guests.admit(0, address(1), 0)).collect();
+        guests.admit(0, address(1), Way::Open, 0).unwrap();
+        let stays: Vec<_> = (0..20).map(|_| guests.admit(0, address(1), Way::Open, 0)).collect();
         assert_eq!(stays.iter().filter(|stay| stay.is_ok()).count(), 8);
         guests.leave(stays[0].unwrap());
-        assert!(guests.admit(0, address(1), 0).is_ok());
+        assert!(guests.admit(0, address(1), Way::Open, 0).is_ok());
+    }
+
+    #[test]
+    fn nobody_is_refused_politely_where_that_costs_a_handshake() {
+        let mut guests = guests(1, None, &[None]);
+        let stay = guests.admit(0, address(1), Way::Handshake, 0).unwrap();
+        assert_eq!(guests.admit(0, address(1), Way::Handshake, 0), Err(Objection::Address));
+        assert_eq!(guests.inside(), 1);
+        guests.leave(stay);
+        assert!(guests.admit(0, address(1), Way::Handshake, 0).is_ok());
     }
 
     #[test]
     fn a_crowd_of_addresses_does_not_make_it_grow() {
         let mut guests = guests(1, Some(1), &[None]);
         for number in 0..20_000 {
-            let stay = guests.admit(0, address(number), 0).unwrap();
+            let stay = guests.admit(0, address(number), Way::Open, 0).unwrap();
             guests.leave(stay);
         }
         assert!(guests.addresses.len() <= GONE_MAX && guests.gone.len() <= GONE_MAX);
         assert_eq!(refused(&mut guests, 0, address(19_999), 0), Some(Objection::Rate), "the last are known");
-        assert_eq!(refused(&mut guests, 0, address(0), 0), None, "the first are forgotten");
+        assert_eq!(refused(&mut guests, 0, address(0), 0), None, "the others are forgotten");
         let mut full =
             Guests::new(1, Some(Rate { count: 1, per: Duration::from_secs(1) }), [Some(0)].into_iter());
-        let shut = (0..20_000).filter(|number| full.admit(0, address(*number), 0).is_err()).count();
+        let shut =
+            (0..20_000).filter(|number| full.admit(0, address(*number), Way::Open, 0).is_err()).count();
         assert_eq!(shut, 20_000 - 64);
         assert!(full.addresses.len() <= GONE_MAX + 64, "{}", full.addresses.len());
         guests.forget(10_000);
         assert!(guests.gone.is_empty() && guests.addresses.len() <= 2, "what is over is forgotten");
+    }
+
+    #[test]
+    fn whoever_used_most_of_his_rate_is_remembered_longest_whatever_a_crowd_does() {
+        let rate = Some(Rate { count: 3, per: Duration::from_secs(3_600) });
+        let mut guests = Guests::new(10, rate, [None].into_iter());
+        for _ in 0..3 {
+            let stay = guests.admit(0, address(1), Way::Open, 0).unwrap();
+            guests.leave(stay);
+        }
+        // One who comes and goes without end, and many who come once.
+        for number in (0..5_000).map(|_| 2).chain(10..6_000) {
+            if let Ok(stay) = guests.admit(0, address(number), Way::Open, 0) {
+                guests.leave(stay);
+            }
+        }
+        assert_eq!(refused(&mut guests, 0, address(1), 0), Some(Objection::Rate));
+        assert_eq!(refused(&mut guests, 0, address(2), 0), Some(Objection::Rate));
+        assert!(guests.addresses.len() <= GONE_MAX + 2 && guests.gone.len() <= GONE_MAX);
     }
 
     #[test]

@@ -1,0 +1,245 @@
+//! `$SYS`: the broker's own figures as topics, for whoever reads them.
+//!
+//! They are computed when somebody subscribes and then every ten seconds for as long as anybody does; a
+//! house in which nobody looks does no work for them. Only what has changed is published, retained and
+//! never stored.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+
+use super::fan::Pressure;
+use super::publish::is_volatile;
+use super::timers::Timer;
+use super::{Broker, Counters, Turn};
+use crate::codec::{Properties, QoS};
+use crate::record::Message;
+use crate::router::filter;
+
+/// What the engine has carried since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Carried {
+    /// Bytes read from clients.
+    pub bytes_in: u64,
+    /// Bytes written to clients.
+    pub bytes_out: u64,
+    /// Packets decoded.
+    pub packets_in: u64,
+    /// Packets encoded.
+    pub packets_out: u64,
+    /// Network connections accepted.
+    pub sockets: u64,
+}
+
+/// What lies between two publications.
+#[derive(Debug, Default)]
+pub(super) struct Sys {
+    carried: Carried,
+    /// Whether the next one is due some time.
+    armed: bool,
+    /// When the loads were brought up to date, monotonic.
+    sampled: u64,
+    loads: [Load; LOADS.len()],
+}
+
+/// How much there was a minute, over the last one, five and fifteen.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    total: u64,
+    per_minute: [f64; MINUTES.len()],
+}
+
+impl Load {
+    /// Brings the means up to date after so many minutes, during which the growth was even.
+    fn sample(&mut self, total: u64, minutes: f64) {
+        let grown = total.saturating_sub(std::mem::replace(&mut self.total, total));
+        for (mean, over) in self.per_minute.iter_mut().zip(MINUTES) {
+            let kept = (-minutes / f64::from(over)).exp();
+            *mean = grown as f64 / minutes * (1.0 - kept) + *mean * kept;
+        }
+    }
+}
+
+impl Broker {
+    /// Learns what the engine has carried so far.
+    pub fn carried(&mut self, carried: Carried) {
+        self.sys.carried = carried;
+    }
+
+    /// Somebody subscribes: what he reads first is of now.
+    pub(super) fn before_subscribing(&mut self, filter: &str, turn: &mut Turn<'_>) {
+        if reads_sys(filter) && !self.sys.armed {
+            self.arm_sys(turn.now.mono + EVERY);
+            self.publish_sys(turn);
+        }
+    }
+
+    /// Somebody has subscribed, or was found to have.
+    pub(super) fn watch_sys(&mut self, filter: &str) {
+        if reads_sys(filter) && !self.sys.armed {
+            self.arm_sys(0);
+        }
+    }
+
+    fn arm_sys(&mut self, due: u64) {
+        self.sys.armed = true;
+        self.timers.push(due, Timer::Sys);
+    }
+
+    /// Ten seconds are over: while anybody reads, there is a next time.
+    pub(super) fn on_sys_due(&mut self, turn: &mut Turn<'_>) {
+        self.sys.armed = false;
+        if self.publish_sys(turn) {
+            self.arm_sys(turn.now.mono + EVERY);
+        }
+    }
+
+    /// Publishes what has changed; whether anybody reads.
+    fn publish_sys(&mut self, turn: &mut Turn<'_>) -> bool {
+        let counters = self.counters();
+        self.sample_loads(&counters, turn.now.mono);
+        let mut read = false;
+        let mut matches = Vec::new();
+        for (name, value) in self.figures(&counters, turn.now.mono) {
+            let topic = ByteString::from(format!("$SYS/broker/{name}"));
+            self.router.matches(&topic, None, &mut matches);
+            read |= !matches.is_empty();
+            if self.retained.of(&topic).is_some_and(|former| former.payload == value) {
+                continue;
+            }
+            let message = Message {
+                topic,
+                payload: value.into(),
+                qos: QoS::AtMostOnce,
+                retain: self.config.limits.retain,
+                properties: Properties::new(),
+                expiry: None,
+                received_wall: turn.now.wall,
+            };
+            self.route(Arc::new(message), None, None, Pressure::Force, turn);
+        }
+        read
+    }
+
+    fn sample_loads(&mut self, counters: &Counters, now: u64) {
+        let millis = now.saturating_sub(self.sys.sampled);
+        if millis == 0 {
+            return;
+        }
+        self.sys.sampled = now;
+        let carried = self.sys.carried;
+        let totals: [u64; LOADS.len()] = [
+            carried.packets_in,
+            carried.packets_out,
+            counters.dropped.values().sum(),
+            counters.received,
+            counters.sent,
+            carried.bytes_in,
+            carried.bytes_out,
+            carried.sockets,
+            counters.connections_accepted,
+        ];
+        for (load, total) in self.sys.loads.iter_mut().zip(totals) {
+            load.sample(total, millis as f64 / 60_000.0);
+        }
+    }
+
+    /// Every figure by its name below `$SYS/broker`, as it is written.
+    fn figures(&self, counters: &Counters, now: u64) -> Vec<(String, String)> {
+        let Carried { bytes_in, bytes_out, packets_in, packets_out, .. } = self.sys.carried;
+        let away = counters.sessions - counters.clients.min(counters.sessions);
+        let stored = counters.retained + counters.queued;
+        let numbers = [
+            ("clients/total", counters.sessions),
+            ("clients/connected", counters.clients),
+            ("clients/active", counters.clients),
+            ("clients/disconnected", away),
+            ("clients/inactive", away),
+            ("clients/maximum", counters.most_clients),
+            ("clients/expired", counters.sessions_expired),
+            ("messages/received", packets_in),
+            ("messages/sent", packets_out),
+            ("messages/stored", stored),
+            ("store/messages/count", stored),
+            ("store/messages/bytes", self.retained.weight() as u64 + counters.queued_bytes),
+            ("publish/messages/received", counters.received),
+            ("publish/messages/sent", counters.sent),
+            ("publish/messages/dropped", counters.dropped.values().sum()),
+            ("publish/bytes/received", counters.received_bytes),
+            ("publish/bytes/sent", counters.sent_bytes),
+            ("bytes/received", bytes_in),
+            ("bytes/sent", bytes_out),
+            ("subscriptions/count", counters.subscriptions),
+            ("shared_subscriptions/count", counters.shared_subscriptions),
+            ("retained messages/count", counters.retained),
+        ];
+        let version = concat!("tidegate version ", env!("CARGO_PKG_VERSION"));
+        let mut figures = vec![
+            ("version".into(), version.into()),
+            ("uptime".into(), format!("{} seconds", now.saturating_sub(self.started) / 1_000)),
+        ];
+        figures.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
+        for (name, load) in LOADS.iter().zip(&self.sys.loads) {
+            figures.extend(
+                MINUTES
+                    .iter()
+                    .zip(load.per_minute)
+                    .map(|(over, mean)| (format!("load/{name}/{over}min"), format!("{mean:.2}"))),
+            );
+        }
+        figures
+    }
+}
+
+/// Whether a filter covers anything of `$SYS`, alone or in a group.
+fn reads_sys(filter: &str) -> bool {
+    is_volatile(filter::of_share(filter).unwrap_or(filter))
+}
+
+/// The loads, by their names below `load`.
+const LOADS: [&str; 9] = [
+    "messages/received",
+    "messages/sent",
+    "publish/dropped",
+    "publish/received",
+    "publish/sent",
+    "bytes/received",
+    "bytes/sent",
+    "sockets",
+    "connections",
+];
+
+/// The times over which a load is a mean, in minutes.
+const MINUTES: [u32; 3] = [1, 5, 15];
+
+/// Milliseconds from one publication to the next.
+const EVERY: u64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_load_reads_the_same_over_every_time_however_often_it_is_looked_at() {
+        let (mut often, mut rarely) = (Load::default(), Load::default());
+        for minute in 1..=60 {
+            for part in 1..=6 {
+                often.sample((minute - 1) * 600 + part * 100, 1.0 / 6.0);
+            }
+            if minute % 20 == 0 {
+                rarely.sample(minute * 600, 20.0);
+            }
+        }
+        for load in [often, rarely] {
+            assert!(load.per_minute.iter().all(|mean| (mean - 600.0).abs() < 20.0), "{load:?}");
+        }
+    }
+
+    #[test]
+    fn the_short_mean_follows_first() {
+        let mut load = Load::default();
+        load.sample(600, 1.0);
+        let [one, five, fifteen] = load.per_minute;
+        assert!(one > five && five > fifteen && fifteen > 0.0, "{load:?}");
+    }
+}

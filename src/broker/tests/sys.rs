@@ -1,0 +1,143 @@
+//! Scripts of `$SYS`.
+//!
+//! Who reads it, what it says, and that a house in which nobody looks does nothing for it.
+
+use super::super::*;
+use super::script::{Script, check, check_with, config};
+use crate::record::ReaderId;
+
+#[test]
+fn who_subscribes_reads_the_figures_of_that_moment_as_retained() {
+    check(
+        &[
+            "open 1",
+            "1 connect a clean",
+            "open 2",
+            "2 connect b clean",
+            "--",
+            "1 subscribe 1 $SYS/broker/clients/connected,$SYS/broker/version",
+        ],
+        &format!(
+            "1 < suback 1 0x00 0x00
+             1 < publish $SYS/broker/clients/connected 2 retain
+             1 < publish $SYS/broker/version tidegate_version_{} retain",
+            env!("CARGO_PKG_VERSION")
+        )
+        .replace("tidegate_version_", "tidegate version "),
+    );
+}
+
+#[test]
+fn what_has_changed_follows_every_ten_seconds() {
+    check(
+        &[
+            "open 1",
+            "1 connect a clean",
+            "1 subscribe 1 $SYS/broker/clients/+",
+            "open 2",
+            "2 connect b clean",
+            "--",
+            "after 9999",
+            "after 1",
+            "2 disconnect",
+            "after 10000",
+            "after 10000",
+        ],
+        "1 < publish $SYS/broker/clients/total 2
+         1 < publish $SYS/broker/clients/connected 2
+         1 < publish $SYS/broker/clients/active 2
+         1 < publish $SYS/broker/clients/maximum 2
+         close 2
+         1 < publish $SYS/broker/clients/total 1
+         1 < publish $SYS/broker/clients/connected 1
+         1 < publish $SYS/broker/clients/active 1",
+    );
+}
+
+#[test]
+fn where_nobody_reads_there_is_nothing_to_wake_for() {
+    let mut script = Script::new(config());
+    // Past what was armed for its CONNECT.
+    script.run(&["open 1", "1 connect a clean", "after 50000"]);
+    assert_eq!(script.broker.deadline(), None);
+    script.run(&["1 subscribe 1 $SYS/#"]);
+    assert_eq!(script.broker.deadline(), Some(60_000));
+    script.run(&["1 unsubscribe 2 $SYS/#", "after 10000"]);
+    assert_eq!(script.broker.deadline(), None);
+    script.run(&["1 subscribe 3 $share/g/$SYS/#", "after 10000"]);
+    assert_eq!(script.broker.deadline(), Some(80_000));
+}
+
+#[test]
+fn who_was_found_in_the_store_is_told_too() {
+    check(
+        &[
+            "open 1",
+            "1 connect a",
+            "commit",
+            "1 subscribe 1 $SYS/broker/clients/connected q1",
+            "commit",
+            "crash",
+            "open 1",
+            "1 connect a",
+            "commit",
+            "--",
+            "after 10000",
+        ],
+        "1 < publish $SYS/broker/clients/connected 1",
+    );
+}
+
+#[test]
+fn nothing_of_it_is_written() {
+    let mut script = Script::new(config());
+    script.run(&[
+        "open 1",
+        "1 connect a",
+        "commit",
+        "1 subscribe 1 $SYS/# q2",
+        "commit",
+        "--",
+        "after 10000",
+    ]);
+    assert!(
+        script.said.iter().any(|line| line.contains("$SYS/broker/uptime 10 seconds")),
+        "{:?}",
+        script.said
+    );
+    assert!(!script.said.iter().any(|line| line.contains("write")), "{:?}", script.said);
+}
+
+#[test]
+fn payloads_are_counted_in_bytes_both_ways() {
+    check(
+        &[
+            "open 1",
+            "1 connect a clean",
+            "1 subscribe 1 t",
+            "1 publish t hello",
+            "1 publish u hello",
+            "--",
+            "1 subscribe 2 $SYS/broker/publish/bytes/+",
+        ],
+        "1 < suback 2 0x00
+         1 < publish $SYS/broker/publish/bytes/received 10 retain
+         1 < publish $SYS/broker/publish/bytes/sent 5 retain",
+    );
+}
+
+#[test]
+fn a_route_that_keeps_nothing_may_take_it_upstream() {
+    let route = Route {
+        reader: ReaderId(1),
+        filter: "$SYS/broker/clients/connected".into(),
+        store: false,
+        name: "sys".into(),
+    };
+    let with = Config { routes: vec![route], ..config() };
+    check_with(
+        with,
+        &["open 1", "1 connect a clean", "--", "after 10000"],
+        "forward 0 $SYS/broker/clients/connected 1",
+    );
+}
