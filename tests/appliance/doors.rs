@@ -212,27 +212,6 @@ fn what_does_not_belong_at_a_tls_door_is_counted_and_harms_nobody() {
 }
 
 #[test]
-fn paho_speaks_websocket_plain_and_within_tls_in_every_version_and_qos() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = Certificates::new(folder.path(), "authority");
-    let plain = "[[listener]]\nname = \"ws\"\nbind = \"127.0.0.1:0\"\nprotocol = \"ws\"\n";
-    let tls = files(&authority.server("localhost"));
-    let gateway = start(folder.path(), &tls, &format!("protocol = \"ws\"\n{plain}"));
-    let top = env!("CARGO_MANIFEST_DIR");
-    let python = std::env::var("TIDEGATE_PYTHON").unwrap_or_else(|_| format!("{top}/target/venv/bin/python"));
-    let ca = authority.ca().display().to_string();
-    for arguments in [vec![gateway.port_of("ws").to_string()], vec![gateway.port_of("tls").to_string(), ca]] {
-        let output = Command::new(&python)
-            .arg(format!("{top}/tests/appliance/paho_websockets.py"))
-            .args(&arguments)
-            .output()
-            .unwrap_or_else(|error| panic!("{python}: {error}; tests/setup makes it"));
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(text(output).trim(), "36 of 36", "{arguments:?}");
-    }
-}
-
-#[test]
 fn our_own_clients_speak_websocket_plain_and_within_tls() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Certificates::new(folder.path(), "authority");

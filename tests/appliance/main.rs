@@ -15,6 +15,7 @@ mod commits;
 mod doors;
 mod hostile;
 mod kept;
+mod matrix;
 mod motes;
 mod operator;
 mod outage;

@@ -93,6 +93,8 @@ fn configuration(folder: &Path, security: &Security, port: u16, inside: u16) -> 
     if !matches!(security, Security::Rules(..)) {
         text.push_str("max_queued_messages 0\n");
     }
+    // 2.0.11 gives one copy for all subscriptions that overlap, at the QoS of any; later versions do this.
+    text.push_str("allow_duplicate_messages true\n");
     // Started as root it would become a user that may not read the keys.
     text.push_str("user root\n");
     let _ = writeln!(text, "listener {inside} 127.0.0.1\nallow_anonymous true\nlistener {port} 127.0.0.1");

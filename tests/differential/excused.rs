@@ -1,0 +1,199 @@
+//! What may differ between tidegate and mosquitto 2.0.11, each with its clause and its reason.
+//!
+//! An excuse is narrow: it names what of the session makes it apply, and takes only that out of both
+//! records.
+
+use std::collections::BTreeMap;
+
+use tidegate::codec::{Reason, Version};
+
+use crate::event::{Event, Message};
+use crate::session::{Act, Begin, CLIENTS, Session};
+
+/// A difference that is allowed.
+struct Excuse {
+    name: &'static str,
+    /// Takes what it excuses out of both; tells whether there was something.
+    take: fn(&Place, &mut Vec<Event>, &mut Vec<Event>) -> bool,
+}
+
+/// Where in a session.
+struct Place<'a> {
+    session: &'a Session,
+    step: usize,
+    client: usize,
+}
+
+const EXCUSES: &[Excuse] = &[
+    Excuse {
+        // [MQTT5-3.1.4-3] Who is taken over is told so; mosquitto 2.0.11 hangs up without a word.
+        name: "taken over",
+        take: |place, ours, _| {
+            matches!(place.act(), Act::Connect(_))
+                && drain(ours, |event| *event == Event::Disconnected(Reason::SessionTakenOver))
+        },
+    },
+    Excuse {
+        // [MQTT5-3.1.4-3] [MQTT311-3.1.4-2] A session that is taken over and does not go on has ended with its
+        // connection; mosquitto publishes its will first, so that it may get its own.
+        name: "own will",
+        take: |place, _, theirs| {
+            let Some(will) = place.taken_over().and_then(|old| old.will.as_ref()) else { return false };
+            let own = |message: &Message| {
+                (&*message.topic, &*message.payload) == (&*will.topic, will.payload.as_bytes())
+            };
+            drain(theirs, |event| matches!(event, Event::Message(message) if own(message)))
+        },
+    },
+    Excuse {
+        // [MQTT5-3.8.4-3] Who subscribes again with other options has those; mosquitto 2.0.11 changes QoS
+        // and identifier, and keeps No Local and Retain As Published.
+        name: "options of the first SUBSCRIBE",
+        take: first_options,
+    },
+];
+
+fn first_options(place: &Place, ours: &mut Vec<Event>, theirs: &mut Vec<Event>) -> bool {
+    if !place.subscribed_otherwise() {
+        return false;
+    }
+    let mut needed = false;
+    for message in messages(ours) {
+        for other in theirs.iter_mut() {
+            if let Event::Message(other) = other
+                && (&other.topic, &other.payload) == (&message.topic, &message.payload)
+            {
+                needed |= other.retain != message.retain;
+                other.retain = message.retain;
+            }
+        }
+    }
+    let own = |event: &Event, others: &[Event]| {
+        matches!(event, Event::Message(message) if place.published(message)) && !others.contains(event)
+    };
+    let (of_ours, of_theirs) = (ours.clone(), theirs.clone());
+    needed | drain(ours, |event| own(event, &of_theirs)) | drain(theirs, |event| own(event, &of_ours))
+}
+
+impl Place<'_> {
+    /// Whether the client has subscribed to a filter again with other options.
+    fn subscribed_otherwise(&self) -> bool {
+        let own = self.session.steps[..=self.step].iter().filter(|step| step.client == self.client);
+        let mut first = BTreeMap::new();
+        own.filter_map(|step| match &step.act {
+            Act::Subscribe { filters, .. } => Some(filters),
+            _ => None,
+        })
+        .flatten()
+        .any(|(filter, options)| {
+            let kept = (options.no_local, options.retain_as_published);
+            *first.entry(filter).or_insert(kept) != kept
+        }) && self.session.versions[self.client] == Version::V5
+    }
+
+    /// Whether the client itself has published it.
+    fn published(&self, message: &Message) -> bool {
+        let own = self.session.steps[..=self.step].iter().filter(|step| step.client == self.client);
+        own.filter_map(|step| match &step.act {
+            Act::Publish(post) => Some(post),
+            _ => None,
+        })
+        .any(|post| post.topic == message.topic && post.payload.as_bytes() == message.payload)
+    }
+
+    /// How the connection began that the acting client takes over from itself in this step.
+    fn taken_over(&self) -> Option<&Begin> {
+        let own = self.session.steps[..self.step].iter().rev().filter(|step| step.client == self.client);
+        let last = own
+            .map(|step| &step.act)
+            .find(|act| matches!(act, Act::Connect(_) | Act::Leave { .. } | Act::Cut));
+        let acting = self.session.steps[self.step].client == self.client;
+        match (self.act(), last) {
+            (Act::Connect(_), Some(Act::Connect(old))) if acting => Some(old),
+            _ => None,
+        }
+    }
+
+    fn act(&self) -> &Act {
+        &self.session.steps[self.step].act
+    }
+}
+
+fn messages(events: &[Event]) -> impl Iterator<Item = &Message> {
+    events.iter().filter_map(|event| match event {
+        Event::Message(message) => Some(message),
+        _ => None,
+    })
+}
+
+fn drain(events: &mut Vec<Event>, excused: impl Fn(&Event) -> bool) -> bool {
+    let before = events.len();
+    events.retain(|event| !excused(event));
+    events.len() < before
+}
+
+/// Takes out whatever is excused, and names the excuses that were needed.
+pub(crate) fn excuse(
+    session: &Session,
+    step: usize,
+    client: usize,
+    ours: &mut Vec<Event>,
+    theirs: &mut Vec<Event>,
+) -> Vec<&'static str> {
+    let place = Place { session, step, client };
+    let mut needed = Vec::new();
+    for excuse in EXCUSES {
+        if ours == theirs {
+            break;
+        }
+        if (excuse.take)(&place, ours, theirs) {
+            needed.push(excuse.name);
+        }
+    }
+    needed
+}
+
+/// How many steps of a session can be compared: after one that leaves the two servers with different
+/// messages, the rest tells nothing.
+pub(crate) fn comparable(session: &Session) -> usize {
+    let mut connected: [Option<&Begin>; CLIENTS] = [None; CLIENTS];
+    // Whose will may wait.
+    let mut gone: [Option<&Begin>; CLIENTS] = [None; CLIENTS];
+    for (place, step) in session.steps.iter().enumerate() {
+        let version = session.versions[step.client];
+        let old = connected[step.client].take();
+        match &step.act {
+            Act::Connect(begin) => {
+                let waiting = gone[step.client].take().or(old);
+                connected[step.client] = Some(begin);
+                if old.is_some_and(|old| is_forgotten(version, old, begin))
+                    || waiting.is_some_and(|old| waits_in_vain(version, old, begin.clean))
+                {
+                    return place;
+                }
+            }
+            Act::Leave { with_will: false } => gone[step.client] = None,
+            Act::Leave { with_will: true } | Act::Cut => {
+                if old.is_some_and(|old| waits_in_vain(version, old, false)) {
+                    return place;
+                }
+                gone[step.client] = old;
+            }
+            _ => connected[step.client] = old,
+        }
+    }
+    session.steps.len()
+}
+
+/// [MQTT5-3.1.2-8] [MQTT311-3.1.2-8] The will of a connection that is taken over is published, since it
+/// ended without DISCONNECT; mosquitto forgets it where the session goes on.
+fn is_forgotten(version: Version, old: &Begin, new: &Begin) -> bool {
+    let kept = if version == Version::V5 { old.expiry.is_some() } else { !old.clean };
+    old.will.is_some() && kept && !new.clean
+}
+
+/// [MQTT5-3.1.3-9] A will with a delay waits no longer than its session lasts; mosquitto has it wait for its
+/// delay, and forgets it where the client comes again.
+fn waits_in_vain(version: Version, old: &Begin, ends: bool) -> bool {
+    version == Version::V5 && old.will.is_some() && old.will_delay.is_some() && (ends || old.expiry.is_none())
+}
