@@ -61,11 +61,11 @@ const EXCUSES: &[Excuse] = &[
         // [MQTT5-3.8.3.1] Retain As Published is each subscription's own, and a single copy is of several; the copy
         // of mosquitto that was repeated or kept is of one.
         name: "Retain As Published of another subscription",
-        take: retained_as_another_wants,
+        take: |place, ours, theirs| retained_as_another_wants(place, ours, theirs),
     },
 ];
 
-fn retained_as_another_wants(place: &Place, ours: &mut Vec<Event>, theirs: &mut Vec<Event>) -> bool {
+fn retained_as_another_wants(place: &Place, ours: &[Event], theirs: &mut [Event]) -> bool {
     let mut needed = false;
     let as_published = |wanted: bool| place.options().any(|options| options.retain_as_published == wanted);
     if !(as_published(true) && as_published(false)) {
