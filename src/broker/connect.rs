@@ -12,7 +12,7 @@ use super::client::ClientKey;
 use super::connection::{Connection, Phase, Problems};
 use super::depart::Cause;
 use super::ledger::Step;
-use super::memory::{Level, connect_weight, subscription_weight, will_weight};
+use super::memory::{Level, connect_weight, will_weight};
 use super::outlet::Outlet;
 use super::pace::Kind;
 use super::publish::INWARD_BYTES;
@@ -491,7 +491,8 @@ impl Broker {
         client.set_will(record.will.map(Box::new));
         let subscriptions = client.session.subscriptions.clone();
         self.name_anew(key);
-        self.weigh_names(key, subscriptions.iter().map(subscription_weight).sum::<usize>() + held, 0);
+        self.weigh_names(key, held, 0);
+        self.weigh_subscriptions(key, &subscriptions, &[]);
         for subscription in &subscriptions {
             self.enter_subscription(key, subscription, unsaid);
         }

@@ -12,6 +12,7 @@ use super::depart::Cause;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Connect, Reason};
 use crate::record::{Message, SessionWill, StoredSubscription};
+use crate::router::{Router, filter};
 use crate::session::Session;
 
 /// How full the memory is.
@@ -99,11 +100,14 @@ impl Broker {
         self.retained.weight() + self.memory.wills + more <= self.config.limits.max_memory / 2
     }
 
-    /// Whether no names are taken any more but short ones of new sessions, whose number has a limit. They have a
-    /// quarter of the memory, and one session a quarter of that, so that nobody takes all of it.
+    /// Whether no names are taken any more but short ones of new sessions, whose number has a limit. They have
+    /// a quarter of the memory, and one session a quarter of that, so that nobody takes all of it: whatever
+    /// it subscribes to counts as its own there, since who shares it may leave.
     pub(super) fn names_are_full(&self, key: Option<ClientKey>) -> bool {
         let most = self.config.limits.max_memory / 4;
-        let own = key.and_then(|key| self.clients.get(key)).map_or(0, |client| client.names as usize);
+        let own = key
+            .and_then(|key| self.clients.get(key))
+            .map_or(0, |client| client.names as usize + client.routed as usize);
         self.named() >= most || own >= most / 4
     }
 
@@ -122,6 +126,23 @@ impl Broker {
         self.memory.names += names;
         self.memory.names -= client.names as usize;
         client.names = u32::try_from(names).unwrap_or(u32::MAX);
+    }
+
+    /// A session has subscribed to so much more, or has taken so much back.
+    pub(super) fn weigh_subscriptions(
+        &mut self,
+        key: ClientKey,
+        more: &[StoredSubscription],
+        less: &[StoredSubscription],
+    ) {
+        let sum = |list: &[StoredSubscription], weight: fn(&StoredSubscription) -> usize| {
+            list.iter().map(weight).sum::<usize>()
+        };
+        self.weigh_names(key, sum(more, subscription_weight), sum(less, subscription_weight));
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let routed =
+            (client.routed as usize + sum(more, routed_weight)).saturating_sub(sum(less, routed_weight));
+        client.routed = u32::try_from(routed).unwrap_or(u32::MAX);
     }
 
     /// Whether a message may become its topic's retained one.
@@ -176,8 +197,14 @@ pub(super) fn name_weight(session: &Session) -> usize {
 }
 
 /// What a subscription weighs in its session; the router has its filter too.
-pub(super) fn subscription_weight(subscription: &StoredSubscription) -> usize {
+fn subscription_weight(subscription: &StoredSubscription) -> usize {
     subscription.filter.len() + size_of::<StoredSubscription>()
+}
+
+/// What a subscription takes in the router where nobody shares it.
+fn routed_weight(subscription: &StoredSubscription) -> usize {
+    let filter = &subscription.filter;
+    Router::weight_alone(filter::of_share(filter).unwrap_or(filter))
 }
 
 /// What a request to connect weighs, its password included.
