@@ -94,10 +94,12 @@ impl Broker {
         Level::of(held, most)
     }
 
-    /// Whether retained messages and wills may take so much more. They have half of the memory, so that
-    /// nobody can fill all of it with what stays.
-    pub(super) fn may_stay(&self, more: usize) -> bool {
-        self.retained.weight() + self.memory.wills + more <= self.config.limits.max_memory / 2
+    /// Whether a client may have this will in place of its former one. Retained messages and wills have half
+    /// of the memory, so that nobody can fill all of it with what stays; an eighth is for wills alone, since
+    /// a client that may not leave one does not come in.
+    pub(super) fn may_leave(&self, will: usize, former: usize) -> bool {
+        let (most, wills) = (self.config.limits.max_memory, self.memory.wills - former + will);
+        will <= former || wills <= most / 8 || wills + self.retained.weight() <= most / 2
     }
 
     /// Whether no names are taken any more but short ones of new sessions, whose number has a limit. They have
@@ -147,8 +149,16 @@ impl Broker {
 
     /// Whether a message may become its topic's retained one.
     pub(super) fn may_retain(&self, message: &Message) -> bool {
+        let (most, retained) = (self.config.limits.max_memory, self.retained_with(message));
+        message.payload.is_empty()
+            || retained <= self.retained.weight()
+            || retained + self.memory.wills.max(most / 8) <= most / 2
+    }
+
+    /// What retained messages would weigh with this one among them, its topic's places included.
+    pub(super) fn retained_with(&self, message: &Message) -> usize {
         let former = self.retained.of(&message.topic).map_or(0, |former| former.weight());
-        message.payload.is_empty() || former >= message.weight() || self.may_stay(message.weight() - former)
+        self.retained.weight() - former + message.weight() + self.retained.places_for(&message.topic)
     }
 
     /// At the end of a call: the engine is told how it stands, and somebody is let go if need be.

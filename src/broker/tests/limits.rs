@@ -246,9 +246,9 @@ fn a_queue_in_memory_counts_and_its_owner_is_let_go() {
 fn wills_and_retained_messages_have_half_of_the_memory() {
     let large = "y".repeat(700);
     let publish = format!("1 publish t {large} retain q1 id=1");
-    let will = format!("2 connect b v5 clean will=t:{large}");
+    let will = format!("2 connect b v5 clean will=t:{}", "y".repeat(1_500));
     let run = |events: &[&str]| {
-        let mut script = Script::new(memory(2_000));
+        let mut script = Script::new(memory(6_000));
         script.run(events);
         script
     };
@@ -276,9 +276,9 @@ fn wills_and_retained_messages_have_half_of_the_memory() {
 #[test]
 fn what_stayed_from_before_locks_nobody_out() {
     let large = "y".repeat(700);
-    let mut script = Script::new(memory(2_000));
+    let mut script = Script::new(memory(5_000));
     script.run(&["open 1", "1 connect a v5 clean", &format!("1 publish t {large} retain q1 id=1"), "commit"]);
-    script.configure(memory(500));
+    script.configure(memory(3_000));
     script.run(&[
         "crash",
         "open 1",
@@ -500,6 +500,37 @@ fn the_house_subscribes_where_clients_have_taken_the_room_for_names() {
     // One that speaks for somebody outside is a client like others.
     script.run(&["open 22 port", "22 connect guest v5 clean"]);
     assert_eq!(granted(&mut script, 22, ["u".to_owned()]), 0);
+}
+
+#[test]
+fn retained_messages_on_deep_topics_leave_room_for_wills() {
+    let mut script = Script::new(memory(4_000_000));
+    script.run(&["open 1", "1 connect a v5 clean"]);
+    let mut refused = 0;
+    for number in 0..30 {
+        script.run(&["--", &format!("1 publish {} x retain q1 id=1", deep(number, "z")), "commit"]);
+        refused += usize::from(script.said.iter().any(|line| line == "1 < puback 1 0x97"));
+    }
+    // Each takes 92 kB.
+    assert!((13..=15).contains(&refused), "{refused}");
+    let held = script.broker.retained.weight();
+    assert!(held <= 1_500_000, "what a new topic takes counts before it is there: {held}");
+    script.run(&["open 2", "--", "2 connect b v5 clean keep=9 will=t:x"]);
+    assert_eq!(script.said, ["2 < connack"]);
+}
+
+#[test]
+fn whoever_is_back_with_its_will_takes_no_more_than_before() {
+    let large = "y".repeat(20_000);
+    let connect = format!("2 connect b v5 keep=9 expiry=60 will=t:{large}");
+    let other = format!("3 connect c v5 keep=9 will=t:{large}");
+    let mut script = Script::new(memory(100_000));
+    script.run(&["open 1", "1 connect a v5 clean", "open 2", &connect, "commit"]);
+    script.run(&[&format!("1 publish u {} retain q1 id=1", "z".repeat(25_000)), "commit"]);
+    script.run(&["open 3", "--", &other]);
+    assert_eq!(script.said, ["3 < connack 0x97", "close 3"]);
+    script.run(&["open 4", "--", &connect.replace("2 connect", "4 connect"), "commit"]);
+    assert!(script.said.contains(&"4 < connack present".to_owned()), "{:?}", script.said);
 }
 
 #[test]
