@@ -9,6 +9,7 @@
 use super::client::ClientKey;
 use super::connection::Connection;
 use super::depart::Cause;
+use super::share::group_weight;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Connect, Reason};
 use crate::record::{Message, SessionWill, StoredSubscription};
@@ -58,6 +59,8 @@ pub(super) struct Memory {
     pub(super) names: usize,
     /// In wills.
     pub(super) wills: usize,
+    /// In what groups know of rows that wait for absent members.
+    pub(super) aside: usize,
     /// In CONNECTs that wait for AUTH.
     pub(super) unproven: usize,
     /// As the engine was told last.
@@ -67,7 +70,7 @@ pub(super) struct Memory {
 impl Broker {
     /// Bytes that are held for clients.
     pub(super) fn memory_held(&self) -> usize {
-        self.passing() + self.staying() + self.named()
+        self.passing() + self.staying() + self.named() + self.memory.aside
     }
 
     /// What goes by itself, or with its connection.
@@ -83,15 +86,24 @@ impl Broker {
 
     /// What sessions are called and subscribe to.
     fn named(&self) -> usize {
-        self.memory.names + self.router.weight()
+        self.memory.names + self.router.weight() + self.groups.weight()
     }
 
     /// What stays counts up to its half, and names up to their quarter: a database of before, or a limit that
-    /// was lowered, may bring more, and nobody could come in to take it away.
+    /// was lowered, may bring more, and nobody could come in to take it away. So does what is set aside.
     pub(super) fn level(&self) -> Level {
         let most = self.config.limits.max_memory;
-        let held = self.passing() + self.staying().min(most / 2) + self.named().min(most / 4);
+        let held = self.passing()
+            + self.staying().min(most / 2)
+            + self.named().min(most / 4)
+            + self.memory.aside.min(self.aside_most());
         Level::of(held, most)
+    }
+
+    /// What groups may know of rows that wait for absent members. Nobody is let go for it, and whom it waits
+    /// for has to come in.
+    pub(super) fn aside_most(&self) -> usize {
+        self.config.limits.max_memory / 16
     }
 
     /// Whether a client may have this will in place of its former one. Retained messages and wills have half
@@ -211,10 +223,13 @@ fn subscription_weight(subscription: &StoredSubscription) -> usize {
     subscription.filter.len() + size_of::<StoredSubscription>()
 }
 
-/// What a subscription takes in the router where nobody shares it.
+/// What a subscription takes in the router, and as a group, where nobody shares it.
 fn routed_weight(subscription: &StoredSubscription) -> usize {
     let filter = &subscription.filter;
-    Router::weight_alone(filter::of_share(filter).unwrap_or(filter))
+    match filter::of_share(filter) {
+        Some(inner) => Router::weight_alone(inner) + group_weight(filter),
+        None => Router::weight_alone(filter),
+    }
 }
 
 /// What a request to connect weighs, its password included.

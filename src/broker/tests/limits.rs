@@ -534,6 +534,24 @@ fn whoever_is_back_with_its_will_takes_no_more_than_before() {
 }
 
 #[test]
+fn groups_weigh_what_they_take_and_one_session_does_not_make_all_of_them() {
+    let mut script = Script::new(memory(1_000_000));
+    script.run(&["open 1", "1 connect a v5 clean", "open 2", "2 connect b v5 clean"]);
+    let before = script.broker.counters().memory;
+    let groups = || (0..400).map(|number| format!("$share/g{number}/t"));
+    let first = granted(&mut script, 1, groups());
+    assert!((20..50).contains(&first), "{first}");
+    let held = script.broker.counters().memory - before;
+    let least = first * size_of::<crate::broker::share::Group>();
+    assert!(held > least as u64, "{held} for {first}");
+    assert_eq!(granted(&mut script, 2, groups().take(5)), 5);
+    let both = script.broker.counters().memory - before;
+    assert!(both - held < 5 * 200, "a group is there once: {held} {both}");
+    script.run(&["1 lost", "2 lost"]);
+    assert_eq!(script.broker.counters().memory, 0);
+}
+
+#[test]
 fn a_connect_counts_while_its_password_is_compared() {
     let mut config = config();
     config.passwords = crate::broker::Passwords::File;
