@@ -1,0 +1,102 @@
+//! What one packet, or a disk that stands still, can make the broker do and hold at most; by counts.
+
+use super::script::{Script, config};
+
+/// A broker that retains so many messages under `r`.
+fn retaining(messages: usize) -> Script {
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect pub v5 clean"]);
+    for message in 0..messages {
+        script.run(&[&format!("1 publish r/{message:04} x retain"), "commit"]);
+    }
+    script.run(&["--"]);
+    script
+}
+
+/// Whether the engine is to call again at once.
+fn goes_on(script: &Script) -> bool {
+    script.broker.deadline().is_some_and(|deadline| deadline <= script.now.mono)
+}
+
+/// What each further call said, until none is due at once.
+fn pieces(script: &mut Script) -> Vec<Vec<String>> {
+    let mut pieces = vec![std::mem::take(&mut script.said)];
+    while goes_on(script) {
+        assert!(pieces.len() < 1_000, "it never ends");
+        script.run(&["after 0"]);
+        pieces.push(std::mem::take(&mut script.said));
+    }
+    pieces
+}
+
+fn expected(slot: u32, messages: usize) -> Vec<String> {
+    (0..messages).map(|message| format!("{slot} < publish r/{message:04} x retain")).collect()
+}
+
+#[test]
+fn retained_messages_of_one_subscription_come_in_pieces() {
+    let mut script = retaining(1_000);
+    script.run(&["open 2", "2 connect sub v5 clean", "--", "2 subscribe 1 r/#"]);
+    assert_eq!(script.said[0], "2 < suback 1 0x00");
+    assert!(script.said.len() <= 257, "{} effects of one call", script.said.len());
+    // What is published meanwhile comes between.
+    script.run(&["1 publish r/live y"]);
+    let pieces = pieces(&mut script);
+    assert!(pieces.len() >= 3 && pieces.iter().skip(1).all(|piece| piece.len() <= 256));
+    let mut all = pieces.concat();
+    all.remove(0);
+    assert_ne!(all.last().unwrap(), "2 < publish r/live y");
+    all.retain(|line| line != "2 < publish r/live y");
+    assert_eq!(all, expected(2, 1_000));
+}
+
+#[test]
+fn a_thousand_filters_of_one_packet_bring_their_messages_in_pieces() {
+    let mut script = retaining(1_000);
+    let filters: Vec<String> = (0..1_000).map(|number| format!("r/{number:04}")).collect();
+    script.run(&["open 2", "2 connect sub v5 clean", "--", &format!("2 subscribe 1 {}", filters.join(", "))]);
+    let pieces = pieces(&mut script);
+    assert!(pieces.iter().all(|piece| piece.len() <= 257), "{}", pieces[0].len());
+    assert_eq!(pieces.concat()[1..], expected(2, 1_000));
+}
+
+#[test]
+fn all_who_wait_for_retained_messages_share_one_call() {
+    let mut script = retaining(1_000);
+    for slot in 2..5 {
+        script.run(&[&format!("open {slot}"), &format!("{slot} connect c{slot} v5 clean"), "--"]);
+    }
+    script.run(&["2 subscribe 1 r/#", "3 subscribe 1 r/#", "4 subscribe 1 r/#"]);
+    let pieces = pieces(&mut script);
+    let begun = pieces[..4].concat();
+    let all = pieces.concat();
+    assert!(all.len() <= 3_003 && pieces[1..].iter().all(|piece| piece.len() <= 256));
+    for slot in 2..5 {
+        let of = |lines: &[String]| -> Vec<String> {
+            let is_copy = |line: &&String| line.starts_with(&format!("{slot} < publish"));
+            lines.iter().filter(is_copy).cloned().collect()
+        };
+        assert!(!of(&begun).is_empty(), "{slot} waits for the others");
+        assert_eq!(of(&all), expected(slot, 1_000));
+    }
+}
+
+#[test]
+fn what_is_taken_back_or_lost_brings_no_more_retained_messages() {
+    for end in ["2 unsubscribe 2 r/#", "2 lost"] {
+        let mut script = retaining(1_000);
+        script.run(&["open 2", "2 connect sub v5 clean", "2 subscribe 1 r/#", "--", end]);
+        let rest = pieces(&mut script).concat();
+        assert!(rest.iter().filter(|line| line.contains("publish")).count() <= 256, "{}", rest.len());
+        assert!(!goes_on(&script));
+    }
+}
+
+#[test]
+fn a_port_s_ping_is_answered_after_the_last_piece() {
+    let mut script = retaining(600);
+    script.run(&["open 2 port credit=2000", "2 connect p v5 clean", "--", "2 subscribe 1 r/# ; ping"]);
+    let all = pieces(&mut script).concat();
+    assert_eq!(all.last().unwrap(), "2 < pong");
+    assert_eq!(all[1..=600], expected(2, 600));
+}
