@@ -81,7 +81,9 @@ pub struct Limits {
     /// holds most is disconnected (0x97): a session that is kept goes on from the disk. Retained messages
     /// and wills have half of it; beyond, a message is not retained (MQTT 5: refused with 0x97), a client
     /// with a will is refused. Client ids, user names and filters of subscriptions have a quarter, of which one
-    /// session has a quarter; beyond, subscriptions and new sessions of long names are refused (0x97).
+    /// session has a quarter; beyond, subscriptions and new sessions of long names are refused (0x97). Sessions
+    /// that wait for their commit have an eighth; beyond, one that is kept is refused (0x88; 3.1.1: 3), and
+    /// SUBSCRIBE and UNSUBSCRIBE of one wait.
     pub max_memory: usize,
     /// Seconds; a longer Keep Alive is lowered by Server Keep Alive (MQTT 5).
     pub max_keepalive: u16,

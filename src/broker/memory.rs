@@ -10,8 +10,8 @@ use super::client::ClientKey;
 use super::connection::Connection;
 use super::depart::Cause;
 use super::{Broker, ConnectionId, Effect, Turn};
-use crate::codec::{Connect, Reason};
-use crate::record::{Message, SessionWill, StoredSubscription};
+use crate::codec::{Connect, Packet, Reason};
+use crate::record::{Message, SessionRecord, SessionWill, StoredSubscription};
 use crate::session::Session;
 
 /// How full the memory is.
@@ -69,10 +69,10 @@ impl Broker {
         self.passing() + self.staying() + self.named()
     }
 
-    /// What goes by itself, or with its connection.
+    /// What goes by itself, with its commit or with its connection.
     fn passing(&self) -> usize {
         let Memory { buffers, queues, held, aliases, unproven, .. } = &self.memory;
-        buffers + queues + held + aliases + unproven
+        buffers + queues + held + aliases + unproven + self.ledger.sessions_weight()
     }
 
     /// Messages that stay.
@@ -105,6 +105,20 @@ impl Broker {
         let most = self.config.limits.max_memory / 4;
         let own = key.and_then(|key| self.clients.get(key)).map_or(0, |client| client.names as usize);
         self.named() >= most || own >= most / 4
+    }
+
+    /// Whether so many sessions wait for their commit that no other is handed to the store for now. They have an
+    /// eighth of the memory: each is a list of all that it subscribes to, and a disk that stands still gives
+    /// none of it back.
+    pub(super) fn lists_are_full(&self) -> bool {
+        self.ledger.sessions_weight() >= self.config.limits.max_memory / 8
+    }
+
+    /// Whether a packet must wait for the store before it is taken.
+    pub(super) fn owes_too_much(&self, connection: &Connection, packet: &Packet) -> bool {
+        let lists = matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_)) && self.lists_are_full();
+        let client = connection.client.filter(|_| lists).and_then(|key| self.clients.get(key));
+        client.is_some_and(|client| client.session.backlog.is_some()) || connection.owes_too_much(packet)
     }
 
     /// A session is called otherwise than before, or for the first time.
@@ -178,6 +192,12 @@ pub(super) fn name_weight(session: &Session) -> usize {
 /// What a subscription weighs in its session; the router has its filter too.
 pub(super) fn subscription_weight(subscription: &StoredSubscription) -> usize {
     subscription.filter.len() + size_of::<StoredSubscription>()
+}
+
+/// What a session weighs on its way to the store. Its filters may be in nothing else by then.
+pub(super) fn record_weight(record: &SessionRecord) -> usize {
+    let list: usize = record.subscriptions.iter().map(subscription_weight).sum();
+    size_of::<SessionRecord>() + record.client_id.len() + list + record.will.as_ref().map_or(0, will_weight)
 }
 
 /// What a request to connect weighs, its password included.

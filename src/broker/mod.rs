@@ -322,7 +322,7 @@ impl Broker {
             return self.slow_down(id, packet, until, turn);
         }
         let Some(connection) = self.connections.get(id) else { return };
-        if connection.owes_too_much(&packet) {
+        if self.owes_too_much(connection, &packet) {
             return self.wait_for_store(id, packet, turn);
         }
         match packet {

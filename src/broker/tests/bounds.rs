@@ -100,3 +100,54 @@ fn a_port_s_ping_is_answered_after_the_last_piece() {
     assert_eq!(all.last().unwrap(), "2 < pong");
     assert_eq!(all[1..=600], expected(2, 600));
 }
+
+/// A kept session of 300 filters, and memory for about five lists of them.
+fn long_list() -> Script {
+    let mut config = config();
+    config.limits.max_memory = 1_000_000;
+    let mut script = Script::new(config);
+    let filters: Vec<String> = (0..300).map(|number| format!("{}/{number}", "f".repeat(40))).collect();
+    script.run(&["open 1", "1 connect a v5 keep=9 expiry=60", "commit"]);
+    script.run(&[&format!("1 subscribe 1 {}", filters.join(", ")), "commit", "--"]);
+    script
+}
+
+fn lists(script: &Script) -> usize {
+    script.said.iter().filter(|line| line.starts_with("write session a r1 [")).count()
+}
+
+#[test]
+fn comings_and_goings_leave_few_lists_while_the_disk_stands_still() {
+    let mut script = long_list();
+    let before = script.broker.counters().memory;
+    for _ in 0..50 {
+        script.run(&["1 lost", "open 1", "1 connect a v5 keep=9 expiry=60"]);
+    }
+    assert!((3..8).contains(&lists(&script)), "{} lists wait", lists(&script));
+    assert!(script.said.contains(&"1 < connack 0x88".to_owned()));
+    // They weigh, and leave with their commit.
+    assert!(script.broker.counters().memory > before + 100_000, "{}", script.broker.counters().memory);
+    // Who leaves nothing behind comes in all the same.
+    script.run(&["open 2", "--", "2 connect b v5 clean keep=9"]);
+    assert_eq!(script.said, ["2 < connack"]);
+    script.run(&["2 lost", "commit", "1 lost", "commit"]);
+    assert_eq!(script.broker.counters().memory, before);
+    script.run(&["open 1", "1 connect a v5 keep=9 expiry=60", "--", "commit"]);
+    assert_eq!(script.said, ["1 < connack present"]);
+}
+
+#[test]
+fn subscribes_leave_few_lists_while_the_disk_stands_still() {
+    let mut script = long_list();
+    for packet_id in 1..=30 {
+        let filter = packet_id % 3;
+        script.run(&[&format!("1 subscribe {packet_id} again/{filter}")]);
+        script.run(&[&format!("1 unsubscribe {packet_id} again/{filter}")]);
+    }
+    assert!((3..8).contains(&lists(&script)), "{} lists wait", lists(&script));
+    for _ in 0..60 {
+        script.run(&["commit"]);
+    }
+    let answers = |word: &str| script.said.iter().filter(|line| line.starts_with(word)).count();
+    assert_eq!((answers("1 < suback"), answers("1 < unsuback")), (30, 30));
+}
