@@ -1,6 +1,7 @@
 //! What one packet, or a disk that stands still, can make the broker do and hold at most; by counts.
 
 use super::script::{Script, config};
+use crate::session::COMPARED;
 
 /// A broker that retains so many messages under `r`.
 fn retaining(messages: usize) -> Script {
@@ -150,4 +151,56 @@ fn subscribes_leave_few_lists_while_the_disk_stands_still() {
     }
     let answers = |word: &str| script.said.iter().filter(|line| line.starts_with(word)).count();
     assert_eq!((answers("1 < suback"), answers("1 < unsuback")), (30, 30));
+}
+
+fn compared(script: &mut Script, line: &str) -> u64 {
+    let before = COMPARED.get();
+    script.run(&[line]);
+    COMPARED.get() - before
+}
+
+#[test]
+fn ten_thousand_filters_again_are_compared_a_few_times_each() {
+    let filters: Vec<String> = (0..9_999).map(|number| format!("t/{number}")).collect();
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect a v5 keep=9 expiry=60", "commit"]);
+    let first = compared(&mut script, &format!("1 subscribe 1 {}", filters.join(", ")));
+    script.run(&["commit"]);
+    let again = compared(&mut script, &format!("1 subscribe 2 {}", filters.join(", ")));
+    assert!(first < 1_000_000 && again < 2_000_000, "{first} and {again}");
+    script.run(&["commit"]);
+    let gone = compared(&mut script, &format!("1 unsubscribe 3 {}", filters.join(" ")));
+    assert!(gone < 2_000_000, "{gone}");
+    script.run(&["--", "commit"]);
+    assert_eq!(script.broker.counters().subscriptions, 0);
+}
+
+#[test]
+fn one_filter_sixty_thousand_times_is_compared_a_few_times_each() {
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect a v5 keep=9 expiry=60", "commit"]);
+    let filters: Vec<String> = (0..500).map(|number| format!("t/{number}")).collect();
+    script.run(&[&format!("1 subscribe 1 {}", filters.join(", ")), "commit"]);
+    let repeated = vec!["t/499 q1"; 60_000].join(", ");
+    let count = compared(&mut script, &format!("1 subscribe 2 {repeated}, t/499 q2"));
+    assert!(count < 1_000_000, "{count}");
+    script.run(&["commit", "--", "1 publish t/499 x q2 id=1"]);
+    assert!(script.said[0].contains("for [r1 q2]"), "the last word counts: {:?}", script.said);
+}
+
+#[test]
+fn a_full_memory_is_asked_no_list_for_each_filter() {
+    let mut config = config();
+    config.limits.max_memory = 400_000;
+    let mut script = Script::new(config);
+    let filters: Vec<String> = (0..500).map(|number| format!("t/{number}")).collect();
+    script.run(&["open 1", "1 connect a v5 clean", "--"]);
+    let subscribe = format!("1 subscribe 1 {}, $share/g/t", filters.join(", "));
+    script.run(&[&subscribe]);
+    assert!(script.said[0].contains("0x97"), "{:?}", script.said);
+    script.run(&["--"]);
+    let count = compared(&mut script, &subscribe);
+    assert!(count < 50_000, "{count}");
+    // What it has it may have again.
+    assert!(script.said[0].starts_with("1 < suback 1 0x00 0x00"), "{:?}", script.said);
 }
