@@ -1,4 +1,6 @@
-//! What one packet, or a disk that stands still, can make the broker do and hold at most; by counts.
+//! What one packet, or a disk that stands still, can make the broker do and hold at most.
+//!
+//! Everything is counted: effects of a call, lists that wait, comparisons. Nothing here is timed.
 
 use super::script::{Script, config};
 use crate::session::COMPARED;
