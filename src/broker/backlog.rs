@@ -3,6 +3,7 @@
 //! [`Broker::pump`] is called whenever there may be room. A kept session reads the tail of the log where
 //! that reaches back far enough, and asks the store where it does not; one question is open at a time.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::client::{Client, ClientKey};
@@ -218,12 +219,34 @@ impl Broker {
         }
     }
 
-    /// Retained messages for new subscriptions, while there is room for them.
+    /// Goes on with the walks that an earlier call has broken off, in turn.
+    pub(super) fn go_on_walking(&mut self, turn: &mut Turn<'_>) {
+        while turn.walks > 0
+            && let Some(key) = self.next_walker()
+        {
+            self.pump(key, turn);
+        }
+    }
+
+    fn next_walker(&mut self) -> Option<ClientKey> {
+        let later = (Bound::Excluded(self.last_walker), Bound::Unbounded);
+        let key = self.walkers.range(later).next().or_else(|| self.walkers.first()).copied()?;
+        self.walkers.remove(&key);
+        self.last_walker = key;
+        Some(key)
+    }
+
+    /// Retained messages for new subscriptions, while there is room for them and the call is not too long.
     fn pump_walks(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         while let Some(client) = self.clients.get(key)
             && let Some(walk) = client.session.walks.front()
             && self.ledger.is_committed(walk.behind)
         {
+            let Some(left) = turn.walks.checked_sub(1) else {
+                self.walkers.insert(key);
+                return;
+            };
+            turn.walks = left;
             let found = self.retained.find(&walk.filter, walk.after.as_deref(), 1).pop();
             let Some(message) = found else {
                 if let Some(client) = self.clients.get_mut(key) {
@@ -301,6 +324,10 @@ fn retained_want(walk: &RetainedWalk, message: &Message) -> Want {
 pub(super) fn pubrel(packet_id: u16, reason: Reason) -> Packet {
     Packet::PubRel(Ack { packet_id, reason, properties: Properties::new() })
 }
+
+/// Retained messages that one call looks for, whoever subscribes to how much: what they take until they are
+/// sent is bounded so. The rest comes with the next calls, which follow at once.
+pub(super) const WALKS_MAX: u32 = 256;
 
 /// Rows of one question, so that an answer does not hold much RAM whatever the client's window.
 const ROWS_MAX: u32 = 128;

@@ -120,7 +120,7 @@ pub(super) struct Pending {
     pub(super) ticket: Ticket,
     /// `None` where it waits only for the answers before it.
     pub(super) waits: Option<Kind>,
-    /// Bytes that it takes, what it waits for included.
+    /// Bytes that it takes.
     pub(super) weight: usize,
     pub(super) answer: Answer,
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::client::ClientKey;
+use super::memory::record_weight;
 use super::{ConnectionId, Effect};
 use crate::record::{Message, ReaderId, Seq, Ticket, Want, Write};
 use crate::session::{GroupId, Parcel};
@@ -24,6 +25,9 @@ pub(super) struct Ledger {
     uncommitted_weight: usize,
     /// What the committed ones weigh.
     committed_weight: usize,
+    /// Sessions that are not committed, and what they weigh: each is a list of all that it subscribes to.
+    sessions: VecDeque<(Ticket, usize)>,
+    sessions_weight: usize,
     steps: VecDeque<(Ticket, Step)>,
     /// [`TAIL_MESSAGES`] and [`UNCOMMITTED_MESSAGES_MAX`], which tests narrow.
     tail_messages: usize,
@@ -71,6 +75,8 @@ impl Ledger {
             uncommitted: 0,
             uncommitted_weight: 0,
             committed_weight: 0,
+            sessions: VecDeque::new(),
+            sessions_weight: 0,
             steps: VecDeque::new(),
             tail_messages: TAIL_MESSAGES,
             uncommitted_max: UNCOMMITTED_MESSAGES_MAX,
@@ -86,6 +92,11 @@ impl Ledger {
     /// Hands a write to the store.
     pub(super) fn write(&mut self, write: Write, effects: &mut Vec<Effect>) -> Ticket {
         self.issued.0 += 1;
+        if let Write::Session(record) = &write {
+            let weight = record_weight(record);
+            self.sessions_weight += weight;
+            self.sessions.push_back((self.issued, weight));
+        }
         effects.push(Effect::Write(write));
         self.issued
     }
@@ -135,6 +146,9 @@ impl Ledger {
             self.uncommitted_weight -= weight;
             self.committed_weight += weight;
         }
+        while let Some((_, weight)) = self.sessions.pop_front_if(|(ticket, _)| *ticket <= self.committed) {
+            self.sessions_weight -= weight;
+        }
         while (self.tail.len() - self.uncommitted > self.tail_messages || self.committed_weight > TAIL_BYTES)
             && self.tail.len() > self.uncommitted
             && let Some(row) = self.tail.pop_front()
@@ -168,6 +182,11 @@ impl Ledger {
     /// Bytes of the tail.
     pub(super) fn weight(&self) -> usize {
         self.uncommitted_weight + self.committed_weight
+    }
+
+    /// Bytes of the sessions that are not committed.
+    pub(super) fn sessions_weight(&self) -> usize {
+        self.sessions_weight
     }
 
     pub(super) fn uncommitted(&self) -> usize {

@@ -84,6 +84,8 @@ pub struct Limits {
     /// subscriptions and groups of shared ones have a quarter, of which one session has a quarter; beyond,
     /// subscriptions and new sessions of long names are refused (0x97), the house's own apart. What groups
     /// know of rows for absent members has a sixteenth; beyond, `when_queue_full` says which row goes.
+    /// Sessions that wait for their commit have an eighth; beyond, one that is kept is refused (0x88; 3.1.1:
+    /// 3), and SUBSCRIBE and UNSUBSCRIBE of one wait.
     pub max_memory: usize,
     /// Seconds; a longer Keep Alive is lowered by Server Keep Alive (MQTT 5).
     pub max_keepalive: u16,

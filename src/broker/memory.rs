@@ -11,8 +11,8 @@ use super::connection::Connection;
 use super::depart::Cause;
 use super::share::group_weight;
 use super::{Broker, ConnectionId, Effect, Turn};
-use crate::codec::{Connect, Reason};
-use crate::record::{Message, SessionWill, StoredSubscription};
+use crate::codec::{Connect, Packet, Reason};
+use crate::record::{Message, SessionRecord, SessionWill, StoredSubscription};
 use crate::router::{Router, filter};
 use crate::session::Session;
 
@@ -73,10 +73,10 @@ impl Broker {
         self.passing() + self.staying() + self.named() + self.memory.aside
     }
 
-    /// What goes by itself, or with its connection.
+    /// What goes by itself, with its commit or with its connection.
     fn passing(&self) -> usize {
         let Memory { buffers, queues, held, aliases, unproven, .. } = &self.memory;
-        buffers + queues + held + aliases + unproven
+        buffers + queues + held + aliases + unproven + self.ledger.sessions_weight()
     }
 
     /// Messages that stay.
@@ -123,6 +123,20 @@ impl Broker {
             .and_then(|key| self.clients.get(key))
             .map_or(0, |client| client.names as usize + client.routed as usize);
         self.named() >= most || own >= most / 4
+    }
+
+    /// Whether so many sessions wait for their commit that no other is handed to the store for now. They have an
+    /// eighth of the memory: each is a list of all that it subscribes to, and a disk that stands still gives
+    /// none of it back.
+    pub(super) fn lists_are_full(&self) -> bool {
+        self.ledger.sessions_weight() >= self.config.limits.max_memory / 8
+    }
+
+    /// Whether a packet must wait for the store before it is taken.
+    pub(super) fn owes_too_much(&self, connection: &Connection, packet: &Packet) -> bool {
+        let lists = matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_)) && self.lists_are_full();
+        let client = connection.client.filter(|_| lists).and_then(|key| self.clients.get(key));
+        client.is_some_and(|client| client.session.backlog.is_some()) || connection.owes_too_much(packet)
     }
 
     /// A session is called otherwise than before, or for the first time.
@@ -230,6 +244,12 @@ fn routed_weight(subscription: &StoredSubscription) -> usize {
         Some(inner) => Router::weight_alone(inner) + group_weight(filter),
         None => Router::weight_alone(filter),
     }
+}
+
+/// What a session weighs on its way to the store. Its filters may be in nothing else by then.
+pub(super) fn record_weight(record: &SessionRecord) -> usize {
+    let list: usize = record.subscriptions.iter().map(subscription_weight).sum();
+    size_of::<SessionRecord>() + record.client_id.len() + list + record.will.as_ref().map_or(0, will_weight)
 }
 
 /// What a request to connect weighs, its password included.

@@ -43,7 +43,7 @@ pub use memory::Level;
 pub use rights::is_house_user;
 pub use sys::Carried;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -53,6 +53,7 @@ use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
+use backlog::WALKS_MAX;
 use client::{ClientKey, Clients};
 use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX, Held, Phase};
 use ledger::{Ledger, Step};
@@ -131,6 +132,9 @@ pub struct Broker {
     spent: Spent,
     /// Connections whose publish waits for the store, longest first.
     waiting: VecDeque<ConnectionId>,
+    /// Clients whose retained messages go on with the next call, and whose turn was last.
+    walkers: BTreeSet<ClientKey>,
+    last_walker: ClientKey,
     /// Reused by every publish.
     matches: Vec<Match>,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.
@@ -155,6 +159,8 @@ enum Taker {
 struct Turn<'a> {
     now: Now,
     effects: &'a mut Vec<Effect>,
+    /// Retained messages that may still be looked for, for whomever.
+    walks: u32,
 }
 
 impl Broker {
@@ -181,6 +187,8 @@ impl Broker {
             assigned_ids: 0,
             spent: Spent::new(seed.rotate_left(40)),
             waiting: VecDeque::new(),
+            walkers: BTreeSet::new(),
+            last_walker: ClientKey { slot: 0, serial: 0 },
             matches: Vec::new(),
             restricted: config.rules.is_some(),
             denied: BTreeMap::new(),
@@ -197,7 +205,8 @@ impl Broker {
     /// Handles what happened, in its order; `events` is drained.
     pub fn handle(&mut self, events: &mut Vec<Event>, now: Now, effects: &mut Vec<Effect>) {
         effects.append(&mut self.unsaid);
-        let mut turn = Turn { now, effects };
+        let mut turn = Turn { now, effects, walks: WALKS_MAX };
+        self.go_on_walking(&mut turn);
         for event in events.drain(..) {
             self.on_event(event, &mut turn);
         }
@@ -209,9 +218,9 @@ impl Broker {
         }
     }
 
-    /// When [`Event::Tick`] is due at the latest, monotonic milliseconds.
+    /// When [`Event::Tick`] is due at the latest, monotonic milliseconds; 0 is at once.
     pub fn deadline(&self) -> Option<u64> {
-        self.timers.next()
+        if self.walkers.is_empty() { self.timers.next() } else { Some(0) }
     }
 
     /// What has been counted.
@@ -313,7 +322,7 @@ impl Broker {
             return self.slow_down(id, packet, until, turn);
         }
         let Some(connection) = self.connections.get(id) else { return };
-        if connection.owes_too_much(&packet) {
+        if self.owes_too_much(connection, &packet) {
             return self.wait_for_store(id, packet, turn);
         }
         match packet {

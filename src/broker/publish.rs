@@ -18,7 +18,7 @@ use super::rights::mounted_topic;
 use super::words::Said;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason, Version};
-use crate::record::{Message, ReaderId, StoredSubscription, Ticket, Write};
+use crate::record::{Message, ReaderId, Ticket, Write};
 use crate::router::filter;
 
 impl Broker {
@@ -265,14 +265,10 @@ impl Broker {
             return self.send_answer(id, answer, turn);
         };
         let waits = ticket.map(|_| kind);
-        // SUBSCRIBE has handed the store a list of all that its session then had.
-        let listed = waits.filter(|_| matches!(answer, Answer::Other(_))).and(connection.client);
-        let listed = listed.and_then(|key| self.clients.get(key));
-        let listed = listed.map_or(0, |client| client.session.subscriptions.len());
         let pending = Pending {
             ticket: before.map_or(due, |before| due.max(before)),
             waits,
-            weight: answer.weight() + listed * size_of::<StoredSubscription>(),
+            weight: answer.weight(),
             answer,
         };
         self.memory.held += pending.weight;

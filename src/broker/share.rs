@@ -118,6 +118,12 @@ impl Groups {
         (members.clone().filter(|count| *count > 0).count(), members.sum())
     }
 
+    /// Whether a client is in the group of this filter.
+    pub(super) fn has(&self, filter: &str, key: ClientKey) -> bool {
+        let group = self.by_filter.get(filter).and_then(|id| self.get(*id));
+        group.is_some_and(|group| group.members.contains_key(&key))
+    }
+
     /// A client has done something after which it may have room for a message of its group.
     pub(super) fn may_take(&mut self, id: GroupId, key: ClientKey) {
         if let Some(group) = self.get_mut(id)

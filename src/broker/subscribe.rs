@@ -3,6 +3,8 @@
 //! For a session that outlives its connection the answer leaves after the commit of the session as it
 //! then is; retained messages follow the answer.
 
+use std::collections::BTreeSet;
+
 use super::client::ClientKey;
 use super::connection::{Answer, Connection};
 use super::memory::Level;
@@ -14,7 +16,7 @@ use crate::codec::{
 use crate::record::{StoredSubscription, Ticket};
 use crate::router::Interest;
 use crate::router::filter::{self, FilterKind};
-use crate::session::RetainedWalk;
+use crate::session::{RetainedWalk, Sought};
 
 impl Broker {
     pub(super) fn on_subscribe(&mut self, id: ConnectionId, subscribe: Subscribe, turn: &mut Turn<'_>) {
@@ -22,7 +24,7 @@ impl Broker {
         let Subscribe { packet_id, properties, filters } = subscribe;
         let identifier = properties.subscription_identifiers().next();
         let mut reasons = Vec::with_capacity(filters.len());
-        let mut walks = Vec::new();
+        let (mut walks, mut replaced) = (Vec::new(), Vec::new());
         let mut changed = false;
         for Subscription { filter, options } in filters {
             self.before_subscribing(&filter, turn);
@@ -53,14 +55,19 @@ impl Broker {
                     behind: Ticket(0),
                 });
             }
-            self.remember(key, subscription, new);
+            if new {
+                self.remember(key, subscription);
+            } else {
+                replaced.push(subscription);
+            }
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            client.session.replace_subscriptions(replaced); // [MQTT5-3.8.4-3] [MQTT311-3.8.4-3]
         }
         let ticket = changed.then(|| self.write_session(key, turn)).filter(|ticket| *ticket > Ticket(0));
         if let Some(client) = self.clients.get_mut(key) {
-            for walk in walks {
-                client.session.walks.retain(|known| known.filter != walk.filter);
-                client.session.walks.push_back(RetainedWalk { behind: ticket.unwrap_or_default(), ..walk });
-            }
+            walks.iter_mut().for_each(|walk: &mut RetainedWalk| walk.behind = ticket.unwrap_or_default());
+            client.session.add_walks(walks);
         }
         let answer = SubAck { packet_id, properties: Properties::new(), reasons };
         self.answer(id, ticket, Kind::Other, Answer::Other(Box::new(Packet::SubAck(answer))), turn);
@@ -70,7 +77,7 @@ impl Broker {
         let Some(key) = self.connections.get(id).and_then(|connection| connection.client) else { return };
         let subscriber = self.subscriber(key.slot);
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        let mut changed = false;
+        let mut sought = BTreeSet::new();
         for filter in &unsubscribe.filters {
             let Some(client) = self.clients.get(key) else { return };
             let placed = client.mounted_filter(filter);
@@ -78,16 +85,19 @@ impl Broker {
                 Some(_) => self.leave_group(key, &placed, turn),
                 None => self.router.unsubscribe(&placed, subscriber),
             };
-            if gone && let Some(client) = self.clients.get_mut(key) {
-                let lighter = client.session.remove_subscription(&placed);
-                self.weigh_subscriptions(key, &[], lighter.as_slice());
-                changed = true;
+            if gone {
+                sought.insert(Sought(placed));
             }
             reasons.push(match gone {
                 true => Reason::Success,
                 false if filter::check_filter(filter).is_err() => Reason::TopicFilterInvalid,
                 false => Reason::NoSubscriptionExisted, // [MQTT5-3.11.3-1]
             });
+        }
+        let changed = !sought.is_empty();
+        if changed && let Some(client) = self.clients.get_mut(key) {
+            let lighter = client.session.remove_subscriptions(&sought);
+            self.weigh_subscriptions(key, &[], &lighter);
         }
         let ticket = changed.then(|| self.write_session(key, turn)).filter(|ticket| *ticket > Ticket(0));
         let answer = UnsubAck { packet_id: unsubscribe.packet_id, properties: Properties::new(), reasons };
@@ -122,13 +132,11 @@ impl Broker {
         // What clients take is no reason for the house to miss anything.
         let is_spared = connection.is_some_and(Connection::is_of_the_house);
         let full = self.clients.get(key).is_none_or(|client| {
-            let known = &client.session.subscriptions;
-            known.len() >= SUBSCRIPTIONS_MAX
-                || (!is_spared && self.names_are_full(Some(key)) && {
-                    // What it has already takes no more.
-                    let filter = client.mounted_filter(filter);
-                    !known.iter().any(|known| known.filter == filter)
-                })
+            client.session.subscriptions.len() >= SUBSCRIPTIONS_MAX
+                // What it has already takes no more.
+                || (!is_spared
+                    && self.names_are_full(Some(key))
+                    && !self.has(key, &client.mounted_filter(filter)))
         });
         match filter::check_filter(filter) {
             Err(_) => Reason::TopicFilterInvalid,
@@ -141,15 +149,17 @@ impl Broker {
         }
     }
 
-    fn remember(&mut self, key: ClientKey, subscription: StoredSubscription, new: bool) {
-        if new {
-            self.weigh_subscriptions(key, std::slice::from_ref(&subscription), &[]);
+    fn has(&self, key: ClientKey, filter: &str) -> bool {
+        match filter::of_share(filter) {
+            Some(_) => self.groups.has(filter, key),
+            None => self.router.has(filter, self.subscriber(key.slot)),
         }
-        let Some(client) = self.clients.get_mut(key) else { return };
-        if new {
+    }
+
+    fn remember(&mut self, key: ClientKey, subscription: StoredSubscription) {
+        self.weigh_subscriptions(key, std::slice::from_ref(&subscription), &[]);
+        if let Some(client) = self.clients.get_mut(key) {
             client.session.add_subscription(subscription);
-        } else {
-            client.session.replace_subscription(subscription); // [MQTT5-3.8.4-3] [MQTT311-3.8.4-3]
         }
     }
 }

@@ -185,6 +185,22 @@ impl Router {
         gone
     }
 
+    /// Whether this subscriber has a subscription with this filter.
+    pub fn has(&self, filter: &str, subscriber: Subscriber) -> bool {
+        let entries = if is_exact(filter) {
+            self.exact.get(filter)
+        } else {
+            self.find(filter).and_then(|(node, multi)| {
+                let node = self.nodes.get(node as usize)?;
+                Some(match multi {
+                    Multi::Yes => &node.multi,
+                    Multi::No => &node.ends,
+                })
+            })
+        };
+        entries.is_some_and(|entries| entries.iter().any(|entry| entry.subscriber == subscriber))
+    }
+
     /// Fills `found` with everybody who wants the topic when `publisher` publishes it.
     pub fn matches(&mut self, topic: &str, publisher: Option<Subscriber>, found: &mut Vec<Match>) {
         found.clear();

@@ -9,14 +9,18 @@ mod weights;
 mod flight;
 mod inward;
 mod queue;
+mod sought;
 
 pub use backlog::{Backlog, Next, Reading};
 pub use flight::{Exchange, Flight, GroupId, Parcel, Sending, Stage};
 pub use inward::Inward;
 pub use queue::Queue;
+#[cfg(test)]
+pub(crate) use sought::COMPARED;
+pub use sought::Sought;
 pub use weights::Weights;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytestring::ByteString;
 
@@ -83,12 +87,32 @@ impl Session {
         self.backlog.as_ref().map_or(queue, |log| (queue.0 + log.waiting(), queue.1 + log.waiting_bytes()))
     }
 
-    /// Puts a subscription in place of the one with its filter.
-    pub fn replace_subscription(&mut self, subscription: StoredSubscription) {
-        match self.subscriptions.iter_mut().find(|known| known.filter == subscription.filter) {
-            Some(known) => *known = subscription,
-            None => self.subscriptions.push(subscription),
+    /// Puts subscriptions in place of those with their filters; of several with one filter the last counts.
+    pub fn replace_subscriptions(&mut self, subscriptions: Vec<StoredSubscription>) {
+        let mut sought: BTreeMap<Sought, StoredSubscription> =
+            subscriptions.into_iter().map(|one| (Sought(one.filter.clone()), one)).collect();
+        if sought.is_empty() {
+            return;
         }
+        for known in &mut self.subscriptions {
+            if let Some(subscription) = sought.remove(&Sought(known.filter.clone())) {
+                *known = subscription;
+            }
+        }
+        self.subscriptions.extend(sought.into_values());
+    }
+
+    /// Adds walks in place of those of their filters; of several with one filter the last counts.
+    pub fn add_walks(&mut self, walks: Vec<RetainedWalk>) {
+        let mut sought = BTreeSet::new();
+        let mut fresh: Vec<RetainedWalk> =
+            walks.into_iter().rev().filter(|walk| sought.insert(Sought(walk.filter.clone()))).collect();
+        if fresh.is_empty() {
+            return;
+        }
+        self.walks.retain(|walk| !sought.contains(&Sought(walk.filter.clone())));
+        fresh.reverse();
+        self.walks.extend(fresh);
     }
 
     /// The oldest walk is at its end. Few subscriptions are made, so what the last one took is given back.
@@ -107,11 +131,11 @@ impl Session {
         self.subscriptions.push(subscription);
     }
 
-    /// Forgets a subscription; the one that there was.
-    pub fn remove_subscription(&mut self, filter: &str) -> Option<StoredSubscription> {
-        self.walks.retain(|walk| *walk.filter != *filter);
-        let place = self.subscriptions.iter().position(|known| *known.filter == *filter)?;
-        Some(self.subscriptions.remove(place))
+    /// Forgets subscriptions; those that there were.
+    pub fn remove_subscriptions(&mut self, filters: &BTreeSet<Sought>) -> Vec<StoredSubscription> {
+        let is_sought = |filter: &ByteString| filters.contains(&Sought(filter.clone()));
+        self.walks.retain(|walk| !is_sought(&walk.filter));
+        self.subscriptions.extract_if(.., |known| is_sought(&known.filter)).collect()
     }
 
     /// The connection is gone: what belonged to it alone is forgotten.

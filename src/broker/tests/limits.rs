@@ -418,9 +418,11 @@ fn names_and_filters_count_while_their_session_lasts() {
     script.run(&["1 lost", "commit", "crash"]);
     assert_eq!(script.broker.counters().memory, kept);
     script.run(&["open 1", "1 connect long-name", "commit"]);
-    let steps =
-        held(&mut script, &[&take_back, "commit", "1 disconnect", "open 1", "1 connect long-name clean"]);
-    assert_eq!(steps[1..], [begun, begun, begun, begun]);
+    let steps = held(
+        &mut script,
+        &[&take_back, "commit", "1 disconnect", "commit", "open 1", "1 connect long-name clean"],
+    );
+    assert_eq!((steps[1], &steps[3..]), (begun, &[begun, begun, begun][..]));
     script.run(&["1 lost"]);
     assert_eq!(script.broker.counters().memory, 0);
 }
@@ -575,7 +577,7 @@ fn requests_that_wait_for_the_store_count() {
     let steps =
         held(&mut script, &["commit", "commit", "1 unsubscribe 3 a/very/long/filter/that/waits b", "commit"]);
     assert_eq!(steps[3], 1, "{steps:?}");
-    script.run(&["1 disconnect"]);
+    script.run(&["1 disconnect", "commit"]);
     assert_eq!(script.broker.counters().memory, 1);
 }
 
