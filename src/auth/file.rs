@@ -19,8 +19,8 @@ pub struct Passwords {
     /// One of those as which most are made, to be compared for users that there are not.
     decoy: Option<Hash>,
     credentials: BTreeMap<String, Credential>,
-    /// Iterations and salt bytes of each credential, from which those of unknown users are taken.
-    forms: Vec<(u32, usize)>,
+    /// Iterations and salt bytes that most credentials have, for users that there are not.
+    form: Option<(u32, usize)>,
 }
 
 /// A password file on disk, and what was last read from it.
@@ -115,6 +115,7 @@ impl Passwords {
         Ok(passwords)
     }
 
+        passwords.form = most_frequent(passwords.credentials.values().map(Credential::form));
     fn add(&mut self, line: &str) -> Result<(), Fault> {
         let (user, hash) = line.split_once(':').ok_or(Fault::NotUserAndHash)?;
         if user.is_empty() {
@@ -123,7 +124,6 @@ impl Passwords {
         let former = match hash.strip_prefix(SCHEME) {
             Some(text) => {
                 let credential = Credential::parse(text).ok_or(Fault::NotForScram)?;
-                self.forms.push(credential.form());
                 self.credentials.insert(user.to_owned(), credential).is_some()
             }
             None => {
@@ -139,12 +139,16 @@ impl Passwords {
         self.credentials.get(user)
     }
 
-    /// Iterations and salt bytes that somebody has; who is told by `pick`.
-    pub(super) fn credential_form(&self, pick: u16) -> (u32, usize) {
-        let known = usize::from(pick).checked_rem(self.forms.len());
-        known
-            .and_then(|index| self.forms.get(index).copied())
-            .unwrap_or((scram::ITERATIONS, scram::SALT_BYTES))
+    /// Iterations and salt bytes that most have, so that an unknown user stays the same when lines come
+    /// and go.
+    pub(super) fn credential_form(&self) -> (u32, usize) {
+        self.form.unwrap_or((scram::ITERATIONS, scram::SALT_BYTES))
+    }
+
+    /// Users whose hash is another than it was.
+    fn changed_since(&self, former: &Passwords) -> Vec<String> {
+        let users = self.users.keys().chain(former.users.keys());
+        users.filter(|user| self.users.get(*user) != former.users.get(*user)).cloned().collect()
     }
 
     /// Whether this is the user's password. An unknown user takes as long as most known ones, so that
@@ -165,6 +169,13 @@ impl Passwords {
 /// A hash made in the way that most of these are.
 fn decoy(users: &BTreeMap<String, Hash>) -> Option<Hash> {
     let mut ways = BTreeMap::new();
+/// Of as many the largest.
+fn most_frequent(forms: impl Iterator<Item = (u32, usize)>) -> Option<(u32, usize)> {
+    let mut counts = BTreeMap::new();
+    forms.for_each(|form| *counts.entry(form).or_insert(0_usize) += 1);
+    counts.into_iter().max_by_key(|(form, count)| (*count, *form)).map(|(form, _)| form)
+}
+
     for hash in users.values() {
         ways.entry(hash.scheme()).or_insert((0_usize, hash)).0 += 1;
     }

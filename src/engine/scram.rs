@@ -4,13 +4,14 @@
 //! comparison but the one under way.
 
 use std::io;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 
 use super::verify::Desk;
-use crate::auth::{Key, PasswordFile, Passwords, Scram};
+use crate::auth::{PasswordFile, Passwords, Scram, fresh_secret, kept_secret};
 use crate::broker::{AuthOutcome, ConnectionId};
 use crate::listener::Address;
 
@@ -22,11 +23,9 @@ pub(super) struct Step {
     pub(super) transcript: Vec<Bytes>,
 }
 
-/// The server, under a secret of this start.
-pub(super) fn server() -> io::Result<Scram> {
-    let mut secret: Key = Default::default();
-    fill(&mut secret)?;
-    Ok(Scram::new(secret))
+/// The server, under the secret in this file; without one under a secret of this start.
+pub(super) fn server(secret: Option<&Path>) -> io::Result<Scram> {
+    Ok(Scram::new(secret.map_or_else(fresh_secret, kept_secret)?))
 }
 
 impl Desk {
@@ -95,8 +94,22 @@ mod tests {
         let path = folder.path().join("passwd");
         std::fs::write(&path, LINE).unwrap();
         let rate = Rate { count: failures, per: Duration::from_secs(60) };
-        let files = AuthFiles { passwords: Some(PasswordFile::at(&path)), rules: None };
-        (folder, Desk::new(files, Memory::new([7; 32]), server().unwrap(), Some(rate)))
+        let files = AuthFiles { passwords: Some(PasswordFile::at(&path)), ..AuthFiles::default() };
+        (folder, Desk::new(files, Memory::new([7; 32]), server(None).unwrap(), Some(rate)))
+    }
+
+    /// The exchange of RFC 7677, whose nonce is not ours to choose: the desk keeps none.
+    const EXCHANGE: [&[u8]; 3] = [
+        b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
+        b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
+        b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
+    ];
+
+    fn proven() -> AuthOutcome {
+        AuthOutcome::Proven {
+            user: "user".into(),
+            data: Bytes::from_static(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="),
+        }
     }
 
     fn ask(desk: &mut Desk, host: u8, transcript: &[&[u8]]) -> AuthOutcome {

@@ -6,6 +6,7 @@
 //! of passwords and of access rules are read again here: a disk may be slow. The steps of SCRAM, which are
 //! cheap, come the same way.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
@@ -36,6 +37,8 @@ pub struct AuthFiles {
     pub passwords: Option<PasswordFile>,
     /// From which the broker's rules were read.
     pub rules: Option<RulesFile>,
+    /// Where the secret is kept by which unknown users are answered.
+    pub secret: Option<PathBuf>,
 }
 
 /// One password to compare. Not to be shown.
@@ -95,7 +98,8 @@ impl Verifier {
     ) -> io::Result<Verifier> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
-        let desk = Desk::new(files, Memory::new(key), scram::server()?, failures);
+        let scram = scram::server(files.secret.as_deref())?;
+        let desk = Desk::new(files, Memory::new(key), scram, failures);
         let letters = Letters::new();
         let tray = Arc::new(Tray { letters: Mutex::new(letters), arrived: Condvar::new() });
         let taken = tray.clone();
@@ -299,7 +303,7 @@ mod tests {
 
     fn desk(path: &Path) -> Desk {
         let passwords = Some(PasswordFile::at(path));
-        let files = AuthFiles { passwords, rules: None };
+        let files = AuthFiles { passwords, ..AuthFiles::default() };
         Desk::new(files, Memory::new([7; 32]), Scram::new([7; 32]), Some(THREE))
     }
 
