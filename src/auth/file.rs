@@ -31,12 +31,15 @@ pub struct PasswordFile {
 }
 
 /// Whether the file is as it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freshness {
     /// What was read before holds.
     Same,
     /// Other passwords may fit now.
-    Changed,
+    Changed {
+        /// Whose hash is there no more, or now, or another.
+        users: Vec<String>,
+    },
 }
 
 /// Why a file of passwords or rules cannot be used.
@@ -112,10 +115,10 @@ impl Passwords {
             passwords.add(line).map_err(|fault| Mistake { line: index + 1, fault })?;
         }
         passwords.decoy = decoy(&passwords.users);
+        passwords.form = most_frequent(passwords.credentials.values().map(Credential::form));
         Ok(passwords)
     }
 
-        passwords.form = most_frequent(passwords.credentials.values().map(Credential::form));
     fn add(&mut self, line: &str) -> Result<(), Fault> {
         let (user, hash) = line.split_once(':').ok_or(Fault::NotUserAndHash)?;
         if user.is_empty() {
@@ -166,9 +169,6 @@ impl Passwords {
     }
 }
 
-/// A hash made in the way that most of these are.
-fn decoy(users: &BTreeMap<String, Hash>) -> Option<Hash> {
-    let mut ways = BTreeMap::new();
 /// Of as many the largest.
 fn most_frequent(forms: impl Iterator<Item = (u32, usize)>) -> Option<(u32, usize)> {
     let mut counts = BTreeMap::new();
@@ -176,6 +176,9 @@ fn most_frequent(forms: impl Iterator<Item = (u32, usize)>) -> Option<(u32, usiz
     counts.into_iter().max_by_key(|(form, count)| (*count, *form)).map(|(form, _)| form)
 }
 
+/// A hash made in the way that most of these are.
+fn decoy(users: &BTreeMap<String, Hash>) -> Option<Hash> {
+    let mut ways = BTreeMap::new();
     for hash in users.values() {
         ways.entry(hash.scheme()).or_insert((0_usize, hash)).0 += 1;
     }
@@ -188,18 +191,25 @@ impl PasswordFile {
         PasswordFile { file: Watched::at(path), passwords: Passwords::default() }
     }
 
-    /// Reads the file if it has changed since it was last read.
+    /// Reads the file if it has changed since it was last read and been left alone for a second. `now` in
+    /// milliseconds.
     ///
     /// # Errors
     /// Once for each trouble; what was read before stays in force.
-    pub fn refresh(&mut self) -> Result<Freshness, AuthError> {
-        match self.file.refresh(parse)? {
+    pub fn refresh(&mut self, now: u64) -> Result<Freshness, AuthError> {
+        match self.file.refresh(now, parse)? {
             None => Ok(Freshness::Same),
             Some(passwords) => {
+                let users = passwords.changed_since(&self.passwords);
                 self.passwords = passwords;
-                Ok(Freshness::Changed)
+                Ok(Freshness::Changed { users })
             }
         }
+    }
+
+    /// Whether it has changed and is to be looked at again in a second.
+    pub fn is_settling(&self) -> bool {
+        self.file.is_settling()
     }
 
     /// What was last read.
@@ -229,17 +239,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passwd");
         let mut file = PasswordFile::at(&path);
-        assert!(matches!(file.refresh(), Err(AuthError::Unreadable { .. })));
-        assert!(file.refresh().is_ok(), "the same trouble is not told twice");
+        assert!(matches!(file.refresh(0), Err(AuthError::Unreadable { .. })));
+        assert!(file.refresh(0).is_ok(), "the same trouble is not told twice");
         assert!(!file.verify("anna", b"one"));
 
         fs::write(&path, format!("# who\n\nanna:{}\n", hash(b"one").unwrap())).unwrap();
-        file.refresh().unwrap();
+        assert_eq!(file.refresh(0).unwrap(), Freshness::Same);
+        assert!(file.is_settling() && !file.verify("anna", b"one"));
+        assert_eq!(file.refresh(1_000).unwrap(), Freshness::Changed { users: vec!["anna".to_owned()] });
         assert!(file.verify("anna", b"one"));
         assert!(!file.verify("bert", b"one"));
 
         fs::write(&path, "anna:nonsense, and longer than before so that the stamp differs\n").unwrap();
-        assert!(matches!(file.refresh(), Err(AuthError::WrongLine { mistake: Mistake { line: 1, .. }, .. })));
+        assert!(file.refresh(1_000).is_ok());
+        assert!(matches!(
+            file.refresh(2_000),
+            Err(AuthError::WrongLine { mistake: Mistake { line: 1, .. }, .. })
+        ));
         assert!(file.verify("anna", b"one"), "the last good file stays in force");
     }
 

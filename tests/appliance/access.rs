@@ -231,5 +231,7 @@ fn a_hangup_brings_new_rules_to_who_is_connected_and_a_broken_file_changes_nothi
 
     fs::write(&acl, RULES).unwrap();
     Client::connect(gateway.port(), &as_user("4", "boss", "flow"));
-    assert!(reaches(&mut boss, &mut anna, "a/1"), "at the latest when somebody logs in");
+    let again = "the new access rules are in force";
+    wait_for("the rules of before", || (gateway.log().matches(again).count() == 2).then_some(()));
+    assert!(reaches(&mut boss, &mut anna, "a/1"), "soon after somebody logs in");
 }
