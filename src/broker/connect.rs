@@ -408,6 +408,7 @@ impl Broker {
             let client_id = client.session.client_id.clone();
             turn.effects.push(Effect::Note(Note::Connected { client_id, peer }));
         }
+        self.watch_sys_of(key);
         self.repeat_releases(key, turn);
         self.repeat_shared(key, turn);
         self.pump(key, turn);

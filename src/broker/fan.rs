@@ -67,7 +67,8 @@ impl Broker {
         }
         let volatile = is_volatile(&message.topic);
         let mut retains = message.retain && self.changes_retained(&message);
-        let mut too_much = retains && !self.may_retain(&message);
+        // The house's own figures are few, and always of the same names.
+        let mut too_much = retains && !volatile && !self.may_retain(&message);
         retains &= !too_much;
         let wanted = !matches.is_empty();
         let full = self.full_queues(&message, &mut matches);
