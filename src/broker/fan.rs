@@ -165,9 +165,7 @@ impl Broker {
 
     /// Whether a message that no store holds may be retained in RAM alone.
     fn has_room_to_retain(&self, message: &Message) -> bool {
-        let former = self.retained.of(&message.topic).map_or(0, |former| former.weight());
-        let weight = self.retained.weight() - former + message.weight();
-        message.payload.is_empty() || weight <= UNKEPT_RETAINED_BYTES_MAX
+        message.payload.is_empty() || self.retained_with(message) <= UNKEPT_RETAINED_BYTES_MAX
     }
 
     fn retain(&mut self, message: Arc<Message>) {

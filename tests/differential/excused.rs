@@ -55,7 +55,7 @@ const EXCUSES: &[Excuse] = &[
         // [MQTT5-3.3.4-4] A single copy names every subscription that matches; mosquitto sends one for each, and
         // keeps none of QoS 0 for who is away.
         name: "identifiers of QoS 0",
-        take: identifiers_of_qos_0,
+        take: |place, ours, theirs| identifiers_of_qos_0(place, ours, theirs),
     },
     Excuse {
         // [MQTT5-3.8.3.1] Retain As Published is each subscription's own, and a single copy is of several; the copy
@@ -84,7 +84,7 @@ fn retained_as_another_wants(place: &Place, ours: &[Event], theirs: &mut [Event]
     needed
 }
 
-fn identifiers_of_qos_0(place: &Place, ours: &mut Vec<Event>, theirs: &mut Vec<Event>) -> bool {
+fn identifiers_of_qos_0(place: &Place, ours: &[Event], theirs: &mut [Event]) -> bool {
     let mut needed = false;
     for message in messages(ours).filter(|message| message.qos > QoS::AtMostOnce) {
         for other in theirs.iter_mut() {
