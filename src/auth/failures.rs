@@ -2,10 +2,11 @@
 //!
 //! A comparison takes one from its address's bucket and gives it back when the password fits, so only
 //! failures count. A user who has come in from an address has a bucket of his own there, so that others
-//! behind it who fail do not lock him out. Bounded: where too many addresses have failed, all further ones
-//! share one bucket; of users, those who came in last are remembered. Reads no clock.
+//! behind it who fail do not lock him out. Bounded: where too many addresses have failed, the next one takes
+//! the place of the one with least to be forgiven, and that debt with it, so that a crowd neither locks out all
+//! newcomers nor is let guess without end; of users, those who came in last are remembered. Reads no clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use adapter_api::units::Rate;
 
@@ -17,8 +18,8 @@ pub struct Failures<A> {
     /// `None`: as many as come.
     rate: Option<Rate>,
     addresses: BTreeMap<A, Bucket>,
-    /// Of those for whom there is no place.
-    crowd: Bucket,
+    /// The same by when each is full again.
+    debts: BTreeSet<(u64, A)>,
     known: BTreeMap<(A, u64), Known>,
     /// The known, in the order in which they last came in.
     order: BTreeMap<u64, (A, u64)>,
@@ -39,7 +40,7 @@ impl<A: Ord + Copy> Failures<A> {
         Failures {
             rate,
             addresses: BTreeMap::new(),
-            crowd: Bucket::default(),
+            debts: BTreeSet::new(),
             known: BTreeMap::new(),
             order: BTreeMap::new(),
             arrivals: 0,
@@ -52,24 +53,37 @@ impl<A: Ord + Copy> Failures<A> {
         if let Some(known) = self.known.get_mut(&(address, user)) {
             return known.bucket.take(rate, now).is_ok();
         }
-        if self.addresses.len() >= ADDRESSES_MAX && !self.addresses.contains_key(&address) {
-            self.addresses.retain(|_, bucket| !bucket.is_full(now));
-        }
-        self.bucket(address).take(rate, now).is_ok()
+        let mut bucket = self.take_out(address, now);
+        let may = bucket.take(rate, now).is_ok();
+        self.put_back(address, bucket);
+        may
+    }
+
+    /// Whether this user has come in from there before.
+    pub fn is_known(&self, address: Option<A>, user: u64) -> bool {
+        address.is_some_and(|address| self.known.contains_key(&(address, user)))
     }
 
     /// It fitted: that one does not count, and the user is known from now on.
     pub fn succeeded(&mut self, address: Option<A>, user: u64) {
         let Some((rate, address)) = self.rate.zip(address) else { return };
-        match self.known.get_mut(&(address, user)) {
-            Some(known) => {
-                known.bucket.give_back(rate);
-                self.order.remove(&known.last);
-            }
-            None => self.bucket(address).give_back(rate),
+        if let Some(known) = self.known.get_mut(&(address, user)) {
+            known.bucket.give_back(rate);
+        } else if let Some(mut bucket) = self.addresses.remove(&address) {
+            self.debts.remove(&(bucket.full_at(), address));
+            bucket.give_back(rate);
+            self.put_back(address, bucket);
         }
+        self.arrived(Some(address), user);
+    }
+
+    /// The user has come in, and none was begun for it.
+    pub fn arrived(&mut self, address: Option<A>, user: u64) {
+        let Some(address) = self.rate.and(address) else { return };
         self.arrivals += 1;
-        self.known.entry((address, user)).or_default().last = self.arrivals;
+        let known = self.known.entry((address, user)).or_default();
+        self.order.remove(&known.last);
+        known.last = self.arrivals;
         self.order.insert(self.arrivals, (address, user));
         if self.order.len() > KNOWN_MAX
             && let Some((_, forgotten)) = self.order.pop_first()
@@ -78,12 +92,29 @@ impl<A: Ord + Copy> Failures<A> {
         }
     }
 
-    fn bucket(&mut self, address: A) -> &mut Bucket {
-        let full = self.addresses.len() >= ADDRESSES_MAX;
-        if full && !self.addresses.contains_key(&address) {
-            return &mut self.crowd;
+    /// The bucket of an address; where there is no place for one more, that of another.
+    fn take_out(&mut self, address: A, now: u64) -> Bucket {
+        while let Some((_, first)) = self.debts.first()
+            && self.addresses.get(first).is_none_or(|bucket| bucket.is_full(now))
+        {
+            self.take_first();
         }
-        self.addresses.entry(address).or_default()
+        if let Some(bucket) = self.addresses.remove(&address) {
+            self.debts.remove(&(bucket.full_at(), address));
+            return bucket;
+        }
+        let is_crowded = self.addresses.len() >= ADDRESSES_MAX;
+        is_crowded.then(|| self.take_first()).flatten().unwrap_or_default()
+    }
+
+    fn take_first(&mut self) -> Option<Bucket> {
+        let (_, first) = self.debts.pop_first()?;
+        self.addresses.remove(&first)
+    }
+
+    fn put_back(&mut self, address: A, bucket: Bucket) {
+        self.debts.insert((bucket.full_at(), address));
+        self.addresses.insert(address, bucket);
     }
 }
 
@@ -143,11 +174,19 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_addresses_shares_one_bucket() {
+    fn a_crowd_of_addresses_neither_locks_out_newcomers_nor_guesses_without_end() {
         let mut failures = Failures::new(THREE);
-        let tried = (0..10_000).filter(|address| failures.begin(Some(*address), STRANGER, 0)).count();
-        assert_eq!((tried, failures.addresses.len()), (ADDRESSES_MAX + 3, ADDRESSES_MAX));
-        assert!(failures.begin(Some(20_000), STRANGER, 60_000), "those that are over make room");
-        assert_eq!(failures.addresses.len(), 1);
+        let crowd = 0..u32::try_from(ADDRESSES_MAX).unwrap();
+        assert!((0..3).all(|_| failures.begin(Some(0), STRANGER, 0)));
+        assert!(crowd.clone().skip(1).all(|address| failures.begin(Some(address), STRANGER, 0)));
+        // Every newcomer takes the place of one that has failed once.
+        assert!((10_000..10_100).all(|address| failures.begin(Some(address), STRANGER, 0)));
+        assert!(!failures.begin(Some(0), STRANGER, 0), "who has failed most is remembered");
+        // They cannot have more among them than all places have.
+        let tried = (20_000..90_000).filter(|address| failures.begin(Some(*address), STRANGER, 0)).count();
+        assert_eq!(tried, 3 * ADDRESSES_MAX - 3 - (ADDRESSES_MAX - 1) - 100);
+        assert_eq!((failures.addresses.len(), failures.debts.len()), (ADDRESSES_MAX, ADDRESSES_MAX));
+        assert!(failures.begin(Some(7), STRANGER, 60_000), "those that are over make room");
+        assert_eq!((failures.addresses.len(), failures.debts.len()), (1, 1));
     }
 }

@@ -19,8 +19,8 @@ pub struct Passwords {
     /// One of those as which most are made, to be compared for users that there are not.
     decoy: Option<Hash>,
     credentials: BTreeMap<String, Credential>,
-    /// Iterations and salt bytes of each credential, from which those of unknown users are taken.
-    forms: Vec<(u32, usize)>,
+    /// Iterations and salt bytes that most credentials have, for users that there are not.
+    form: Option<(u32, usize)>,
 }
 
 /// A password file on disk, and what was last read from it.
@@ -31,12 +31,15 @@ pub struct PasswordFile {
 }
 
 /// Whether the file is as it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freshness {
     /// What was read before holds.
     Same,
     /// Other passwords may fit now.
-    Changed,
+    Changed {
+        /// Whose hash is there no more, or now, or another.
+        users: Vec<String>,
+    },
 }
 
 /// Why a file of passwords or rules cannot be used.
@@ -112,6 +115,7 @@ impl Passwords {
             passwords.add(line).map_err(|fault| Mistake { line: index + 1, fault })?;
         }
         passwords.decoy = decoy(&passwords.users);
+        passwords.form = most_frequent(passwords.credentials.values().map(Credential::form));
         Ok(passwords)
     }
 
@@ -123,7 +127,6 @@ impl Passwords {
         let former = match hash.strip_prefix(SCHEME) {
             Some(text) => {
                 let credential = Credential::parse(text).ok_or(Fault::NotForScram)?;
-                self.forms.push(credential.form());
                 self.credentials.insert(user.to_owned(), credential).is_some()
             }
             None => {
@@ -139,12 +142,16 @@ impl Passwords {
         self.credentials.get(user)
     }
 
-    /// Iterations and salt bytes that somebody has; who is told by `pick`.
-    pub(super) fn credential_form(&self, pick: u16) -> (u32, usize) {
-        let known = usize::from(pick).checked_rem(self.forms.len());
-        known
-            .and_then(|index| self.forms.get(index).copied())
-            .unwrap_or((scram::ITERATIONS, scram::SALT_BYTES))
+    /// Iterations and salt bytes that most have, so that an unknown user stays the same when lines come
+    /// and go.
+    pub(super) fn credential_form(&self) -> (u32, usize) {
+        self.form.unwrap_or((scram::ITERATIONS, scram::SALT_BYTES))
+    }
+
+    /// Users whose hash is another than it was.
+    fn changed_since(&self, former: &Passwords) -> Vec<String> {
+        let users = self.users.keys().chain(former.users.keys());
+        users.filter(|user| self.users.get(*user) != former.users.get(*user)).cloned().collect()
     }
 
     /// Whether this is the user's password. An unknown user takes as long as most known ones, so that
@@ -162,6 +169,13 @@ impl Passwords {
     }
 }
 
+/// Of as many the largest.
+fn most_frequent(forms: impl Iterator<Item = (u32, usize)>) -> Option<(u32, usize)> {
+    let mut counts = BTreeMap::new();
+    forms.for_each(|form| *counts.entry(form).or_insert(0_usize) += 1);
+    counts.into_iter().max_by_key(|(form, count)| (*count, *form)).map(|(form, _)| form)
+}
+
 /// A hash made in the way that most of these are.
 fn decoy(users: &BTreeMap<String, Hash>) -> Option<Hash> {
     let mut ways = BTreeMap::new();
@@ -177,18 +191,25 @@ impl PasswordFile {
         PasswordFile { file: Watched::at(path), passwords: Passwords::default() }
     }
 
-    /// Reads the file if it has changed since it was last read.
+    /// Reads the file if it has changed since it was last read and been left alone for a second. `now` in
+    /// milliseconds.
     ///
     /// # Errors
     /// Once for each trouble; what was read before stays in force.
-    pub fn refresh(&mut self) -> Result<Freshness, AuthError> {
-        match self.file.refresh(parse)? {
+    pub fn refresh(&mut self, now: u64) -> Result<Freshness, AuthError> {
+        match self.file.refresh(now, parse)? {
             None => Ok(Freshness::Same),
             Some(passwords) => {
+                let users = passwords.changed_since(&self.passwords);
                 self.passwords = passwords;
-                Ok(Freshness::Changed)
+                Ok(Freshness::Changed { users })
             }
         }
+    }
+
+    /// Whether it has changed and is to be looked at again in a second.
+    pub fn is_settling(&self) -> bool {
+        self.file.is_settling()
     }
 
     /// What was last read.
@@ -218,17 +239,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passwd");
         let mut file = PasswordFile::at(&path);
-        assert!(matches!(file.refresh(), Err(AuthError::Unreadable { .. })));
-        assert!(file.refresh().is_ok(), "the same trouble is not told twice");
+        assert!(matches!(file.refresh(0), Err(AuthError::Unreadable { .. })));
+        assert!(file.refresh(0).is_ok(), "the same trouble is not told twice");
         assert!(!file.verify("anna", b"one"));
 
         fs::write(&path, format!("# who\n\nanna:{}\n", hash(b"one").unwrap())).unwrap();
-        file.refresh().unwrap();
+        assert_eq!(file.refresh(0).unwrap(), Freshness::Same);
+        assert!(file.is_settling() && !file.verify("anna", b"one"));
+        assert_eq!(file.refresh(1_000).unwrap(), Freshness::Changed { users: vec!["anna".to_owned()] });
         assert!(file.verify("anna", b"one"));
         assert!(!file.verify("bert", b"one"));
 
         fs::write(&path, "anna:nonsense, and longer than before so that the stamp differs\n").unwrap();
-        assert!(matches!(file.refresh(), Err(AuthError::WrongLine { mistake: Mistake { line: 1, .. }, .. })));
+        assert!(file.refresh(1_000).is_ok());
+        assert!(matches!(
+            file.refresh(2_000),
+            Err(AuthError::WrongLine { mistake: Mistake { line: 1, .. }, .. })
+        ));
         assert!(file.verify("anna", b"one"), "the last good file stays in force");
     }
 

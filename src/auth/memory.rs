@@ -27,7 +27,10 @@ pub enum Known {
 
 /// Stands for one pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pair([u8; 32]);
+pub struct Pair {
+    user: u64,
+    hash: [u8; 32],
+}
 
 impl Memory {
     /// An empty memory under this key.
@@ -44,9 +47,9 @@ impl Memory {
             .chain_update(user)
             .chain_update(password)
             .finalize();
-        let mut pair = [0; 32];
-        pair.iter_mut().zip(hash).for_each(|(place, byte)| *place = byte);
-        Pair(pair)
+        let mut pair = Pair { user: self.user(user), hash: [0; 32] };
+        pair.hash.iter_mut().zip(hash).for_each(|(place, byte)| *place = byte);
+        pair
     }
 
     /// What stands for a user alone.
@@ -79,9 +82,10 @@ impl Memory {
         }
     }
 
-    /// Forgets everything: the passwords may be others now.
-    pub fn clear(&mut self) {
-        *self = Memory::new(self.key);
+    /// Forgets all pairs of these users: their passwords may be others now.
+    pub fn forget(&mut self, users: &[String]) {
+        let users: BTreeSet<u64> = users.iter().map(|user| self.user(user)).collect();
+        [&mut self.fits, &mut self.fails].into_iter().for_each(|shelf| shelf.forget_users(&users));
     }
 }
 
@@ -121,6 +125,11 @@ impl Shelf {
         }
     }
 
+    fn forget_users(&mut self, users: &BTreeSet<u64>) {
+        self.since.retain(|pair, _| !users.contains(&pair.user));
+        self.order.retain(|(_, pair)| !users.contains(&pair.user));
+    }
+
     fn drop_oldest(&mut self) {
         if let Some((_, pair)) = self.order.pop_first() {
             self.since.remove(&pair);
@@ -155,9 +164,12 @@ mod tests {
         assert!(memory.has_fitted(right, FITTED_MILLIS - 1) && !memory.has_fitted(wrong, 0));
         assert!(!memory.has_fitted(right, FITTED_MILLIS));
         assert_eq!(memory.recall(wrong, FAILS_MILLIS), None);
+        let other = memory.pair("bert", b"one");
         memory.remember(right, Known::Fits, 0);
-        memory.clear();
-        assert_eq!(memory.recall(right, 0), None);
+        memory.remember(other, Known::Fits, 0);
+        memory.forget(&["anna".to_owned()]);
+        assert_eq!((memory.recall(right, 0), memory.recall(other, 0)), (None, Some(Known::Fits)));
+        assert_eq!(memory.fits.since.len(), memory.fits.order.len());
     }
 
     #[test]

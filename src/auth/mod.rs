@@ -10,6 +10,7 @@ mod hash;
 mod memory;
 mod rules;
 mod scram;
+mod secret;
 mod watched;
 
 pub use config::{Config, KEYS};
@@ -19,3 +20,4 @@ pub use hash::{Hash, HashFailed, hash, hash_for_scram};
 pub use memory::{Known, Memory, Pair};
 pub use rules::RulesFile;
 pub use scram::{Credential, Key, Proof, SCHEME, Scram};
+pub use secret::{fresh_secret, kept_secret};

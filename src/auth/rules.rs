@@ -23,16 +23,22 @@ impl RulesFile {
         RulesFile { file: Watched::at(path), rules }
     }
 
-    /// Reads the file if it has changed; `None` where the rules are those of before.
+    /// Reads the file if it has changed and been left alone for a second; `None` where the rules are those
+    /// of before. `now` in milliseconds.
     ///
     /// # Errors
     /// Once for each trouble; the rules of before stay in force.
-    pub fn refresh(&mut self) -> Result<Option<Arc<Rules>>, AuthError> {
-        let fresh = self.file.refresh(parse)?.filter(|rules| *rules != *self.rules);
+    pub fn refresh(&mut self, now: u64) -> Result<Option<Arc<Rules>>, AuthError> {
+        let fresh = self.file.refresh(now, parse)?.filter(|rules| *rules != *self.rules);
         Ok(fresh.map(|rules| {
             self.rules = Arc::new(rules);
             self.rules.clone()
         }))
+    }
+
+    /// Whether it has changed and is to be looked at again in a second.
+    pub fn is_settling(&self) -> bool {
+        self.file.is_settling()
     }
 }
 
@@ -56,12 +62,19 @@ mod tests {
         let path = folder.path().join("acl");
         fs::write(&path, "topic read a\n").unwrap();
         let mut file = RulesFile::at(&path, Arc::new(Rules::parse("topic read a\n").unwrap()));
-        assert_eq!(file.refresh().unwrap(), None, "the same rules");
+        let mut now = 0;
+        let mut refresh = || {
+            now += 1_000;
+            file.refresh(now)
+        };
+        assert_eq!(refresh().unwrap(), None, "the same rules");
         fs::write(&path, "topic read b\n").unwrap();
-        assert!(file.refresh().unwrap().unwrap().of_client(None, &"x".into()).may_read("b"));
+        assert_eq!(refresh().unwrap(), None, "somebody may be writing it");
+        assert!(refresh().unwrap().unwrap().of_client(None, &"x".into()).may_read("b"));
         fs::write(&path, "topic read c\ntopics d\n").unwrap();
-        let told = file.refresh().unwrap_err().to_string();
+        assert_eq!(refresh().unwrap(), None);
+        let told = refresh().unwrap_err().to_string();
         assert!(told.contains("acl") && told.contains("line 2: "), "{told}");
-        assert_eq!(file.refresh().unwrap(), None);
+        assert_eq!(refresh().unwrap(), None);
     }
 }

@@ -84,10 +84,9 @@ impl Scram {
     }
 
     /// What stands for a user who is unknown: always the same for one name, and in its form like what the
-    /// file has of others. Made for known users too, so that they take as long.
+    /// file has of most others. Made for known users too, so that they take as long.
     fn decoy(&self, passwords: &Passwords, user: &str) -> Credential {
-        let [first, second, ..] = hmac(&self.secret, &[b"form", user.as_bytes()]);
-        let (iterations, salt_bytes) = passwords.credential_form(u16::from_be_bytes([first, second]));
+        let (iterations, salt_bytes) = passwords.credential_form();
         let mut salt = hmac(&self.secret, &[b"salt", user.as_bytes()]).to_vec();
         salt.truncate(salt_bytes);
         let stored_key = hmac(&self.secret, &[b"key", user.as_bytes()]);
@@ -382,6 +381,26 @@ mod tests {
         assert_ne!(nobody, other, "it cannot be computed without the secret");
         let empty = server().challenge(&Passwords::default(), b"n,,n=nobody,r=x", NONCE).unwrap();
         assert!(empty.ends_with(",i=100000"), "{empty}");
+    }
+
+    #[test]
+    fn an_unknown_user_has_the_form_that_most_have_whatever_others_get() {
+        let line = |user: &str, iterations| {
+            format!("{user}:{}\n", Credential::of(b"x", vec![user.as_bytes()[0]; 16], iterations))
+        };
+        let asked = |lines: &[String]| {
+            let passwords = Passwords::parse(&lines.concat()).unwrap();
+            (0..20)
+                .filter_map(|name| {
+                    let first = format!("n,,n=nobody{name},r=x");
+                    server().challenge(&passwords, first.as_bytes(), NONCE)
+                })
+                .collect::<Vec<_>>()
+        };
+        let most = [line("a", 4_096), line("bb", 4_096)];
+        let before = asked(&most);
+        assert!(before.len() == 20 && before.iter().all(|challenge| challenge.ends_with(",i=4096")));
+        assert_eq!(asked(&[&most[..], &[line("ccc", 5_000)]].concat()), before);
     }
 
     #[test]

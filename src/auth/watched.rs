@@ -1,5 +1,6 @@
 //! A file that is read again once it has changed.
 //!
+//! Another state of it counts once two looks a second apart have seen it, since it may be seen half written.
 //! What is wrong with a new one is said once, and what was read before stays in force. What could not be
 //! read at all may be readable the next time as it is, so that is tried at every look.
 
@@ -15,6 +16,9 @@ use super::AuthError;
 pub(super) struct Watched {
     path: PathBuf,
     seen: Option<Stamp>,
+    /// What it may become, and since when; monotonic milliseconds.
+    settling: Option<(Stamp, u64)>,
+    is_new: bool,
     /// What was said last.
     trouble: Option<String>,
 }
@@ -30,22 +34,25 @@ struct Stamp {
 impl Watched {
     /// Names the file; nothing is read yet.
     pub(super) fn at(path: impl Into<PathBuf>) -> Watched {
-        Watched { path: path.into(), seen: None, trouble: None }
+        Watched { path: path.into(), seen: None, settling: None, is_new: true, trouble: None }
     }
 
-    /// Reads the file if it has changed since it was last read; `None` where all is as it was.
+    /// Reads the file the first time, and if it has changed since it was last read and then no more for a
+    /// second; `None` where all is as it was. `now` in milliseconds.
     ///
     /// # Errors
     /// Once for each trouble.
     pub(super) fn refresh<T>(
         &mut self,
+        now: u64,
         parse: impl FnOnce(&Path, &str) -> Result<T, AuthError>,
     ) -> Result<Option<T>, AuthError> {
         // Before the file is read, so that one that changes meanwhile is read again.
         let stamp = Stamp::of(&self.path);
-        if stamp.is_some() && stamp == self.seen {
+        if stamp.is_some_and(|stamp| Some(stamp) == self.seen || !self.is_settled(stamp, now)) {
             return Ok(None);
         }
+        self.is_new = false;
         let result = read(&self.path).and_then(|text| parse(&self.path, &text));
         let may_pass = matches!(result, Err(AuthError::Unreadable { .. }));
         self.seen = stamp.filter(|_| !may_pass);
@@ -56,6 +63,18 @@ impl Watched {
             Err(_) if !is_news => Ok(None),
             result => result.map(Some),
         }
+    }
+
+    /// Whether another look is wanted soon: what was seen last is not yet taken.
+    pub(super) fn is_settling(&self) -> bool {
+        self.settling.is_some_and(|(stamp, _)| Some(stamp) != self.seen)
+    }
+
+    /// Whether it has been like this for long enough.
+    fn is_settled(&mut self, stamp: Stamp, now: u64) -> bool {
+        let since = self.settling.filter(|(seen, _)| *seen == stamp).map_or(now, |(_, since)| since);
+        self.settling = Some((stamp, since));
+        self.is_new || now >= since + SETTLED
     }
 }
 
@@ -74,6 +93,9 @@ fn read(path: &Path) -> Result<String, AuthError> {
     Ok(text)
 }
 
+/// Milliseconds for which a file stays as it is once nobody writes it.
+const SETTLED: u64 = 1_000;
+
 /// A file beyond this is cut, and then its last line is wrong: 100,000 users fit.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -86,25 +108,53 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let mut watched = Watched::at(&path);
+        let mut now = 0;
         let mut look = || {
+            now += SETTLED;
             let wrong = |path: &Path| AuthError::WrongRules { path: path.to_owned(), mistakes: "bad".into() };
-            watched.refresh(|path, text| if text == "bad" { Err(wrong(path)) } else { Ok(text.to_owned()) })
+            watched
+                .refresh(now, |path, text| if text == "bad" { Err(wrong(path)) } else { Ok(text.to_owned()) })
         };
         assert!(matches!(look(), Err(AuthError::Unreadable { .. })));
         assert!(matches!(look(), Ok(None)));
         fs::create_dir(&path).unwrap();
+        assert!(matches!(look(), Ok(None)));
         assert!(look().is_err(), "another trouble");
         assert!(matches!(look(), Ok(None)));
         fs::remove_dir(&path).unwrap();
         fs::write(&path, "good").unwrap();
+        assert!(matches!(look(), Ok(None)));
         assert_eq!(look().unwrap().as_deref(), Some("good"));
         assert!(matches!(look(), Ok(None)));
         for _ in 0..2 {
             fs::write(&path, "bad").unwrap();
+            assert!(matches!(look(), Ok(None)));
             assert!(matches!(look(), Err(AuthError::WrongRules { .. })));
             assert!(matches!(look(), Ok(None)));
             fs::write(&path, "good again").unwrap();
+            assert!(matches!(look(), Ok(None)));
             assert_eq!(look().unwrap().as_deref(), Some("good again"));
         }
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_taken_before_it_has_been_whole_for_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "whole").unwrap();
+        let mut watched = Watched::at(&path);
+        let mut look = |now| {
+            let text = watched.refresh(now, |_, text| Ok(text.to_owned())).unwrap();
+            (text, watched.is_settling())
+        };
+        assert_eq!(look(0), (Some("whole".to_owned()), false), "the first time it is read at once");
+        fs::write(&path, "").unwrap();
+        assert_eq!(look(10), (None, true));
+        fs::write(&path, "an").unwrap();
+        assert_eq!((look(500), look(1_499)), ((None, true), (None, true)));
+        fs::write(&path, "another").unwrap();
+        assert_eq!((look(1_500), look(2_499)), ((None, true), (None, true)));
+        assert_eq!(look(2_500), (Some("another".to_owned()), false));
+        assert_eq!(look(9_000), (None, false));
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Exchange {
     /// What was said so far: by the client, by us, and so on in turn.
     transcript: Vec<Bytes>,
     stage: Stage,
+    /// When the client began, monotonic.
+    since: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +48,8 @@ impl Broker {
         let data = connect.properties.authentication_data();
         let connect = Box::new(compact(connect));
         let weight = weight(&connect);
-        if self.memory.unproven + weight > self.config.limits.max_memory / UNPROVEN_SHARE {
+        let more = weight + data.as_ref().map_or(0, word_weight);
+        if self.memory.unproven + more > self.config.limits.max_memory / UNPROVEN_SHARE {
             return self.refuse(id, connect.client_id, Reason::QuotaExceeded, turn);
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
@@ -71,6 +74,7 @@ impl Broker {
         let stage = connection.exchange.as_ref().map(|exchange| exchange.stage);
         let named = auth.properties.authentication_method();
         let data = auth.properties.authentication_data();
+        let now = turn.now.mono;
         match (stage, auth.reason) {
             // [MQTT5-4.12.0-5] [MQTT5-4.12.1-1]
             _ if named.as_deref() != Some(METHOD) => self.expel(id, Reason::ProtocolError, turn),
@@ -78,7 +82,13 @@ impl Broker {
             (Some(Stage::Client), Reason::ContinueAuthentication) => {
                 self.hear(id, Some(data.unwrap_or_default()), turn);
             }
-            (Some(Stage::Idle), Reason::ReAuthenticate) => self.hear(id, data, turn),
+            (Some(Stage::Idle), Reason::ReAuthenticate) => {
+                if let Some(exchange) = self.exchange(id) {
+                    exchange.since = now;
+                }
+                self.hear(id, data, turn);
+                self.arm(id);
+            }
             // Out of turn, or no method was agreed on at CONNECT. [MQTT5-4.12.0-7]
             _ => self.expel(id, Reason::ProtocolError, turn),
         }
@@ -92,7 +102,8 @@ impl Broker {
             return self.expel(id, Reason::PacketTooLarge, turn);
         }
         exchange.stage = Stage::Question;
-        exchange.transcript.push(Bytes::copy_from_slice(&data));
+        self.keep_word(id, &data);
+        let Some(exchange) = self.exchange(id) else { return };
         let transcript = exchange.transcript.clone();
         turn.effects.push(Effect::Authenticate { connection: id, transcript });
     }
@@ -101,7 +112,9 @@ impl Broker {
     fn challenge(&mut self, id: ConnectionId, data: Option<Bytes>, turn: &mut Turn<'_>) {
         let Some(exchange) = self.exchange(id) else { return };
         exchange.stage = Stage::Client;
-        exchange.transcript.extend(data.clone());
+        if let Some(data) = &data {
+            self.keep_word(id, data);
+        }
         self.say_auth(id, Reason::ContinueAuthentication, data, turn); // [MQTT5-4.12.0-2]
     }
 
@@ -130,8 +143,7 @@ impl Broker {
         if named.is_some_and(|named| named != user) {
             return self.expel(id, Reason::NotAuthorized, turn);
         }
-        let Some(exchange) = &mut connection.exchange else { return };
-        **exchange = Exchange::default();
+        self.forget_words(id);
         let Some(mut connect) = self.take_unproven(id) else {
             return self.say_auth(id, Reason::Success, Some(data), turn);
         };
@@ -141,13 +153,9 @@ impl Broker {
             return self.refuse(id, connect.client_id, reason, turn);
         }
         // CONNACK says it.
-        if let Some(exchange) = self.exchange(id) {
-            exchange.transcript.push(data);
-        }
+        self.keep_word(id, &data);
         self.admit(id, *connect, turn);
-        if let Some(exchange) = self.exchange(id) {
-            exchange.transcript = Vec::new();
-        }
+        self.forget_words(id);
         self.go_on(id, turn);
     }
 
@@ -169,15 +177,28 @@ impl Broker {
 
     fn take_unproven(&mut self, id: ConnectionId) -> Option<Box<Connect>> {
         let connection = self.connections.get_mut(id)?;
-        let weight = connection.unproven();
         if !matches!(connection.phase, Phase::Authenticating(_)) {
             return None;
         }
         let Phase::Authenticating(connect) = std::mem::replace(&mut connection.phase, Phase::Fresh) else {
             return None;
         };
-        self.memory.unproven -= weight;
+        self.memory.unproven -= weight(&connect);
         Some(connect)
+    }
+
+    /// Keeps what was said, as bytes of its own.
+    fn keep_word(&mut self, id: ConnectionId, data: &Bytes) {
+        let Some(exchange) = self.exchange(id) else { return };
+        exchange.transcript.push(Bytes::copy_from_slice(data));
+        self.memory.unproven += word_weight(data);
+    }
+
+    /// Nothing is under way any more.
+    fn forget_words(&mut self, id: ConnectionId) {
+        let Some(exchange) = self.exchange(id) else { return };
+        let weight = std::mem::take(exchange).weight();
+        self.memory.unproven -= weight;
     }
 
     /// AUTH, which has neither words nor user properties, so that these never make it too large.
@@ -198,10 +219,23 @@ impl Broker {
 impl Connection {
     /// Bytes that wait for its client to show who it is.
     pub(super) fn unproven(&self) -> usize {
-        match &self.phase {
+        let connect = match &self.phase {
             Phase::Authenticating(connect) => weight(connect),
             _ => 0,
-        }
+        };
+        connect + self.exchange.as_ref().map_or(0, |exchange| exchange.weight())
+    }
+
+    /// Until when it is to have shown again who it is, monotonic; `None` where nothing is under way.
+    pub(super) fn proof_due(&self) -> Option<u64> {
+        let under_way = self.exchange.as_ref().filter(|exchange| exchange.stage != Stage::Idle)?;
+        Some(under_way.since + PROOF_WITHIN)
+    }
+}
+
+impl Exchange {
+    fn weight(&self) -> usize {
+        self.transcript.iter().map(word_weight).sum()
     }
 }
 
@@ -237,17 +271,21 @@ fn weight(connect: &Connect) -> usize {
         .map_or(0, |will| will.topic.len() + will.payload.len() + will.properties.as_bytes().len());
     let username = connect.username.as_ref().map_or(0, |username| username.len());
     let texts = connect.client_id.len() + username + connect.properties.as_bytes().len();
-    texts + will + size_of::<Connect>() + TRANSCRIPT_BYTES
+    texts + will + size_of::<Connect>() + size_of::<Exchange>()
+}
+
+fn word_weight(data: &Bytes) -> usize {
+    data.len() + size_of::<Bytes>()
 }
 
 /// The one method. Its name stands in CONNECT, in CONNACK and in every AUTH.
 const METHOD: &str = "SCRAM-SHA-256";
 
 /// What a client may say at a time.
-const DATA_BYTES_MAX: usize = 4_096;
+const DATA_BYTES_MAX: usize = 1_024;
 
-/// What the words of both sides are taken to weigh.
-const TRANSCRIPT_BYTES: usize = 512;
+/// Milliseconds within which a client that has begun to show again who it is has done so.
+const PROOF_WITHIN: u64 = 10_000;
 
 /// Those who have yet to show who they are may hold one part in so many of `max_memory`; who comes beyond
 /// that is refused (0x97).

@@ -233,8 +233,11 @@ impl Connection {
         match self.phase {
             Phase::Fresh | Phase::Authenticating(_) => Some(self.heard + CONNECT_WITHIN),
             Phase::Slowed(until) => Some(until),
-            _ if self.silence == 0 || self.paused || self.holds() => None,
-            _ => Some(self.heard + self.silence),
+            _ if self.paused || self.holds() => None,
+            _ => {
+                let silent = (self.silence > 0).then(|| self.heard + self.silence);
+                silent.into_iter().chain(self.proof_due()).min()
+            }
         }
     }
 }

@@ -505,6 +505,7 @@ impl Broker {
         match connection.due() {
             Some(due) if due > turn.now.mono => self.arm(id),
             Some(_) if connection.is_slowed() => self.speed_up(id, turn),
+            Some(due) if connection.proof_due() == Some(due) => self.expel(id, Reason::NotAuthorized, turn),
             Some(_) => self.expel(id, Reason::KeepAliveTimeout, turn), // [MQTT5-3.1.2-22] [MQTT311-3.1.2-24]
             None => {}
         }

@@ -94,7 +94,7 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
     let Some(auth) = auth else { return };
     match &auth.password_file {
         Some(path) => {
-            if let Err(error) = PasswordFile::at(path).refresh() {
+            if let Err(error) = PasswordFile::at(path).refresh(0) {
                 report
                     .warnings
                     .push(format!("auth.password_file: cannot {error}, so nobody can log in by password"));

@@ -4,13 +4,14 @@
 //! comparison but the one under way.
 
 use std::io;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 
 use super::verify::Desk;
-use crate::auth::{Key, PasswordFile, Passwords, Scram};
+use crate::auth::{PasswordFile, Passwords, Scram, fresh_secret, kept_secret};
 use crate::broker::{AuthOutcome, ConnectionId};
 use crate::listener::Address;
 
@@ -22,11 +23,9 @@ pub(super) struct Step {
     pub(super) transcript: Vec<Bytes>,
 }
 
-/// The server, under a secret of this start.
-pub(super) fn server() -> io::Result<Scram> {
-    let mut secret: Key = Default::default();
-    fill(&mut secret)?;
-    Ok(Scram::new(secret))
+/// The server, under the secret in this file; without one under a secret of this start.
+pub(super) fn server(secret: Option<&Path>) -> io::Result<Scram> {
+    Ok(Scram::new(secret.map_or_else(fresh_secret, kept_secret)?))
 }
 
 impl Desk {
@@ -46,27 +45,25 @@ impl Desk {
         }
         let [first, challenge, last] = &*step.transcript else { return AuthOutcome::Wrong };
         let user = Scram::user(first).map_or(NOBODY, |user| self.memory.user(&user));
-        if !self.failures.begin(step.address, user, now) {
+        let proof = self.scram.prove(passwords, first, challenge, last);
+        // Who has come in from there is not kept out by a neighbour who uses up what may fail in his name.
+        let is_welcome = proof.is_some() && self.failures.is_known(step.address, user);
+        if !is_welcome && !self.failures.begin(step.address, user, now) {
             return AuthOutcome::TooManyFailures;
         }
-        match self.scram.prove(passwords, first, challenge, last) {
-            Some(proof) => {
-                self.failures.succeeded(step.address, user);
-                AuthOutcome::Proven { user: proof.user.into(), data: proof.message.into() }
-            }
-            None => AuthOutcome::Wrong,
+        let Some(proof) = proof else { return AuthOutcome::Wrong };
+        match is_welcome {
+            true => self.failures.arrived(step.address, user),
+            false => self.failures.succeeded(step.address, user),
         }
+        AuthOutcome::Proven { user: proof.user.into(), data: proof.message.into() }
     }
 }
 
 fn nonce() -> io::Result<String> {
     let mut bytes = [0; NONCE_BYTES];
-    fill(&mut bytes)?;
+    getrandom::fill(&mut bytes).map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
     Ok(STANDARD_NO_PAD.encode(bytes))
-}
-
-fn fill(bytes: &mut [u8]) -> io::Result<()> {
-    getrandom::fill(bytes).map_err(|_| io::Error::other("the kernel gives no random numbers"))
 }
 
 /// Stands for a user whom nobody can name.
@@ -95,8 +92,22 @@ mod tests {
         let path = folder.path().join("passwd");
         std::fs::write(&path, LINE).unwrap();
         let rate = Rate { count: failures, per: Duration::from_secs(60) };
-        let files = AuthFiles { passwords: Some(PasswordFile::at(&path)), rules: None };
-        (folder, Desk::new(files, Memory::new([7; 32]), server().unwrap(), Some(rate)))
+        let files = AuthFiles { passwords: Some(PasswordFile::at(&path)), ..AuthFiles::default() };
+        (folder, Desk::new(files, Memory::new([7; 32]), server(None).unwrap(), Some(rate)))
+    }
+
+    /// The exchange of RFC 7677, whose nonce is not ours to choose: the desk keeps none.
+    const EXCHANGE: [&[u8]; 3] = [
+        b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
+        b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
+        b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
+    ];
+
+    fn proven() -> AuthOutcome {
+        AuthOutcome::Proven {
+            user: "user".into(),
+            data: Bytes::from_static(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="),
+        }
     }
 
     fn ask(desk: &mut Desk, host: u8, transcript: &[&[u8]]) -> AuthOutcome {
@@ -139,22 +150,30 @@ mod tests {
     }
 
     #[test]
-    fn who_succeeds_is_not_counted_and_a_new_file_counts_at_once() {
+    fn who_succeeds_is_not_counted_and_a_new_file_counts() {
         let (folder, mut desk) = desk(1);
-        // The exchange of RFC 7677, whose nonce is not ours to choose: the desk keeps none.
-        let exchange: [&[u8]; 3] = [
-            b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
-            b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
-            b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
-        ];
-        let proven = AuthOutcome::Proven {
-            user: "user".into(),
-            data: Bytes::from_static(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="),
-        };
         for _ in 0..3 {
-            assert_eq!(ask(&mut desk, 1, &exchange), proven);
+            assert_eq!(ask(&mut desk, 1, &EXCHANGE), proven());
         }
         std::fs::write(folder.path().join("passwd"), "# nobody, and so another length\n").unwrap();
-        assert_eq!(ask(&mut desk, 1, &exchange), AuthOutcome::Wrong);
+        desk.look(0);
+        desk.look(1_000);
+        assert_eq!(ask(&mut desk, 1, &EXCHANGE), AuthOutcome::Wrong);
+    }
+
+    #[test]
+    fn a_right_proof_lets_in_who_has_come_in_from_there_whatever_a_neighbour_tries_in_his_name() {
+        let (_folder, mut desk) = desk(3);
+        let [first, challenge, last] = EXCHANGE;
+        let wrong = String::from_utf8_lossy(last).replace("p=d", "p=e").into_bytes();
+        let wrong = [first, challenge, &wrong];
+        assert_eq!(ask(&mut desk, 1, &EXCHANGE), proven());
+        for host in [1, 2] {
+            (0..3).for_each(|_| assert_eq!(ask(&mut desk, host, &wrong), AuthOutcome::Wrong));
+            assert_eq!(ask(&mut desk, host, &wrong), AuthOutcome::TooManyFailures);
+        }
+        assert_eq!(ask(&mut desk, 1, &EXCHANGE), proven());
+        assert_eq!(ask(&mut desk, 1, &wrong), AuthOutcome::TooManyFailures, "that forgives nothing");
+        assert_eq!(ask(&mut desk, 2, &EXCHANGE), AuthOutcome::TooManyFailures, "nobody came in from there");
     }
 }

@@ -377,7 +377,41 @@ fn a_crowd_that_never_finishes_its_handshake_locks_nobody_out() {
 }
 
 #[test]
-fn who_shakes_hands_counts_as_inside_until_he_fails() {
+fn silent_handshakes_take_no_place_of_clients_neither_at_their_door_nor_in_the_house() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.limits.max_connections = 0;
+        parts.limits.handshakes.under_way = 200;
+        Trust::Anonymous
+    });
+    // More than the house has room for, and those who are refused politely.
+    let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(stand.secure()).unwrap()).collect();
+    stand.running.until(|status| status["handshakes"]["under_way"] == 100);
+    Client::connect(stand.running.address, Version::V5, "plain").ping();
+    stand.client(&stand.nobody(), "secured").ping();
+    assert_eq!(stand.running.count("over_max_connections"), 0);
+    drop(crowd);
+}
+
+#[test]
+fn a_door_has_no_more_clients_than_it_may_though_more_shake_hands() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority");
+    let server = authority.issue("server", &["localhost"], 1);
+    let running = Running::start(StoreMode::Prompt, |parts| {
+        parts.listeners.push(Listener { max_connections: Some(1), ..secure_listener(server.tls()) });
+    });
+    let silent: Vec<_> = (0..3).map(|_| TcpStream::connect(running.address_of(1)).unwrap()).collect();
+    running.until(|status| status["handshakes"]["under_way"] == 3);
+    let bearer = Bearer::nobody(&authority.file);
+    let mut first = Client::over(bearer.dial(running.address_of(1)), Version::V5);
+    first.greet("first");
+    assert!(is_turned_away(bearer.dial(running.address_of(1))), "the place is taken");
+    first.ping();
+    drop(silent);
+}
+
+#[test]
+fn who_shakes_hands_counts_for_his_address_until_he_fails() {
     let stand = Stand::start(|_, _, parts| {
         parts.limits.max_connections_per_address = 2;
         Trust::Anonymous

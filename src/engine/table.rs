@@ -55,12 +55,17 @@ impl Table {
         self.guests.admit(door, address, way, now)
     }
 
+    /// Takes in who was admitted and has shaken hands; see [`Guests::enter`].
+    pub(super) fn enter(&mut self, stay: Stay) -> Result<Stay, Objection> {
+        self.guests.enter(stay)
+    }
+
     /// One who was admitted has not come in.
     pub(super) fn withdraw(&mut self, stay: Stay) {
         self.guests.leave(stay);
     }
 
-    /// How many network clients there are, and shake hands.
+    /// How many network clients there are, those included who are to be refused.
     pub(super) fn guests(&self) -> usize {
         self.guests.inside()
     }

@@ -244,6 +244,20 @@ impl Engine {
         room
     }
 
+    /// Others may have come in while he shook hands.
+    fn take_in_shaken(&mut self, mut accepted: Accepted, now: Now) {
+        if !self.is_room_for(accepted.peer, now) {
+            return self.table.withdraw(accepted.stay);
+        }
+        match self.table.enter(accepted.stay) {
+            Ok(stay) => {
+                accepted.stay = stay;
+                self.take_in(accepted);
+            }
+            Err(objection) => self.count_objection(objection),
+        }
+    }
+
     fn take_in(&mut self, accepted: Accepted) {
         let Accepted { mut stream, peer, stay, trust, mount, .. } = accepted;
         let token = Token(self.table.next_id().slot as usize);
@@ -319,7 +333,9 @@ impl Engine {
                 self.count_outcome(&outcome);
                 self.events.push(Event::Authenticated { connection, outcome });
             }
-            Input::Shaken(Outcome::Done(accepted)) if self.stopping.is_none() => self.take_in(*accepted),
+            Input::Shaken(Outcome::Done(accepted)) if self.stopping.is_none() => {
+                self.take_in_shaken(*accepted, now);
+            }
             Input::Shaken(Outcome::Done(accepted)) => self.table.withdraw(accepted.stay),
             Input::Shaken(Outcome::Over(stay)) => self.table.withdraw(stay),
             Input::Rules(rules) => self.events.push(Event::Rules(rules)),

@@ -6,6 +6,7 @@
 //! of passwords and of access rules are read again here: a disk may be slow. The steps of SCRAM, which are
 //! cheap, come the same way.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
@@ -36,6 +37,8 @@ pub struct AuthFiles {
     pub passwords: Option<PasswordFile>,
     /// From which the broker's rules were read.
     pub rules: Option<RulesFile>,
+    /// Where the secret is kept by which unknown users are answered.
+    pub secret: Option<PathBuf>,
 }
 
 /// One password to compare. Not to be shown.
@@ -95,7 +98,8 @@ impl Verifier {
     ) -> io::Result<Verifier> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
-        let desk = Desk::new(files, Memory::new(key), scram::server()?, failures);
+        let scram = scram::server(files.secret.as_deref())?;
+        let desk = Desk::new(files, Memory::new(key), scram, failures);
         let letters = Letters::new();
         let tray = Arc::new(Tray { letters: Mutex::new(letters), arrived: Condvar::new() });
         let taken = tray.clone();
@@ -174,7 +178,7 @@ fn work(mut desk: Desk, tray: &Tray, clock: Clock, inputs: &Inputs) {
         let rest = if desk.waiting.is_empty() { desk.look_at.saturating_sub(clock.now().mono) } else { 0 };
         let Some(mut letters) = tray.take(Duration::from_millis(rest)) else { return };
         let now = clock.now().mono;
-        // Who logs in after a change of the files comes in by the new ones.
+        // Who logs in has them looked at, so that a change is seen as soon as it matters.
         if (letters.look || !letters.is_empty() || desk.look_at <= now)
             && let Some(rules) = desk.look(now)
             && inputs.send_blocking(Input::Rules(rules)).is_err()
@@ -207,27 +211,35 @@ impl Desk {
 
     /// Reads the files again that have changed; other rules come back.
     pub(super) fn look(&mut self, now: u64) -> Option<Arc<Rules>> {
-        let mut changed = false;
-        match self.files.passwords.as_mut().map(PasswordFile::refresh) {
+        let AuthFiles { passwords, rules, .. } = &mut self.files;
+        let mut troubled = false;
+        match passwords.as_mut().map(|file| file.refresh(now)) {
             None | Some(Ok(Freshness::Same)) => {}
-            Some(Ok(Freshness::Changed)) => {
-                self.memory.clear();
-                changed = true;
+            Some(Ok(Freshness::Changed { users })) => {
+                self.memory.forget(&users);
+                // At the start they are not new.
+                if self.look_at > 0 {
+                    info!("the new passwords are in force");
+                }
             }
-            Some(Err(error)) => warn!("cannot {error}; the passwords before are used on"),
+            Some(Err(error)) => {
+                warn!("cannot {error}; the passwords before are used on");
+                troubled = true;
+            }
         }
-        let rules = self.files.rules.as_mut().map_or(Ok(None), RulesFile::refresh);
-        let rules = rules.unwrap_or_else(|error| {
+        let fresh = rules.as_mut().map_or(Ok(None), |file| file.refresh(now)).unwrap_or_else(|error| {
             warn!("cannot {error}; the rules before are used on");
+            troubled = true;
             None
         });
-        if rules.is_some() {
+        if fresh.is_some() {
             info!("the new access rules are in force, for those who are connected too");
-            changed = true;
         }
-        // It may have been seen half written.
-        self.look_at = now + if changed { LOOK_AGAIN } else { LOOK_EVERY };
-        rules
+        // What is being written, or was wrong, may soon be another.
+        let is_settling = passwords.as_ref().is_some_and(PasswordFile::is_settling)
+            || rules.as_ref().is_some_and(RulesFile::is_settling);
+        self.look_at = now + if is_settling || troubled { LOOK_AGAIN } else { LOOK_EVERY };
+        fresh
     }
 
     /// Answers what is known, and lets the rest wait. The answer may be another's.
@@ -283,7 +295,7 @@ const WAITING_MAX: usize = 64;
 /// Milliseconds between two looks at the files where nobody logs in.
 const LOOK_EVERY: u64 = 30_000;
 
-/// Milliseconds after a change of one.
+/// Milliseconds after one was seen to have changed, or was wrong.
 const LOOK_AGAIN: u64 = 1_000;
 
 #[cfg(test)]
@@ -299,7 +311,7 @@ mod tests {
 
     fn desk(path: &Path) -> Desk {
         let passwords = Some(PasswordFile::at(path));
-        let files = AuthFiles { passwords, rules: None };
+        let files = AuthFiles { passwords, ..AuthFiles::default() };
         Desk::new(files, Memory::new([7; 32]), Scram::new([7; 32]), Some(THREE))
     }
 
@@ -354,9 +366,21 @@ mod tests {
         let beside = folder.path().join("new");
         write(&beside, b"two");
         std::fs::rename(&beside, &path).unwrap();
-        assert_eq!(ask(&mut desk, 1, "one", 0), (Verdict::Wrong, Effort::Compared));
-        assert_eq!(ask(&mut desk, 1, "two", 0), (Verdict::Accepted, Effort::Compared));
-        assert_eq!(ask(&mut desk, 1, "two", 0), (Verdict::Accepted, Effort::Remembered));
+        assert_eq!(ask(&mut desk, 1, "one", 0), (Verdict::Accepted, Effort::Remembered), "not yet");
+        assert_eq!(desk.look_at, LOOK_AGAIN);
+        assert_eq!(ask(&mut desk, 1, "one", 1_000), (Verdict::Wrong, Effort::Compared));
+        assert_eq!(ask(&mut desk, 1, "two", 1_000), (Verdict::Accepted, Effort::Compared));
+        assert_eq!(ask(&mut desk, 1, "two", 1_000), (Verdict::Accepted, Effort::Remembered));
+        assert_eq!(desk.look_at, 1_000 + LOOK_EVERY);
+        // What is wrong is looked at again soon; another's line changes nothing of this user.
+        let anna = std::fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
+        for (text, at, rest) in [("nonsense".to_owned(), 2_000, LOOK_AGAIN), (anna, 4_000, LOOK_EVERY)] {
+            std::fs::write(&path, text).unwrap();
+            desk.look(at);
+            assert_eq!(ask(&mut desk, 1, "two", at + 1_000), (Verdict::Accepted, Effort::Remembered));
+            assert_eq!(desk.look_at, at + 1_000 + rest);
+        }
+        assert_eq!(desk.files.passwords.as_ref().map(|file| file.verify("plc", b"two")), Some(false));
     }
 
     #[test]
@@ -422,6 +446,7 @@ mod tests {
         // Others may have it by now.
         std::fs::write(&path, format!("anna:{}\n", hash(b"another").unwrap())).unwrap();
         let later = 4 * 86_400_000;
+        desk.look(later - 1_000);
         for guess in ["a", "b", "c"] {
             assert_eq!(ask(&mut desk, 1, guess, later).0, Verdict::Wrong);
         }

@@ -2,7 +2,8 @@
 //!
 //! Knows numbers only: time is an argument. Who is one too many is taken in all the same, a few at a time,
 //! so that the broker can refuse him in MQTT's own words; who comes beyond those finds the door shut, and
-//! so does everybody whose refusal would first cost a handshake.
+//! so does everybody whose refusal would first cost a handshake. Who shakes hands counts for his address
+//! alone, and at the listener once that is done, so that silent strangers take nobody's place.
 //!
 //! Invariant: an address is remembered while somebody from it is inside, and of the others those
 //! [`GONE_MAX`] that have used most of their rate, so that no crowd makes this grow nor forget an attacker.
@@ -26,7 +27,7 @@ pub struct Guests {
     addresses: BTreeMap<Address, Guest>,
     /// Addresses of which nobody is inside, by the moment at which nothing of them is worth remembering.
     gone: BTreeSet<(u64, Address)>,
-    /// Everybody inside, refused or not.
+    /// Everybody inside, refused or not, without those who shake hands.
     inside: usize,
 }
 
@@ -55,14 +56,17 @@ pub struct Address(u64);
 pub struct Stay {
     door: usize,
     address: Option<Address>,
+    /// What is before him.
+    way: Way,
     /// Why it is to be refused, if it is.
     pub objection: Option<Objection>,
 }
 
 /// What it takes to tell somebody in MQTT's words that he is one too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Way {
     /// A packet.
+    #[default]
     Open,
     /// A handshake first, which is just what the limits are to save.
     Handshake,
@@ -99,6 +103,11 @@ impl Stay {
     pub fn address(&self) -> Option<Address> {
         self.address
     }
+
+    /// What he counts among those who are let in, and among those who are refused.
+    fn weight(&self) -> (u32, u32) {
+        if self.objection.is_none() { (1, 0) } else { (0, 1) }
+    }
 }
 
 impl Objection {
@@ -118,7 +127,7 @@ impl Guests {
         Guests { most: Some(most), rate, doors, ..Guests::default() }
     }
 
-    /// How many are inside, shaking hands or refused.
+    /// How many are inside, refused or not; who shakes hands is not yet.
     pub fn inside(&self) -> usize {
         self.inside
     }
@@ -144,18 +153,42 @@ impl Guests {
             self.note_departure(address);
             return Err(objection);
         }
-        let (inside, refused) = if objection.is_none() { (1, 0) } else { (0, 1) };
-        self.inside += 1;
-        if let Some(door) = self.doors.get_mut(door) {
-            door.inside += inside;
-            door.refused += refused;
-        }
+        let stay = Stay { door, address, way, objection };
         if let Some(address) = address {
             let guest = self.addresses.entry(address).or_default();
+            let (inside, refused) = stay.weight();
             guest.inside += inside;
             guest.refused += refused;
         }
-        Ok(Stay { door, address, objection })
+        if way == Way::Open {
+            self.count_in(stay);
+        }
+        Ok(stay)
+    }
+
+    /// Takes him in who has shaken hands; `Err` where his place at the listener is another's by now, and
+    /// then he has left.
+    pub fn enter(&mut self, stay: Stay) -> Result<Stay, Objection> {
+        if self.is_full(stay.door) {
+            self.leave(stay);
+            return Err(Objection::Listener);
+        }
+        let stay = Stay { way: Way::Open, ..stay };
+        self.count_in(stay);
+        Ok(stay)
+    }
+
+    fn count_in(&mut self, stay: Stay) {
+        self.inside += 1;
+        if let Some(door) = self.doors.get_mut(stay.door) {
+            let (inside, refused) = stay.weight();
+            door.inside += inside;
+            door.refused += refused;
+        }
+    }
+
+    fn is_full(&self, door: usize) -> bool {
+        self.doors.get(door).is_some_and(|door| door.most.is_some_and(|most| door.inside >= most))
     }
 
     fn objection(&mut self, door: usize, address: Option<Address>, now: u64) -> Option<Objection> {
@@ -168,8 +201,7 @@ impl Guests {
                 return Some(Objection::Address);
             }
         }
-        let door = self.doors.get(door)?;
-        door.most.filter(|most| door.inside >= *most).map(|_| Objection::Listener)
+        self.is_full(door).then_some(Objection::Listener)
     }
 
     /// Whether as many are waiting to be refused as may.
@@ -181,11 +213,13 @@ impl Guests {
 
     /// He is gone.
     pub fn leave(&mut self, stay: Stay) {
-        let (inside, refused) = if stay.objection.is_none() { (1, 0) } else { (0, 1) };
-        self.inside -= 1;
-        if let Some(door) = self.doors.get_mut(stay.door) {
-            door.inside -= inside;
-            door.refused -= refused;
+        let (inside, refused) = stay.weight();
+        if stay.way == Way::Open {
+            self.inside -= 1;
+            if let Some(door) = self.doors.get_mut(stay.door) {
+                door.inside -= inside;
+                door.refused -= refused;
+            }
         }
         if let Some(guest) = stay.address.and_then(|address| self.addresses.get_mut(&address)) {
             guest.inside -= inside;
@@ -302,9 +336,29 @@ mod tests {
         let mut guests = guests(1, None, &[None]);
         let stay = guests.admit(0, address(1), Way::Handshake, 0).unwrap();
         assert_eq!(guests.admit(0, address(1), Way::Handshake, 0), Err(Objection::Address));
+        let stay = guests.enter(stay).unwrap();
         assert_eq!(guests.inside(), 1);
         guests.leave(stay);
         assert!(guests.admit(0, address(1), Way::Handshake, 0).is_ok());
+    }
+
+    #[test]
+    fn who_shakes_hands_takes_no_place_at_the_listener_before_he_is_done() {
+        let mut guests = guests(10, None, &[Some(1)]);
+        let shaking: Vec<_> =
+            (0..5).map(|number| guests.admit(0, address(number), Way::Handshake, 0).unwrap()).collect();
+        assert_eq!(guests.inside(), 0);
+        let first = guests.enter(shaking[0]).unwrap();
+        assert_eq!(guests.enter(shaking[1]), Err(Objection::Listener), "the place is taken");
+        assert_eq!(guests.admit(0, address(9), Way::Handshake, 0), Err(Objection::Listener));
+        guests.leave(shaking[2]);
+        guests.leave(first);
+        let last = guests.enter(shaking[3]).unwrap();
+        assert_eq!(guests.inside(), 1);
+        [last, shaking[4]].into_iter().for_each(|stay| guests.leave(stay));
+        assert_eq!((guests.inside(), guests.doors[0].inside), (0, 0));
+        guests.forget(0);
+        assert!(guests.addresses.is_empty());
     }
 
     #[test]

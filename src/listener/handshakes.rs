@@ -225,7 +225,7 @@ impl<D: FnMut(Outcome) -> bool> Worker<D> {
             match self.poll.poll(&mut polled, Some(wait)) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     warn!("no TLS client can come in any more: {error}");
-                    return;
+                    return self.give_up();
                 }
                 _ => {}
             }
@@ -240,6 +240,20 @@ impl<D: FnMut(Outcome) -> bool> Worker<D> {
                 }
             }
             if !self.take_newcomers(now) || !self.end_late(now) {
+                return;
+            }
+        }
+    }
+
+    /// Nobody's handshake goes on, so everybody's stay is over: who is here, and who waits to be looked at.
+    fn give_up(&mut self) {
+        while let Some((_, pending)) = self.pending.pop_first() {
+            if !self.end(pending.accepted.stay, |tally| &tally.failed) {
+                return;
+            }
+        }
+        while let Ok((accepted, _)) = self.inbox.try_recv() {
+            if !self.end(accepted.stay, |tally| &tally.failed) {
                 return;
             }
         }

@@ -298,6 +298,7 @@ fn auth_files(loaded: &Loaded) -> AuthFiles {
     AuthFiles {
         passwords: loaded.auth.password_file.as_ref().map(PasswordFile::at),
         rules: rules.map(|(path, rules)| RulesFile::at(path, rules)),
+        secret: Some(loaded.gateway.data_dir.join(SECRET_FILE)),
     }
 }
 
@@ -319,5 +320,7 @@ fn engine_limits(limits: &broker::Limits) -> engine::Limits {
 const TASKS_END: Duration = Duration::from_millis(1_500);
 /// How long engine and store may take after them; all together stays below 5 s.
 const THREADS_END: Duration = Duration::from_secs(3);
+/// In `data_dir`: the secret by which users who are unknown are answered.
+const SECRET_FILE: &str = "scram-secret";
 /// How often a control socket that could not be bound is tried again.
 const CONTROL_RETRY: Duration = Duration::from_secs(10);

@@ -279,7 +279,7 @@ fn auth_has_no_words_and_no_user_properties_that_could_make_it_too_large() {
 
 #[test]
 fn words_that_are_too_long_are_not_taken() {
-    let (longest, longer) = ("x".repeat(4_096), "x".repeat(4_097));
+    let (longest, longer) = ("x".repeat(1_024), "x".repeat(1_025));
     let connect = CONNECT.replace("first", &longer);
     hear(&[], &[&connect], "1 < connack 0x95\nclose 1");
     hear(&[], &[&CONNECT.replace("first", &longest)], &format!("authenticate 1 {longest}"));
@@ -318,4 +318,25 @@ fn those_who_have_yet_to_show_who_they_are_hold_little_of_the_memory_and_give_it
     come(&mut script, 4);
     script.run(&["stop"]);
     assert_eq!(script.broker.counters().memory, 0);
+}
+
+#[test]
+fn who_shows_again_who_he_is_has_ten_seconds_and_what_both_have_said_counts_as_memory() {
+    let mut script = logged_in();
+    let before = script.broker.counters().memory;
+    let word = "x".repeat(1_000);
+    for end in ["1 proven anna sign", "1 unproven", "1 lost"] {
+        let mut script = logged_in();
+        script.run(&[&auth("0x19", &word), &format!("1 challenged {word}"), &auth("0x18", &word)]);
+        assert!((3_000..4_000).contains(&(script.broker.counters().memory - before)));
+        script.run(&[end]);
+        assert!(script.broker.counters().memory <= before, "{end}");
+    }
+    // Whatever else it says meanwhile.
+    script.run(&[&auth("0x19", "first"), "1 challenged salt", "after 6000", "1 ping", "after 3999", "--"]);
+    script.run(&["after 1"]);
+    assert_eq!(script.said, ["1 < disconnect 0x87", "close 1"]);
+    let mut script = logged_in();
+    script.run(&[&auth("0x19", "first"), "1 proven anna sign", "after 9000", "1 ping", "--", "after 9000"]);
+    assert!(script.said.is_empty(), "it has come to its end: {:?}", script.said);
 }

@@ -252,7 +252,7 @@ fn name(packet: &Packet) -> String {
 const QUEUE: usize = 64;
 const READ_BYTES: usize = 64 * 1_024;
 /// The largest packet of the protocol.
-const PACKET_MAX: usize = 268_435_460;
+pub(super) const PACKET_MAX: usize = 268_435_460;
 const CONNACK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a broker may take to close after DISCONNECT.
 const GOODBYE: Duration = Duration::from_secs(2);

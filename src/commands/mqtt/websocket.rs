@@ -17,6 +17,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::{Error, Message};
 
+use super::link::PACKET_MAX;
 use super::stream::Stream;
 
 /// WebSocket, as one of the two threads sees it.
@@ -54,8 +55,8 @@ impl WebSocket {
         let socket = Box::new(stream.try_clone().context("read from the broker")?);
         let outward = Arc::new(Mutex::new(stream));
         let duplex = Duplex { inward, outward: outward.clone() };
-        // MQTT has its own limits.
-        let config = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
+        let config =
+            WebSocketConfig::default().max_frame_size(Some(FRAME_MAX)).max_message_size(Some(FRAME_MAX));
         let (framed, response) = match tungstenite::client::client_with_config(request, duplex, Some(config))
         {
             Ok(opened) => opened,
@@ -146,3 +147,52 @@ const PATH: &str = "/mqtt";
 
 /// The subprotocol.
 const PROTOCOL: &str = "mqtt";
+
+/// Bytes of the largest frame and message taken: room is made for as much as a header announces. MQTT may
+/// be cut into frames anywhere, but most brokers send a packet in one, so it is what MQTT allows at most.
+const FRAME_MAX: usize = PACKET_MAX;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use tungstenite::handshake::derive_accept_key;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_that_announces_more_than_any_packet_has_is_an_error_and_makes_no_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let broker = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            let request = String::from_utf8(request).unwrap();
+            let named = |line: &str| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.to_owned())
+            };
+            let key = request.lines().find_map(named).unwrap();
+            let accept = derive_accept_key(key.as_bytes());
+            let upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
+            let answer = format!(
+                "{upgrade}\r\nSec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+            // 2^62 bytes, in one binary frame.
+            stream.write_all(&[0x82, 127, 0x40, 0, 0, 0, 0, 0, 0, 0, 1]).unwrap();
+            stream
+        });
+        let stream = Stream::Tcp(TcpStream::connect(address).unwrap());
+        let mut socket = WebSocket::open(stream, "127.0.0.1", address.port()).unwrap();
+        let error = socket.read(&mut [0; 16]).unwrap_err();
+        assert!(error.to_string().contains("too long"), "{error}");
+        drop(broker.join().unwrap());
+    }
+}
