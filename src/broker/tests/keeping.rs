@@ -61,7 +61,7 @@ fn a_client_s_answer_settles_its_row() {
     pair(&["1 publish t/a x q1 id=9", "--", "2 puback 1", "2 puback 1"], "write settled r1/1");
 }
 
-// [MQTT5-4.3.3-4] [MQTT311-4.3.3-1]
+// [MQTT5-4.3.3-4] [MQTT5-4.3.3-8] [MQTT311-4.3.3-1]
 #[test]
 fn qos_2_outward_waits_for_each_of_its_commits() {
     pair(
@@ -353,6 +353,7 @@ fn a_port_that_keeps_its_session_reads_as_far_as_its_credit() {
     );
 }
 
+// [MQTT5-3.3.4-9]
 #[test]
 fn the_smaller_window_of_a_new_connection_holds_for_repeats_too() {
     check(
