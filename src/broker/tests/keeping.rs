@@ -61,7 +61,7 @@ fn a_client_s_answer_settles_its_row() {
     pair(&["1 publish t/a x q1 id=9", "--", "2 puback 1", "2 puback 1"], "write settled r1/1");
 }
 
-// [MQTT5-4.3.3-4] [MQTT5-4.3.3-8] [MQTT311-4.3.3-1]
+// [MQTT5-4.3.3-4] [MQTT311-4.3.3-1]
 #[test]
 fn qos_2_outward_waits_for_each_of_its_commits() {
     pair(
@@ -260,6 +260,30 @@ fn a_row_too_large_for_the_client_is_dropped_and_the_rest_flows() {
          write dropped r1/1 too_large
          write message 2 t short for [r1 q1]
          2 < publish t short q1 id=1",
+    );
+}
+
+// [MQTT5-4.3.3-8]
+#[test]
+fn no_answer_leaves_before_its_commit() {
+    // Nothing is committed here: an answer that came would be one too soon.
+    pair(
+        &["1 publish t/a x q1 id=9"],
+        "write message 1 t/a x for [r1 q1]
+         2 < publish t/a x q1 id=1",
+    );
+    pair(
+        &["1 publish t/a x q2 id=9"],
+        "write message 1 t/a x for [r1 q2]
+         write leased r1/1 id=1",
+    );
+    pair(&["2 publish x y q2 id=4"], "write inward r1/4");
+    pair(&["2 publish x y q2 id=4", "commit", "--", "2 pubrel 4"], "write released r1/4");
+    pair_with(
+        with_route(true),
+        &["2 publish up/x y q1 id=4", "2 publish up/x z q2 id=5"],
+        "write message 1 up/x y for [r1 q1]
+         write message 2 up/x z for [r1 q2] inward r2/5",
     );
 }
 
