@@ -1,9 +1,9 @@
 //! Rows of a shared subscription that only members who are away may read.
 //!
-//! They are set aside so that those behind them go on, within the limits of a queue, and are drawn again
-//! once a member comes who may read them, or nobody may any more. They are kept by topic, each with one
-//! member that it waits for, so that who comes or leaves costs a look at each topic and not at each row.
-//! Their place in the log is theirs meanwhile.
+//! They are set aside so that those behind them go on, within the limits of a queue and within what all
+//! groups may know of such rows, and are drawn again once a member comes who may read them, or nobody may
+//! any more. They are kept by topic, each with one member that it waits for, so that who comes or leaves
+//! costs a look at each topic and not at each row. Their place in the log is theirs meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +77,11 @@ impl Aside {
         }
     }
 
+    /// Bytes that are held to know of the rows, about.
+    pub(super) fn weight(&self) -> usize {
+        self.rows.len() * ROW_BYTES + self.topics.len() * WAITING_BYTES + self.topic_bytes
+    }
+
     fn is_over(&self, messages: u64, bytes: u64) -> bool {
         self.rows.len() as u64 > messages || self.bytes > bytes
     }
@@ -102,23 +107,30 @@ impl Broker {
         reader: ClientKey,
         turn: &mut Turn<'_>,
     ) {
-        let limits = &self.config.limits;
+        let (limits, most) = (&self.config.limits, self.aside_most());
         let Some(group) = self.groups.get_mut(id) else { return };
         let Some(backlog) = &group.backlog else { return };
+        let others = self.memory.aside - group.aside.weight();
         group.aside.put(seq, message, reader);
-        while group.aside.is_over(limits.max_queued_messages, limits.max_queued_bytes)
-            && let Some(seq) = group.aside.lose(limits.when_queue_full)
-        {
-            self.counters.drop(DropReason::QueueFull, 1);
-            let write = Write::Dropped { reader: backlog.reader, seq, reason: DropReason::QueueFull };
-            self.ledger.write(write, turn.effects);
+        loop {
+            let reason = if group.aside.is_over(limits.max_queued_messages, limits.max_queued_bytes) {
+                DropReason::QueueFull
+            } else if others + group.aside.weight() > most {
+                DropReason::MemoryFull
+            } else {
+                break;
+            };
+            let Some(seq) = group.aside.lose(limits.when_queue_full) else { break };
+            self.counters.drop(reason, 1);
+            self.ledger.write(Write::Dropped { reader: backlog.reader, seq, reason }, turn.effects);
         }
+        self.memory.aside = others + group.aside.weight();
     }
 
     /// A client has joined, is back, or has left: the rows that it may read now, or that nobody may any
     /// more, are looked at again.
     pub(super) fn recall(&mut self, id: GroupId, key: ClientKey) {
-        let Broker { groups, clients, .. } = self;
+        let Broker { groups, clients, memory, .. } = self;
         let Some(group) = groups.get_mut(id) else { return };
         let may_read = |key: ClientKey, topic: &str| {
             group.members.contains_key(&key) && clients.get(key).is_some_and(|client| client.may_read(topic))
@@ -139,22 +151,31 @@ impl Broker {
                 due.extend(&waiting.rows);
             }
         }
+        memory.aside -= group.aside.weight();
         for seq in due {
             group.aside.take(seq);
             group.again.insert(seq);
         }
+        memory.aside += group.aside.weight();
     }
 
     /// Who may read what has changed: every row is looked at again.
     pub(super) fn recall_all(&mut self, turn: &mut Turn<'_>) {
         for id in self.groups.ids() {
             if let Some(group) = self.groups.get_mut(id) {
+                self.memory.aside -= group.aside.weight();
                 group.again.extend(std::mem::take(&mut group.aside).rows.into_keys());
             }
             self.pump_group(id, turn);
         }
     }
 }
+
+/// What a row takes in both places where it stands.
+const ROW_BYTES: usize = 96;
+
+/// What a topic takes beside its text and its rows.
+const WAITING_BYTES: usize = 224;
 
 /// Bytes of the topics of one group's rows that are known by their topics.
 const TOPIC_BYTES_MAX: usize = 65_536;

@@ -59,6 +59,8 @@ pub(super) struct Client {
     /// What its names weigh, and what they and its subscriptions do.
     pub(super) called: u32,
     pub(super) names: u32,
+    /// What its subscriptions would take elsewhere if they were nobody else's.
+    pub(super) routed: u32,
     /// What it has used of `max_publish_rate`; outlives its connection, so that to connect anew does not pay.
     pub(super) allowance: Bucket,
 }
@@ -122,6 +124,7 @@ impl Clients {
             origin: Origin::Known,
             called: 0,
             names: 0,
+            routed: 0,
             allowance: Bucket::default(),
         });
         let slot = u32::try_from(slot).expect("sessions fit into memory, so into 32 bits");

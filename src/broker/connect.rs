@@ -12,7 +12,7 @@ use super::client::ClientKey;
 use super::connection::{Connection, Phase, Problems};
 use super::depart::Cause;
 use super::ledger::Step;
-use super::memory::{Level, connect_weight, subscription_weight, will_weight};
+use super::memory::{Level, connect_weight, will_weight};
 use super::outlet::Outlet;
 use super::pace::Kind;
 use super::publish::INWARD_BYTES;
@@ -138,14 +138,15 @@ impl Broker {
         let limits = &self.config.limits;
         let connection = self.connections.get(id)?;
         let known = self.clients.named(&connect.client_id);
-        let taken_over =
-            known.and_then(|key| self.clients.get(key)).is_some_and(|client| client.connection.is_some());
+        let former = known.and_then(|key| self.clients.get(key));
+        let taken_over = former.is_some_and(|client| client.connection.is_some());
         // The house's own ports take no client's place.
         let is_port = connection.is_port();
         let will =
             connect.will.as_ref().and_then(|will| kept_will(will, connection.peer.terms.mount.as_ref()));
         let will = will.as_ref().map_or(0, will_weight);
-        if !is_port && (self.level() == Level::Full || (will > 0 && !self.may_stay(will))) {
+        let former_will = former.and_then(|client| client.will.as_deref()).map_or(0, will_weight);
+        if !is_port && (self.level() == Level::Full || !self.may_leave(will, former_will)) {
             return Some(Reason::QuotaExceeded);
         }
         if self.network_clients >= limits.max_connections && !taken_over && !is_port {
@@ -408,6 +409,7 @@ impl Broker {
             let client_id = client.session.client_id.clone();
             turn.effects.push(Effect::Note(Note::Connected { client_id, peer }));
         }
+        self.watch_sys_of(key);
         self.repeat_releases(key, turn);
         self.repeat_shared(key, turn);
         self.pump(key, turn);
@@ -491,7 +493,8 @@ impl Broker {
         client.set_will(record.will.map(Box::new));
         let subscriptions = client.session.subscriptions.clone();
         self.name_anew(key);
-        self.weigh_names(key, subscriptions.iter().map(subscription_weight).sum::<usize>() + held, 0);
+        self.weigh_names(key, held, 0);
+        self.weigh_subscriptions(key, &subscriptions, &[]);
         for subscription in &subscriptions {
             self.enter_subscription(key, subscription, unsaid);
         }

@@ -266,8 +266,12 @@ impl Broker {
         self.arm_client(key);
     }
 
-    /// The service stops: wills first, while there is somebody to hear them, then every client.
+    /// The service stops: what was held back first, since it came before; then wills, while there is somebody
+    /// to hear them; then every client.
     pub(super) fn on_stop(&mut self, turn: &mut Turn<'_>) {
+        for id in self.connections.ids() {
+            self.take_slowed(id, turn);
+        }
         for key in self.clients.keys() {
             let leaves_now = self.clients.get(key).is_some_and(|client| {
                 let delayed =

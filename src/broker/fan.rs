@@ -67,7 +67,8 @@ impl Broker {
         }
         let volatile = is_volatile(&message.topic);
         let mut retains = message.retain && self.changes_retained(&message);
-        let mut too_much = retains && !self.may_retain(&message);
+        // The house's own figures are few, and always of the same names.
+        let mut too_much = retains && !volatile && !self.may_retain(&message);
         retains &= !too_much;
         let wanted = !matches.is_empty();
         let full = self.full_queues(&message, &mut matches);
@@ -164,9 +165,7 @@ impl Broker {
 
     /// Whether a message that no store holds may be retained in RAM alone.
     fn has_room_to_retain(&self, message: &Message) -> bool {
-        let former = self.retained.of(&message.topic).map_or(0, |former| former.weight());
-        let weight = self.retained.weight() - former + message.weight();
-        message.payload.is_empty() || weight <= UNKEPT_RETAINED_BYTES_MAX
+        message.payload.is_empty() || self.retained_with(message) <= UNKEPT_RETAINED_BYTES_MAX
     }
 
     fn retain(&mut self, message: Arc<Message>) {

@@ -79,9 +79,11 @@ pub struct Limits {
     /// Bytes of everything that is held in RAM for clients. At three quarters of it the slowest readers are
     /// sent no QoS 0. At the limit new clients and subscriptions are refused (0x97; 3.1.1: 3), and whoever
     /// holds most is disconnected (0x97): a session that is kept goes on from the disk. Retained messages
-    /// and wills have half of it; beyond, a message is not retained (MQTT 5: refused with 0x97), a client
-    /// with a will is refused. Client ids, user names and filters of subscriptions have a quarter, of which one
-    /// session has a quarter; beyond, subscriptions and new sessions of long names are refused (0x97).
+    /// and wills have half of it, a quarter of that for wills alone; beyond, a message is not retained
+    /// (MQTT 5: refused with 0x97), a client with a will is refused. Client ids, user names, filters of
+    /// subscriptions and groups of shared ones have a quarter, of which one session has a quarter; beyond,
+    /// subscriptions and new sessions of long names are refused (0x97), the house's own apart. What groups
+    /// know of rows for absent members has a sixteenth; beyond, `when_queue_full` says which row goes.
     pub max_memory: usize,
     /// Seconds; a longer Keep Alive is lowered by Server Keep Alive (MQTT 5).
     pub max_keepalive: u16,

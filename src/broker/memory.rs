@@ -9,9 +9,11 @@
 use super::client::ClientKey;
 use super::connection::Connection;
 use super::depart::Cause;
+use super::share::group_weight;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Connect, Reason};
 use crate::record::{Message, SessionWill, StoredSubscription};
+use crate::router::{Router, filter};
 use crate::session::Session;
 
 /// How full the memory is.
@@ -57,6 +59,8 @@ pub(super) struct Memory {
     pub(super) names: usize,
     /// In wills.
     pub(super) wills: usize,
+    /// In what groups know of rows that wait for absent members.
+    pub(super) aside: usize,
     /// In CONNECTs that wait for AUTH.
     pub(super) unproven: usize,
     /// As the engine was told last.
@@ -66,7 +70,7 @@ pub(super) struct Memory {
 impl Broker {
     /// Bytes that are held for clients.
     pub(super) fn memory_held(&self) -> usize {
-        self.passing() + self.staying() + self.named()
+        self.passing() + self.staying() + self.named() + self.memory.aside
     }
 
     /// What goes by itself, or with its connection.
@@ -82,28 +86,42 @@ impl Broker {
 
     /// What sessions are called and subscribe to.
     fn named(&self) -> usize {
-        self.memory.names + self.router.weight()
+        self.memory.names + self.router.weight() + self.groups.weight()
     }
 
     /// What stays counts up to its half, and names up to their quarter: a database of before, or a limit that
-    /// was lowered, may bring more, and nobody could come in to take it away.
+    /// was lowered, may bring more, and nobody could come in to take it away. So does what is set aside.
     pub(super) fn level(&self) -> Level {
         let most = self.config.limits.max_memory;
-        let held = self.passing() + self.staying().min(most / 2) + self.named().min(most / 4);
+        let held = self.passing()
+            + self.staying().min(most / 2)
+            + self.named().min(most / 4)
+            + self.memory.aside.min(self.aside_most());
         Level::of(held, most)
     }
 
-    /// Whether retained messages and wills may take so much more. They have half of the memory, so that
-    /// nobody can fill all of it with what stays.
-    pub(super) fn may_stay(&self, more: usize) -> bool {
-        self.retained.weight() + self.memory.wills + more <= self.config.limits.max_memory / 2
+    /// What groups may know of rows that wait for absent members. Nobody is let go for it, and whom it waits
+    /// for has to come in.
+    pub(super) fn aside_most(&self) -> usize {
+        self.config.limits.max_memory / 16
     }
 
-    /// Whether no names are taken any more but short ones of new sessions, whose number has a limit. They have a
-    /// quarter of the memory, and one session a quarter of that, so that nobody takes all of it.
+    /// Whether a client may have this will in place of its former one. Retained messages and wills have half
+    /// of the memory, so that nobody can fill all of it with what stays; an eighth is for wills alone, since
+    /// a client that may not leave one does not come in.
+    pub(super) fn may_leave(&self, will: usize, former: usize) -> bool {
+        let (most, wills) = (self.config.limits.max_memory, self.memory.wills - former + will);
+        will <= former || wills <= most / 8 || wills + self.retained.weight() <= most / 2
+    }
+
+    /// Whether no names are taken any more but short ones of new sessions, whose number has a limit. They have
+    /// a quarter of the memory, and one session a quarter of that, so that nobody takes all of it: whatever
+    /// it subscribes to counts as its own there, since who shares it may leave.
     pub(super) fn names_are_full(&self, key: Option<ClientKey>) -> bool {
         let most = self.config.limits.max_memory / 4;
-        let own = key.and_then(|key| self.clients.get(key)).map_or(0, |client| client.names as usize);
+        let own = key
+            .and_then(|key| self.clients.get(key))
+            .map_or(0, |client| client.names as usize + client.routed as usize);
         self.named() >= most || own >= most / 4
     }
 
@@ -124,10 +142,35 @@ impl Broker {
         client.names = u32::try_from(names).unwrap_or(u32::MAX);
     }
 
+    /// A session has subscribed to so much more, or has taken so much back.
+    pub(super) fn weigh_subscriptions(
+        &mut self,
+        key: ClientKey,
+        more: &[StoredSubscription],
+        less: &[StoredSubscription],
+    ) {
+        let sum = |list: &[StoredSubscription], weight: fn(&StoredSubscription) -> usize| {
+            list.iter().map(weight).sum::<usize>()
+        };
+        self.weigh_names(key, sum(more, subscription_weight), sum(less, subscription_weight));
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let routed =
+            (client.routed as usize + sum(more, routed_weight)).saturating_sub(sum(less, routed_weight));
+        client.routed = u32::try_from(routed).unwrap_or(u32::MAX);
+    }
+
     /// Whether a message may become its topic's retained one.
     pub(super) fn may_retain(&self, message: &Message) -> bool {
+        let (most, retained) = (self.config.limits.max_memory, self.retained_with(message));
+        message.payload.is_empty()
+            || retained <= self.retained.weight()
+            || retained + self.memory.wills.max(most / 8) <= most / 2
+    }
+
+    /// What retained messages would weigh with this one among them, its topic's places included.
+    pub(super) fn retained_with(&self, message: &Message) -> usize {
         let former = self.retained.of(&message.topic).map_or(0, |former| former.weight());
-        message.payload.is_empty() || former >= message.weight() || self.may_stay(message.weight() - former)
+        self.retained.weight() - former + message.weight() + self.retained.places_for(&message.topic)
     }
 
     /// At the end of a call: the engine is told how it stands, and somebody is let go if need be.
@@ -176,8 +219,17 @@ pub(super) fn name_weight(session: &Session) -> usize {
 }
 
 /// What a subscription weighs in its session; the router has its filter too.
-pub(super) fn subscription_weight(subscription: &StoredSubscription) -> usize {
+fn subscription_weight(subscription: &StoredSubscription) -> usize {
     subscription.filter.len() + size_of::<StoredSubscription>()
+}
+
+/// What a subscription takes in the router, and as a group, where nobody shares it.
+fn routed_weight(subscription: &StoredSubscription) -> usize {
+    let filter = &subscription.filter;
+    match filter::of_share(filter) {
+        Some(inner) => Router::weight_alone(inner) + group_weight(filter),
+        None => Router::weight_alone(filter),
+    }
 }
 
 /// What a request to connect weighs, its password included.

@@ -76,6 +76,8 @@ pub(super) enum Question {
 #[derive(Default)]
 pub(super) struct Groups {
     slots: Slab<Group>,
+    /// Bytes that they take, without what waits in them.
+    weight: usize,
     by_filter: BTreeMap<ByteString, GroupId>,
     by_reader: BTreeMap<ReaderId, GroupId>,
 }
@@ -105,6 +107,11 @@ impl Groups {
         self.by_reader.get(&reader).copied()
     }
 
+    /// Bytes that all groups take, about, without what waits in them.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// How many groups have members, and the members of all.
     pub(super) fn count(&self) -> (usize, usize) {
         let members = self.slots.iter().map(|(_, group)| group.members.len());
@@ -131,6 +138,7 @@ impl Groups {
     }
 
     fn enter(&mut self, filter: &str, backlog: Option<Backlog>) -> GroupId {
+        self.weight += group_weight(filter);
         let filter = ByteString::from(filter);
         let reader = backlog.as_ref().map(|backlog| backlog.reader);
         let slot = self.slots.insert(Group {
@@ -158,6 +166,7 @@ impl Groups {
 
     fn remove(&mut self, id: GroupId) -> Option<Group> {
         let group = self.slots.try_remove(id.0 as usize)?;
+        self.weight -= group_weight(&group.filter);
         self.by_filter.remove(&group.filter);
         if let Some(backlog) = &group.backlog {
             self.by_reader.remove(&backlog.reader);
@@ -274,6 +283,7 @@ impl Broker {
         if group.drawn > 0 {
             return;
         }
+        self.memory.aside -= group.aside.weight();
         if let Some(backlog) = self.groups.remove(id).and_then(|group| group.backlog) {
             self.ledger.write(Write::SessionRemoved { reader: backlog.reader }, effects);
         }
@@ -315,6 +325,11 @@ pub(super) fn is_group(record: &SessionRecord) -> bool {
     record.client_id.starts_with(GROUP_MARK)
 }
 
+/// What a group takes with its first member, without what waits in it.
+pub(super) fn group_weight(filter: &str) -> usize {
+    filter.len() + GROUP_BYTES
+}
+
 /// A group in the store: a session under a name that no client can have. [MQTT5-1.5.4-2]
 fn group_record(reader: ReaderId, filter: &str) -> SessionRecord {
     let options = SubscriptionOptions {
@@ -335,6 +350,9 @@ fn group_record(reader: ReaderId, filter: &str) -> SessionRecord {
         mount: Mount::Unknown,
     }
 }
+
+/// The group itself, its places by filter and by reader, and its lists for few members, about.
+const GROUP_BYTES: usize = 1_536;
 
 /// The name of a group in the store begins with U+0000.
 const GROUP_MARK: &str = "\0";

@@ -4,8 +4,8 @@
 //! then is; retained messages follow the answer.
 
 use super::client::ClientKey;
-use super::connection::Answer;
-use super::memory::{Level, subscription_weight};
+use super::connection::{Answer, Connection};
+use super::memory::Level;
 use super::pace::Kind;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{
@@ -80,7 +80,7 @@ impl Broker {
             };
             if gone && let Some(client) = self.clients.get_mut(key) {
                 let lighter = client.session.remove_subscription(&placed);
-                self.weigh_names(key, 0, lighter.as_ref().map_or(0, subscription_weight));
+                self.weigh_subscriptions(key, &[], lighter.as_slice());
                 changed = true;
             }
             reasons.push(match gone {
@@ -118,10 +118,13 @@ impl Broker {
 
     /// The answer to one filter.
     fn grant(&self, key: ClientKey, filter: &str, qos: QoS) -> Reason {
+        let connection = self.clients.get(key).and_then(|client| self.connections.get(client.connection?));
+        // What clients take is no reason for the house to miss anything.
+        let is_spared = connection.is_some_and(Connection::is_of_the_house);
         let full = self.clients.get(key).is_none_or(|client| {
             let known = &client.session.subscriptions;
             known.len() >= SUBSCRIPTIONS_MAX
-                || (self.names_are_full(Some(key)) && {
+                || (!is_spared && self.names_are_full(Some(key)) && {
                     // What it has already takes no more.
                     let filter = client.mounted_filter(filter);
                     !known.iter().any(|known| known.filter == filter)
@@ -129,7 +132,7 @@ impl Broker {
         });
         match filter::check_filter(filter) {
             Err(_) => Reason::TopicFilterInvalid,
-            Ok(_) if full || self.level() == Level::Full => Reason::QuotaExceeded,
+            Ok(_) if full || (!is_spared && self.level() == Level::Full) => Reason::QuotaExceeded,
             Ok(FilterKind::Exact | FilterKind::Wildcard | FilterKind::Shared) => match qos {
                 QoS::AtMostOnce => Reason::Success,
                 QoS::AtLeastOnce => Reason::GrantedQoS1,
@@ -139,11 +142,12 @@ impl Broker {
     }
 
     fn remember(&mut self, key: ClientKey, subscription: StoredSubscription, new: bool) {
+        if new {
+            self.weigh_subscriptions(key, std::slice::from_ref(&subscription), &[]);
+        }
         let Some(client) = self.clients.get_mut(key) else { return };
         if new {
-            let heavier = subscription_weight(&subscription);
             client.session.add_subscription(subscription);
-            self.weigh_names(key, heavier, 0);
         } else {
             client.session.replace_subscription(subscription); // [MQTT5-3.8.4-3] [MQTT311-3.8.4-3]
         }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use super::client::{Client, ClientKey};
 use super::fan::Pressure;
 use super::publish::is_volatile;
 use super::timers::Timer;
-use super::{Broker, Counters, Turn};
+use super::{Broker, Counters, Taker, Turn};
 use crate::codec::{Properties, QoS};
 use crate::record::Message;
-use crate::router::filter;
+use crate::router::{Subscriber, filter};
 
 /// What the engine has carried since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,6 +82,14 @@ impl Broker {
         }
     }
 
+    /// A client has come: it may have subscribed when it was last here.
+    pub(super) fn watch_sys_of(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key).filter(|_| !self.sys.armed) else { return };
+        if client.session.subscriptions.iter().any(|known| reads_sys(&known.filter)) {
+            self.arm_sys(0);
+        }
+    }
+
     fn arm_sys(&mut self, due: u64) {
         self.sys.armed = true;
         self.timers.push(due, Timer::Sys);
@@ -103,7 +112,7 @@ impl Broker {
         for (name, value) in self.figures(&counters, turn.now.mono) {
             let topic = ByteString::from(format!("$SYS/broker/{name}"));
             self.router.matches(&topic, None, &mut matches);
-            read |= !matches.is_empty();
+            read |= matches.iter().any(|found| self.is_read_by(found.subscriber));
             if self.retained.of(&topic).is_some_and(|former| former.payload == value) {
                 continue;
             }
@@ -119,6 +128,18 @@ impl Broker {
             self.route(Arc::new(message), None, None, Pressure::Force, turn);
         }
         read
+    }
+
+    /// Whether somebody is there who takes it.
+    fn is_read_by(&self, subscriber: Subscriber) -> bool {
+        let is_here = |client: Option<&Client>| client.is_some_and(|client| client.outlet.is_some());
+        match self.taker(subscriber) {
+            Taker::Route(place) => self.config.routes.get(place).is_some_and(|route| !route.store),
+            Taker::Client(slot) => is_here(self.clients.in_slot(slot)),
+            Taker::Group(id) => self.groups.get(id).is_some_and(|group| {
+                group.members.keys().any(|key| is_here(self.clients.get(*key)))
+            }),
+        }
     }
 
     fn sample_loads(&mut self, counters: &Counters, now: u64) {

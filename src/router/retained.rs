@@ -42,6 +42,17 @@ impl Retained {
         self.weight
     }
 
+    /// What the places of a topic would take that are not there yet.
+    pub fn places_for(&self, topic: &str) -> usize {
+        let mut node = Some(&self.root);
+        let places = topic.split('/').map(|level| {
+            let others = node.map_or(0, |node| node.children.len());
+            node = node.and_then(|node| node.children.get(level));
+            if node.is_some() { 0 } else { place_weight(level, others) }
+        });
+        places.sum()
+    }
+
     /// Retains a message in place of its topic's last one.
     pub fn set(&mut self, message: Arc<Message>) {
         self.weight += message.weight();
@@ -238,7 +249,11 @@ mod tests {
             let mut naive = std::collections::BTreeSet::new();
             for topic in topics {
                 let topic = topic.join("/");
+                let former = retained.of(&topic).map_or(0, |former| former.weight());
+                let expected =
+                    retained.weight() - former + message(&topic).weight() + retained.places_for(&topic);
                 retained.set(message(&topic));
+                prop_assert_eq!(retained.weight(), expected, "known before it is there");
                 naive.insert(topic);
             }
             for topic in cleared {

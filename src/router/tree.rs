@@ -128,6 +128,15 @@ impl Router {
         self.text + self.total * ENTRY_BYTES + self.exact.len() * EXACT_BYTES + nodes * NODE_BYTES
     }
 
+    /// What one subscription takes where nobody shares any of it: all together take no more than their sum.
+    pub fn weight_alone(filter: &str) -> usize {
+        if is_exact(filter) {
+            return filter.len() + EXACT_BYTES + ENTRY_BYTES;
+        }
+        let levels = filter.split('/').filter(|level| *level != "#");
+        levels.map(|level| level.len() + NODE_BYTES).sum::<usize>() + ENTRY_BYTES
+    }
+
     /// Whether nobody subscribes to anything.
     pub fn is_empty(&self) -> bool {
         self.total == 0
@@ -432,6 +441,10 @@ mod tests {
             router.subscribe(&filter.into(), Subscriber(1), interest(QoS::AtMostOnce));
             let first = router.weight() - before;
             assert!(first >= filter.len(), "{filter}");
+            let mut alone = Router::new(1);
+            alone.subscribe(&filter.into(), Subscriber(1), interest(QoS::AtMostOnce));
+            assert_eq!(Router::weight_alone(filter), alone.weight(), "{filter}");
+            assert!(first <= alone.weight(), "{filter}");
             router.subscribe(&filter.into(), Subscriber(1), interest(QoS::AtLeastOnce));
             assert_eq!(router.weight() - before, first, "{filter}: replaced");
             router.subscribe(&filter.into(), Subscriber(2), interest(QoS::AtMostOnce));

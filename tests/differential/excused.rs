@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate::codec::{Reason, Version};
+use tidegate::codec::{QoS, Reason, SubscriptionOptions, Version};
 
 use crate::event::{Event, Message};
 use crate::session::{Act, Begin, CLIENTS, Session};
@@ -51,7 +51,55 @@ const EXCUSES: &[Excuse] = &[
         name: "options of the first SUBSCRIBE",
         take: first_options,
     },
+    Excuse {
+        // [MQTT5-3.3.4-4] A single copy names every subscription that matches; mosquitto sends one for each, and
+        // keeps none of QoS 0 for who is away.
+        name: "identifiers of QoS 0",
+        take: |place, ours, theirs| identifiers_of_qos_0(place, ours, theirs),
+    },
+    Excuse {
+        // [MQTT5-3.8.3.1] Retain As Published is each subscription's own, and a single copy is of several; the copy
+        // of mosquitto that was repeated or kept is of one.
+        name: "Retain As Published of another subscription",
+        take: |place, ours, theirs| retained_as_another_wants(place, ours, theirs),
+    },
 ];
+
+fn retained_as_another_wants(place: &Place, ours: &[Event], theirs: &mut [Event]) -> bool {
+    let mut needed = false;
+    let as_published = |wanted: bool| place.options().any(|options| options.retain_as_published == wanted);
+    if !(as_published(true) && as_published(false)) {
+        return false;
+    }
+    for message in messages(ours).filter(|message| message.retain && message.qos > QoS::AtMostOnce) {
+        for other in theirs.iter_mut() {
+            if let Event::Message(other) = other
+                && (&other.topic, &other.payload) == (&message.topic, &message.payload)
+            {
+                needed |= !other.retain;
+                other.retain = true;
+            }
+        }
+    }
+    needed
+}
+
+fn identifiers_of_qos_0(place: &Place, ours: &[Event], theirs: &mut [Event]) -> bool {
+    let mut needed = false;
+    for message in messages(ours).filter(|message| message.qos > QoS::AtMostOnce) {
+        for other in theirs.iter_mut() {
+            if let Event::Message(other) = other
+                && (&other.topic, &other.payload) == (&message.topic, &message.payload)
+                && other.identifiers.is_subset(&message.identifiers)
+                && message.identifiers.difference(&other.identifiers).all(|id| place.wants_once_by(*id))
+            {
+                needed |= other.identifiers != message.identifiers;
+                other.identifiers = message.identifiers.clone();
+            }
+        }
+    }
+    needed
+}
 
 fn first_options(place: &Place, ours: &mut Vec<Event>, theirs: &mut Vec<Event>) -> bool {
     if !place.subscribed_otherwise() {
@@ -89,6 +137,28 @@ impl Place<'_> {
             let kept = (options.no_local, options.retain_as_published);
             *first.entry(filter).or_insert(kept) != kept
         }) && self.session.versions[self.client] == Version::V5
+    }
+
+    /// The options of every subscription that the client has made.
+    fn options(&self) -> impl Iterator<Item = &SubscriptionOptions> {
+        let own = self.session.steps[..=self.step].iter().filter(|step| step.client == self.client);
+        own.filter_map(|step| match &step.act {
+            Act::Subscribe { filters, .. } => Some(filters),
+            _ => None,
+        })
+        .flatten()
+        .map(|(_, options)| options)
+    }
+
+    /// Whether the client has subscribed under this identifier at QoS 0.
+    fn wants_once_by(&self, id: u32) -> bool {
+        let own = self.session.steps[..=self.step].iter().filter(|step| step.client == self.client);
+        own.filter_map(|step| match &step.act {
+            Act::Subscribe { filters, identifier } if *identifier == Some(id) => Some(filters),
+            _ => None,
+        })
+        .flatten()
+        .any(|(_, options)| options.qos == QoS::AtMostOnce)
     }
 
     /// Whether the client itself has published it.

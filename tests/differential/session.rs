@@ -134,7 +134,10 @@ impl Maker {
     }
 
     fn begin(&mut self) -> Begin {
-        let will = (self.dice.below(3) == 0).then(|| Post { alias: false, ..self.post() });
+        // Whether a client still is of its group when its will is published is the server's choice.
+        let will = (self.dice.below(3) == 0)
+            .then(|| Post { alias: false, ..self.post() })
+            .filter(|will| !will.topic.starts_with('s'));
         let kept = !self.shared && self.dice.below(3) > 0;
         Begin {
             clean: self.shared || self.dice.below(3) == 0,
@@ -151,7 +154,10 @@ impl Maker {
 
     fn subscribe(&mut self) -> Act {
         let count = 1 + self.dice.below(3) / 2;
-        let filters = (0..count).map(|_| (self.filter(), self.options())).collect();
+        let mut filters: Vec<_> = (0..count).map(|_| (self.filter(), self.options())).collect();
+        // A filter that comes twice is one subscription in the end; whether its retained messages come twice
+        // is not said.
+        filters.dedup_by(|one, other| one.0 == other.0);
         Act::Subscribe { filters, identifier: (self.dice.below(2) == 0).then(|| 1 + self.number(5)) }
     }
 

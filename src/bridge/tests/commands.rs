@@ -167,6 +167,10 @@ async fn what_travels_with_a_command_reaches_the_broker() {
         command(1, &all),
         command(2, &[deep, travelling[1].clone()]),
         command(3, &[]),
+        command(
+            4,
+            &[Property::UserProperty("by".into(), "\0".into()), Property::ContentType("\0".into()), expiry],
+        ),
     ]))
     .await;
     let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
@@ -174,7 +178,7 @@ async fn what_travels_with_a_command_reaches_the_broker() {
     config.receive = vec![receive("sites/{gateway}/commands/#", "commands/{1}")];
     let house = House::new();
     let running = Running::start(&config, vec![Supply::Stored(READER)], shelf.handle.clone(), &house);
-    house.until("published", |state| state.published.len() == 3).await;
+    house.until("published", |state| state.published.len() == 4).await;
     let got = house.state().properties.clone();
     let got = got.into_iter().map(|block| Properties::from_bytes(block, Carrier::ClientPublish).unwrap());
     let got: Vec<Vec<Property>> = got.map(|properties| properties.iter().collect()).collect();
@@ -185,7 +189,9 @@ async fn what_travels_with_a_command_reaches_the_broker() {
     assert!((1..=600).contains(left), "{left}");
     assert_eq!(others, travelling);
     // A topic that is none here would end the port.
-    assert_eq!(got[1..], [vec![travelling[1].clone()], vec![]]);
+    assert_eq!(got[1..3], [vec![travelling[1].clone()], vec![]]);
+    // Nor is a text with U+0000 one, and what else there is stays.
+    assert!(matches!(got[3][..], [Property::MessageExpiryInterval(_)]), "{:?}", got[3]);
     running.stop().await;
 }
 

@@ -193,11 +193,13 @@ fn properties(given: PublishProperties) -> Properties {
     let format = given.payload_format_indicator.filter(|format| *format <= 1);
     list.extend(format.map(Property::PayloadFormatIndicator));
     list.extend(given.message_expiry_interval.map(Property::MessageExpiryInterval));
-    list.extend(given.content_type.map(|text| Property::ContentType(text.into())));
+    // [MQTT5-1.5.4-2]
+    let is_text = |text: &String| !text.contains('\0');
+    list.extend(given.content_type.filter(is_text).map(|text| Property::ContentType(text.into())));
     let answer = given.response_topic.filter(|topic| is_local_topic(topic));
     list.extend(answer.map(|topic| Property::ResponseTopic(topic.into())));
     list.extend(given.correlation_data.map(Property::CorrelationData));
-    let notes = given.user_properties.into_iter();
+    let notes = given.user_properties.into_iter().filter(|(name, value)| is_text(name) && is_text(value));
     list.extend(notes.map(|(name, value)| Property::UserProperty(name.into(), value.into())));
     Properties::from_list(&list)
 }

@@ -92,6 +92,34 @@ fn what_came_before_the_end_of_a_slowed_client_is_delivered() {
 }
 
 #[test]
+fn at_a_stop_a_will_comes_after_what_its_client_said() {
+    let mut script = Script::new(rated(1, 60));
+    script.run(&[
+        "open 1",
+        "1 connect a clean will=t:gone",
+        "open 2",
+        "2 connect b clean",
+        "2 subscribe 1 t",
+        "--",
+    ]);
+    script.run(&["1 publish t 1 ; publish t 2", "stop"]);
+    let said: Vec<&str> =
+        script.said.iter().map(String::as_str).filter(|line| line.contains("publish")).collect();
+    assert_eq!(said, ["2 < publish t 1", "2 < publish t 2", "2 < publish t gone"]);
+    let mut script = Script::new(rated(1, 60));
+    script.run(&[
+        "open 1",
+        "1 connect a clean will=t:gone",
+        "open 2",
+        "2 connect b clean",
+        "2 subscribe 1 t",
+        "--",
+    ]);
+    script.run(&["1 publish t 1 ; publish t 2 ; disconnect", "stop"]);
+    assert!(!script.said.iter().any(|line| line.contains("gone")), "{:?}", script.said);
+}
+
+#[test]
 fn what_a_busy_store_could_not_take_is_counted_as_that() {
     let mut script = Script::new(Config { routes: super::script::with_route(true).routes, ..rated(1, 60) });
     script.broker.ledger.bound(4, 1);

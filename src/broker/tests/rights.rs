@@ -458,6 +458,43 @@ fn what_is_set_aside_has_the_limits_of_a_queue() {
 }
 
 #[test]
+fn what_is_set_aside_counts_until_it_is_taken_up_again() {
+    let mut script = boss_is_away(config(), &[]);
+    let weight = |script: &mut Script, events: &[&str]| {
+        script.run(events);
+        script.broker.counters().memory - script.broker.ledger.weight() as u64
+    };
+    let before = weight(&mut script, &["1 puback 1", "commit"]);
+    let after = weight(&mut script, &["3 publish b 4 q1 id=4 ; publish b 5 q1 id=5", "commit"]);
+    assert!(after >= before + 2 * 64, "{before} {after}");
+    let rules = || Event::Rules(Arc::new(Rules::parse(RULES).expect("right")));
+    script.handle(vec![rules()]);
+    assert_eq!(weight(&mut script, &["rows"]), after, "set aside once more");
+    let left = weight(&mut script, &["1 unsubscribe 2 $share/g/#", "commit"]);
+    let back = login(2, "boss", "clean");
+    script.run(&back.each_ref().map(String::as_str));
+    let gone = weight(&mut script, &["commit", "rows", "2 lost", "1 lost", "3 lost", "commit"]);
+    assert!(gone < left, "{gone} {left}");
+    assert_eq!(script.broker.memory.aside, 0);
+}
+
+#[test]
+fn what_is_set_aside_has_a_share_of_the_memory() {
+    let mut small = config();
+    small.limits.max_memory = 64_000;
+    let mut script = boss_is_away(small, &[]);
+    for id in 4..100 {
+        script.run(&[&format!("3 publish b/{id} x q1 id={id}"), "commit"]);
+    }
+    let dropped = script.broker.counters().dropped.get(&DropReason::MemoryFull).copied().unwrap_or(0);
+    assert!((50..98).contains(&dropped), "{dropped}");
+    assert!(script.broker.memory.aside <= 4_000);
+    // So nobody is kept out by it.
+    script.run(&["open 9 password", "9 connect new v5 clean keep=9 user=anna pass=x", "--", "9 verified"]);
+    assert_eq!(script.said, ["9 < connack"]);
+}
+
+#[test]
 fn what_is_set_aside_is_looked_at_again_only_where_that_can_help() {
     let mut script = boss_is_away(config(), &[]);
     for id in 4..24 {

@@ -70,22 +70,20 @@ fn where_nobody_reads_there_is_nothing_to_wake_for() {
 
 #[test]
 fn who_was_found_in_the_store_is_told_too() {
-    check(
-        &[
-            "open 1",
-            "1 connect a",
-            "commit",
-            "1 subscribe 1 $SYS/broker/clients/connected q1",
-            "commit",
-            "crash",
-            "open 1",
-            "1 connect a",
-            "commit",
-            "--",
-            "after 10000",
-        ],
-        "1 < publish $SYS/broker/clients/connected 1",
-    );
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect a", "commit", "1 subscribe 1 $SYS/broker/clients/+ q1", "commit"]);
+    script.run(&[
+        "crash",
+        "open 1",
+        "1 connect a",
+        "--",
+        "commit",
+        "open 2",
+        "2 connect b clean",
+        "after 10000",
+    ]);
+    let told = |count| format!("1 < publish $SYS/broker/clients/connected {count}");
+    assert!(script.said.contains(&told(1)) && script.said.contains(&told(2)), "{:?}", script.said);
 }
 
 #[test]
@@ -140,4 +138,25 @@ fn a_route_that_keeps_nothing_may_take_it_upstream() {
         &["open 1", "1 connect a clean", "--", "after 10000"],
         "forward 0 $SYS/broker/clients/connected 1",
     );
+}
+
+#[test]
+fn who_is_away_keeps_nobody_awake_and_is_served_again_when_he_comes() {
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect a", "commit", "1 subscribe 1 $SYS/broker/uptime q1", "commit"]);
+    script.run(&["1 lost", "commit", "after 50000"]);
+    // What is left is the end of its session.
+    assert!(script.broker.deadline().is_none_or(|due| due > 1_000_000));
+    script.run(&["open 1", "1 connect a", "commit", "--", "after 10000"]);
+    assert!(script.said.iter().any(|line| line.contains("60 seconds")), "{:?}", script.said);
+}
+
+#[test]
+fn figures_are_retained_and_not_counted_as_dropped_where_memory_is_full() {
+    let mut tight = config();
+    tight.limits.max_memory = 4_000;
+    let mut script = Script::new(tight);
+    script.run(&["open 1", "1 connect a clean", "1 subscribe 1 $SYS/#", "after 10000", "--"]);
+    script.run(&["1 subscribe 2 $SYS/broker/uptime"]);
+    assert_eq!(script.broker.counters().dropped.values().sum::<u64>(), 0);
 }

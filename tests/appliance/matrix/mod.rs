@@ -101,7 +101,7 @@ const CANNOT: &[Cannot] = &[
         versions: &VERSIONS,
         transports: &["ws", "wss"],
         scenarios: OF_ALL,
-        why: "1.3.12 reads one packet of a frame and forgets the others until the next frame, against [MQTT5-6.0.0-2]",
+        why: "1.3.12 looks at one packet of what has come, framed alone or not, and at the next once more comes",
     },
     Cannot {
         client: "PubSubClient",

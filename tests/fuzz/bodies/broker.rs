@@ -215,7 +215,7 @@ impl World {
         let version = script.one(&[Version::V31, Version::V311, Version::V5]);
         let client_id = script.one(&["one", "two", "three", ""]);
         let clean_start = script.is();
-        let (window, largest) = (script.one(&[1_u16, 2, 9]), script.one(&[60_u32, 200, 1_000_000]));
+        let (window, largest) = (script.one(&[1_u16, 2, 9]), script.one(&[47_u32, 49, 56, 200, 1_000_000]));
         let mut list = vec![];
         if version == Version::V5 {
             list.push(Property::SessionExpiryInterval(script.one(&[0, 10, 1_000_000, u32::MAX])));
@@ -348,7 +348,7 @@ impl World {
                 _ => {}
             }
         }
-        let length = script.one(&[0_usize, 8, 8, 8, 300]);
+        let length = script.one(&[0_usize, 8, 8, 40, 300]);
         let mut payload = format!("{:08}", self.serial).into_bytes();
         payload.resize(length, b'.');
         Publish {
