@@ -53,6 +53,9 @@ fn packets(side: Side) -> Vec<(u8, Packet)> {
     list
 }
 
+/// Who reads the packet, what stands before the code and after it, and the codes that may stand there.
+type Row<'a> = (Side, &'a [u8], &'a [u8], &'a [u8]);
+
 fn decode(side: Side, version: Option<Version>, bytes: &[u8]) -> Result<Option<Packet>, Malformed> {
     let mut decoder = Decoder::new(side, 1_000);
     if let Some(version) = version {
@@ -122,8 +125,7 @@ fn a_packet_has_the_reason_codes_of_its_table_and_no_other() {
         0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2,
     ];
     let auth = [4, 0x15, 0, 1, b'm'];
-    // Who reads it, what stands before the code and after it, the codes.
-    let table: &[(Side, &[u8], &[u8], &[u8])] = &[
+    let table: &[Row<'_>] = &[
         (Side::Client, &[0x20, 3, 0], &[0], connack),
         (Side::Server, &[0x40, 3, 0, 1], &[], taken),
         (Side::Client, &[0x40, 3, 0, 1], &[], taken),
