@@ -33,3 +33,5 @@ pub use writer::Unwritable;
 mod golden;
 #[cfg(test)]
 mod round_trip;
+#[cfg(test)]
+mod tables;

@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(check_filter("$share/g/a/#"), Ok(FilterKind::Shared));
         assert_eq!(check_filter("$shared/g"), Ok(FilterKind::Exact));
         assert_eq!((of_share("$share/g/a/#"), of_share("share/g/a")), (Some("a/#"), None));
-        for topic in ["", "a/+", "#", "a\0"] {
+        for topic in ["", "a/+", "#", "a\0", "a+", "+a/b", "a/#b", "a#/b"] {
             assert!(check_topic(topic).is_err(), "{topic}");
         }
         assert!(check_topic("/").is_ok());

@@ -155,7 +155,7 @@ fn who_sends_no_connect_is_closed_after_ten_seconds() {
     check(&["open 1", "after 9999", "--", "after 1"], "close 1");
 }
 
-// [MQTT5-3.1.4-3] [MQTT311-3.1.4-2]
+// [MQTT5-3.1.4-3] [MQTT311-3.1.4-2] [MQTT5-3.14.4-2]
 #[test]
 fn the_same_client_id_takes_the_session_over() {
     check(
@@ -317,6 +317,7 @@ fn a_3_1_1_session_that_is_kept_ends_with_the_limit() {
     );
 }
 
+// [MQTT5-3.14.4-2]
 #[test]
 fn every_client_is_told_when_the_service_stops() {
     check(

@@ -211,7 +211,7 @@ fn after_pubrec_pubrel_alone_is_sent_again_until_pubcomp() {
     );
 }
 
-// [MQTT5-3.3.4-10] [MQTT5-4.9.0-2] [MQTT5-4.9.0-3]
+// [MQTT5-3.3.4-10] [MQTT5-4.9.0-2] [MQTT5-4.9.0-3] [MQTT5-3.12.4-1]
 #[test]
 fn a_full_window_holds_up_nothing_but_publish() {
     check(
@@ -388,5 +388,61 @@ fn what_is_too_large_takes_no_place_in_the_window() {
         script.run(&all);
         let sent: Vec<_> = script.said.iter().filter(|line| line.starts_with("2 < ")).collect();
         assert_eq!(sent, ["2 < publish t short q1 id=1"], "{session}");
+    }
+}
+
+// [MQTT5-4.3.2-3] [MQTT5-4.3.3-3] [MQTT5-4.3.3-5] [MQTT311-4.3.2-1] [MQTT311-4.3.3-1]
+#[test]
+fn an_answer_that_is_not_its_own_ends_no_exchange() {
+    // QoS 2: neither PUBACK nor PUBCOMP stands for PUBREC, and PUBACK does not stand for PUBCOMP.
+    script(
+        &KEPT,
+        &[
+            "1 publish t/a x q2 id=6",
+            "commit",
+            "--",
+            "2 puback 1",
+            "2 pubcomp 1",
+            "commit",
+            "2 pubrec 1",
+            "commit",
+            "2 puback 1",
+            "commit",
+            "2 pubcomp 1",
+        ],
+        "write received r1/1
+         2 < pubrel 1
+         write settled r1/1",
+    );
+    // QoS 1: neither PUBREC nor PUBCOMP stands for PUBACK.
+    script(
+        &KEPT,
+        &["1 publish t/a x q1 id=6", "commit", "--", "2 pubrec 1", "2 pubcomp 1", "commit", "2 puback 1"],
+        "2 < pubrel 1 0x92
+         write settled r1/1",
+    );
+    script(
+        &PAIR,
+        &["1 publish t/a x q2 id=6", "--", "2 puback 1", "2 pubcomp 1", "2 pubrec 1", "2 pubcomp 1"],
+        "2 < pubrel 1",
+    );
+}
+
+// [MQTT5-3.3.4-9]
+#[test]
+fn a_qos_2_message_has_its_place_in_the_window_until_pubcomp() {
+    for expiry in ["clean keep=9", "keep=9 expiry=60"] {
+        let mut script = Script::new(config());
+        let connect = format!("2 connect sub v5 window=1 {expiry}");
+        script.run(&["open 1", "1 connect pub v5 clean", "open 2", &connect, "commit", "2 subscribe 1 t q2"]);
+        script.run(&["commit", "1 publish t x q2 id=6", "commit", "2 pubrec 1", "commit", "--"]);
+        script.run(&["1 publish t y q1 id=7", "commit"]);
+        assert!(!script.said.iter().any(|line| line.starts_with("2 <")), "{expiry}: {:?}", script.said);
+        script.run(&["2 pubcomp 1", "commit"]);
+        assert!(
+            script.said.iter().any(|line| line == "2 < publish t y q1 id=2"),
+            "{expiry}: {:?}",
+            script.said
+        );
     }
 }

@@ -263,6 +263,30 @@ fn a_row_too_large_for_the_client_is_dropped_and_the_rest_flows() {
     );
 }
 
+// [MQTT5-4.3.3-8]
+#[test]
+fn no_answer_leaves_before_its_commit() {
+    // Nothing is committed here: an answer that came would be one too soon.
+    pair(
+        &["1 publish t/a x q1 id=9"],
+        "write message 1 t/a x for [r1 q1]
+         2 < publish t/a x q1 id=1",
+    );
+    pair(
+        &["1 publish t/a x q2 id=9"],
+        "write message 1 t/a x for [r1 q2]
+         write leased r1/1 id=1",
+    );
+    pair(&["2 publish x y q2 id=4"], "write inward r1/4");
+    pair(&["2 publish x y q2 id=4", "commit", "--", "2 pubrel 4"], "write released r1/4");
+    pair_with(
+        with_route(true),
+        &["2 publish up/x y q1 id=4", "2 publish up/x z q2 id=5"],
+        "write message 1 up/x y for [r1 q1]
+         write message 2 up/x z for [r1 q2] inward r2/5",
+    );
+}
+
 #[test]
 fn qos_2_inward_of_a_kept_session_is_committed_before_pubrec() {
     pair(
@@ -353,6 +377,7 @@ fn a_port_that_keeps_its_session_reads_as_far_as_its_credit() {
     );
 }
 
+// [MQTT5-3.3.4-9]
 #[test]
 fn the_smaller_window_of_a_new_connection_holds_for_repeats_too() {
     check(

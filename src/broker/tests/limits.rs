@@ -242,6 +242,7 @@ fn a_queue_in_memory_counts_and_its_owner_is_let_go() {
     assert_eq!(script.broker.counters().memory, 3, "the publisher's name");
 }
 
+// [MQTT5-3.5.2-1]
 #[test]
 fn wills_and_retained_messages_have_half_of_the_memory() {
     let large = "y".repeat(700);
@@ -257,6 +258,9 @@ fn wills_and_retained_messages_have_half_of_the_memory() {
     let mut script = run(&first);
     script.run(&["--", &format!("1 publish u {large} retain q1 id=2"), "1 publish t - retain q1 id=3"]);
     assert_eq!(script.said[0], "1 < puback 2 0x97");
+    let mut twice = run(&first);
+    twice.run(&["--", &format!("1 publish u {large} retain q2 id=2")]);
+    assert_eq!(twice.said, ["1 < pubrec 2 0x97"]);
     // Its publisher knows, so nothing is dropped.
     let counters = script.broker.counters();
     assert_eq!((counters.not_accepted, counters.dropped.get(&DropReason::MemoryFull)), (1, None));

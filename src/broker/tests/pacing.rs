@@ -204,6 +204,7 @@ fn a_busy_store_is_not_handed_qos_0_and_subscribers_get_it_all_the_same() {
     assert_eq!(script.broker.counters().dropped[&DropReason::StoreBusy], 1);
 }
 
+// [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]
 #[test]
 fn a_goodbye_that_waits_behind_a_publish_is_still_one() {
     let mut script = flooded();

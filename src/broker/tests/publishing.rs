@@ -250,7 +250,12 @@ fn a_topic_alias_ends_with_its_connection() {
 // [MQTT5-3.3.2-2] [MQTT5-3.3.2-14] [MQTT5-3.3.4-6] [MQTT5-4.7.0-1]
 #[test]
 fn what_a_client_may_not_say_in_publish_ends_the_connection() {
-    pair(&["1 publish t/+ x"], "1 < disconnect 0x90\nclose 1");
+    for topic in ["t/+", "t/a+", "#", "t#/a"] {
+        let mut all = PAIR.to_vec();
+        let publish = format!("1 publish {topic} x");
+        all.extend(["--", &publish]);
+        check(&all, "1 < disconnect 0x90\nclose 1");
+    }
     pair(&["1 publish t/a x sid=1"], "1 < disconnect 0x82\nclose 1");
     pair(&["1 publish t/a x answer=b/#"], "1 < disconnect 0x82\nclose 1");
 }

@@ -300,3 +300,51 @@ fn user_properties_keep_their_order_and_repeats_over_a_restart() {
          2 < publish t/a x q1 id=1 note=b note=a note=b",
     );
 }
+
+// [MQTT311-4.1.0-1]
+#[test]
+fn every_part_of_a_session_is_there_after_a_loss_and_after_a_restart() {
+    let lost = "2 < connack present
+         2 < pubrel 2
+         2 < publish t/a 1 q1 id=1 dup
+         2 < publish t/a 4 q1 id=3
+         2 < pubrec 9
+         1 < connack
+         2 < publish t/c 5";
+    // A start does not know of a QoS 1 message whether it was sent.
+    let restarted = "2 < connack present
+         2 < pubrel 2
+         read r1 after 0 limit 19
+         2 < publish t/a 1 q1 id=1
+         2 < publish t/a 4 q1 id=3
+         2 < pubrec 9
+         1 < connack
+         2 < publish t/c 5";
+    for (after, expected) in [(&[][..], lost), (&["crash"][..], restarted)] {
+        let before = [
+            "open 1",
+            "1 connect pub clean",
+            "open 2",
+            "2 connect sub",
+            "commit",
+            "2 subscribe 1 t/# q2",
+            "commit",
+            // Unanswered; past PUBREC; from the client and not released.
+            "1 publish t/a 1 q1 id=1",
+            "1 publish t/a 2 q2 id=2",
+            "commit",
+            "2 pubrec 2",
+            "commit",
+            "2 publish x 3 q2 id=9",
+            "commit",
+            "2 lost",
+            // Not yet sent.
+            "1 publish t/a 4 q1 id=3",
+            "commit",
+        ];
+        let come = ["open 2", "2 connect sub", "--", "commit", "rows", "2 publish t/b 3 q2 id=9 dup"];
+        // Its subscription brings what is published from now on.
+        let more = ["open 1", "1 connect pub clean", "1 publish t/c 5 q0"];
+        check(&[&before[..], after, &come, &more].concat(), expected);
+    }
+}

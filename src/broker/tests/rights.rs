@@ -207,6 +207,7 @@ const ANNAS: [&str; 8] = [
     "commit",
 ];
 
+// [MQTT311-3.1.3-9]
 #[test]
 fn a_session_of_one_user_is_neither_resumed_nor_ended_by_another() {
     let unruled = Config { passwords: Passwords::File, ..config() };

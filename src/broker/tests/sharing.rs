@@ -566,3 +566,22 @@ fn a_row_that_waits_for_one_member_is_not_read_again_and_again() {
     let given = script.said.iter().filter(|line| line.starts_with("3 < publish")).count();
     assert_eq!(given, 2, "{:?}", script.said);
 }
+
+// [MQTT5-3.3.4-5]
+#[test]
+fn a_copy_from_a_share_and_one_of_one_s_own_have_each_its_identifier() {
+    check(
+        &[
+            "open 1",
+            "1 connect pub v5 clean",
+            "open 2",
+            "2 connect a v5 clean",
+            "2 subscribe 1 $share/g/t/# q0 sid=7",
+            "2 subscribe 2 t/a q0 sid=8",
+            "--",
+            "1 publish t/a x",
+        ],
+        "2 < publish t/a x ids=8
+         2 < publish t/a x ids=7",
+    );
+}

@@ -129,7 +129,27 @@ fn no_local_spares_the_publisher() {
     );
 }
 
-// [MQTT5-4.7.2-1] [MQTT311-4.7.2-1] [MQTT311-3.8.3-2]
+// [MQTT311-3.8.3-2]
+#[test]
+fn each_wildcard_that_is_granted_is_served() {
+    for version in ["v31", "v311", "v5 keep=9"] {
+        // One at a time: none may hide behind another that covers the same topic.
+        for filter in ["#", "a/#", "a/b/c/#", "+/b/c", "a/+/c", "a/b/+", "+/+/#"] {
+            check(
+                &[
+                    "open 1",
+                    &format!("1 connect a {version} clean"),
+                    "--",
+                    &format!("1 subscribe 1 {filter}"),
+                    "1 publish a/b/c x",
+                ],
+                "1 < suback 1 0x00\n1 < publish a/b/c x",
+            );
+        }
+    }
+}
+
+// [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
 #[test]
 fn wildcards_do_not_reach_dollar_topics() {
     check(

@@ -44,6 +44,7 @@ fn a_goodbye_takes_the_will_back() {
     witnessed(&["open 1", "1 connect a clean will=w:gone", "--", "1 disconnect"], "close 1");
 }
 
+// [MQTT5-3.1.2-8]
 #[test]
 fn a_goodbye_may_ask_for_the_will() {
     witnessed(
@@ -123,6 +124,7 @@ fn who_is_back_in_time_has_no_will_published() {
     );
 }
 
+// [MQTT5-3.1.2-8]
 #[test]
 fn a_take_over_publishes_the_will_unless_it_is_delayed() {
     witnessed(
