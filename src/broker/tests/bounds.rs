@@ -107,7 +107,7 @@ fn a_port_s_ping_is_answered_after_the_last_piece() {
 /// A kept session of 300 filters, and memory for about five lists of them.
 fn long_list() -> Script {
     let mut config = config();
-    config.limits.max_memory = 1_000_000;
+    config.limits.max_memory = 1_300_000;
     let mut script = Script::new(config);
     let filters: Vec<String> = (0..300).map(|number| format!("{}/{number}", "f".repeat(40))).collect();
     script.run(&["open 1", "1 connect a v5 keep=9 expiry=60", "commit"]);
