@@ -136,9 +136,10 @@ impl Broker {
         match self.taker(subscriber) {
             Taker::Route(place) => self.config.routes.get(place).is_some_and(|route| !route.store),
             Taker::Client(slot) => is_here(self.clients.in_slot(slot)),
-            Taker::Group(id) => self.groups.get(id).is_some_and(|group| {
-                group.members.keys().any(|key| is_here(self.clients.get(*key)))
-            }),
+            Taker::Group(id) => self
+                .groups
+                .get(id)
+                .is_some_and(|group| group.members.keys().any(|key| is_here(self.clients.get(*key)))),
         }
     }
 
