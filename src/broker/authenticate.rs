@@ -10,6 +10,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::connection::{Connection, Phase};
+use super::memory::connect_weight;
 use super::words::Said;
 use super::{AuthOutcome, Broker, ConnectionId, Effect, Passwords, Trust, Turn};
 use crate::codec::{Auth, Connect, Packet, Properties, Property, Reason, Will};
@@ -264,14 +265,9 @@ fn compact(connect: Connect) -> Connect {
     }
 }
 
+/// Without words yet.
 fn weight(connect: &Connect) -> usize {
-    let will = connect
-        .will
-        .as_ref()
-        .map_or(0, |will| will.topic.len() + will.payload.len() + will.properties.as_bytes().len());
-    let username = connect.username.as_ref().map_or(0, |username| username.len());
-    let texts = connect.client_id.len() + username + connect.properties.as_bytes().len();
-    texts + will + size_of::<Connect>() + size_of::<Exchange>()
+    connect_weight(connect) as usize + size_of::<Exchange>()
 }
 
 fn word_weight(data: &Bytes) -> usize {

@@ -155,8 +155,8 @@ impl Broker {
         // A store that does not commit must not gather what every coming and going would write.
         // One that is absent may have the session: to say that there is none would make the client forget
         // what it still has to send.
-        let is_out_of_reach = self.store == Presence::Absent || self.ledger.owed() >= OWED_MAX;
-        let is_out_of_reach = is_out_of_reach || self.lists_are_full();
+        let is_out_of_reach =
+            self.store == Presence::Absent || self.ledger.owed() >= OWED_MAX || self.lists_are_full();
         if is_out_of_reach && self.granted_expiry(connect) > 0 {
             return Some(Reason::ServerUnavailable);
         }

@@ -409,9 +409,7 @@ impl Broker {
     }
 
     fn subscribe_routes(&mut self) {
-        for route in self.config.routes.clone() {
-            self.watch_sys(&route.filter);
-        }
+        self.watch_sys_of_routes();
         for (index, route) in self.config.routes.iter().enumerate() {
             let interest = Interest {
                 qos: crate::codec::QoS::ExactlyOnce,

@@ -111,7 +111,6 @@ impl Broker {
         subscription: &StoredSubscription,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        self.watch_sys(&subscription.filter);
         if filter::of_share(&subscription.filter).is_some() {
             return self.join(key, subscription, effects);
         }

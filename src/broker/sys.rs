@@ -75,17 +75,17 @@ impl Broker {
         }
     }
 
-    /// Somebody has subscribed, or was found to have.
-    pub(super) fn watch_sys(&mut self, filter: &str) {
-        if reads_sys(filter) && !self.sys.armed {
-            self.arm_sys(0);
-        }
-    }
-
     /// A client has come: it may have subscribed when it was last here.
     pub(super) fn watch_sys_of(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get(key).filter(|_| !self.sys.armed) else { return };
         if client.session.subscriptions.iter().any(|known| reads_sys(&known.filter)) {
+            self.arm_sys(0);
+        }
+    }
+
+    /// A route may want it.
+    pub(super) fn watch_sys_of_routes(&mut self) {
+        if self.config.routes.iter().any(|route| reads_sys(&route.filter)) {
             self.arm_sys(0);
         }
     }
