@@ -3,6 +3,7 @@
 //! Everything is counted: effects of a call, lists that wait, comparisons. Nothing here is timed.
 
 use super::script::{Script, config};
+use crate::broker::backlog::LOOKS_MAX;
 use crate::session::COMPARED;
 
 /// A broker that retains so many messages under `r`.
@@ -102,6 +103,25 @@ fn a_port_s_ping_is_answered_after_the_last_piece() {
     let all = pieces(&mut script).concat();
     assert_eq!(all.last().unwrap(), "2 < pong");
     assert_eq!(all[1..=600], expected(2, 600));
+}
+
+#[test]
+fn a_filter_that_matches_little_is_looked_for_in_pieces() {
+    let mut script = retaining(9_000);
+    script.run(&["1 publish r/8999/end last retain", "commit"]);
+    script.run(&["open 2", "2 connect sub v5 clean", "--", "2 subscribe 1 r/+/end, r/live q0"]);
+    assert_eq!(script.said, ["2 < suback 1 0x00 0x00"], "one call does not look at all of them");
+    assert!(goes_on(&script));
+    // What is published meanwhile comes between, and what is retained before its place is come to is found.
+    script.run(&["1 publish r/live y", "1 publish r/8998/end new retain", "1 publish r/8999/end - retain"]);
+    assert_eq!(script.said[1], "2 < publish r/live y", "{:?}", script.said);
+    // Four calls were made.
+    assert!(4 * LOOKS_MAX < 8_998 && goes_on(&script));
+    let pieces = pieces(&mut script);
+    let of_walk = "2 < publish r/8998/end new retain";
+    assert!(!pieces[0].iter().any(|line| line == of_walk), "{:?}", pieces[0]);
+    assert_eq!(pieces.concat().iter().filter(|line| *line == of_walk).count(), 1, "{pieces:?}");
+    assert!(!pieces.concat().iter().any(|line| line.ends_with("last retain")));
 }
 
 /// A kept session of 300 filters, and memory for about five lists of them.
