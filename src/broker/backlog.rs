@@ -31,11 +31,13 @@ impl Broker {
             self.pump_queue(key, turn);
         }
         self.pump_walks(key, turn);
-        let mut place = 0;
-        while let Some(id) = self.clients.get(key).and_then(|client| client.groups.get(place)).copied() {
+        let mut place = Bound::Unbounded;
+        while let Some(client) = self.clients.get(key)
+            && let Some(id) = client.groups.range((place, Bound::Unbounded)).next().copied()
+        {
             self.groups.may_take(id, key);
             self.pump_group(id, turn);
-            place += 1;
+            place = Bound::Excluded(id);
         }
         self.answer_pings(key, turn);
     }

@@ -198,6 +198,22 @@ fn ten_thousand_filters_again_are_compared_a_few_times_each() {
 }
 
 #[test]
+fn whoever_is_in_thousands_of_groups_leaves_them_with_a_few_comparisons_each() {
+    let mut config = config();
+    config.limits.max_memory = 1_000_000_000;
+    let filters: Vec<String> = (0..4_000).map(|number| format!("$share/g{number}/t")).collect();
+    let subscribe = format!("1 subscribe 1 {}", filters.join(", "));
+    for end in [&format!("1 unsubscribe 3 {}", filters.join(" ")), "1 lost"] {
+        let mut script = Script::new(config.clone());
+        script.run(&["open 1", "1 connect a v5 clean", &subscribe]);
+        assert_eq!(script.broker.counters().shared_subscriptions, 4_000);
+        let count = compared(&mut script, end);
+        assert!(count < 1_000_000, "{count}");
+        assert_eq!(script.broker.counters().shared_subscriptions, 0);
+    }
+}
+
+#[test]
 fn one_filter_sixty_thousand_times_is_compared_a_few_times_each() {
     let mut script = Script::new(config());
     script.run(&["open 1", "1 connect a v5 keep=9 expiry=60", "commit"]);
