@@ -108,10 +108,13 @@ impl Broker {
 
     /// Whether a client may have this will in place of its former one. Retained messages and wills have half
     /// of the memory, so that nobody can fill all of it with what stays; an eighth is for wills alone, since
-    /// a client that may not leave one does not come in.
+    /// a client that may not leave one does not come in. Of what the others leave free of that one will takes
+    /// a small part at most: so a few clients with large ones leave room for many with small ones.
     pub(super) fn may_leave(&self, will: usize, former: usize) -> bool {
-        let (most, wills) = (self.config.limits.max_memory, self.memory.wills - former + will);
-        will <= former || wills <= most / 8 || wills + self.retained.weight() <= most / 2
+        let most = self.config.limits.max_memory;
+        let room = (most / 8).max((most / 2).saturating_sub(self.retained.weight()));
+        let free = room.saturating_sub(self.memory.wills - former);
+        will <= former || will <= free / WILL_SHARE
     }
 
     /// Whether no names are taken any more but short ones of new sessions, whose number has a limit. They have
@@ -263,6 +266,10 @@ pub(super) fn connect_weight(connect: &Connect) -> u32 {
     let own = connect.properties.as_bytes().len() + size_of::<Connect>();
     u32::try_from(will + named + password + own).unwrap_or(u32::MAX)
 }
+
+/// A will takes one part of so many of what is free. By default 256 kB are one of 32 MB, and more than a hundred
+/// clients, each with as much as it may, leave room for half a kilobyte.
+const WILL_SHARE: usize = 16;
 
 /// What a will weighs beside its own bytes.
 const WILL_OVERHEAD: usize = 96;

@@ -245,20 +245,16 @@ fn a_queue_in_memory_counts_and_its_owner_is_let_go() {
 // [MQTT5-3.5.2-1]
 #[test]
 fn wills_and_retained_messages_have_half_of_the_memory() {
-    let large = "y".repeat(700);
+    let large = "y".repeat(12_000);
     let publish = format!("1 publish t {large} retain q1 id=1");
-    let will = format!("2 connect b v5 clean will=t:{}", "y".repeat(1_500));
-    let run = |events: &[&str]| {
-        let mut script = Script::new(memory(6_000));
-        script.run(events);
-        script
-    };
-    let first = ["open 1", "1 connect a v5 clean", "open 2", &publish, "commit"];
+    let first = ["open 1", "1 connect a v5 clean", &publish, "commit"];
     // MQTT 5 is told, and nothing is routed.
-    let mut script = run(&first);
+    let mut script = Script::new(memory(60_000));
+    script.run(&first);
     script.run(&["--", &format!("1 publish u {large} retain q1 id=2"), "1 publish t - retain q1 id=3"]);
     assert_eq!(script.said[0], "1 < puback 2 0x97");
-    let mut twice = run(&first);
+    let mut twice = Script::new(memory(60_000));
+    twice.run(&first);
     twice.run(&["--", &format!("1 publish u {large} retain q2 id=2")]);
     assert_eq!(twice.said, ["1 < pubrec 2 0x97"]);
     // Its publisher knows, so nothing is dropped.
@@ -267,14 +263,43 @@ fn wills_and_retained_messages_have_half_of_the_memory() {
     // The same again takes no more, and an empty one always passes.
     script.run(&["commit", "--", &publish]);
     assert!(script.said[0].ends_with("for [] retained"), "{:?}", script.said);
-    // A will counts as well.
-    let mut script = run(&first);
-    script.run(&["--", &will]);
-    assert_eq!(script.said, ["2 < connack 0x97", "close 2"]);
-    let mut script = run(&["open 2", &will, "open 1", "1 connect a v5 clean", "--", &publish]);
+    // Wills count as well.
+    let mut script = Script::new(memory(60_000));
+    script.run(&["open 1", "1 connect a v5 clean"]);
+    leave_the_largest(&mut script, 2..50);
+    assert!((18_000..=30_000).contains(&script.broker.memory.wills), "{}", script.broker.memory.wills);
+    script.run(&["--", &publish]);
     assert_eq!(script.said, ["1 < puback 1 0x97"]);
-    script.run(&["2 disconnect", "--", &publish]);
+    let goodbyes: Vec<String> = (2..50).map(|slot| format!("{slot} disconnect")).collect();
+    script.run(&goodbyes.iter().map(String::as_str).collect::<Vec<_>>());
+    script.run(&["--", &publish]);
     assert!(script.said[0].ends_with("for [] retained"), "{:?}", script.said);
+}
+
+/// Each of these leaves as large a will as it may, a quarter less of it at each attempt.
+fn leave_the_largest(script: &mut Script, slots: std::ops::Range<u32>) {
+    for slot in slots {
+        let mut size = 100_000;
+        loop {
+            let connect = format!("{slot} connect large{slot} v5 clean keep=9 will=w:{}", "y".repeat(size));
+            script.run(&[&format!("open {slot}"), "--", &connect]);
+            if script.said == [format!("{slot} < connack")] || size == 1 {
+                break;
+            }
+            size = (size * 3 / 4).max(1);
+        }
+    }
+}
+
+#[test]
+fn a_few_large_wills_keep_no_client_with_a_small_one_out() {
+    let mut script = Script::new(memory(1_000_000));
+    leave_the_largest(&mut script, 1..60);
+    for slot in 100..120 {
+        let connect = format!("{slot} connect small{slot} v5 clean keep=9 will=w:{}", "y".repeat(300));
+        script.run(&[&format!("open {slot}"), "--", &connect]);
+        assert_eq!(script.said, [format!("{slot} < connack")]);
+    }
 }
 
 #[test]
@@ -527,12 +552,12 @@ fn retained_messages_on_deep_topics_leave_room_for_wills() {
 
 #[test]
 fn whoever_is_back_with_its_will_takes_no_more_than_before() {
-    let large = "y".repeat(20_000);
+    let large = "y".repeat(12_000);
     let connect = format!("2 connect b v5 keep=9 expiry=60 will=t:{large}");
     let other = format!("3 connect c v5 keep=9 will=t:{large}");
-    let mut script = Script::new(memory(100_000));
+    let mut script = Script::new(memory(400_000));
     script.run(&["open 1", "1 connect a v5 clean", "open 2", &connect, "commit"]);
-    script.run(&[&format!("1 publish u {} retain q1 id=1", "z".repeat(25_000)), "commit"]);
+    script.run(&[&format!("1 publish u {} retain q1 id=1", "z".repeat(100_000)), "commit"]);
     script.run(&["open 3", "--", &other]);
     assert_eq!(script.said, ["3 < connack 0x97", "close 3"]);
     script.run(&["open 4", "--", &connect.replace("2 connect", "4 connect"), "commit"]);
