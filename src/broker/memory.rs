@@ -48,6 +48,8 @@ pub(super) struct Memory {
     pub(super) buffers: usize,
     /// The connection with the largest buffer, and what is in it.
     pub(super) heaviest: Option<(ConnectionId, usize)>,
+    /// In connections whatever waits in them, as the engine says.
+    pub(super) resting: usize,
     /// In the queues of sessions that end with their connection and of their groups, and under way from
     /// these.
     pub(super) queues: usize,
@@ -70,7 +72,7 @@ pub(super) struct Memory {
 impl Broker {
     /// Bytes that are held for clients.
     pub(super) fn memory_held(&self) -> usize {
-        self.passing() + self.staying() + self.named() + self.memory.aside
+        self.passing() + self.staying() + self.named() + self.memory.aside + self.memory.resting
     }
 
     /// What goes by itself, with its commit or with its connection.
@@ -90,13 +92,15 @@ impl Broker {
     }
 
     /// What stays counts up to its half, and names up to their quarter: a database of before, or a limit that
-    /// was lowered, may bring more, and nobody could come in to take it away. So does what is set aside.
+    /// was lowered, may bring more, and nobody could come in to take it away. So do what is set aside and what
+    /// connections take, which nobody is let go for either.
     pub(super) fn level(&self) -> Level {
         let most = self.config.limits.max_memory;
         let held = self.passing()
             + self.staying().min(most / 2)
             + self.named().min(most / 4)
-            + self.memory.aside.min(self.aside_most());
+            + self.memory.aside.min(self.aside_most())
+            + self.memory.resting.min(self.resting_most());
         Level::of(held, most)
     }
 
@@ -104,6 +108,12 @@ impl Broker {
     /// for has to come in.
     pub(super) fn aside_most(&self) -> usize {
         self.config.limits.max_memory / 16
+    }
+
+    /// What connections may take before anything waits in them; beyond it nobody new comes in, so that there is
+    /// always room for what passes.
+    pub(super) fn resting_most(&self) -> usize {
+        self.config.limits.max_memory / 4 * 3
     }
 
     /// Whether a client may have this will in place of its former one. Retained messages and wills have half

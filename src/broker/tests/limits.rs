@@ -3,7 +3,7 @@
 //! A message of one letter on `t/a` weighs 100 bytes: 96 and its own.
 
 use super::script::{Script, check_with, config};
-use crate::broker::{Config, WhenFull};
+use crate::broker::{Config, Event, WhenFull};
 use crate::record::DropReason;
 
 fn queues(bytes: u64, when_full: WhenFull) -> Config {
@@ -154,6 +154,32 @@ fn the_engine_is_told_how_full_the_memory_is() {
         memory(1_000_000),
         &["--", "buffered 1000000", "buffered 750000"],
         "memory full\nmemory tight",
+    );
+}
+
+#[test]
+fn what_connections_take_whatever_they_do_keeps_out_who_is_new_and_lets_nobody_go() {
+    let mut script = Script::new(memory(1_000_000));
+    script.run(&["open 1", "1 connect a v5 clean keep=9", "buffered 200000 of=1", "--"]);
+    let told = script.broker.counters().memory;
+    script.handle(vec![Event::Resting { bytes: 740_000 }]);
+    assert_eq!(script.broker.counters().memory, told + 740_000);
+    script.run(&["open 2", "2 connect b v5 clean keep=9"]);
+    script.handle(vec![Event::Resting { bytes: 2_000_000 }]);
+    script.run(&["open 3", "3 connect c v5 clean keep=9", "open 4 port", "4 connect d v5 clean keep=9"]);
+    script.run(&["open 5", "5 connect a v5 keep=9"]);
+    assert_eq!(
+        script.said,
+        [
+            "memory tight",
+            "2 < connack",
+            "3 < connack 0x97",
+            "close 3",
+            "4 < connack",
+            "1 < disconnect 0x8e",
+            "close 1",
+            "5 < connack"
+        ]
     );
 }
 
