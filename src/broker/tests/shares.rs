@@ -1,4 +1,6 @@
 //! Scripts of what counts as held in RAM, and of the shares of it that one client or one kind may have.
+//!
+//! What a step takes is read from the counters, which add up every account; a share is found by its refusals.
 
 use super::limits::memory;
 use super::script::{Script, config};

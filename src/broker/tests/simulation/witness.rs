@@ -1,4 +1,6 @@
-//! What the simulation makes of each effect, and what must be true of it: at once, and when all is drained.
+//! What the simulation makes of each effect, and what must be true of it.
+//!
+//! Some of it is asserted at once, as that an answer leaves after its commit; the rest when all is drained.
 
 use std::collections::BTreeSet;
 
