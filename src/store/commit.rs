@@ -17,6 +17,7 @@ use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::schema::{Fault, unsigned};
+use super::successor::{self, Apart};
 use super::thread::Worker;
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
@@ -45,6 +46,19 @@ pub(super) struct Database {
     pub(super) suspects: BTreeSet<u32>,
     /// When the file was last shrunk a little.
     pub(super) shrunk_at: u64,
+    /// Whether the file may be written.
+    pub(super) sync: Sync,
+    /// Older files that are read.
+    pub(super) apart: Vec<Apart>,
+}
+
+/// Whether what the database's file reads is what a loss of power would leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// Every sync has succeeded.
+    Trusted,
+    /// One has failed: the file must not be written again, and another has to take its place.
+    Failed,
 }
 
 /// Where the store stands after failed commits.
@@ -92,6 +106,16 @@ impl Database {
     pub(super) fn transact(
         &mut self,
         config: &Checked,
+        gate: Option<&mut Gate>,
+        work: impl FnOnce(&mut Log, &Connection) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let result = self.transact_unwatched(config, gate, work);
+        self.watch(result)
+    }
+
+    fn transact_unwatched(
+        &mut self,
+        config: &Checked,
         mut gate: Option<&mut Gate>,
         work: impl FnOnce(&mut Log, &Connection) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
@@ -123,6 +147,15 @@ impl Database {
         run()
     }
 
+    /// Lets go of the file where a sync has failed: from here on nothing may write it, not even a rollback.
+    fn watch<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+        if result.as_ref().is_err_and(Fault::is_unsynced) {
+            self.sync = Sync::Failed;
+            self.connection = None;
+        }
+        result
+    }
+
     /// Undoes what a failed transaction left on the connection.
     fn roll_back(&mut self) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
@@ -145,31 +178,35 @@ impl Database {
         }
     }
 
-    /// Drops the connection and opens another.
+    /// Drops the connection and opens another: to a new database, if a sync of this one has failed.
     fn reopen(&mut self) -> Result<(), Fault> {
         self.connection = None;
-        let connection = open::connect(&self.files, &self.sizes).map_err(|refusal| match refusal {
+        if self.sync == Sync::Failed {
+            successor::set_apart(&self.files)?;
+            // By its name it is known from now on.
+            self.sync = Sync::Trusted;
+        }
+        let opened = open::connect(&self.files, &self.sizes).map_err(|refusal| match refusal {
             Refusal::Sqlite(error) => Fault::Sqlite(error),
+            Refusal::Disk(error) => Fault::Disk(error),
             Refusal::Damaged(why) => Fault::Unusable(why),
             Refusal::Newer(found) => Fault::Unusable(format!("its version is {found}")),
-        })?;
+        });
+        let connection = self.watch(opened)?;
         self.log = Log::load(&connection, self.sizes, &self.suspects)?;
+        self.apart = successor::attached(&connection, &self.files)?;
         self.connection = Some(connection);
-        // What the failed sync left in the WAL is trusted only once it is in the database, and synced there.
-        let trusted = self.checkpoint();
-        if trusted.is_err() {
-            self.connection = None;
-        }
-        trusted
+        Ok(())
     }
 
     /// Moves the WAL into the database, giving up the reserve if there is no other room.
     fn checkpoint(&mut self) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-        match checkpoint(connection) {
+        let done = match checkpoint(connection) {
             Err(fault) if fault.is_full() && self.reserve.release() => checkpoint(connection),
             other => other,
-        }
+        };
+        self.watch(done)
     }
 
     /// Drops some of the oldest segments, in a transaction of its own. Says whether there were any.
@@ -195,9 +232,12 @@ impl Database {
         if now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS {
             self.shrunk_at = now;
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
-            self.shrink(config)?;
+            let shrunk = self.shrink(config);
+            self.watch(shrunk)?;
         }
-        Ok(())
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let segments = &self.log.segments;
+        Ok(successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?)
     }
 
     /// Gives a few unused pages back to the disk, where many are unused.
@@ -224,8 +264,12 @@ impl Database {
     pub(super) fn close(mut self) {
         let all = self.checkpoint().and_then(|()| {
             let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-            Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+            Ok(connection.query_row("PRAGMA main.wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
         });
+        let all = self.watch(all);
+        if self.sync == Sync::Failed {
+            let _ = successor::set_apart(&self.files);
+        }
         if let Err(fault) = all {
             tracing::warn!(reason = %fault, "the store's WAL is left as it is; the next start reads it");
         }
@@ -341,20 +385,20 @@ impl Worker {
                 self.database.suspects.insert(*id);
                 self.database.roll_back()
             }
-            Fault::Sequence(_) => self.database.roll_back(),
-            _ => self.database.reopen(),
+            _ if self.database.connection.is_none() => self.database.reopen(),
+            _ => self.database.roll_back(),
         }
     }
 }
 
 /// Frames in the WAL.
 fn frames(connection: &Connection) -> Result<u64, Fault> {
-    let frames = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
+    let frames = connection.prepare_cached("PRAGMA main.wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
     Ok(unsigned(frames))
 }
 
 fn checkpoint(connection: &Connection) -> Result<(), Fault> {
-    connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
+    connection.prepare_cached("PRAGMA main.wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
     Ok(())
 }
 

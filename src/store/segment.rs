@@ -71,16 +71,22 @@ pub(super) struct Header {
 
 /// Makes a segment's table.
 pub(super) fn create(connection: &Connection, id: u32) -> Result<(), Fault> {
-    connection.execute_batch(&format!(
-        "CREATE TABLE log_{id}(seq INTEGER PRIMARY KEY, topic, audience, flags INTEGER, wall INTEGER,
-         expiry INTEGER, numbers BLOB, properties BLOB, payload BLOB, crc INTEGER)"
-    ))?;
+    connection.execute_batch(&table(id))?;
     put_header(connection, id, &Header::default())
 }
 
-/// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable.
+/// The table of a segment, in SQL.
+pub(super) fn table(id: u32) -> String {
+    format!(
+        "CREATE TABLE main.log_{id}(seq INTEGER PRIMARY KEY, topic, audience, flags INTEGER, wall INTEGER,
+         expiry INTEGER, numbers BLOB, properties BLOB, payload BLOB, crc INTEGER)"
+    )
+}
+
+/// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable; one
+/// that was set apart goes with its file.
 pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> {
-    match connection.execute_batch(&format!("DROP TABLE IF EXISTS log_{id}")) {
+    match connection.execute_batch(&format!("DROP TABLE IF EXISTS main.log_{id}")) {
         Err(error) if !is_damage(&error) => return Err(error.into()),
         _ => {}
     }

@@ -12,6 +12,8 @@ mod full;
 mod damage;
 mod cost;
 mod opening;
+mod disk;
+
 
 use std::path::Path;
 use std::sync::Arc;
