@@ -3,16 +3,16 @@
 //! A failed transaction leaves nothing: it is rolled back, the log in memory is thrown away and loaded
 //! again, and the batch is tried again. Where the disk is full, room is made: the WAL is moved into the
 //! database, the reserve is given up, the oldest segments go, the batch is committed in smaller parts.
-//! After any other failure the connection is not trusted with another sync: it is dropped and opened
-//! again. What the failed commit held may then be there or not; the ledger's stamp tells.
+//! After a failed sync the file is never written again: another database takes its place. What the failed
+//! commit held may then be there or not; the ledger's stamp tells.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
 use super::Checked;
-use super::log::Log;
-use super::open::{self, Refusal};
+use super::log::{Doubt, Log};
+use super::open;
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
@@ -43,7 +43,9 @@ pub(super) struct Database {
     /// When the database was made, wall clock in milliseconds.
     pub(super) epoch: u64,
     /// Segments that have failed.
-    pub(super) suspects: BTreeSet<u32>,
+    pub(super) suspects: BTreeMap<u32, Doubt>,
+    /// How often the disk could not read a segment.
+    pub(super) unread: BTreeMap<u32, u32>,
     /// When the file was last shrunk a little.
     pub(super) shrunk_at: u64,
     /// Whether the file may be written.
@@ -91,11 +93,11 @@ impl Recovery {
     }
 
     /// Waits before the next attempt, longer each time.
-    fn back_off(&mut self, now: u64, fault: &Fault) {
+    fn back_off(&mut self, now: u64, reason: String) {
         if self.trouble.is_none() {
-            tracing::error!(reason = %fault, "the store cannot commit; it keeps what it has and tries again");
+            tracing::error!(reason, "the store cannot commit; it keeps what it has and tries again");
         }
-        self.trouble = Some(fault.to_string());
+        self.trouble = Some(reason);
         let wait = BACKOFF_MILLIS_MIN << self.failures.min(6);
         self.retry_at = Some(now + wait.min(BACKOFF_MILLIS_MAX));
     }
@@ -178,24 +180,43 @@ impl Database {
         }
     }
 
-    /// Drops the connection and opens another: to a new database, if a sync of this one has failed.
-    fn reopen(&mut self) -> Result<(), Fault> {
+    /// Drops the connection and opens another: to a new database, if a sync of this one has failed or it
+    /// turns out to be damaged.
+    fn reopen(&mut self, wall: u64) -> Result<(), Fault> {
+        match self.reopen_sound() {
+            Err(fault) if fault.is_damage() => self.replace_damaged(wall, &fault),
+            other => other,
+        }
+    }
+
+    fn reopen_sound(&mut self) -> Result<(), Fault> {
         self.connection = None;
         if self.sync == Sync::Failed {
             successor::set_apart(&self.files)?;
             // By its name it is known from now on.
             self.sync = Sync::Trusted;
         }
-        let opened = open::connect(&self.files, &self.sizes).map_err(|refusal| match refusal {
-            Refusal::Sqlite(error) => Fault::Sqlite(error),
-            Refusal::Disk(error) => Fault::Disk(error),
-            Refusal::Damaged(why) => Fault::Unusable(why),
-            Refusal::Newer(found) => Fault::Unusable(format!("its version is {found}")),
-        });
+        let opened = open::connect(&self.files, &self.sizes).map_err(Fault::from);
         let connection = self.watch(opened)?;
         self.log = Log::load(&connection, self.sizes, &self.suspects)?;
         self.apart = successor::attached(&connection, &self.files)?;
         self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Goes on with a new database that has what can be read of this one. Its numbers go on, too, so that
+    /// the epoch stays.
+    fn replace_damaged(&mut self, wall: u64, why: &Fault) -> Result<(), Fault> {
+        self.connection = None;
+        let found = open::replace_damaged(&self.files, &self.sizes, wall, &why.to_string())
+            .map_err(|error| Fault::Unusable(error.to_string()))?;
+        let mut log = Log::load(&found.connection, self.sizes, &BTreeMap::new())?;
+        log.number_on_from(&self.log);
+        self.log = log;
+        self.suspects.clear();
+        self.unread.clear();
+        self.apart = successor::attached(&found.connection, &self.files)?;
+        self.connection = Some(found.connection);
         Ok(())
     }
 
@@ -287,12 +308,11 @@ impl Worker {
             self.recovery.unsure.get_or_insert((stamp, count));
             self.start_over(&fault).map(|()| self.resolve())
         };
-        let now = (self.clock)().mono;
         let immediate = if fault.is_full() { ROOM_ATTEMPTS } else { OTHER_ATTEMPTS };
         match result {
             Ok(()) if self.recovery.failures <= immediate => {}
-            Ok(()) => self.recovery.back_off(now, &fault),
-            Err(second) => self.recovery.back_off(now, if second.is_full() { &fault } else { &second }),
+            Ok(()) => self.back_off(&fault),
+            Err(second) => self.back_off(if second.is_full() { &fault } else { &second }),
         }
     }
 
@@ -317,19 +337,35 @@ impl Worker {
             self.answer_held();
             return;
         }
-        let now = (self.clock)().mono;
-        self.recovery.back_off(now, result.as_ref().err().unwrap_or(&fault));
+        self.back_off(result.as_ref().err().unwrap_or(&fault));
+    }
+
+    fn back_off(&mut self, fault: &Fault) {
+        if let Fault::Unreadable(id) = fault {
+            let times = self.database.unread.entry(*id).or_default();
+            *times += 1;
+            if *times >= READ_ATTEMPTS {
+                // It would keep its readers waiting for ever: what it had is counted as damaged.
+                self.database.suspects.insert(*id, Doubt::Unreadable);
+            }
+        }
+        let files = &self.database.files;
+        // What SQLite says of it is the same as of a broken disk.
+        let reason = match files.disk.is_read_only(&files.dir) {
+            true => "the file system is mounted read-only".into(),
+            false => fault.to_string(),
+        };
+        self.recovery.back_off((self.clock)().mono, reason);
     }
 
     /// The wait after a failure is over.
     pub(super) fn try_again(&mut self) {
         self.recovery.retry_at = None;
         if self.database.connection.is_none()
-            && let Err(fault) = self.database.reopen()
+            && let Err(fault) = self.database.reopen((self.clock)().wall)
         {
             self.recovery.failures += 1;
-            let now = (self.clock)().mono;
-            self.recovery.back_off(now, &fault);
+            self.back_off(&fault);
             return;
         }
         self.resolve();
@@ -382,10 +418,14 @@ impl Worker {
         self.names = Names::default();
         match fault {
             Fault::Segment(id) => {
-                self.database.suspects.insert(*id);
+                self.database.suspects.insert(*id, Doubt::Damaged);
                 self.database.roll_back()
             }
-            _ if self.database.connection.is_none() => self.database.reopen(),
+            // What stands in the way of every commit is in no segment.
+            _ if fault.is_damage() && self.recovery.failures > OTHER_ATTEMPTS => {
+                self.database.replace_damaged((self.clock)().wall, fault)
+            }
+            _ if self.database.connection.is_none() => self.database.reopen((self.clock)().wall),
             _ => self.database.roll_back(),
         }
     }
@@ -393,7 +433,8 @@ impl Worker {
 
 /// Frames in the WAL.
 fn frames(connection: &Connection) -> Result<u64, Fault> {
-    let frames = connection.prepare_cached("PRAGMA main.wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
+    let frames =
+        connection.prepare_cached("PRAGMA main.wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
     Ok(unsigned(frames))
 }
 
@@ -407,6 +448,9 @@ const ROOM_ATTEMPTS: u32 = 12;
 
 /// So often the database is opened again without a wait.
 const OTHER_ATTEMPTS: u32 = 3;
+
+/// So often a segment that the disk cannot read is tried again: for about a minute.
+const READ_ATTEMPTS: u32 = 24;
 
 /// The first wait.
 const BACKOFF_MILLIS_MIN: u64 = 50;

@@ -1,8 +1,9 @@
 //! Keeps messages on disk until their readers have them.
 //!
 //! One thread owns the database and commits in batches, so that one fsync serves many messages.
-//! We assume: what SQLite has committed with `synchronous = FULL` survives loss of power; a write
-//! leaves its neighbours alone; the disk may be full at any time and says so.
+//! We assume: what SQLite has committed with `synchronous = FULL` survives loss of power, and what a
+//! failed sync covered does not; a write leaves its neighbours alone; the disk may be full at any time and
+//! says so.
 
 mod handle;
 mod config;
@@ -26,6 +27,7 @@ mod load;
 mod kept;
 mod open;
 mod successor;
+mod salvage;
 mod schema;
 mod pack;
 mod written;
@@ -38,7 +40,7 @@ pub use config::{Checked, Config, KEYS};
 pub use handle::{Ask, Handle, Inbox, ReaderStatus, StoreStatus};
 pub use open::OpenError;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -156,11 +158,10 @@ fn begin(
     let mut found = open::database(&files, &sizes, now.wall)?;
     let mut loaded = load(&found.connection, sizes);
     if let Err(fault) = &loaded
-        && fault.is_damage()
+        && fault.is_damage_at_start()
     {
         drop(found.connection);
-        found.put_aside = Some(open::put_aside(&files, now.wall, &fault.to_string())?);
-        found.connection = open::database(&files, &sizes, now.wall)?.connection;
+        found = open::replace_damaged(&files, &sizes, now.wall, &fault.to_string())?;
         loaded = load(&found.connection, sizes);
     }
     let unavailable =
@@ -188,7 +189,8 @@ fn begin(
             log,
             reserve,
             epoch,
-            suspects: BTreeSet::new(),
+            suspects: BTreeMap::new(),
+            unread: BTreeMap::new(),
             shrunk_at: 0,
             sync: Sync::Trusted,
             apart,
@@ -206,7 +208,7 @@ fn begin(
 }
 
 fn load(connection: &rusqlite::Connection, sizes: Sizes) -> Result<(Log, Restored), Fault> {
-    let mut log = Log::load(connection, sizes, &BTreeSet::new())?;
+    let mut log = Log::load(connection, sizes, &BTreeMap::new())?;
     let restored = log.restored(connection)?;
     Ok((log, restored))
 }

@@ -11,8 +11,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, OLDEST, VERSION, is_damage};
-use super::successor;
+use super::schema::{self, Fault, OLDEST, VERSION, is_damage};
+use super::{salvage, segment, successor};
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -64,21 +64,38 @@ pub(super) fn database(files: &Files, sizes: &Sizes, wall: u64) -> Result<Databa
     match connect(files, sizes) {
         Ok(connection) => Ok(Database { connection, put_aside: None }),
         Err(Refusal::Newer(found)) => Err(OpenError::Newer { path: files.database.clone(), found }),
-        Err(Refusal::Sqlite(error)) => Err(unavailable(files, &error)),
-        Err(Refusal::Disk(error)) => Err(unavailable(files, &error)),
-        Err(Refusal::Damaged(why)) => {
-            let aside = put_aside(files, wall, &why)?;
-            let connection = connect(files, sizes).map_err(|refusal| match refusal {
-                Refusal::Sqlite(error) => unavailable(files, &error),
-                Refusal::Disk(error) => unavailable(files, &error),
-                Refusal::Newer(_) | Refusal::Damaged(_) => OpenError::Unavailable {
-                    path: files.database.clone(),
-                    reason: "a new one is damaged too".into(),
-                },
-            })?;
-            Ok(Database { connection, put_aside: Some(aside) })
+        Err(Refusal::Sqlite(error)) => {
+            let fault = Fault::Sqlite(error);
+            if fault.is_unsynced() {
+                // The next attempt takes over from it.
+                let _ = successor::set_apart(files);
+            }
+            Err(unavailable(files, &fault))
         }
+        Err(Refusal::Disk(error)) => Err(unavailable(files, &error)),
+        Err(Refusal::Damaged(why)) => replace_damaged(files, sizes, wall, &why),
     }
+}
+
+/// Puts a damaged database aside, and opens a new one that has what could be read of it.
+pub(super) fn replace_damaged(
+    files: &Files,
+    sizes: &Sizes,
+    wall: u64,
+    why: &str,
+) -> Result<Database, OpenError> {
+    if let Err(fault) = salvage::build(files, sizes, wall) {
+        tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store");
+    }
+    let aside = put_aside(files, wall, why)?;
+    let connection = connect(files, sizes).map_err(|refusal| match refusal {
+        Refusal::Sqlite(error) => unavailable(files, &error),
+        Refusal::Disk(error) => unavailable(files, &error),
+        Refusal::Newer(_) | Refusal::Damaged(_) => {
+            OpenError::Unavailable { path: files.database.clone(), reason: "a new one is damaged too".into() }
+        }
+    })?;
+    Ok(Database { connection, put_aside: Some(aside) })
 }
 
 /// Why a connection cannot be used.
@@ -93,6 +110,17 @@ pub(super) enum Refusal {
     Disk(io::Error),
 }
 
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        match refusal {
+            Refusal::Sqlite(error) => Fault::Sqlite(error),
+            Refusal::Disk(error) => Fault::Disk(error),
+            Refusal::Damaged(why) => Fault::Damaged(why),
+            Refusal::Newer(found) => Fault::Unusable(format!("its version is {found}")),
+        }
+    }
+}
+
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Refusal {
         Refusal::Disk(error)
@@ -101,7 +129,11 @@ impl From<io::Error> for Refusal {
 
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Refusal {
-        if is_damage(&error) { Refusal::Damaged(error.to_string()) } else { Refusal::Sqlite(error) }
+        // A table that is not there is damage too, where the version says that it must be.
+        match is_damage(&error) || segment::is_missing(&error) {
+            true => Refusal::Damaged(error.to_string()),
+            false => Refusal::Sqlite(error),
+        }
     }
 }
 
@@ -154,12 +186,13 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
 
 /// Moves a damaged database and its WAL out of the way.
 pub(super) fn put_aside(files: &Files, wall: u64, why: &str) -> Result<PathBuf, OpenError> {
-    let aside = (0..).map(|more| aside_name(files, wall / 1_000 + more)).find(|path| files.disk.size(path).is_none());
+    let aside =
+        (0..).map(|more| aside_name(files, wall / 1_000 + more)).find(|path| files.disk.size(path).is_none());
     let aside = aside.expect("a directory holds fewer files than there are numbers");
     tracing::error!(
         reason = why,
         aside = %aside.display(),
-        "THE STORE IS DAMAGED: it is put aside and a new, empty one is begun; what it held is not forwarded"
+        "THE STORE IS DAMAGED: it is put aside, and a new one is begun with what can be read of it"
     );
     let failed = |path: &Path, error: io::Error| OpenError::Unavailable {
         path: path.into(),
@@ -169,9 +202,15 @@ pub(super) fn put_aside(files: &Files, wall: u64, why: &str) -> Result<PathBuf, 
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(from, error)),
         _ => Ok(()),
     };
-    // The WAL goes first: without its database it is inert, while a database without it looks sound.
-    rename(&files.wal, &with_suffix(&aside, "-wal"))?;
+    if files.disk.size(&files.database).is_none() {
+        // It was set apart before, and has no successor.
+        for path in successor::paths(files) {
+            successor::put_aside(files, &path, why).map_err(|error| failed(&path, error))?;
+        }
+    }
+    // The WAL goes second: without its database it is inert, while a database without it looks sound.
     rename(&files.database, &aside)?;
+    rename(&files.wal, &with_suffix(&aside, "-wal"))?;
     let _ = files.disk.remove(&with_suffix(&files.database, "-shm"));
     files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
     prune(files);

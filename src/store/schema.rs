@@ -17,6 +17,9 @@ pub(super) enum Fault {
     /// A segment cannot be read or written because the database is damaged there.
     #[error("segment {0} is damaged")]
     Segment(u32),
+    /// The disk does not read a part of the file in which this segment lies; perhaps it will.
+    #[error("the disk cannot be read")]
+    Unreadable(u32),
     /// The broker used an order number twice.
     #[error("order number {0} was given before")]
     Sequence(u64),
@@ -29,6 +32,9 @@ pub(super) enum Fault {
     /// The connection was dropped and is not open again.
     #[error("the database is not open")]
     Closed,
+    /// It is no sound database.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
     /// It was opened and is of no use.
     #[error("{0}")]
     Unusable(String),
@@ -44,7 +50,12 @@ impl Fault {
             Fault::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             Fault::Gate(error) | Fault::Disk(error) => error.kind() == std::io::ErrorKind::StorageFull,
             Fault::Tight => true,
-            Fault::Segment(_) | Fault::Sequence(_) | Fault::Closed | Fault::Unusable(_) => false,
+            Fault::Damaged(_)
+            | Fault::Segment(_)
+            | Fault::Unreadable(_)
+            | Fault::Sequence(_)
+            | Fault::Closed
+            | Fault::Unusable(_) => false,
         }
     }
 
@@ -61,8 +72,16 @@ impl Fault {
 
     /// Whether the database itself is damaged.
     pub(super) fn is_damage(&self) -> bool {
-        let Fault::Sqlite(error) = self else { return false };
-        is_damage(error)
+        match self {
+            Fault::Sqlite(error) => is_damage(error),
+            Fault::Damaged(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is, where nothing was done with it yet: a table that is not there is damage, too.
+    pub(super) fn is_damage_at_start(&self) -> bool {
+        self.is_damage() || matches!(self, Fault::Sqlite(error) if super::segment::is_missing(error))
     }
 }
 

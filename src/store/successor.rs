@@ -12,12 +12,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::open::{Refusal, with_suffix};
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::schema::{self, is_damage, unsigned};
-use super::segment;
+use super::{salvage, segment};
 
 /// A database that is only read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,11 +55,13 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
     let apart = paths(files);
     for path in files.disk.names(&files.dir) {
         let name = path.to_string_lossy();
-        let orphan = name.strip_suffix("-wal").is_some_and(|of| !apart.iter().any(|path| *path == *Path::new(of)));
+        let orphan =
+            name.strip_suffix("-wal").is_some_and(|of| !apart.iter().any(|path| *path == *Path::new(of)));
         if name.contains(APART) && orphan {
             files.disk.remove(&path)?;
         }
     }
+    salvage::ensure(files)?;
     if apart.is_empty() || files.disk.size(&files.database).is_some() {
         return Ok(());
     }
@@ -90,15 +93,22 @@ pub(super) fn attach(connection: &Connection, files: &Files) -> Result<(), Refus
         };
         match look() {
             Ok(_) => {}
-            Err(error) if is_damage(&error) => {
+            Err(error) if is_damage(&error) || segment::is_missing(&error) => {
                 let _ = connection.execute_batch(&format!("DETACH DATABASE {schema}"));
-                let aside = path.to_string_lossy().replace(APART, "tidegate.db.damaged-unsynced-");
-                tracing::error!(path = aside, reason = %error, "what was set apart is damaged and put aside");
-                files.disk.rename(&path, Path::new(&aside))?;
+                put_aside(files, &path, &error.to_string())?;
             }
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
+}
+
+/// Gives up what was set apart: it is kept for whoever can read it.
+pub(super) fn put_aside(files: &Files, path: &Path, why: &str) -> io::Result<()> {
+    let aside = PathBuf::from(path.to_string_lossy().replace(APART, "tidegate.db.damaged-unsynced-"));
+    tracing::error!(path = %aside.display(), reason = why, "what was set apart is damaged and put aside");
+    files.disk.rename(path, &aside)?;
+    let _ = files.disk.rename(&with_suffix(path, "-wal"), &with_suffix(&aside, "-wal"));
     Ok(())
 }
 
@@ -141,22 +151,38 @@ pub(super) fn size(files: &Files, apart: &[Apart]) -> u64 {
     apart.iter().map(|apart| size(&apart.path) + size(&with_suffix(&apart.path, "-wal"))).sum()
 }
 
-/// Builds the successor under a name that nobody takes for a database, and syncs it.
-fn build(files: &Files, sizes: &Sizes, new: &Path) -> Result<(), Refusal> {
+/// Begins a database under a name that nobody takes for one.
+pub(super) fn begin_new(files: &Files, new: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags_and_vfs(new, flags, files.disk.layer())?;
+    // Or the end of this connection would move the WAL into a database that it only reads.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
     // Without a journal: should this fail, the file is removed.
     connection.execute_batch(&format!(
         "PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = OFF;
          PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
     ))?;
+    Ok(connection)
+}
+
+/// Ends it, with everything synced.
+pub(super) fn finish_new(files: &Files, new: &Path, connection: Connection) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.close().map_err(|(_, error)| error)?;
+    // Nothing is in it yet.
+    let _ = files.disk.remove(&with_suffix(new, "-wal"));
+    Ok(())
+}
+
+/// Builds the successor.
+fn build(files: &Files, sizes: &Sizes, new: &Path) -> Result<(), Refusal> {
+    let connection = begin_new(files, new)?;
     attach(&connection, files)?;
-    let schemas: Vec<String> =
-        attached(&connection, files)?.into_iter().map(|apart| apart.schema).collect();
+    let schemas: Vec<String> = attached(&connection, files)?.into_iter().map(|apart| apart.schema).collect();
     let Some(newest) = schemas.first() else {
         return Err(Refusal::Damaged("what was set apart cannot be read".into()));
     };
@@ -167,8 +193,7 @@ fn build(files: &Files, sizes: &Sizes, new: &Path) -> Result<(), Refusal> {
     }
     copy_segments(&connection, sizes, &schemas)?;
     connection.execute_batch("COMMIT")?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    connection.close().map_err(|(_, error)| error.into())
+    Ok(finish_new(files, new, connection)?)
 }
 
 /// Copies the newest segments, as many as one commit can have touched and some more; and all of those
@@ -188,7 +213,8 @@ fn copy_segments(connection: &Connection, sizes: &Sizes, schemas: &[String]) -> 
         }
         let Some((place, home)) = home.filter(|(place, _)| !reached || *place >= APART_MAX) else { continue };
         connection.execute_batch(&segment::table(id))?;
-        let copied = connection.execute(&format!("INSERT INTO main.log_{id} SELECT * FROM {home}.log_{id}"), [])?;
+        let copied =
+            connection.execute(&format!("INSERT INTO main.log_{id} SELECT * FROM {home}.log_{id}"), [])?;
         rows += if place < APART_MAX { copied as u64 } else { 0 };
     }
     Ok(())
@@ -196,7 +222,9 @@ fn copy_segments(connection: &Connection, sizes: &Sizes, schemas: &[String]) -> 
 
 /// The segments that have their table in a database.
 fn tables(connection: &Connection, schema: &str) -> rusqlite::Result<BTreeSet<u32>> {
-    let sql = format!("SELECT substr(name, 5) + 0 FROM {schema}.sqlite_schema WHERE name LIKE 'log\\_%' ESCAPE '\\'");
+    let sql = format!(
+        "SELECT substr(name, 5) + 0 FROM {schema}.sqlite_schema WHERE name LIKE 'log\\_%' ESCAPE '\\'"
+    );
     let mut statement = connection.prepare(&sql)?;
     let ids = statement.query_map([], |row| row.get::<_, i64>(0))?;
     ids.map(|id| Ok(u32::try_from(unsigned(id?)).unwrap_or(0))).collect()
@@ -212,7 +240,7 @@ fn number(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.strip_prefix(APART)?.parse().ok()
 }
 
-fn discard(files: &Files, path: &Path) {
+pub(super) fn discard(files: &Files, path: &Path) {
     for suffix in ["", "-wal", "-journal"] {
         let _ = files.disk.remove(&with_suffix(path, suffix));
     }

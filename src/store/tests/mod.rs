@@ -13,7 +13,9 @@ mod damage;
 mod cost;
 mod opening;
 mod disk;
-
+mod cuts;
+mod faults;
+mod salvage;
 
 use std::path::Path;
 use std::sync::Arc;

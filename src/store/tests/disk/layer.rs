@@ -180,7 +180,12 @@ unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, into: *mut c_void, count
     code(opened.read(at, into))
 }
 
-unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, count: c_int, at: i64) -> c_int {
+unsafe extern "C" fn write(
+    file: *mut ffi::sqlite3_file,
+    from: *const c_void,
+    count: c_int,
+    at: i64,
+) -> c_int {
     let (Ok(count), Ok(at)) = (usize::try_from(count), usize::try_from(at)) else {
         return ffi::SQLITE_IOERR_WRITE;
     };
@@ -262,7 +267,8 @@ unsafe extern "C" fn access(
 ) -> c_int {
     // SAFETY: SQLite's names are C strings.
     let path = unsafe { path_of(name) };
-    let there = path.is_some_and(|path| disk_of(path).is_some_and(|disk| disk.lock().names.contains_key(path)));
+    let there =
+        path.is_some_and(|path| disk_of(path).is_some_and(|disk| disk.lock().names.contains_key(path)));
     // SAFETY: SQLite gives a place for the answer.
     unsafe { out.write(c_int::from(there)) };
     ffi::SQLITE_OK

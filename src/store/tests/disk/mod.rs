@@ -10,7 +10,9 @@ mod layer;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::ffi;
 
@@ -29,10 +31,16 @@ pub(crate) struct FaultyDisk {
 pub(crate) struct Faults {
     /// This sync of the kind fails, once: 0 is the next one.
     pub(crate) sync: Option<(Kind, u32)>,
+    /// No sync succeeds.
+    pub(crate) no_sync: bool,
+    /// No file gets another name.
+    pub(crate) no_renaming: bool,
     /// So many writes fail.
     pub(crate) writes: u32,
     /// So many reads fail.
     pub(crate) reads: u32,
+    /// This page of a database cannot be read, ever; 0: none.
+    pub(crate) bad_page: usize,
     /// Nothing can be changed.
     pub(crate) read_only: bool,
     /// Says that it has synced, and has not.
@@ -72,10 +80,11 @@ struct State {
     /// Who opened a file under an earlier one has lost it.
     generation: u64,
     hold: Option<Hold>,
-    /// Syncs that were asked for.
+    /// Syncs that were asked for, and that have come to an end.
     syncs: u64,
-    /// Changes to files that were set apart, by name: there must be none.
-    writes: BTreeMap<PathBuf, u64>,
+    syncs_done: u64,
+    /// How often each file had been changed when a sync failed first.
+    changes_at_failure: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +92,8 @@ struct Contents {
     kept: Vec<u8>,
     seen: Vec<u8>,
     changes: Vec<Change>,
+    /// Changes so far.
+    count: u64,
 }
 
 #[derive(Debug)]
@@ -104,6 +115,7 @@ struct Opened {
     file: usize,
     path: PathBuf,
     generation: u64,
+    writable: bool,
 }
 
 /// How much of what was not synced a cut leaves.
@@ -160,14 +172,34 @@ impl FaultyDisk {
         self.lock().hold = Some(hold);
     }
 
+    /// Lets each sync take so long, as on an SD card.
+    pub(crate) fn slow_syncs(&self, time: Duration) {
+        let (keep, never) = channel::<()>();
+        self.hold_syncs(Box::new(move |_| {
+            let _ = (&keep, never.recv_timeout(time));
+        }));
+    }
+
     /// Syncs that were asked for so far.
     pub(crate) fn syncs(&self) -> u64 {
         self.lock().syncs
     }
 
-    /// How often a file of this name was changed since it has it.
-    pub(crate) fn changes_of(&self, path: &Path) -> u64 {
-        self.lock().writes.get(path).copied().unwrap_or(0)
+    /// Syncs that have come to an end.
+    pub(crate) fn syncs_done(&self) -> u64 {
+        self.lock().syncs_done
+    }
+
+    /// How often a file was changed since a sync failed first.
+    pub(crate) fn changes_since_failure(&self, path: &Path) -> u64 {
+        let state = self.lock();
+        let file = state.names[path];
+        state.files[file].count - state.changes_at_failure[file]
+    }
+
+    /// Power again, after a cut with the worst of luck.
+    pub(crate) fn lose_what_is_not_synced(&self) {
+        self.lock().power_on(Luck::Nothing, &mut Random(0));
     }
 
     /// Power again: what was synced, and by luck some of what was not.
@@ -192,7 +224,7 @@ impl FaultyDisk {
     pub(crate) fn put(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.lock();
         let file = state.files.len();
-        state.files.push(Contents { kept: bytes.clone(), seen: bytes, changes: Vec::new() });
+        state.files.push(Contents { kept: bytes.clone(), seen: bytes, ..Contents::default() });
         state.names.insert(path.into(), file);
         state.kept_names = state.names.clone();
         state.renamings.clear();
@@ -245,6 +277,16 @@ impl State {
         self.generation += 1;
     }
 
+    /// A sync fails: the kernel takes the pages for clean, so that they are read as written, and never
+    /// written again.
+    fn forget(&mut self, file: usize) -> Result<(), i32> {
+        self.files[file].changes.clear();
+        if self.changes_at_failure.is_empty() {
+            self.changes_at_failure = self.files.iter().map(|file| file.count).collect();
+        }
+        Err(ffi::SQLITE_IOERR_FSYNC)
+    }
+
     /// The first changes of names are on disk.
     fn keep_names(&mut self, count: usize) {
         for renaming in self.renamings.drain(..count) {
@@ -273,7 +315,6 @@ impl State {
         self.files.push(Contents::default());
         if let Some(path) = path {
             self.names.insert(path.into(), file);
-            self.writes.remove(path);
             self.renamings.push(Renaming::Made(path.into(), file));
         }
         file
@@ -340,6 +381,9 @@ impl Opened {
             state.faults.reads -= 1;
             return Err(ffi::SQLITE_IOERR_READ);
         }
+        if self.kind() == Kind::Database && at / PAGE + 1 == state.faults.bad_page {
+            return Err(ffi::SQLITE_IOERR_READ);
+        }
         let seen = state.files[self.file].seen.get(at..).unwrap_or_default();
         let there = seen.len().min(into.len());
         into[..there].copy_from_slice(&seen[..there]);
@@ -374,39 +418,44 @@ impl Opened {
     }
 
     fn check_change(&self, state: &mut State) -> Result<(), i32> {
-        if state.faults.read_only {
+        if state.faults.read_only || !self.writable {
             return Err(ffi::SQLITE_IOERR_WRITE);
         }
         if state.faults.writes > 0 {
             state.faults.writes -= 1;
             return Err(ffi::SQLITE_IOERR_WRITE);
         }
-        *state.writes.entry(self.path.clone()).or_default() += 1;
+        state.files[self.file].count += 1;
         Ok(())
     }
 
     fn sync(&self) -> Result<(), i32> {
-        let hold = self.disk.lock().hold.take();
+        let hold = {
+            let mut state = self.disk.lock();
+            state.syncs += 1;
+            state.hold.take()
+        };
         if let Some(mut hold) = hold {
             hold(&self.path);
             self.disk.lock().hold.get_or_insert(hold);
         }
         let mut state = self.disk.lock();
         state.check_power(self.generation)?;
-        state.syncs += 1;
+        state.syncs_done += 1;
         if state.meets_cut() {
             return Err(ffi::SQLITE_IOERR_FSYNC);
         }
         if state.faults.lies {
             return Ok(());
         }
+        if state.faults.no_sync {
+            return state.forget(self.file);
+        }
         let fails = state.faults.sync.filter(|(kind, _)| *kind == Kind::Any || *kind == self.kind());
         if let Some((kind, left)) = fails {
             state.faults.sync = left.checked_sub(1).map(|left| (kind, left));
             if left == 0 {
-                // The kernel takes the pages for clean: they are read as written, and never written again.
-                state.files[self.file].changes.clear();
-                return Err(ffi::SQLITE_IOERR_FSYNC);
+                return state.forget(self.file);
             }
         }
         let contents = &mut state.files[self.file];
@@ -452,7 +501,7 @@ impl FaultyDisk {
         let writable = flags & ffi::SQLITE_OPEN_READONLY == 0 && !state.faults.read_only;
         let path = path.unwrap_or(Path::new("temporary")).into();
         let generation = state.generation;
-        Ok((Opened { disk: self.clone(), file, path, generation }, writable))
+        Ok((Opened { disk: self.clone(), file, path, generation, writable }, writable))
     }
 }
 
@@ -501,9 +550,11 @@ impl Disk for FaultyDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.lock().change_names(|state| {
+            if state.faults.no_renaming {
+                return Err(io::Error::other("the disk does not rename"));
+            }
             let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
             state.names.insert(to.into(), file);
-            state.writes.remove(to);
             state.renamings.push(Renaming::Renamed(from.into(), to.into()));
             Ok(())
         })
@@ -523,6 +574,9 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 }
+
+/// A page of a database.
+const PAGE: usize = 4_096;
 
 /// What a disk writes whole.
 const SECTOR: usize = 512;
