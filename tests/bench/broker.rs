@@ -1,13 +1,8 @@
 //! What a message costs: the gateway and Debian's mosquitto, in turns, under one load.
 //!
-//! `make bench` runs it. The figure is the broker's own processor time per delivered message, from
-//! `/proc`, since the machine's speed is not ours; each load is run on both in turns and the median told.
-//! Nothing is asserted here but that every message arrived.
-
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench that breaks should say where")]
-
-#[path = "../stand/mod.rs"]
-mod stand;
+//! The figure is the broker's own processor time per delivered message, from `/proc`, since the
+//! machine's speed is not ours; each load is run on both in turns and the median told. Nothing is
+//! asserted here but that every message arrived.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,7 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidegate::codec::{Packet, Properties, Publish, QoS, Version, encode};
 
-use stand::{Client, Cloud, Gateway, Options, Security};
+use crate::process::{median, processor_time};
+use crate::stand::{Client, Cloud, Gateway, Options, Security};
 
 struct Load {
     name: &'static str,
@@ -77,8 +73,8 @@ const PAYLOAD: [u8; 64] = [b'x'; 64];
 /// Publishes of QoS 1 that one publisher has under way.
 const WINDOW: usize = 20;
 
-fn main() {
-    let program = std::env::args().nth(1).unwrap_or_else(|| "target/release/tidegate".into());
+/// All loads, on both.
+pub(crate) fn run(program: &Path) {
     println!(
         "microseconds of the broker's processor time per delivered message, medians of {ROUNDS} rounds in turns"
     );
@@ -90,17 +86,12 @@ fn main() {
             let cloud = Cloud::start(folder.path(), &Security::Plain);
             theirs.push(measure(load, cloud.port, cloud.pid()));
             drop(cloud);
-            let gateway = Gateway::start(Path::new(&program), folder.path(), "");
+            let gateway = Gateway::start(program, folder.path(), "");
             ours.push(measure(load, gateway.port(), gateway.pid()));
         }
         let (theirs, ours) = (median(theirs), median(ours));
         println!("{:<20} {theirs:>10.3} {ours:>10.3} {:>8.3}", load.name, ours / theirs);
     }
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// One run: microseconds per delivered message.
@@ -194,12 +185,4 @@ fn receive(mut client: Client, qos: QoS, expected: usize) -> usize {
         }
     }
     bytes / length.unwrap_or(1)
-}
-
-/// User and system time of a process, in ticks of 10 ms.
-fn processor_time(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
 }
