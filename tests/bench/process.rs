@@ -1,4 +1,6 @@
 //! What the kernel says of a process, and what is made of many figures.
+//!
+//! Figures of one process are read from outside, so that it need not be built for it.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Publishers of QoS 1 that keep a window full, and how long each acknowledgement took.
+//!
+//! A thread each: they believe nothing but the acknowledgements, which must come in order.
 
 use std::collections::VecDeque;
 use std::thread;
