@@ -28,7 +28,7 @@ struct Figures {
 
 /// Every mix on both, medians of the rounds.
 pub(crate) fn run(program: &Path) {
-    let (rounds, span) = if proof() { (3, 5_000) } else { (1, 500) };
+    let (rounds, span) = if proof() { (3, 3_000) } else { (1, 500) };
     println!("acknowledged QoS 1 messages a second, milliseconds to the acknowledgement, syncs a second");
     println!(
         "{:<34} {:>9} {:>7} {:>7} {:>6}   {:>9} {:>7} {:>7} {:>6}",
