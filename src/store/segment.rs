@@ -71,7 +71,15 @@ pub(super) struct Header {
 
 /// Makes a segment's table.
 pub(super) fn create(connection: &Connection, id: u32) -> Result<(), Fault> {
+<<<<<<< HEAD
     connection.execute_batch(&table(id))?;
+=======
+    // As short as may be: SQLite keeps this text of each table, reads all of them at a start, and looks
+    // through all of them whenever one is dropped. Values are kept as they are given.
+    connection.execute_batch(&format!(
+        "CREATE TABLE log_{id}(seq INTEGER PRIMARY KEY,topic,audience,flags,wall,expiry,numbers,properties,payload,crc)"
+    ))?;
+>>>>>>> five-size
     put_header(connection, id, &Header::default())
 }
 
