@@ -71,23 +71,15 @@ pub(super) struct Header {
 
 /// Makes a segment's table.
 pub(super) fn create(connection: &Connection, id: u32) -> Result<(), Fault> {
-<<<<<<< HEAD
     connection.execute_batch(&table(id))?;
-=======
-    // As short as may be: SQLite keeps this text of each table, reads all of them at a start, and looks
-    // through all of them whenever one is dropped. Values are kept as they are given.
-    connection.execute_batch(&format!(
-        "CREATE TABLE log_{id}(seq INTEGER PRIMARY KEY,topic,audience,flags,wall,expiry,numbers,properties,payload,crc)"
-    ))?;
->>>>>>> five-size
     put_header(connection, id, &Header::default())
 }
 
-/// The table of a segment, in SQL.
+/// The table of a segment, in SQL. As short as may be: SQLite keeps this text of each table, reads all of
+/// them at a start, and looks through all of them whenever one is dropped. Values are kept as they are given.
 pub(super) fn table(id: u32) -> String {
     format!(
-        "CREATE TABLE main.log_{id}(seq INTEGER PRIMARY KEY, topic, audience, flags INTEGER, wall INTEGER,
-         expiry INTEGER, numbers BLOB, properties BLOB, payload BLOB, crc INTEGER)"
+        "CREATE TABLE main.log_{id}(seq INTEGER PRIMARY KEY,topic,audience,flags,wall,expiry,numbers,properties,payload,crc)"
     )
 }
 
