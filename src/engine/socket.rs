@@ -330,6 +330,11 @@ impl Socket {
         self.outbox.held() + self.decoder.held() + self.stream.held() + aliases
     }
 
+    /// What it takes in memory whatever it does.
+    pub(super) fn resting(&self) -> usize {
+        self.stream.resting()
+    }
+
     /// Whether something waits that has not left.
     pub(super) fn is_sending(&self) -> bool {
         self.outbox.waiting() > 0

@@ -52,7 +52,7 @@ struct Pair {
 #[test]
 fn tidegate_and_mosquitto_give_their_clients_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let limits = "allow_anonymous = true\n[limits]\nmax_inflight = 100\n[store]\ncommit_interval = \"1ms\"\n";
+    let limits = "allow_anonymous = true\n[limits]\nmax_inflight = 100\n[store]\ncommit_interval = \"1ms\"\nflash_budget = \"none\"\n";
     let gateway = Gateway::start(Path::new(env!("CARGO_BIN_EXE_tidegate")), folder.path(), limits);
     let cloud = Cloud::start(folder.path(), &Security::Plain);
     let pair = Pair {

@@ -12,6 +12,10 @@ mod full;
 mod damage;
 mod cost;
 mod opening;
+mod disk;
+mod cuts;
+mod faults;
+mod salvage;
 
 use std::path::Path;
 use std::sync::Arc;
