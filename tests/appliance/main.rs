@@ -24,6 +24,7 @@ mod rounds;
 mod rules;
 mod scram;
 mod serial;
+mod siege;
 mod sync;
 mod traced;
 mod uplink;
