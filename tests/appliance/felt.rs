@@ -54,7 +54,8 @@ fn waiting(gateway: &Gateway) -> Vec<Client> {
 fn all_acknowledged(clients: &mut [Client]) {
     for client in clients {
         for _ in 0..WINDOW {
-            assert!(matches!(client.next(), Some(Packet::PubAck(_))));
+            let answer = client.next();
+            assert!(matches!(answer, Some(Packet::PubAck(_))), "{answer:?}");
         }
     }
 }
