@@ -92,9 +92,10 @@ fn render_local(status: &Status, out: &mut String) {
     let _ = match &status.store {
         Some(store) => writeln!(
             out,
-            "store\n  {} of {}, {} commits, {} written{}",
+            "store\n  {} of {}{}, {} commits, {} written{}",
             size(store.size),
             size(store.max_size),
+            if store.full { ", FULL" } else { "" },
             store.commits,
             size(store.written),
             store.trouble.as_ref().map(|trouble| format!("\n  TROUBLE: {trouble}")).unwrap_or_default()
@@ -138,10 +139,14 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
         let reasons: Vec<String> =
             route.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+        let refused = match (route.not_accepted, route.full) {
+            (0, false) => String::new(),
+            (count, full) => format!("; refused {count}{}", if full { ", FULL" } else { "" }),
+        };
         let wrong = if route.is_conserved() { "" } else { "  DOES NOT ADD UP" };
         let _ = writeln!(
             out,
-            "  {:width$}  received {} = delivered {} + queued {} + expired {} + dropped {}{reasons}{wrong}",
+            "  {:width$}  received {} = delivered {} + queued {} + expired {} + dropped {}{reasons}{refused}{wrong}",
             route.name,
             route.received,
             route.delivered,

@@ -358,7 +358,15 @@ pub(crate) fn puback(packet_id: u16) -> Packet {
 pub(crate) fn broker(clock: &Clock, passwords: Passwords, routes: Vec<Route>) -> Broker {
     let limits = LimitsConfig::default().check().unwrap();
     let gateway = "test".to_owned();
-    let config = broker::Config { limits, gateway, routes, passwords, rules: None, set_topics: Vec::new() };
+    let config = broker::Config {
+        limits,
+        gateway,
+        routes,
+        passwords,
+        rules: None,
+        set_topics: Vec::new(),
+        refusals: Default::default(),
+    };
     Broker::new(config, 7, Restored::default(), clock.now())
 }
 

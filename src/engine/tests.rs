@@ -480,6 +480,7 @@ fn memory_is_bounded_whoever_does_not_read() {
             passwords: Passwords::Absent,
             rules: None,
             set_topics: Vec::new(),
+            refusals: Default::default(),
         };
         let restored = crate::record::Restored::default();
         parts.broker = crate::broker::Broker::new(config, 7, restored, parts.clock.now());

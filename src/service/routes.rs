@@ -6,6 +6,7 @@
 use crate::bridge::{self, Supply};
 use crate::broker;
 use crate::record::ReaderId;
+use crate::store;
 use crate::unstored::{self, Inlet};
 
 /// One forward route, joined up.
@@ -30,8 +31,32 @@ pub(super) enum Place {
 
 /// The names of the routes that the store keeps, in order.
 pub(super) fn stored_names(bridges: &[bridge::Checked]) -> Vec<String> {
-    let forwards = bridges.iter().flat_map(|bridge| &bridge.forwards);
-    forwards.filter(|forward| forward.store).map(|forward| forward.name.clone()).collect()
+    stored(bridges).map(|forward| forward.name.clone()).collect()
+}
+
+/// What `[store]` says, and what the routes may have waiting.
+pub(super) fn bounded(bridges: &[bridge::Checked], store: &store::Checked) -> store::Checked {
+    let bounds = stored(bridges).map(|forward| (forward.name.clone(), forward.bounds(store.when_full)));
+    store::Checked { routes: bounds.collect(), ..store.clone() }
+}
+
+/// Who refuses what it has no room for; `readers` are those of [`stored_names`].
+pub(super) fn refusals(
+    bridges: &[bridge::Checked],
+    readers: &[ReaderId],
+    store: &store::Checked,
+) -> broker::Refusals {
+    let policies = stored(bridges).map(|forward| forward.bounds(store.when_full).when_full);
+    broker::Refusals {
+        policy: store.when_full,
+        routes: readers.iter().copied().zip(policies).collect(),
+        timeout: u64::try_from(store.refuse_timeout.as_millis()).unwrap_or(u64::MAX),
+        in_flight: usize::try_from(store.in_flight()).unwrap_or(usize::MAX),
+    }
+}
+
+fn stored(bridges: &[bridge::Checked]) -> impl Iterator<Item = &bridge::Forward> {
+    bridges.iter().flat_map(|bridge| &bridge.forwards).filter(|forward| forward.store)
 }
 
 /// All routes, and for each bridge its supplies; `readers` are those of [`stored_names`].

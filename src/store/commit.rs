@@ -7,6 +7,7 @@
 //! again. What the failed commit held may then be there or not; the ledger's stamp tells.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
@@ -15,7 +16,7 @@ use super::log::Log;
 use super::open::{self, Refusal};
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
-use super::room::{Files, PAGE, Pages, Sizes};
+use super::room::{Files, PAGE, Pages, Room, Sizes};
 use super::schema::{Fault, unsigned};
 use super::thread::Worker;
 
@@ -45,6 +46,10 @@ pub(super) struct Database {
     pub(super) suspects: BTreeSet<u32>,
     /// When the file was last shrunk a little.
     pub(super) shrunk_at: u64,
+    /// The wall clock of the running transaction.
+    pub(super) wall: u64,
+    /// The configuration, for a log that is loaded anew.
+    pub(super) rules: Arc<Checked>,
 }
 
 /// Where the store stands after failed commits.
@@ -97,10 +102,14 @@ impl Database {
     ) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let log = &mut self.log;
-        let (files, reserve, epoch) = (&self.files, &self.reserve, self.epoch);
+        let (files, reserve, epoch, wall) = (&self.files, &self.reserve, self.epoch, self.wall);
         let run = || -> Result<(), Fault> {
             connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            if log.room == Room::Unknown {
+                log.look_for_room(connection, files, config)?;
+            }
             work(log, connection)?;
+            log.trim(connection, wall)?;
             log.sweep(connection)?;
             log.make_room(connection, files, config)?;
             log.ledger.epoch = epoch;
@@ -130,7 +139,7 @@ impl Database {
             if !connection.is_autocommit() {
                 connection.execute_batch("ROLLBACK")?;
             }
-            Log::load(connection, self.sizes, &self.suspects)
+            Log::load(connection, self.sizes, &self.rules, &self.suspects)
         };
         match back() {
             Ok(log) => {
@@ -153,7 +162,7 @@ impl Database {
             Refusal::Damaged(why) => Fault::Unusable(why),
             Refusal::Newer(found) => Fault::Unusable(format!("its version is {found}")),
         })?;
-        self.log = Log::load(&connection, self.sizes, &self.suspects)?;
+        self.log = Log::load(&connection, self.sizes, &self.rules, &self.suspects)?;
         self.connection = Some(connection);
         // What the failed sync left in the WAL is trusted only once it is in the database, and synced there.
         let trusted = self.checkpoint();
@@ -237,7 +246,11 @@ impl Worker {
     pub(super) fn recover(&mut self, fault: Fault, count: usize, stamp: u64) {
         self.recovery.failures += 1;
         let result = if fault.is_full() {
-            self.make_way(&fault, count)
+            let result = self.make_way(&fault, count);
+            if result.is_err() {
+                self.say_full();
+            }
+            result
         } else {
             // An earlier one that is not resolved held the first orders, and this one came no further.
             self.recovery.unsure.get_or_insert((stamp, count));

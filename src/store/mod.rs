@@ -20,6 +20,7 @@ mod index;
 mod audience;
 mod runs;
 mod room;
+mod bounds;
 mod reserve;
 mod load;
 mod kept;
@@ -31,16 +32,18 @@ mod absent;
 #[cfg(test)]
 mod tests;
 
+pub use crate::record::ReaderStatus;
 pub use commit::{Gate, Stage};
 pub use config::{Checked, Config, KEYS};
-pub use handle::{Ask, Handle, Inbox, ReaderStatus, StoreStatus};
+pub use handle::{Ask, Handle, Inbox, StoreStatus};
 pub use open::OpenError;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::record::{Now, Presence, ReaderId, Restored, Ticket};
+use crate::record::{Full, Now, Presence, ReaderId, Restored, Ticket};
 use absent::Absent;
 use batch::Batch;
 use commit::{Database, Recovery};
@@ -73,6 +76,8 @@ pub struct Surroundings {
     pub clock: Box<dyn Fn() -> Now + Send>,
     /// Told after each commit how far the broker's writes are on disk; runs on the store's thread.
     pub on_commit: Box<dyn Fn(Ticket) + Send>,
+    /// Told who takes nothing more, whenever that changes; at first nobody is full. On the store's thread.
+    pub on_full: Box<dyn Fn(Full) + Send>,
     /// `None` but in tests: called before and after each sync.
     pub gate: Option<Gate>,
 }
@@ -125,14 +130,15 @@ fn open_sized(
     let files = Files::within(dir);
     let now = (surroundings.clock)();
     let mut found = open::database(&files, &sizes, now.wall)?;
-    let mut loaded = load(&found.connection, sizes);
+    let rules = Arc::new(config.clone());
+    let mut loaded = load(&found.connection, sizes, &rules);
     if let Err(fault) = &loaded
         && fault.is_damage()
     {
         drop(found.connection);
         found.put_aside = Some(open::put_aside(&files, now.wall, &fault.to_string())?);
         found.connection = open::database(&files, &sizes, now.wall)?.connection;
-        loaded = load(&found.connection, sizes);
+        loaded = load(&found.connection, sizes, &rules);
     }
     let unavailable =
         |fault: Fault| OpenError::Unavailable { path: files.database.clone(), reason: fault.to_string() };
@@ -149,6 +155,8 @@ fn open_sized(
         inbox,
         clock: surroundings.clock,
         on_commit: surroundings.on_commit,
+        on_full: surroundings.on_full,
+        full: Full::default(),
         config: config.clone(),
         database: Database {
             files,
@@ -159,6 +167,8 @@ fn open_sized(
             epoch,
             suspects: BTreeSet::new(),
             shrunk_at: 0,
+            wall: now.wall,
+            rules,
         },
         names: read::Names::default(),
         batch,
@@ -176,8 +186,12 @@ fn open_sized(
     Ok(Opened { handle, thread, restored, routes: named, epoch, put_aside: found.put_aside })
 }
 
-fn load(connection: &rusqlite::Connection, sizes: Sizes) -> Result<(Log, Restored), Fault> {
-    let mut log = Log::load(connection, sizes, &BTreeSet::new())?;
+fn load(
+    connection: &rusqlite::Connection,
+    sizes: Sizes,
+    rules: &Arc<Checked>,
+) -> Result<(Log, Restored), Fault> {
+    let mut log = Log::load(connection, sizes, rules, &BTreeSet::new())?;
     let restored = log.restored(connection)?;
     Ok((log, restored))
 }

@@ -7,21 +7,24 @@ use std::fs::File;
 
 use super::batch::Batch;
 use super::commit::{Database, Gate, Recovery};
-use super::handle::{Ask, Inbox, ReaderStatus, StoreStatus};
+use super::handle::{Ask, Inbox, StoreStatus};
 use super::log::Order;
 use super::pace::{DAY_MILLIS, Due, Spent, due};
 use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
-use super::room::Pages;
+use super::room::{Pages, Room};
 use super::schema::Fault;
 use super::{Checked, written};
-use crate::record::{DropReason, Now, ReaderId, Rows, Seq, Ticket};
+use crate::record::{DropReason, Full, Now, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write};
 
 /// Everything that the thread owns.
 pub(super) struct Worker {
     pub(super) inbox: Inbox,
     pub(super) clock: Box<dyn Fn() -> Now + Send>,
     pub(super) on_commit: Box<dyn Fn(Ticket) + Send>,
+    pub(super) on_full: Box<dyn Fn(Full) + Send>,
+    /// What was told last.
+    pub(super) full: Full,
     pub(super) config: Checked,
     pub(super) database: Database,
     pub(super) names: Names,
@@ -58,6 +61,11 @@ impl Worker {
     pub(super) fn run(mut self) {
         self.meter.day_began = (self.clock)().mono;
         self.inbox.announce(Seq(self.database.log.ledger.last_seq));
+        self.look_for_room();
+        if self.database.log.readers.values().any(|reader| reader.bounds.max_age.is_some()) {
+            // Some may have run out of time while nobody was here to see it.
+            self.batch.push(Order::Trim, self.meter.day_began);
+        }
         loop {
             let wait = self.wait();
             let mut course = Course::On;
@@ -76,14 +84,20 @@ impl Worker {
 
     /// How long there is nothing to do unless something is asked.
     fn wait(&self) -> Option<std::time::Duration> {
-        let now = (self.clock)().mono;
-        let until = match (self.recovery.retry_at, self.due(now)) {
-            (Some(at), _) => at,
-            (None, Due::Now) => now,
-            (None, Due::At(at)) => at,
-            (None, Due::Never) => return None,
+        let now = (self.clock)();
+        let until = match (self.recovery.retry_at, self.due(now.mono)) {
+            (Some(at), _) => {
+                return Some(std::time::Duration::from_millis(at.saturating_sub(now.mono)));
+            }
+            (None, Due::Now) => Some(now.mono),
+            (None, Due::At(at)) => Some(at),
+            (None, Due::Never) => None,
         };
-        Some(std::time::Duration::from_millis(until.saturating_sub(now)))
+        let aged = self.database.log.next_aged().map(|wall| now.mono + wall.saturating_sub(now.wall));
+        // Others may give the disk back without a word.
+        let look = (!self.full.is_nobody()).then_some(now.mono + LOOK_MILLIS);
+        let next = until.into_iter().chain(aged).chain(look).min()?;
+        Some(std::time::Duration::from_millis(next.saturating_sub(now.mono)))
     }
 
     fn due(&self, now: u64) -> Due {
@@ -94,8 +108,14 @@ impl Worker {
         let now = (self.clock)().mono;
         match ask {
             Ask::Writes { batch, hurry } => {
+                let ends =
+                    |write: &Write| matches!(write, Write::Settled { .. } | Write::SessionRemoved { .. });
+                let presses = batch.iter().any(ends);
                 for write in batch {
                     self.batch.push(Order::Write(write), now);
+                }
+                if presses {
+                    self.press();
                 }
                 if hurry {
                     self.batch.hurry();
@@ -103,9 +123,11 @@ impl Worker {
             }
             Ask::Settle { reader, seqs } => {
                 self.batch.push(Order::End { reader, seqs, fate: Fate::Delivered }, now);
+                self.press();
             }
             Ask::Drop { reader, seqs, reason } => {
                 self.batch.push(Order::End { reader, seqs, fate: Fate::Dropped(reason) }, now);
+                self.press();
             }
             Ask::Read { reader, after, limit, reply } => self.read(reader, after, limit, reply),
             Ask::Status { reply } => reply(self.status()),
@@ -114,9 +136,56 @@ impl Worker {
         Course::On
     }
 
+    /// What makes room is not kept waiting where there is none.
+    fn press(&mut self) {
+        if !self.full.is_nobody() {
+            self.batch.press();
+        }
+    }
+
+    /// While something is full: whether it still is, without a commit that would say so.
+    fn look_for_room(&mut self) {
+        let Database { connection: Some(connection), log, files, .. } = &mut self.database else { return };
+        // What is wrong with the database the next commit meets too.
+        if log.look_for_room(connection, files, &self.config).is_ok() {
+            self.tell_full();
+        }
+    }
+
+    /// The disk has no room, whatever the figures say: who refuses is told so until a commit has taken place.
+    pub(super) fn say_full(&mut self) {
+        self.database.log.room = Room::None;
+        self.tell_full();
+    }
+
+    fn tell_full(&mut self) {
+        let full = self.database.log.full();
+        if full == self.full {
+            return;
+        }
+        if full.is_nobody() {
+            tracing::info!("the store takes everything again");
+        } else if self.full.is_nobody() {
+            tracing::warn!(
+                store = full.store,
+                routes = full.routes.len(),
+                "full: more is refused or dropped"
+            );
+        }
+        self.full = full.clone();
+        (self.on_full)(full);
+    }
+
     fn commit_if_due(&mut self) {
-        let now = (self.clock)().mono;
+        let Now { mono: now, wall } = (self.clock)();
         self.meter.turn(now);
+        let aged = self.database.log.next_aged().is_some_and(|due| due <= wall);
+        if aged && self.recovery.retry_at.is_none() && !self.batch.waiting().press {
+            self.batch.push(Order::Trim, now);
+        }
+        if !self.full.is_nobody() && self.batch.len() == 0 {
+            self.look_for_room();
+        }
         if let Some(at) = self.recovery.retry_at {
             if at > now {
                 return;
@@ -133,6 +202,7 @@ impl Worker {
         while self.batch.len() > 0 && self.recovery.retry_at.is_none() {
             let count = self.batch.len().min(self.recovery.limit);
             let stamp = self.database.log.ledger.stamp + 1;
+            self.database.wall = (self.clock)().wall;
             let result = self.database.transact(&self.config, self.gate.as_mut(), |log, connection| {
                 self.batch.first(count).try_for_each(|order| log.apply(connection, order))
             });
@@ -149,6 +219,8 @@ impl Worker {
     pub(super) fn committed(&mut self, count: usize) {
         self.commits += 1;
         self.ticket += self.batch.remove_first(count);
+        // First, so that who goes on with the commit meets what is so by now.
+        self.tell_full();
         (self.on_commit)(Ticket(self.ticket));
         self.inbox.announce(Seq(self.database.log.ledger.last_seq));
         if self.recovery.succeeded() {
@@ -196,6 +268,7 @@ impl Worker {
             commits: self.commits,
             written: self.meter.total,
             trouble: self.recovery.trouble.clone(),
+            full: self.full.clone(),
             ..StoreStatus::default()
         };
         match self.fill(&mut status) {
@@ -271,6 +344,9 @@ impl Meter {
         }
     }
 }
+
+/// How often it is looked whether what was full still is.
+const LOOK_MILLIS: u64 = 1_000;
 
 /// So often a last commit is tried when the store closes.
 const CLOSE_ATTEMPTS: u32 = 12;

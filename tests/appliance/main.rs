@@ -13,6 +13,7 @@ mod access;
 mod clients;
 mod commits;
 mod doors;
+mod full;
 mod hostile;
 mod kept;
 mod matrix;
