@@ -255,6 +255,23 @@ adapters
     }
 
     #[test]
+    fn what_is_full_and_what_was_refused_is_said() {
+        let route = control::RouteStatus {
+            name: "r".to_owned(),
+            received: 2,
+            queued: 2,
+            not_accepted: 7,
+            full: true,
+            ..Default::default()
+        };
+        let store =
+            control::StoreFigures { size: 20, max_size: 30, full: true, ..control::StoreFigures::default() };
+        let told = render(&Status { routes: vec![route], store: Some(store), ..Status::default() }, 0);
+        assert!(told.contains("20B of 30B, FULL, 0 commits"), "{told}");
+        assert!(told.contains("queued 2 + expired 0 + dropped 0; refused 7, FULL\n"), "{told}");
+    }
+
+    #[test]
     fn ages_and_sizes_are_rounded_down() {
         assert_eq!(age(Duration::from_secs(119)), "119s");
         assert_eq!(age(Duration::from_secs(121)), "2m");

@@ -116,3 +116,45 @@ impl Route {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Policy;
+
+    #[test]
+    fn each_route_is_bounded_and_refuses_as_the_configuration_says() {
+        let forward = |filter: &str, when_full: Option<&str>, store| bridge::ForwardConfig {
+            filter: filter.to_owned(),
+            store,
+            max_messages: store.then_some(7),
+            when_full: when_full.map(str::to_owned),
+            ..bridge::ForwardConfig::default()
+        };
+        let config = bridge::Config {
+            name: "cloud".to_owned(),
+            urls: vec!["mqtt://127.0.0.1".to_owned()],
+            forward: vec![
+                forward("a/#", None, true),
+                forward("live/#", None, false),
+                forward("b/#", Some("drop-newest"), true),
+            ],
+            ..bridge::Config::default()
+        };
+        let bridges = [config.check("barn-7").unwrap()];
+        let (when_full, refuse_timeout) = ("refuse".to_owned(), "7s".to_owned());
+        let store = store::Config { when_full, refuse_timeout, ..store::Config::default() }.check().unwrap();
+        let refusals = refusals(&bridges, &[ReaderId(4), ReaderId(9)], &store);
+        assert_eq!(refusals.policy, Policy::Refuse);
+        assert_eq!(
+            refusals.routes,
+            [(ReaderId(4), Policy::Refuse), (ReaderId(9), Policy::DropNewest)].into()
+        );
+        assert_eq!((refusals.timeout, refusals.in_flight), (7_000, 4_000_000));
+        let bounded = bounded(&bridges, &store);
+        assert_eq!(bounded.bounds_of("cloud:b/#").max_messages, Some(7));
+        assert_eq!(bounded.bounds_of("cloud:b/#").when_full, Policy::DropNewest);
+        assert_eq!(bounded.bounds_of_sessions().when_full, Policy::Refuse);
+        assert_eq!(bounded.routes.len(), 2);
+    }
+}

@@ -86,6 +86,7 @@ impl Log {
         };
         let ids: Vec<ReaderId> =
             self.readers.iter().filter(|(_, reader)| bounded(reader)).map(|(id, _)| *id).collect();
+        self.is_behind = false;
         for id in ids {
             self.drop_aged(connection, id, wall)?;
             self.drop_surplus(connection, id)?;
@@ -109,7 +110,8 @@ impl Log {
             };
             self.end(connection, id, seq, fate)?;
         }
-        self.oldest_of(connection, id).map(drop)
+        self.is_behind = self.oldest_of(connection, id)?.is_some();
+        Ok(())
     }
 
     /// The oldest row of a reader, and when it was received unless that cannot be read.
@@ -166,7 +168,10 @@ impl Log {
 
     /// Notes whether a reader that refuses has reached its bounds. One that has is full until an eighth of
     /// them is free again.
-    fn note_full(&mut self, id: ReaderId) {
+    pub(super) fn note_full(&mut self, id: ReaderId) {
+        if self.readers.get(&id).is_none_or(|reader| reader.bounds.when_full != Policy::Refuse) {
+            return;
+        }
         let (rows, bytes) = self.waiting_of(id);
         let Some(reader) = self.readers.get_mut(&id) else { return };
         let bounds = reader.bounds;
@@ -175,8 +180,7 @@ impl Log {
             let edge = |most: u64| if was { (most - most / 8).saturating_sub(1) } else { most - 1 };
             most.is_some_and(|most| now > edge(most.max(1)))
         };
-        reader.is_full = bounds.when_full == Policy::Refuse
-            && (reached(rows, bounds.max_messages) || reached(bytes, bounds.max_bytes));
+        reader.is_full = reached(rows, bounds.max_messages) || reached(bytes, bounds.max_bytes);
     }
 
     /// Who takes nothing more for now.
@@ -187,7 +191,7 @@ impl Log {
         }
     }
 
-    /// When the next row will be too old for its reader, wall clock.
+    /// When the next row is too old for its reader, wall clock; at once where some are already.
     pub(super) fn next_aged(&self) -> Option<u64> {
         let due = |reader: &Reader| Some(reader.oldest?.1.saturating_add(reader.bounds.max_age?));
         self.readers.values().filter_map(due).min()

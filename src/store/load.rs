@@ -61,6 +61,9 @@ impl Log {
         for id in forgotten {
             log.number_on(connection, id)?;
         }
+        for id in log.readers.keys().copied().collect::<Vec<_>>() {
+            log.note_full(id);
+        }
         Ok(log)
     }
 
@@ -78,6 +81,7 @@ impl Log {
             retained: Default::default(),
             rules,
             room: Room::Unknown,
+            is_behind: false,
         }
     }
 

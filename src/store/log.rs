@@ -79,6 +79,8 @@ pub(super) struct Log {
     pub(super) rules: Arc<Checked>,
     /// What there is for readers that keep what they have.
     pub(super) room: Room,
+    /// Whether more rows have run out of time than one transaction ends.
+    pub(super) is_behind: bool,
 }
 
 /// A segment, counted.

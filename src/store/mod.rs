@@ -157,6 +157,7 @@ fn open_sized(
         on_commit: surroundings.on_commit,
         on_full: surroundings.on_full,
         full: Full::default(),
+        trimmed_at: 0,
         config: config.clone(),
         database: Database {
             files,

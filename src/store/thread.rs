@@ -25,6 +25,8 @@ pub(super) struct Worker {
     pub(super) on_full: Box<dyn Fn(Full) + Send>,
     /// What was told last.
     pub(super) full: Full,
+    /// When rows that ran out of time were last looked for without any other need of a commit.
+    pub(super) trimmed_at: u64,
     pub(super) config: Checked,
     pub(super) database: Database,
     pub(super) names: Names,
@@ -64,7 +66,7 @@ impl Worker {
         self.look_for_room();
         if self.database.log.readers.values().any(|reader| reader.bounds.max_age.is_some()) {
             // Some may have run out of time while nobody was here to see it.
-            self.batch.push(Order::Trim, self.meter.day_began);
+            self.trim(self.meter.day_began);
         }
         loop {
             let wait = self.wait();
@@ -94,6 +96,7 @@ impl Worker {
             (None, Due::Never) => None,
         };
         let aged = self.database.log.next_aged().map(|wall| now.mono + wall.saturating_sub(now.wall));
+        let aged = aged.map(|aged| aged.max(self.next_trim()));
         // Others may give the disk back without a word.
         let look = (!self.full.is_nobody()).then_some(now.mono + LOOK_MILLIS);
         let next = until.into_iter().chain(aged).chain(look).min()?;
@@ -134,6 +137,17 @@ impl Worker {
             Ask::Close => return Course::End,
         }
         Course::On
+    }
+
+    /// Before it, no commit is made for rows that ran out of time alone: each would be a write to flash.
+    fn next_trim(&self) -> u64 {
+        if self.database.log.is_behind { 0 } else { self.trimmed_at.saturating_add(TRIM_MILLIS) }
+    }
+
+    fn trim(&mut self, now: u64) {
+        self.trimmed_at = now;
+        self.database.log.is_behind = false;
+        self.batch.push(Order::Trim, now);
     }
 
     /// What makes room is not kept waiting where there is none.
@@ -180,8 +194,8 @@ impl Worker {
         let Now { mono: now, wall } = (self.clock)();
         self.meter.turn(now);
         let aged = self.database.log.next_aged().is_some_and(|due| due <= wall);
-        if aged && self.recovery.retry_at.is_none() && !self.batch.waiting().press {
-            self.batch.push(Order::Trim, now);
+        if aged && now >= self.next_trim() && self.recovery.retry_at.is_none() {
+            self.trim(now);
         }
         if !self.full.is_nobody() && self.batch.len() == 0 {
             self.look_for_room();
@@ -344,6 +358,9 @@ impl Meter {
         }
     }
 }
+
+/// How often rows that ran out of time are ended where nothing else is committed.
+const TRIM_MILLIS: u64 = 10_000;
 
 /// How often it is looked whether what was full still is.
 const LOOK_MILLIS: u64 = 1_000;

@@ -113,6 +113,10 @@ fn a_route_that_refuses_says_when_it_is_full_and_drops_nothing() {
     assert!(is_full(&trial));
     // What was under way when it became full is kept too.
     trial.commit(vec![put(17, &[route])]);
+    // A start knows it before anything comes.
+    let again = Terms { bounds: vec![("up", bounds)], ..trial.killed() }.open();
+    again.status();
+    assert!(is_full(&again));
     // It is full until a good part is free, and then at once: no second passes.
     for settled in 1..=2 {
         settle(&trial, route, vec![Seq(settled)]);
