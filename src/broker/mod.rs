@@ -55,7 +55,7 @@ use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Full, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
-use backlog::WALKS_MAX;
+use backlog::{LOOKS_MAX, WALKS_MAX};
 use client::{ClientKey, Clients};
 use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX, Held, Phase};
 use ledger::{Ledger, Step};
@@ -170,6 +170,8 @@ struct Turn<'a> {
     effects: &'a mut Vec<Effect>,
     /// Retained messages that may still be looked for, for whomever.
     walks: u32,
+    /// Places of the retained tree that may still be looked at for them.
+    looks: u32,
 }
 
 impl Broker {
@@ -216,7 +218,7 @@ impl Broker {
     /// Handles what happened, in its order; `events` is drained.
     pub fn handle(&mut self, events: &mut Vec<Event>, now: Now, effects: &mut Vec<Effect>) {
         effects.append(&mut self.unsaid);
-        let mut turn = Turn { now, effects, walks: WALKS_MAX };
+        let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX };
         self.go_on_walking(&mut turn);
         for event in events.drain(..) {
             self.on_event(event, &mut turn);
@@ -272,6 +274,7 @@ impl Broker {
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
+            Event::Resting { bytes } => self.memory.resting = bytes,
             Event::Rules(rules) => {
                 self.on_rules(rules);
                 self.recall_all(turn);

@@ -14,6 +14,7 @@ mod wills;
 mod words;
 mod limits;
 mod refusing;
+mod shares;
 mod bounds;
 mod sharing;
 mod leases;
