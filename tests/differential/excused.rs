@@ -169,11 +169,12 @@ impl Place<'_> {
         .any(|(_, options)| options.qos == QoS::AtMostOnce)
     }
 
-    /// Whether the client itself has published it.
+    /// Whether the client itself has published it, or it is its will.
     fn published(&self, message: &Message) -> bool {
         let own = self.session.steps[..=self.step].iter().filter(|step| step.client == self.client);
         own.filter_map(|step| match &step.act {
-            Act::Publish(post) => Some(post),
+            Act::Publish(post) | Act::Start { post, .. } => Some(post),
+            Act::Connect(begin) | Act::Doze(begin) => begin.will.as_ref(),
             _ => None,
         })
         .any(|post| post.topic == message.topic && post.payload.as_bytes() == message.payload)
