@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::mapping::{Filter, MappingError, Template, fill_gateway, is_topic};
 use super::url::Url;
 use crate::codec::{QoS, Version};
+use crate::record::{Bounds, Keep, Policy};
 
 /// A `[[bridge]]` as written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -73,6 +74,16 @@ pub struct ForwardConfig {
     pub qos: u8,
     /// Whether they are kept until upstream has them.
     pub store: bool,
+    /// Beyond this age a message does not go up.
+    pub max_age: Option<String>,
+    /// Messages that may wait.
+    pub max_messages: Option<u64>,
+    /// What they may take on disk.
+    pub max_bytes: Option<String>,
+    /// What gives way where they, or the store, are at their limit; `[store] when_full` where it is not given.
+    pub when_full: Option<String>,
+    /// Which messages of a topic wait: all, or the latest.
+    pub keep: String,
 }
 
 /// A `[[bridge.receive]]` as written.
@@ -142,6 +153,10 @@ pub struct Forward {
     pub qos: QoS,
     /// Whether they are kept until upstream has them.
     pub store: bool,
+    /// How much may wait; its policy is that of `when_full`.
+    pub bounds: Bounds,
+    /// What gives way at a limit, if the route says so itself.
+    pub when_full: Option<Policy>,
 }
 
 /// A route down.
@@ -177,7 +192,17 @@ impl Default for Config {
 
 impl Default for ForwardConfig {
     fn default() -> ForwardConfig {
-        ForwardConfig { filter: String::new(), to: "{topic}".to_owned(), qos: 1, store: true }
+        ForwardConfig {
+            filter: String::new(),
+            to: "{topic}".to_owned(),
+            qos: 1,
+            store: true,
+            max_age: None,
+            max_messages: None,
+            max_bytes: None,
+            when_full: None,
+            keep: "all".to_owned(),
+        }
     }
 }
 
@@ -307,7 +332,8 @@ impl Config {
             if forward.store && (told == "$SYS" || told.starts_with("$SYS/")) {
                 problems.add(&at("store"), "$SYS is never stored: this route needs store = false");
             }
-            forwards.push(Forward { name, filter, to, qos, store: forward.store });
+            let (bounds, when_full) = forward.check_bounds(&at, problems);
+            forwards.push(Forward { name, filter, to, qos, store: forward.store, bounds, when_full });
         }
         forwards
     }
@@ -326,6 +352,57 @@ impl Config {
             receives.push(Receive { filter, to, qos });
         }
         receives
+    }
+}
+
+impl ForwardConfig {
+    /// How much may wait, and what gives way.
+    fn check_bounds(
+        &self,
+        at: &impl Fn(&str) -> String,
+        problems: &mut Problems,
+    ) -> (Bounds, Option<Policy>) {
+        let age = self.max_age.as_deref().and_then(|text| problems.duration(&at("max_age"), text));
+        let bytes = self.max_bytes.as_deref().and_then(|text| problems.size(&at("max_bytes"), text));
+        let when_full = self.when_full.as_deref().and_then(|word| {
+            let expected = "expected \"drop-oldest\", \"drop-newest\" or \"refuse\"";
+            Policy::named(word).or_else(|| problems.none(&at("when_full"), expected))
+        });
+        let keep = match self.keep.as_str() {
+            "all" => Keep::All,
+            "latest" => Keep::Latest,
+            _ => {
+                problems.add(&at("keep"), "expected \"all\" or \"latest\"");
+                Keep::All
+            }
+        };
+        let given = [
+            ("max_age", self.max_age.is_some()),
+            ("max_messages", self.max_messages.is_some()),
+            ("max_bytes", self.max_bytes.is_some()),
+            ("when_full", self.when_full.is_some()),
+            ("keep", keep == Keep::Latest),
+        ];
+        for (key, _) in given.iter().filter(|(_, given)| *given && !self.store) {
+            problems.add(&at(key), "a route with store = false keeps nothing that this could bound");
+        }
+        if age.is_some_and(|age| age.is_zero()) {
+            problems.add(&at("max_age"), "expected at least 1ms");
+        }
+        if self.max_messages == Some(0) || bytes == Some(0) {
+            let key = if bytes == Some(0) { "max_bytes" } else { "max_messages" };
+            problems.add(&at(key), "expected more than 0");
+        }
+        let max_age = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let (max_messages, max_bytes) = (self.max_messages, bytes);
+        (Bounds { max_age, max_messages, max_bytes, keep, ..Bounds::default() }, when_full)
+    }
+}
+
+impl Forward {
+    /// How much may wait, where `[store] when_full` says this.
+    pub fn bounds(&self, otherwise: Policy) -> Bounds {
+        Bounds { when_full: self.when_full.unwrap_or(otherwise), ..self.bounds }
     }
 }
 
@@ -350,6 +427,13 @@ impl Problems {
     fn duration(&mut self, key: &str, text: &str) -> Option<Duration> {
         match units::parse_duration(text) {
             Ok(duration) => Some(duration),
+            Err(error) => self.none(key, &format!("found \"{text}\", expected {error}")),
+        }
+    }
+
+    fn size(&mut self, key: &str, text: &str) -> Option<u64> {
+        match units::parse_size(text) {
+            Ok(size) => Some(size),
             Err(error) => self.none(key, &format!("found \"{text}\", expected {error}")),
         }
     }
@@ -418,10 +502,13 @@ const FORWARD_KEYS: &[Key] = &[
     Key::optional("to", Kind::Text),
     Key::optional("qos", Kind::Integer(0, 2)),
     Key::optional("store", Kind::Boolean),
-    Key::optional("max_age", Kind::NotYet),
+    Key::optional("max_age", Kind::Duration(1, 315_360_000_000)),
+    Key::optional("max_messages", Kind::Integer(1, 1_000_000_000_000)),
+    Key::optional("max_bytes", Kind::Size(1, 1_000_000_000_000_000)),
+    Key::optional("when_full", Kind::Choice(&["drop-oldest", "drop-newest", "refuse"])),
+    Key::optional("keep", Kind::Choice(&["all", "latest"])),
     Key::optional("priority", Kind::NotYet),
     Key::optional("catch_up", Kind::NotYet),
-    Key::optional("when_full", Kind::NotYet),
 ];
 
 const RECEIVE_KEYS: &[Key] = &[
@@ -545,6 +632,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_route_may_have_waiting_becomes_values() {
+        let mut config = minimal();
+        let forward = &mut config.forward[0];
+        forward.max_age = Some("7d".to_owned());
+        (forward.max_messages, forward.max_bytes) = (Some(5), Some("2MB".to_owned()));
+        forward.keep = "latest".to_owned();
+        let checked = config.check("barn-7").unwrap();
+        let bounds = Bounds {
+            max_age: Some(604_800_000),
+            max_messages: Some(5),
+            max_bytes: Some(2_000_000),
+            when_full: Policy::Refuse,
+            keep: Keep::Latest,
+        };
+        assert_eq!(checked.forwards[0].bounds(Policy::Refuse), bounds, "[store] says what it does not");
+        config.forward[0].when_full = Some("drop-newest".to_owned());
+        let checked = config.check("barn-7").unwrap();
+        assert_eq!(checked.forwards[0].bounds(Policy::Refuse).when_full, Policy::DropNewest);
+        config.forward[0].store = false;
+        let problems = config.check("barn-7").unwrap_err();
+        let keys: Vec<&str> = problems.iter().map(|problem| &*problem.key).collect();
+        let wrong = ["max_age", "max_messages", "max_bytes", "when_full", "keep"];
+        assert_eq!(keys, wrong.map(|key| format!("forward[0].{key}")));
+    }
+
+    #[test]
     fn every_key_of_the_tables_is_a_field_or_not_yet() {
         let known = |keys: &[Key]| {
             keys.iter()
@@ -571,7 +684,10 @@ mod tests {
             ]
         );
         assert_eq!(known(TLS_KEYS), ["ca", "cert", "key", "server_name"]);
-        assert_eq!(known(FORWARD_KEYS), ["filter", "to", "qos", "store"]);
+        assert_eq!(
+            known(FORWARD_KEYS),
+            ["filter", "to", "qos", "store", "max_age", "max_messages", "max_bytes", "when_full", "keep"]
+        );
         assert_eq!(known(RECEIVE_KEYS), ["filter", "to", "qos"]);
     }
 }

@@ -142,7 +142,15 @@ mod tests {
     fn route(filter: &str, to: &str, qos: QoS) -> Forward {
         let filter = Filter::parse(filter).unwrap();
         let to = Template::parse(to, &filter, "barn-7").unwrap();
-        Forward { name: "cloud:a".to_owned(), filter, to, qos, store: true }
+        Forward {
+            name: "cloud:a".to_owned(),
+            filter,
+            to,
+            qos,
+            store: true,
+            bounds: Default::default(),
+            when_full: None,
+        }
     }
 
     fn message(topic: &str, payload: usize) -> Message {

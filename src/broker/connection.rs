@@ -14,7 +14,7 @@ use super::client::ClientKey;
 use super::pace::{Kind, Rhythm};
 use super::rights::is_house_user;
 use super::{ConnectionId, Peer, Trust};
-use crate::codec::{Connect, Packet, QoS, Reason, Subscription, Version};
+use crate::codec::{Connect, Packet, Publish, QoS, Reason, Subscription, Version};
 use crate::record::Ticket;
 
 /// A connection.
@@ -96,9 +96,7 @@ impl Held {
     /// Bytes that it takes, those that it slices out of a read buffer included.
     pub(super) fn weight(&self) -> usize {
         let own = match self {
-            Held::Packet(Packet::Publish(publish)) => {
-                publish.topic.len() + publish.payload.len() + publish.properties.as_bytes().len()
-            }
+            Held::Packet(Packet::Publish(publish)) => return Held::weight_of_publish(publish),
             Held::Packet(Packet::Subscribe(subscribe)) => {
                 let filters =
                     subscribe.filters.iter().map(|one| one.filter.len() + size_of::<Subscription>());
@@ -110,6 +108,12 @@ impl Held {
             }
             Held::Packet(_) | Held::Malformed(_) => 0,
         };
+        own + size_of::<Held>()
+    }
+
+    /// The same of a publish alone.
+    pub(super) fn weight_of_publish(publish: &Publish) -> usize {
+        let own = publish.topic.len() + publish.payload.len() + publish.properties.as_bytes().len();
         own + size_of::<Held>()
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::DropReason;
+use crate::record::{DropReason, ReaderId};
 
 /// Figures of one moment; those that only grow say so.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,6 +43,8 @@ pub struct Counters {
     pub queued_bytes: u64,
     /// Publishes that were refused and routed to nobody; grows.
     pub not_accepted: u64,
+    /// Of these, those that a stored route would have had but for a full destination; grow.
+    pub not_accepted_by_route: BTreeMap<ReaderId, u64>,
     /// Publishes that came faster than `max_publish_rate` and had to wait; grows.
     pub slowed: u64,
     /// Copies that ran out of time before their client could take them; grows.
@@ -58,6 +60,8 @@ pub struct Counters {
     pub uncommitted: u64,
     /// Connections whose reading waits for the store.
     pub paused: u64,
+    /// Connections whose publishes are held for want of room.
+    pub waiting_for_room: u64,
 }
 
 impl Counters {

@@ -97,6 +97,7 @@ impl Broker {
     pub(super) fn forget_held(&mut self, connection: &mut Connection) {
         self.pace.forget(&mut connection.rhythm);
         self.memory.unproven -= connection.unproven();
+        self.forget_refused(connection);
         let is_once = |held: &Held| matches!(held, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce);
         let mut lost = 0;
         for held in connection.held.drain(..) {

@@ -13,7 +13,7 @@ use bytestring::ByteString;
 use super::Level;
 use crate::access::Rules;
 use crate::codec::{Alias, Packet, PublishParts, QoS, Reason, Version};
-use crate::record::{Message, ReaderId, Rows, Seq, Ticket, Write};
+use crate::record::{Full, Message, ReaderId, Rows, Seq, Survey, Ticket, Write};
 
 /// A connection: its slot is reused, its generation is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,6 +86,10 @@ pub enum Event {
     },
     /// The answer to [`Effect::Read`].
     Rows(Rows),
+    /// Others take nothing more now.
+    Full(Full),
+    /// The answer to [`Effect::Survey`].
+    Surveyed(Survey),
     /// What waits in the buffers of connections, and the largest of them.
     Buffered {
         /// Bytes of all.
@@ -252,6 +256,8 @@ pub enum Effect {
         /// At most so many.
         limit: u32,
     },
+    /// Ask the store how it and its routes do; answered by [`Event::Surveyed`].
+    Survey,
     /// Hand a message to a route that keeps nothing (`store = false`).
     Forward {
         /// Index of the route in the broker's configuration.

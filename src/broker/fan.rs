@@ -21,8 +21,10 @@ use crate::session::{Backlog, Parcel, Reading, Stage};
 /// What a publish does while the store is busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pressure {
-    /// It waits, if it is of QoS 1 or 2.
+    /// It waits, if it is of QoS 1 or 2, and is refused where somebody is full who refuses.
     Wait,
+    /// It waits, and nobody refuses it.
+    Insist,
     /// It goes on: there is nobody who could wait.
     Force,
 }
@@ -32,6 +34,8 @@ pub(super) enum Pressure {
 pub(super) enum Routed {
     /// The store is busy and nothing was done.
     Busy,
+    /// Somebody who wants it is full and refuses it, and nothing was done.
+    Refused,
     /// There is no store: whoever is here has it, and whoever is not may want it and does not.
     Unkept,
     /// It is on its way.
@@ -75,7 +79,11 @@ impl Broker {
         let mut audience = if volatile { Vec::new() } else { self.audience(&message, &matches) };
         let mut durable = (retains && !volatile) || !audience.is_empty();
         let unkept = self.store == Presence::Absent && !volatile;
-        let asks = message.qos > QoS::AtMostOnce && pressure == Pressure::Wait;
+        let asks = message.qos > QoS::AtMostOnce && pressure != Pressure::Force;
+        if !unkept && durable && pressure == Pressure::Wait && self.is_refused(&message, &audience, retains) {
+            self.matches = matches;
+            return Routed::Refused;
+        }
         if unkept {
             // Who is not answered sends it again, so for him nothing is lost.
             if durable && !asks {
@@ -84,14 +92,16 @@ impl Broker {
             }
             retains &= self.has_room_to_retain(&message);
             durable = false;
-        } else if durable && pressure == Pressure::Wait && self.ledger.is_busy() {
+        } else if durable && pressure != Pressure::Force && self.ledger.is_busy() {
             if message.qos > QoS::AtMostOnce {
                 self.matches = matches;
                 return Routed::Busy;
             }
             self.counters.drop(DropReason::StoreBusy, 1);
             (retains, durable, too_much) = (false, false, false);
-            audience.clear();
+            for want in audience.drain(..) {
+                *self.shed.entry((want.reader, DropReason::StoreBusy)).or_default() += 1;
+            }
         }
         self.counters.drop(DropReason::MemoryFull, u64::from(too_much));
         self.count_full(&full);
@@ -150,12 +160,28 @@ impl Broker {
     fn count_full(&mut self, full: &[Taker]) {
         for taker in full {
             self.counters.drop(DropReason::QueueFull, 1);
+            if let Some(reader) = self.reader_of(*taker) {
+                *self.shed.entry((reader, DropReason::QueueFull)).or_default() += 1;
+            }
             if let Taker::Client(slot) = taker
                 && let Some(client) = self.clients.in_slot_mut(*slot)
             {
                 client.lost += 1;
             }
         }
+    }
+
+    /// Its place in the log, if it has one.
+    fn reader_of(&self, taker: Taker) -> Option<ReaderId> {
+        let backlog = match taker {
+            Taker::Route(place) => {
+                let route = self.config.routes.get(place).filter(|route| route.store);
+                return route.map(|route| route.reader);
+            }
+            Taker::Client(slot) => self.clients.in_slot(slot)?.session.backlog.as_deref(),
+            Taker::Group(id) => self.groups.get(id)?.backlog.as_ref(),
+        };
+        backlog.map(|backlog| backlog.reader)
     }
 
     /// An empty payload for a topic that retains nothing changes nothing.

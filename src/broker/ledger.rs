@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::client::ClientKey;
 use super::memory::record_weight;
+use super::refuse::Refusals;
 use super::{ConnectionId, Effect};
 use crate::record::{Message, ReaderId, Seq, Ticket, Want, Write};
 use crate::session::{GroupId, Parcel};
@@ -32,6 +33,8 @@ pub(super) struct Ledger {
     /// [`TAIL_MESSAGES`] and [`UNCOMMITTED_MESSAGES_MAX`], which tests narrow.
     tail_messages: usize,
     uncommitted_max: usize,
+    /// [`UNCOMMITTED_BYTES_MAX`], or less where the store must not grow beyond a place.
+    uncommitted_bytes_max: usize,
 }
 
 struct TailRow {
@@ -65,7 +68,7 @@ impl Ledger {
         self.issued.0.saturating_sub(self.committed.0)
     }
 
-    pub(super) fn new(last_seq: Seq) -> Ledger {
+    pub(super) fn new(last_seq: Seq, refusals: &Refusals) -> Ledger {
         Ledger {
             issued: Ticket(0),
             committed: Ticket(0),
@@ -80,6 +83,11 @@ impl Ledger {
             steps: VecDeque::new(),
             tail_messages: TAIL_MESSAGES,
             uncommitted_max: UNCOMMITTED_MESSAGES_MAX,
+            uncommitted_bytes_max: if refusals.is_any() {
+                refusals.in_flight.min(UNCOMMITTED_BYTES_MAX)
+            } else {
+                UNCOMMITTED_BYTES_MAX
+            },
         }
     }
 
@@ -196,14 +204,14 @@ impl Ledger {
     /// Whether the store owes so much that nothing more is handed to it for now.
     pub(super) fn is_busy(&self) -> bool {
         self.uncommitted >= self.uncommitted_max
-            || self.uncommitted_weight >= UNCOMMITTED_BYTES_MAX
+            || self.uncommitted_weight >= self.uncommitted_bytes_max
             || self.issued.0 - self.committed.0 >= UNCOMMITTED_WRITES_MAX
     }
 
     /// Whether the store has caught up so far that those who wait may go on.
     pub(super) fn is_relaxed(&self) -> bool {
         self.uncommitted <= self.uncommitted_max / 2
-            && self.uncommitted_weight <= UNCOMMITTED_BYTES_MAX / 2
+            && self.uncommitted_weight <= self.uncommitted_bytes_max / 2
             && self.issued.0 - self.committed.0 <= UNCOMMITTED_WRITES_MAX / 2
     }
 
@@ -237,7 +245,7 @@ impl Ledger {
 /// Messages that may wait for a commit; beyond, who publishes more is not read.
 const UNCOMMITTED_MESSAGES_MAX: usize = 8_192;
 /// The same in bytes.
-const UNCOMMITTED_BYTES_MAX: usize = 4_000_000;
+pub(super) const UNCOMMITTED_BYTES_MAX: usize = 4_000_000;
 /// The same for writes of every kind.
 const UNCOMMITTED_WRITES_MAX: u64 = 65_536;
 /// Committed messages that stay in RAM for sessions that are a little late; older ones are read.

@@ -9,6 +9,7 @@
 use super::client::ClientKey;
 use super::connection::Connection;
 use super::depart::Cause;
+use super::refuse::Refused;
 use super::share::group_weight;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Connect, Packet, Reason};
@@ -218,7 +219,8 @@ impl Broker {
         let queued = self.clients.keys().into_iter().filter_map(|key| {
             let client = self.clients.get(key)?;
             let id = client.connection?;
-            let waiting = self.connections.get(id).map_or(0, Connection::weight);
+            let refused = self.refused.get(&id).map_or(0, Refused::weight);
+            let waiting = self.connections.get(id).map_or(0, Connection::weight) + refused;
             Some((id, client.session.queue.weight() + client.session.flight.weight() + waiting))
         });
         let buffered = self.memory.heaviest.filter(|(id, _)| self.connections.get(*id).is_some());

@@ -17,6 +17,7 @@ mod ledger;
 mod pace;
 mod timers;
 mod rights;
+mod refuse;
 mod rate;
 mod claim;
 mod connect;
@@ -40,6 +41,7 @@ pub use counters::Counters;
 pub use effect::{AuthOutcome, ConnectionId, Copy, Effect, Event, Note, Party, Peer, Terms, Trust, Verdict};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
+pub use refuse::Refusals;
 pub use rights::is_house_user;
 pub use sys::Carried;
 
@@ -50,7 +52,7 @@ use bytestring::ByteString;
 
 use crate::access::Rules;
 use crate::codec::{Packet, QoS, Reason};
-use crate::record::{DropReason, Now, Presence, ReaderId, Restored, Ticket};
+use crate::record::{DropReason, Full, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
 use backlog::{LOOKS_MAX, WALKS_MAX};
@@ -60,6 +62,7 @@ use ledger::{Ledger, Step};
 use memory::Memory;
 use pace::Pace;
 use rate::Spent;
+use refuse::Refused;
 use share::Groups;
 use sys::Sys;
 use timers::{Timer, Timers};
@@ -80,6 +83,8 @@ pub struct Config {
     /// Filters of the adapters' `…/set` topics, which move something in the world: only who is granted
     /// them by name publishes there, with and without an ACL file.
     pub set_topics: Vec<ByteString>,
+    /// Who refuses what it has no room for.
+    pub refusals: Refusals,
 }
 
 /// A route as the broker sees it: somebody who wants what its filter covers.
@@ -132,6 +137,10 @@ pub struct Broker {
     spent: Spent,
     /// Connections whose publish waits for the store, longest first.
     waiting: VecDeque<ConnectionId>,
+    /// Who takes nothing more for now.
+    full: Full,
+    /// Of connections whose publishes are held for want of room; few, so that the others pay nothing for it.
+    refused: BTreeMap<ConnectionId, Refused>,
     /// Clients whose retained messages go on with the next call, and whose turn was last.
     walkers: BTreeSet<ClientKey>,
     last_walker: ClientKey,
@@ -139,9 +148,9 @@ pub struct Broker {
     matches: Vec<Match>,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.
     restricted: bool,
-    /// Publishes that stored routes did not get and that their publishers were not told of; written at
+    /// Publishes that readers of the log did not get and that their publishers were not told of; written at
     /// the end of the call.
-    denied: BTreeMap<ReaderId, u64>,
+    shed: BTreeMap<(ReaderId, DropReason), u64>,
 }
 
 /// Somebody who wants messages.
@@ -175,7 +184,7 @@ impl Broker {
             clients: Clients::new(seed),
             router: Router::new(seed.rotate_left(16)),
             retained: Retained::default(),
-            ledger: Ledger::new(restored.last_seq),
+            ledger: Ledger::new(restored.last_seq, &config.refusals),
             pace: Pace::default(),
             timers: Timers::default(),
             counters: Counters::default(),
@@ -189,11 +198,13 @@ impl Broker {
             assigned_ids: 0,
             spent: Spent::new(seed.rotate_left(40)),
             waiting: VecDeque::new(),
+            full: Full::default(),
+            refused: BTreeMap::new(),
             walkers: BTreeSet::new(),
             last_walker: ClientKey { slot: 0, serial: 0 },
             matches: Vec::new(),
             restricted: config.rules.is_some(),
-            denied: BTreeMap::new(),
+            shed: BTreeMap::new(),
             config,
         };
         broker.subscribe_routes();
@@ -213,7 +224,7 @@ impl Broker {
             self.on_event(event, &mut turn);
         }
         self.run_timers(&mut turn);
-        self.write_denied(&mut turn);
+        self.write_shed(&mut turn);
         self.relieve(&mut turn);
         if self.pace.hasten() {
             turn.effects.push(Effect::Hurry);
@@ -235,6 +246,7 @@ impl Broker {
         counters.retained = self.retained.len() as u64;
         counters.uncommitted = self.ledger.uncommitted() as u64;
         counters.paused = self.waiting.len() as u64;
+        counters.waiting_for_room = self.refused.len() as u64;
         counters.memory = self.memory_held() as u64;
         counters
     }
@@ -257,6 +269,8 @@ impl Broker {
             Event::Authenticated { connection, outcome } => self.on_authenticated(connection, outcome, turn),
             Event::Committed { through } => self.on_committed(through, turn),
             Event::Rows(rows) => self.on_rows(rows, turn),
+            Event::Full(full) => self.on_full(full, turn),
+            Event::Surveyed(survey) => self.on_surveyed(survey, turn),
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
@@ -329,6 +343,9 @@ impl Broker {
             return self.wait_for_store(id, packet, turn);
         }
         match packet {
+            Packet::Publish(publish) if self.is_behind_refused(id, &publish) => {
+                self.hold_refused(id, publish, turn);
+            }
             Packet::Publish(publish) => self.on_publish(id, publish, turn),
             Packet::PubAck(ack) => self.on_puback(id, ack.packet_id, turn),
             Packet::PubRec(ack) => self.on_pubrec(id, &ack, turn),
@@ -406,6 +423,7 @@ impl Broker {
             let Some(id) = self.waiting.pop_front() else { return };
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.phase = Phase::Open;
+                self.offer_refused(id, turn);
                 self.go_on(id, turn);
             }
         }
@@ -480,7 +498,7 @@ impl Broker {
         if self.timers.is_crowded() {
             let (connections, clients) = (&self.connections, &self.clients);
             self.timers.retain(|timer| match timer {
-                Timer::Connection(id) => connections.get(id).is_some(),
+                Timer::Connection(id) | Timer::Refused(id) => connections.get(id).is_some(),
                 Timer::Client(key) => clients.get(key).is_some(),
                 Timer::Sys => true,
             });
@@ -491,6 +509,7 @@ impl Broker {
         while let Some((due, timer)) = self.timers.pop(turn.now.mono) {
             match timer {
                 Timer::Connection(id) => self.on_connection_due(id, due, turn),
+                Timer::Refused(id) => self.on_refused_due(id, turn),
                 Timer::Client(key) => self.on_client_due(key, due, turn),
                 Timer::Sys => self.on_sys_due(turn),
             }

@@ -51,7 +51,11 @@ impl Broker {
             return self.turn_down(id, &publish, Reason::QuotaExceeded, turn);
         }
         let inward = self.inward_of(id, &publish);
-        match self.route(message, Some(source.slot), inward, Pressure::Wait, turn) {
+        // What the house says of itself is little, and wanted most when something is full.
+        let pressure = if is_house { Pressure::Insist } else { Pressure::Wait };
+        let topic = message.topic.clone();
+        match self.route(message, Some(source.slot), inward, pressure, turn) {
+            Routed::Refused => self.refuse_publish(id, publish, &topic, turn),
             Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
             Routed::Unkept => {
                 self.count_received(&publish);

@@ -114,23 +114,23 @@ impl Broker {
     /// counts what enters its queue, and this does not.
     pub(super) fn count_denied(&mut self, topic: &str) {
         self.counters.drop(DropReason::Denied, 1);
-        let stored = self.config.routes.iter().filter(|route| route.store);
-        for route in stored.filter(|route| filter::matches(&route.filter, topic)) {
-            *self.denied.entry(route.reader).or_default() += 1;
+        for reader in self.stored_routes_of(topic) {
+            *self.shed.entry((reader, DropReason::Denied)).or_default() += 1;
         }
     }
 
-    /// Hands the counts of denied publishes to the store; one write for a route, however many there were.
+    /// Hands the counts of publishes that readers did not get to the store; one write for a reader and a
+    /// reason, however many there were.
     /// No answer waits for it: a count is no message, and one that a crash takes loses nobody anything.
-    pub(super) fn write_denied(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn write_shed(&mut self, turn: &mut Turn<'_>) {
         if self.store == Presence::Absent {
-            return self.denied.clear();
+            return self.shed.clear();
         }
-        if self.denied.is_empty() || self.ledger.is_busy() {
+        if self.shed.is_empty() || self.ledger.is_busy() {
             return;
         }
-        for (reader, count) in std::mem::take(&mut self.denied) {
-            self.ledger.write(Write::Denied { reader, count }, turn.effects);
+        for ((reader, reason), count) in std::mem::take(&mut self.shed) {
+            self.ledger.write(Write::Shed { reader, reason, count }, turn.effects);
         }
     }
 }

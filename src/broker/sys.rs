@@ -12,9 +12,9 @@ use super::client::{Client, ClientKey};
 use super::fan::Pressure;
 use super::publish::is_volatile;
 use super::timers::Timer;
-use super::{Broker, Counters, Taker, Turn};
+use super::{Broker, Counters, Effect, Taker, Turn};
 use crate::codec::{Properties, QoS};
-use crate::record::Message;
+use crate::record::{Message, Survey};
 use crate::router::{Subscriber, filter};
 
 /// What the engine has carried since its start.
@@ -41,6 +41,8 @@ pub(super) struct Sys {
     /// When the loads were brought up to date, monotonic.
     sampled: u64,
     loads: [Load; LOADS.len()],
+    /// What the store said last.
+    survey: Option<Survey>,
 }
 
 /// How much there was a minute, over the last one, five and fifteen.
@@ -113,9 +115,22 @@ impl Broker {
     fn publish_sys(&mut self, turn: &mut Turn<'_>) -> bool {
         let counters = self.counters();
         self.sample_loads(&counters, turn.now.mono);
+        let figures = self.figures(&counters, turn.now.mono);
+        turn.effects.push(Effect::Survey);
+        self.publish_figures(figures, turn)
+    }
+
+    /// The store says how it does: told at once, and again only where it has changed.
+    pub(super) fn on_surveyed(&mut self, survey: Survey, turn: &mut Turn<'_>) {
+        self.sys.survey = Some(survey);
+        let figures = self.store_figures();
+        self.publish_figures(figures, turn);
+    }
+
+    fn publish_figures(&mut self, figures: Vec<(String, String)>, turn: &mut Turn<'_>) -> bool {
         let mut read = false;
         let mut matches = Vec::new();
-        for (name, value) in self.figures(&counters, turn.now.mono) {
+        for (name, value) in figures {
             let topic = ByteString::from(format!("$SYS/broker/{name}"));
             self.router.matches(&topic, None, &mut matches);
             read |= matches.iter().any(|found| self.is_read_by(found.subscriber));
@@ -172,6 +187,34 @@ impl Broker {
         }
     }
 
+    /// What the store counts, by its name below `$SYS/broker`: the conservation line of every stored route.
+    fn store_figures(&self) -> Vec<(String, String)> {
+        let Some(survey) = &self.sys.survey else { return Vec::new() };
+        let mut figures = vec![
+            ("store/bytes/used".to_owned(), survey.size.to_string()),
+            ("store/bytes/maximum".to_owned(), survey.max_size.to_string()),
+            ("store/full".to_owned(), u8::from(survey.is_full).to_string()),
+        ];
+        for (reader, line) in &survey.routes {
+            let name = as_level(&line.name);
+            let refused = self.counters.not_accepted_by_route.get(reader).copied().unwrap_or(0);
+            let numbers = [
+                ("received", line.received),
+                ("delivered", line.delivered),
+                ("queued", line.queued),
+                ("expired", line.expired),
+                ("dropped", line.dropped.values().sum()),
+                ("not_accepted", refused),
+            ];
+            let named = |figure: &str| format!("store/routes/{name}/{figure}");
+            figures.extend(numbers.map(|(figure, number)| (named(figure), number.to_string())));
+            figures.extend(line.dropped.iter().map(|(reason, number)| {
+                (named(&format!("dropped/{}", reason.as_str())), number.to_string())
+            }));
+        }
+        figures
+    }
+
     /// Every figure by its name below `$SYS/broker`, as it is written.
     fn figures(&self, counters: &Counters, now: u64) -> Vec<(String, String)> {
         let Carried { bytes_in, bytes_out, packets_in, packets_out, .. } = self.sys.carried;
@@ -217,6 +260,11 @@ impl Broker {
         }
         figures
     }
+}
+
+/// A route's name as one level of a topic: it holds a filter.
+fn as_level(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F").replace('+', "%2B").replace('#', "%23")
 }
 
 /// Whether a filter covers anything of `$SYS`, alone or in a group.

@@ -13,6 +13,8 @@ use super::client::ClientKey;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Connection(ConnectionId),
+    /// Of what is held of it for want of room.
+    Refused(ConnectionId),
     Client(ClientKey),
     Sys,
 }

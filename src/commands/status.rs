@@ -92,9 +92,10 @@ fn render_local(status: &Status, out: &mut String) {
     let _ = match &status.store {
         Some(store) => writeln!(
             out,
-            "store\n  {} of {}, {} commits, {} written{}",
+            "store\n  {} of {}{}, {} commits, {} written{}",
             size(store.size),
             size(store.max_size),
+            if store.full { ", FULL" } else { "" },
             store.commits,
             size(store.written),
             store.trouble.as_ref().map(|trouble| format!("\n  TROUBLE: {trouble}")).unwrap_or_default()
@@ -138,10 +139,14 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
         let reasons: Vec<String> =
             route.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+        let refused = match (route.not_accepted, route.full) {
+            (0, false) => String::new(),
+            (count, full) => format!("; refused {count}{}", if full { ", FULL" } else { "" }),
+        };
         let wrong = if route.is_conserved() { "" } else { "  DOES NOT ADD UP" };
         let _ = writeln!(
             out,
-            "  {:width$}  received {} = delivered {} + queued {} + expired {} + dropped {}{reasons}{wrong}",
+            "  {:width$}  received {} = delivered {} + queued {} + expired {} + dropped {}{reasons}{refused}{wrong}",
             route.name,
             route.received,
             route.delivered,
@@ -247,6 +252,23 @@ adapters
         let route = control::RouteStatus { name: "r".to_owned(), received: 2, ..Default::default() };
         let status = Status { routes: vec![route], ..Status::default() };
         assert!(render(&status, 0).contains("DOES NOT ADD UP"));
+    }
+
+    #[test]
+    fn what_is_full_and_what_was_refused_is_said() {
+        let route = control::RouteStatus {
+            name: "r".to_owned(),
+            received: 2,
+            queued: 2,
+            not_accepted: 7,
+            full: true,
+            ..Default::default()
+        };
+        let store =
+            control::StoreFigures { size: 20, max_size: 30, full: true, ..control::StoreFigures::default() };
+        let told = render(&Status { routes: vec![route], store: Some(store), ..Status::default() }, 0);
+        assert!(told.contains("20B of 30B, FULL, 0 commits"), "{told}");
+        assert!(told.contains("queued 2 + expired 0 + dropped 0; refused 7, FULL\n"), "{told}");
     }
 
     #[test]

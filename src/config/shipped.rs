@@ -136,7 +136,7 @@ fn others(path: &str, kind: Kind, old: &Value) -> Vec<Value> {
 /// Keys that take one value in this version, or beside the others of the example: another is refused, and
 /// not ignored.
 const ONE_VALUE: &[&str] =
-    &["store.when_full", "serial.frame.kind", "serial.checksum.kind", "mqtt_sn.allow_anonymous"];
+    &["bridge.forward.store", "serial.frame.kind", "serial.checksum.kind", "mqtt_sn.allow_anonymous"];
 
 /// Other texts for keys whose text must mean something.
 const TEXTS: &[(&str, &str)] = &[

@@ -83,6 +83,26 @@ pub struct StoreFigures {
     /// Why it does not commit, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// Whether it is full, for routes and sessions that do not let their oldest go.
+    pub full: bool,
+    /// Sessions that outlive their connections, their lines added up.
+    pub sessions: Conservation,
+}
+
+/// A conservation line: `received = delivered + queued + expired + dropped`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Conservation {
+    /// Counted in the transaction that holds the message.
+    pub received: u64,
+    /// Acknowledged.
+    pub delivered: u64,
+    /// Counted from the rows.
+    pub queued: u64,
+    /// Run out of time.
+    pub expired: u64,
+    /// By reason.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// One bridge.
@@ -155,6 +175,10 @@ pub struct RouteStatus {
     pub expired: u64,
     /// By reason.
     pub dropped: BTreeMap<String, u64>,
+    /// Publishes that it would have had, and that were refused for want of room; since the start, and apart.
+    pub not_accepted: u64,
+    /// Whether it takes nothing more for now.
+    pub full: bool,
 }
 
 /// One part of an adapter.

@@ -139,6 +139,13 @@ impl Engine {
                     let _ = inputs.send_blocking(Input::Rows(rows));
                 });
             }
+            Effect::Survey => {
+                let inputs = self.courier.inputs.clone();
+                self.courier.store.status(move |status| {
+                    // An engine that is gone has nobody to tell.
+                    let _ = inputs.send_blocking(Input::Surveyed(status.survey()));
+                });
+            }
             Effect::Forward { route, message } => {
                 if let Some(Some(inlet)) = self.courier.unstored.get(route) {
                     inlet.put(&message);

@@ -15,7 +15,7 @@ use super::Effort;
 use crate::access::Rules;
 use crate::broker::{AuthOutcome, ConnectionId, Verdict};
 use crate::listener::Outcome;
-use crate::record::{Rows, Ticket};
+use crate::record::{Full, Rows, Survey, Ticket};
 
 /// One thing put to the engine.
 pub enum Input {
@@ -46,6 +46,10 @@ pub enum Input {
     Committed(Ticket),
     /// The store has read a session's rows.
     Rows(Rows),
+    /// The store says who takes nothing more.
+    Full(Full),
+    /// The store says how it does.
+    Surveyed(Survey),
     /// A helper thread has checked a password.
     Verified {
         /// Whose.

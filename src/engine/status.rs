@@ -28,6 +28,8 @@ pub(super) fn of(
 fn figures(broker: &broker::Counters) -> Value {
     let dropped: BTreeMap<&str, u64> =
         broker.dropped.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+    let refused: BTreeMap<String, u64> =
+        broker.not_accepted_by_route.iter().map(|(reader, count)| (reader.0.to_string(), *count)).collect();
     json!({
         "clients": broker.clients,
         "sessions": broker.sessions,
@@ -40,6 +42,7 @@ fn figures(broker: &broker::Counters) -> Value {
         "connections_accepted": broker.connections_accepted,
         "connections_refused": broker.connections_refused,
         "not_accepted": broker.not_accepted,
+        "not_accepted_by_route": refused,
         "slowed": broker.slowed,
         "expired": broker.expired,
         "dropped": dropped,
@@ -47,6 +50,7 @@ fn figures(broker: &broker::Counters) -> Value {
         "memory": broker.memory,
         "uncommitted": broker.uncommitted,
         "paused": broker.paused,
+        "waiting_for_room": broker.waiting_for_room,
     })
 }
 

@@ -367,7 +367,15 @@ pub(crate) fn small_broker(clock: &Clock, max_memory: usize) -> Broker {
 
 fn limited_broker(clock: &Clock, limits: LimitsConfig, passwords: Passwords, routes: Vec<Route>) -> Broker {
     let (limits, gateway) = (limits.check().unwrap(), "test".to_owned());
-    let config = broker::Config { limits, gateway, routes, passwords, rules: None, set_topics: Vec::new() };
+    let config = broker::Config {
+        limits,
+        gateway,
+        routes,
+        passwords,
+        rules: None,
+        set_topics: Vec::new(),
+        refusals: Default::default(),
+    };
     Broker::new(config, 7, Restored::default(), clock.now())
 }
 

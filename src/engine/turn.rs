@@ -332,6 +332,8 @@ impl Engine {
             }
             Input::Committed(through) => self.events.push(Event::Committed { through }),
             Input::Rows(rows) => self.events.push(Event::Rows(rows)),
+            Input::Full(full) => self.events.push(Event::Full(full)),
+            Input::Surveyed(survey) => self.events.push(Event::Surveyed(survey)),
             Input::Verified { connection, verdict, effort } => {
                 self.count_verdict(verdict, effort);
                 self.events.push(Event::Verified { connection, verdict });

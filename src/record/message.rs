@@ -60,9 +60,14 @@ impl Message {
     /// Seconds of its expiry that are left at `wall`; `Some(0)` has expired, `None` never does.
     pub fn remaining(&self, wall: u64) -> Option<u32> {
         let expiry = self.expiry?;
-        let passed = u32::try_from(wall.saturating_sub(self.received_wall) / 1_000).unwrap_or(u32::MAX);
+        let passed = u32::try_from(age(self.received_wall, wall) / 1_000).unwrap_or(u32::MAX);
         Some(expiry.saturating_sub(passed))
     }
+}
+
+/// Milliseconds that a message has waited which was taken at `received_wall`.
+pub fn age(received_wall: u64, wall: u64) -> u64 {
+    wall.saturating_sub(received_wall)
 }
 
 /// What a message weighs beside its own bytes.

@@ -6,10 +6,14 @@
 
 mod message;
 mod now;
+mod policy;
+mod survey;
 mod write;
 
-pub use message::{Message, Want};
+pub use message::{Message, Want, age};
 pub use now::Now;
+pub use policy::{Bounds, Full, Keep, Policy};
+pub use survey::{ReaderStatus, Survey};
 pub use write::{
     DropReason, Lease, LeaseState, Mount, Presence, Restored, RestoredSession, Row, Rows, SessionRecord,
     SessionWill, StoredSubscription, Write,

@@ -111,11 +111,13 @@ pub enum Write {
         /// How many.
         count: u64,
     },
-    /// An access rule took publishes from a route whose publishers were told that all is well: they count
-    /// as received and as dropped, and have no rows.
-    Denied {
+    /// A rule or a limit took publishes from a reader before they had rows, and their publishers were told
+    /// nothing of it: they count as received and as dropped.
+    Shed {
         /// Whose.
         reader: ReaderId,
+        /// Why.
+        reason: DropReason,
         /// How many.
         count: u64,
     },
@@ -132,7 +134,7 @@ impl Write {
                 | Write::LeaseSent { .. }
                 | Write::Unleased { .. }
                 | Write::SessionRemoved { .. }
-                | Write::Denied { .. }
+                | Write::Shed { .. }
         )
     }
 }

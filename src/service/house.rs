@@ -60,6 +60,7 @@ impl House {
         let (inbox, inputs) = Inbox::open()?;
         let names = routes::stored_names(&loaded.bridges);
         let Store { opened, is_back } = open_store(loaded, &names, clock, &inputs)?;
+        let refusals = routes::refusals(&loaded.bridges, &opened.routes, &loaded.store);
         let (routes, supplies) = routes::join(&loaded.bridges, &opened.routes);
         let passwords = if loaded.auth.password_file.is_some() { Passwords::File } else { Passwords::Absent };
         let config = broker::Config {
@@ -69,6 +70,7 @@ impl House {
             passwords,
             rules: loaded.rules.clone(),
             set_topics: readings::set_topics(loaded),
+            refusals,
         };
         let heartbeat = watchdog::heartbeat();
         let engine = Engine::new(engine::Parts {
@@ -242,13 +244,17 @@ fn open_store(
     clock: Clock,
     inputs: &Inputs,
 ) -> Result<Store, ServiceError> {
-    let (dir, config) = (&loaded.gateway.data_dir, &loaded.store);
-    let inputs = inputs.clone();
+    let dir = &loaded.gateway.data_dir;
+    let config = &routes::bounded(&loaded.bridges, &loaded.store);
+    let (inputs, of_full) = (inputs.clone(), inputs.clone());
     let surroundings = Surroundings {
         clock: Box::new(move || clock.now()),
         on_commit: Box::new(move |ticket| {
             // Where the engine is gone, nobody waits any more.
             let _ = inputs.send_blocking(Input::Committed(ticket));
+        }),
+        on_full: Box::new(move |full| {
+            let _ = of_full.send_blocking(Input::Full(full));
         }),
         gate: None,
     };

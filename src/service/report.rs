@@ -1,7 +1,7 @@
 //! The status document, gathered from those who know.
 //!
 //! Each room says what it knows when it is asked; one that does not answer in time is left out, and that
-//! is said. No figure is computed here from others.
+//! is said. No figure is computed here from others, but for the sum of what sessions have.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::routes::{Place, Route};
 use crate::bridge;
 use crate::clock::Clock;
-use crate::control::{AdapterStatus, RouteStatus, Status, StoreFigures};
+use crate::control::{AdapterStatus, Conservation, RouteStatus, Status, StoreFigures};
 use crate::engine::{Input, Inputs};
 use crate::field::Parts;
 use crate::record::DropReason;
@@ -39,7 +39,7 @@ pub(super) async fn status(sources: Arc<Sources>) -> Value {
         version: env!("CARGO_PKG_VERSION").into(),
         gateway: sources.gateway.clone(),
         uptime_s: sources.clock.now().mono / 1_000,
-        routes: sources.routes.iter().map(|route| route_status(route, store.as_ref())).collect(),
+        routes: sources.routes.iter().map(|route| route_status(route, store.as_ref(), &engine)).collect(),
         store: store.map(figures),
         adapters: adapters(&sources.parts),
         ..Status::default()
@@ -76,7 +76,19 @@ async fn ask_store(sources: &Sources) -> Option<StoreStatus> {
 }
 
 fn figures(store: StoreStatus) -> StoreFigures {
+    let mut sessions = Conservation::default();
+    for line in store.readers.values().filter(|reader| !reader.route) {
+        sessions.received += line.received;
+        sessions.delivered += line.delivered;
+        sessions.queued += line.queued;
+        sessions.expired += line.expired;
+        for (reason, count) in words(&line.dropped) {
+            *sessions.dropped.entry(reason).or_default() += count;
+        }
+    }
     StoreFigures {
+        full: store.full.store,
+        sessions,
         size: store.size,
         max_size: store.max_size,
         commits: store.commits,
@@ -85,14 +97,21 @@ fn figures(store: StoreStatus) -> StoreFigures {
     }
 }
 
-fn route_status(route: &Route, store: Option<&StoreStatus>) -> RouteStatus {
+fn route_status(route: &Route, store: Option<&StoreStatus>, engine: &Value) -> RouteStatus {
     let named =
         RouteStatus { name: route.name.clone(), bridge: route.bridge.clone(), ..RouteStatus::default() };
     match &route.place {
-        Place::Stored(reader) => match store.and_then(|store| store.readers.get(reader)) {
-            Some(counts) => of_reader(named, counts),
-            None => named,
-        },
+        Place::Stored(reader) => {
+            // What is refused never reaches the store.
+            let refused = engine.pointer(&format!("/broker/not_accepted_by_route/{}", reader.0));
+            let full = store.is_some_and(|store| store.full.routes.contains(reader));
+            let named =
+                RouteStatus { not_accepted: refused.and_then(Value::as_u64).unwrap_or(0), full, ..named };
+            match store.and_then(|store| store.readers.get(reader)) {
+                Some(counts) => of_reader(named, counts),
+                None => named,
+            }
+        }
         Place::Unstored(inlet) => {
             let counts = inlet.counts();
             RouteStatus {

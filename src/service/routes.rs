@@ -6,6 +6,7 @@
 use crate::bridge::{self, Supply};
 use crate::broker;
 use crate::record::ReaderId;
+use crate::store;
 use crate::unstored::{self, Inlet};
 
 /// One forward route, joined up.
@@ -30,8 +31,32 @@ pub(super) enum Place {
 
 /// The names of the routes that the store keeps, in order.
 pub(super) fn stored_names(bridges: &[bridge::Checked]) -> Vec<String> {
-    let forwards = bridges.iter().flat_map(|bridge| &bridge.forwards);
-    forwards.filter(|forward| forward.store).map(|forward| forward.name.clone()).collect()
+    stored(bridges).map(|forward| forward.name.clone()).collect()
+}
+
+/// What `[store]` says, and what the routes may have waiting.
+pub(super) fn bounded(bridges: &[bridge::Checked], store: &store::Checked) -> store::Checked {
+    let bounds = stored(bridges).map(|forward| (forward.name.clone(), forward.bounds(store.when_full)));
+    store::Checked { routes: bounds.collect(), ..store.clone() }
+}
+
+/// Who refuses what it has no room for; `readers` are those of [`stored_names`].
+pub(super) fn refusals(
+    bridges: &[bridge::Checked],
+    readers: &[ReaderId],
+    store: &store::Checked,
+) -> broker::Refusals {
+    let policies = stored(bridges).map(|forward| forward.bounds(store.when_full).when_full);
+    broker::Refusals {
+        policy: store.when_full,
+        routes: readers.iter().copied().zip(policies).collect(),
+        timeout: u64::try_from(store.refuse_timeout.as_millis()).unwrap_or(u64::MAX),
+        in_flight: usize::try_from(store.in_flight()).unwrap_or(usize::MAX),
+    }
+}
+
+fn stored(bridges: &[bridge::Checked]) -> impl Iterator<Item = &bridge::Forward> {
+    bridges.iter().flat_map(|bridge| &bridge.forwards).filter(|forward| forward.store)
 }
 
 /// All routes, and for each bridge its supplies; `readers` are those of [`stored_names`].
@@ -89,5 +114,47 @@ impl Route {
             // No audience ever names it.
             Place::Unstored(_) => ReaderId(0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Policy;
+
+    #[test]
+    fn each_route_is_bounded_and_refuses_as_the_configuration_says() {
+        let forward = |filter: &str, when_full: Option<&str>, store| bridge::ForwardConfig {
+            filter: filter.to_owned(),
+            store,
+            max_messages: store.then_some(7),
+            when_full: when_full.map(str::to_owned),
+            ..bridge::ForwardConfig::default()
+        };
+        let config = bridge::Config {
+            name: "cloud".to_owned(),
+            urls: vec!["mqtt://127.0.0.1".to_owned()],
+            forward: vec![
+                forward("a/#", None, true),
+                forward("live/#", None, false),
+                forward("b/#", Some("drop-newest"), true),
+            ],
+            ..bridge::Config::default()
+        };
+        let bridges = [config.check("barn-7").unwrap()];
+        let (when_full, refuse_timeout) = ("refuse".to_owned(), "7s".to_owned());
+        let store = store::Config { when_full, refuse_timeout, ..store::Config::default() }.check().unwrap();
+        let refusals = refusals(&bridges, &[ReaderId(4), ReaderId(9)], &store);
+        assert_eq!(refusals.policy, Policy::Refuse);
+        assert_eq!(
+            refusals.routes,
+            [(ReaderId(4), Policy::Refuse), (ReaderId(9), Policy::DropNewest)].into()
+        );
+        assert_eq!((refusals.timeout, refusals.in_flight), (7_000, 4_000_000));
+        let bounded = bounded(&bridges, &store);
+        assert_eq!(bounded.bounds_of("cloud:b/#").max_messages, Some(7));
+        assert_eq!(bounded.bounds_of("cloud:b/#").when_full, Policy::DropNewest);
+        assert_eq!(bounded.bounds_of_sessions().when_full, Policy::Refuse);
+        assert_eq!(bounded.routes.len(), 2);
     }
 }

@@ -32,6 +32,10 @@ impl Batch {
             }
             Order::End { seqs, .. } => self.lazy(seqs.len() as u64, now),
             Order::Write(_) | Order::RouteAdded { .. } | Order::RouteRemoved { .. } => self.lazy(1, now),
+            Order::Trim => {
+                self.lazy(1, now);
+                self.waiting.press = true;
+            }
         }
         match &order {
             Order::Write(Write::Settled { reader, seq } | Write::Dropped { reader, seq, .. }) => {
@@ -52,6 +56,11 @@ impl Batch {
     /// has taken all that, must not hasten what comes next.
     pub(super) fn hurry(&mut self) {
         self.waiting.hurry |= self.waiting.prompt > 0;
+    }
+
+    /// Asks for a commit of whatever waits, since it makes room.
+    pub(super) fn press(&mut self) {
+        self.waiting.press |= !self.orders.is_empty();
     }
 
     /// What waits, counted.

@@ -7,6 +7,7 @@
 //! commit held may then be there or not; the ledger's stamp tells.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
@@ -15,7 +16,7 @@ use super::log::{Doubt, Log};
 use super::open;
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
-use super::room::{Files, PAGE, Pages, Sizes};
+use super::room::{Files, PAGE, Pages, Room, Sizes};
 use super::schema::{Fault, unsigned};
 use super::successor::{self, Apart};
 use super::thread::Worker;
@@ -48,6 +49,10 @@ pub(super) struct Database {
     pub(super) unread: BTreeMap<u32, u32>,
     /// When the file was last shrunk a little.
     pub(super) shrunk_at: u64,
+    /// The wall clock of the running transaction.
+    pub(super) wall: u64,
+    /// The configuration, for a log that is loaded anew.
+    pub(super) rules: Arc<Checked>,
     /// Whether the file may be written.
     pub(super) sync: Sync,
     /// Older files that are read.
@@ -123,10 +128,14 @@ impl Database {
     ) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let log = &mut self.log;
-        let (files, reserve, epoch) = (&self.files, &self.reserve, self.epoch);
+        let (files, reserve, epoch, wall) = (&self.files, &self.reserve, self.epoch, self.wall);
         let run = || -> Result<(), Fault> {
             connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            if log.room == Room::Unknown {
+                log.look_for_room(connection, files, config)?;
+            }
             work(log, connection)?;
+            log.trim(connection, wall)?;
             log.sweep(connection)?;
             log.make_room(connection, files, config)?;
             log.ledger.epoch = epoch;
@@ -165,7 +174,7 @@ impl Database {
             if !connection.is_autocommit() {
                 connection.execute_batch("ROLLBACK")?;
             }
-            Log::load(connection, self.sizes, &self.suspects)
+            Log::load(connection, self.sizes, &self.rules, &self.suspects)
         };
         match back() {
             Ok(log) => {
@@ -198,7 +207,7 @@ impl Database {
         }
         let opened = open::connect(&self.files, &self.sizes).map_err(Fault::from);
         let connection = self.watch(opened)?;
-        self.log = Log::load(&connection, self.sizes, &self.suspects)?;
+        self.log = Log::load(&connection, self.sizes, &self.rules, &self.suspects)?;
         self.apart = successor::attached(&connection, &self.files)?;
         self.connection = Some(connection);
         Ok(())
@@ -210,7 +219,7 @@ impl Database {
         self.connection = None;
         let found = open::replace_damaged(&self.files, &self.sizes, wall, &why.to_string())
             .map_err(|error| Fault::Unusable(error.to_string()))?;
-        let mut log = Log::load(&found.connection, self.sizes, &BTreeMap::new())?;
+        let mut log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
         log.number_on_from(&self.log);
         self.log = log;
         self.suspects.clear();
@@ -302,7 +311,11 @@ impl Worker {
     pub(super) fn recover(&mut self, fault: Fault, count: usize, stamp: u64) {
         self.recovery.failures += 1;
         let result = if fault.is_full() {
-            self.make_way(&fault, count)
+            let result = self.make_way(&fault, count);
+            if result.is_err() {
+                self.say_full();
+            }
+            result
         } else {
             // An earlier one that is not resolved held the first orders, and this one came no further.
             self.recovery.unsure.get_or_insert((stamp, count));

@@ -2,11 +2,15 @@
 //!
 //! Raw texts become checked values once, in [`Config::check`]; nothing behind it parses a unit.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use adapter_api::schema::{Key, Kind, Problem};
 use adapter_api::units;
 use serde::Deserialize;
+
+use super::room::Sizes;
+use crate::record::{Bounds, Policy};
 
 /// `[store]` as it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -28,6 +32,8 @@ pub struct Config {
     pub flash_budget: String,
     /// What goes when the store is full.
     pub when_full: String,
+    /// How long a client that knows no refusal may wait for room.
+    pub refuse_timeout: String,
 }
 
 impl Default for Config {
@@ -41,6 +47,7 @@ impl Default for Config {
             commit_interval_max: "1s".into(),
             flash_budget: "20GB".into(),
             when_full: "drop-oldest".into(),
+            refuse_timeout: "30s".into(),
         }
     }
 }
@@ -55,7 +62,7 @@ pub const KEYS: &[Key] = &[
     Key::optional("commit_interval_max", Kind::Duration(0, 60_000)),
     Key::optional("flash_budget", Kind::SizeOr("none")),
     Key::optional("when_full", Kind::Choice(&["drop-oldest", "drop-newest", "refuse"])),
-    Key::optional("refuse_timeout", Kind::NotYet),
+    Key::optional("refuse_timeout", Kind::Duration(1_000, 3_600_000)),
 ];
 
 /// `[store]` as the store takes it.
@@ -75,6 +82,31 @@ pub struct Checked {
     pub commit_interval_max: Duration,
     /// Bytes a day that may be written.
     pub flash_budget: Option<u64>,
+    /// What gives way when the store is full, of sessions, of retained messages, and of routes that say
+    /// nothing of their own.
+    pub when_full: Policy,
+    /// How long a client that knows no refusal may wait for room.
+    pub refuse_timeout: Duration,
+    /// The bounds of routes, by their names; those of the others are `when_full` alone.
+    pub routes: BTreeMap<String, Bounds>,
+}
+
+impl Checked {
+    /// The bounds of a route.
+    pub fn bounds_of(&self, route: &str) -> Bounds {
+        self.routes.get(route).copied().unwrap_or(self.bounds_of_sessions())
+    }
+
+    /// The bounds of sessions; those of their queues are the broker's.
+    pub fn bounds_of_sessions(&self) -> Bounds {
+        Bounds { when_full: self.when_full, ..Bounds::default() }
+    }
+
+    /// Bytes of messages that may wait for a commit where somebody refuses: they fit between the place where
+    /// the store says that it is full and `max_size`.
+    pub fn in_flight(&self) -> u64 {
+        Sizes::of(self).headroom() / 2
+    }
 }
 
 impl Config {
@@ -93,6 +125,16 @@ impl Config {
             commit_bytes: size(&mut problems, "commit_bytes", &self.commit_bytes),
             commit_interval_max: duration(&mut problems, "commit_interval_max", &self.commit_interval_max),
             flash_budget,
+            when_full: Policy::named(&self.when_full).unwrap_or_else(|| {
+                let text = format!(
+                    "found \"{}\", expected \"drop-oldest\", \"drop-newest\" or \"refuse\"",
+                    self.when_full
+                );
+                wrong(&mut problems, "when_full", text);
+                Policy::DropOldest
+            }),
+            refuse_timeout: duration(&mut problems, "refuse_timeout", &self.refuse_timeout),
+            routes: BTreeMap::new(),
         };
         if problems.is_empty() && checked.max_size < MAX_SIZE_MIN {
             let found = units::show_size(checked.max_size);
@@ -104,16 +146,6 @@ impl Config {
         if problems.is_empty() && checked.commit_interval_max < checked.commit_interval {
             let text = "is shorter than commit_interval, expected at least as long";
             wrong(&mut problems, "commit_interval_max", text.into());
-        }
-        match self.when_full.as_str() {
-            "drop-oldest" => {}
-            "drop-newest" | "refuse" => {
-                let text = format!("\"{}\" is not in this version", self.when_full);
-                wrong(&mut problems, "when_full", text);
-            }
-            other => {
-                wrong(&mut problems, "when_full", format!("found \"{other}\", expected \"drop-oldest\""));
-            }
         }
         if problems.is_empty() { Ok(checked) } else { Err(problems) }
     }
@@ -166,9 +198,10 @@ mod tests {
         let found = problems(|config| {
             config.max_size = "big".into();
             config.commit_interval = "soon".into();
-            config.when_full = "refuse".into();
+            config.when_full = "explode".into();
+            config.refuse_timeout = "later".into();
         });
-        assert_eq!(found, ["max_size", "commit_interval", "when_full"]);
+        assert_eq!(found, ["max_size", "commit_interval", "when_full", "refuse_timeout"]);
         assert_eq!(problems(|config| config.max_size = "10KB".into()), ["max_size"]);
         assert_eq!(problems(|config| config.commit_interval_max = "1ms".into()), ["commit_interval_max"]);
         assert_eq!(problems(|config| config.commit_messages = 0), ["commit_messages"]);

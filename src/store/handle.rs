@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::record::{DropReason, ReaderId, Rows, Seq, Write};
+use crate::record::{DropReason, Full, ReaderId, ReaderStatus, Rows, Seq, Survey, Write};
 
 /// A question or an order to the store.
 pub enum Ask {
@@ -164,25 +164,17 @@ pub struct StoreStatus {
     pub written: u64,
     /// Why it does not commit, if so.
     pub trouble: Option<String>,
+    /// Who takes nothing more for now.
+    pub full: Full,
     /// Routes and sessions by their reader.
     pub readers: BTreeMap<ReaderId, ReaderStatus>,
 }
 
-/// One reader's conservation line: `received = delivered + queued + expired + dropped`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ReaderStatus {
-    /// The route's name; the client id of a session.
-    pub name: String,
-    /// Whether it is a route.
-    pub route: bool,
-    /// Counted in the transaction that holds the message.
-    pub received: u64,
-    /// Settled.
-    pub delivered: u64,
-    /// Counted from the rows.
-    pub queued: u64,
-    /// Run out of time.
-    pub expired: u64,
-    /// By reason.
-    pub dropped: BTreeMap<DropReason, u64>,
+impl StoreStatus {
+    /// What `$SYS` tells of it.
+    pub fn survey(self) -> Survey {
+        let StoreStatus { size, max_size, full, readers, .. } = self;
+        let routes = readers.into_iter().filter(|(_, reader)| reader.route).collect();
+        Survey { size, max_size, is_full: full.store, routes }
+    }
 }

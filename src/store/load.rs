@@ -5,16 +5,18 @@
 //! cannot be read is lost, and what readers still wanted of it is counted as damaged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::Checked;
 use super::audience::Audience;
 use super::index::Index;
 use super::kept::{self, Standing};
 use super::log::{Dictionary, Doubt, Log, Segment};
 use super::read::Names;
 use super::reader::{Fate, Kind, Reader, Span, State};
-use super::room::Sizes;
+use super::room::{Room, Sizes};
 use super::schema::{Fault, LEDGER, Ledger, state};
 use super::segment::{self, Header, Named};
 use crate::record::{DropReason, Lease, Presence, ReaderId, Restored, RestoredSession, Seq, SessionRecord};
@@ -24,10 +26,11 @@ impl Log {
     pub(super) fn load(
         connection: &Connection,
         sizes: Sizes,
+        rules: &Arc<Checked>,
         suspects: &BTreeMap<u32, Doubt>,
     ) -> Result<Log, Fault> {
         let ledger = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
-        let mut log = Log::empty(ledger.unwrap_or_default(), sizes);
+        let mut log = Log::empty(ledger.unwrap_or_default(), sizes, rules.clone());
         let headers = segment::headers(connection)?;
         let forgotten = log.load_readers(connection)?;
         let newest = headers.last().map_or(0, |(id, _)| *id);
@@ -58,10 +61,13 @@ impl Log {
         for id in forgotten {
             log.number_on(connection, id)?;
         }
+        for id in log.readers.keys().copied().collect::<Vec<_>>() {
+            log.note_full(id);
+        }
         Ok(log)
     }
 
-    fn empty(ledger: Ledger, sizes: Sizes) -> Log {
+    fn empty(ledger: Ledger, sizes: Sizes, rules: Arc<Checked>) -> Log {
         Log {
             readers: Default::default(),
             segments: Default::default(),
@@ -73,6 +79,9 @@ impl Log {
             touched: BTreeSet::new(),
             lost: BTreeMap::new(),
             retained: Default::default(),
+            rules,
+            room: Room::Unknown,
+            is_behind: false,
         }
     }
 
@@ -85,6 +94,10 @@ impl Log {
         let sessions = kept::sessions(connection)?.into_iter();
         let sessions = sessions.map(|record| (record.reader, Kind::Session, record.client_id.to_string()));
         for (id, kind, name) in routes.chain(sessions) {
+            let bounds = match kind {
+                Kind::Route => self.rules.bounds_of(&name),
+                Kind::Session => self.rules.bounds_of_sessions(),
+            };
             let reader = match kept::reader(connection, id, kind, name.clone())? {
                 Some(reader) => reader,
                 None => {
@@ -96,7 +109,7 @@ impl Log {
                     Reader::restored(kind, name, State::default())
                 }
             };
-            self.readers.insert(id, reader);
+            self.readers.insert(id, Reader { bounds, ..reader });
         }
         Ok(forgotten)
     }
@@ -267,17 +280,6 @@ impl Log {
         Ok(queued)
     }
 
-    /// What they weigh, about: no row is read for it.
-    fn queued_bytes(&self, id: ReaderId) -> u64 {
-        let Some(reader) = self.readers.get(&id) else { return 0 };
-        let weigh = |span: &Span| {
-            let segment = self.segments.get(&span.segment)?;
-            let wanted = u128::from(self.wanted_of(span.segment, id));
-            u64::try_from(wanted * u128::from(segment.bytes) / u128::from(segment.rows.max(1))).ok()
-        };
-        reader.spans.values().filter_map(weigh).sum()
-    }
-
     /// What a start hands to the broker.
     pub(super) fn restored(&mut self, connection: &Connection) -> Result<Restored, Fault> {
         let mut sessions = Vec::new();
@@ -299,7 +301,7 @@ impl Log {
         record: SessionRecord,
     ) -> Result<Option<RestoredSession>, Fault> {
         let queued = self.queued(connection, record.reader)?;
-        let queued_bytes = self.queued_bytes(record.reader);
+        let (_, queued_bytes) = self.waiting_of(record.reader);
         let Some(reader) = self.readers.get(&record.reader) else { return Ok(None) };
         let leases = reader.state.leases.iter();
         Ok(Some(RestoredSession {

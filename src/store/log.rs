@@ -10,12 +10,14 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use rusqlite::Connection;
 
+use super::Checked;
 use super::audience::{Audience, pack_qos};
+use super::bounds::Admitted;
 use super::index::Index;
 use super::kept;
 use super::pack::put_number;
 use super::reader::{Fate, Held, Kind, Reader};
-use super::room::Sizes;
+use super::room::{Room, Sizes};
 use super::schema::{Fault, LEDGER, Ledger, put_state, remove_state};
 use super::segment::{self, Named, RawRow};
 use crate::record::{DropReason, LeaseState, Message, ReaderId, Seq, Want, Write};
@@ -46,6 +48,8 @@ pub(super) enum Order {
         /// Its reader.
         reader: ReaderId,
     },
+    /// Bounds are to be held although nothing else happens.
+    Trim,
 }
 
 /// The log.
@@ -71,6 +75,12 @@ pub(super) struct Log {
     pub(super) lost: BTreeMap<u32, Doubt>,
     /// The last retained message of each topic in this transaction.
     pub(super) retained: BTreeMap<ByteString, Arc<Message>>,
+    /// What readers may have waiting.
+    pub(super) rules: Arc<Checked>,
+    /// What there is for readers that keep what they have.
+    pub(super) room: Room,
+    /// Whether more rows have run out of time than one transaction ends.
+    pub(super) is_behind: bool,
 }
 
 /// Why a segment is given up.
@@ -128,6 +138,7 @@ impl Log {
             }
             Order::RouteAdded { reader, name } => self.add_route(connection, *reader, name),
             Order::RouteRemoved { reader } => self.remove_route(connection, *reader),
+            Order::Trim => Ok(()),
         }
     }
 
@@ -152,7 +163,8 @@ impl Log {
                 kept::put_session(connection, record)?;
                 let (name, cursor) = (record.client_id.to_string(), self.ledger.last_seq);
                 self.ledger.last_reader = self.ledger.last_reader.max(record.reader.0);
-                let made = || Reader::new(Kind::Session, name.clone(), cursor);
+                let bounds = self.rules.bounds_of_sessions();
+                let made = || Reader { bounds, ..Reader::new(Kind::Session, name.clone(), cursor) };
                 self.readers.entry(record.reader).or_insert_with(made).name.clone_from(&name);
                 self.dirty.insert(record.reader);
             }
@@ -185,9 +197,9 @@ impl Log {
             Write::DropOldest { reader, after, count } => {
                 self.drop_oldest(connection, *reader, *after, *count)?
             }
-            Write::Denied { reader, count } => self.change(*reader, |reader| {
-                reader.state.counters.received += count;
-                reader.state.counters.count(Fate::Dropped(DropReason::Denied), *count);
+            Write::Shed { reader, reason, count } => self.change(*reader, |reader| {
+                reader.state.counters.receive(*count);
+                reader.state.counters.count(Fate::Dropped(*reason), *count);
             }),
         }
         Ok(())
@@ -208,14 +220,15 @@ impl Log {
         let (mut packed, mut numbers) = (Vec::new(), Vec::new());
         let mut members = Vec::with_capacity(audience.len());
         for want in audience {
-            // A session may have been removed between the routing and now: it has no say any more.
+            if self.admit(connection, want.reader, message)? == Admitted::No {
+                continue;
+            }
             let Some(reader) = self.readers.get_mut(&want.reader) else { continue };
             let numbered = reader.kind == Kind::Route;
             if numbered {
                 reader.state.numbered += 1;
                 put_number(&mut numbers, reader.state.numbered);
             }
-            reader.state.counters.received += 1;
             members.push((want, numbered));
         }
         if members.is_empty() {
@@ -238,6 +251,7 @@ impl Log {
         )?;
         for (want, _) in members {
             self.note_row(want.reader, seq.0);
+            self.note_latest(want.reader, seq.0, message);
         }
         Ok(())
     }
@@ -267,9 +281,11 @@ impl Log {
             self.names.audiences.insert(row.audience.into(), row.seq);
         }
         let segment = self.segments.entry(id).or_default();
+        let weight = raw.weight();
         segment.rows += 1;
-        segment.bytes += raw.weight();
+        segment.bytes += weight;
         segment.last = segment.last.max(row.seq);
+        self.use_room(weight);
         Ok(())
     }
 
@@ -298,6 +314,7 @@ impl Log {
             .unwrap_or_else(|| Reader::new(Kind::Route, name.into(), 0));
         // What came while it was not there is not its own.
         reader.state.cursor = reader.state.cursor.max(self.ledger.last_seq);
+        reader.bounds = self.rules.bounds_of(name);
         self.ledger.last_reader = self.ledger.last_reader.max(id.0);
         self.readers.insert(id, reader);
         self.dirty.insert(id);
@@ -355,6 +372,7 @@ impl Log {
         reader.state.cursor = reader.state.cursor.max(newest);
         reader.state.ahead = super::runs::Runs::default();
         reader.state.leases.clear();
+        reader.latest = None;
         self.index.open.remove(&id);
         self.dirty.insert(id);
     }

@@ -21,6 +21,7 @@ mod index;
 mod audience;
 mod runs;
 mod room;
+mod bounds;
 mod disk;
 mod reserve;
 mod load;
@@ -35,16 +36,18 @@ mod absent;
 #[cfg(test)]
 mod tests;
 
+pub use crate::record::ReaderStatus;
 pub use commit::{Gate, Stage};
 pub use config::{Checked, Config, KEYS};
-pub use handle::{Ask, Handle, Inbox, ReaderStatus, StoreStatus};
+pub use handle::{Ask, Handle, Inbox, StoreStatus};
 pub use open::OpenError;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::record::{Now, Presence, ReaderId, Restored, Seq, Ticket};
+use crate::record::{Full, Now, Presence, ReaderId, Restored, Seq, Ticket};
 use absent::Absent;
 use batch::Batch;
 use commit::{Database, Recovery, Sync};
@@ -77,6 +80,8 @@ pub struct Surroundings {
     pub clock: Box<dyn Fn() -> Now + Send>,
     /// Told after each commit how far the broker's writes are on disk; runs on the store's thread.
     pub on_commit: Box<dyn Fn(Ticket) + Send>,
+    /// Told who takes nothing more, whenever that changes; at first nobody is full. On the store's thread.
+    pub on_full: Box<dyn Fn(Full) + Send>,
     /// `None` but in tests: called before and after each sync.
     pub gate: Option<Gate>,
 }
@@ -156,13 +161,14 @@ fn begin(
 ) -> Result<Begun, OpenError> {
     let now = (surroundings.clock)();
     let mut found = open::database(&files, &sizes, now.wall)?;
-    let mut loaded = load(&found.connection, sizes);
+    let rules = Arc::new(config.clone());
+    let mut loaded = load(&found.connection, sizes, &rules);
     if let Err(fault) = &loaded
         && fault.is_damage_at_start()
     {
         drop(found.connection);
         found = open::replace_damaged(&files, &sizes, now.wall, &fault.to_string())?;
-        loaded = load(&found.connection, sizes);
+        loaded = load(&found.connection, sizes, &rules);
     }
     let unavailable =
         |fault: Fault| OpenError::Unavailable { path: files.database.clone(), reason: fault.to_string() };
@@ -181,6 +187,9 @@ fn begin(
         inbox,
         clock: surroundings.clock,
         on_commit: surroundings.on_commit,
+        on_full: surroundings.on_full,
+        full: Full::default(),
+        trimmed_at: 0,
         config: config.clone(),
         database: Database {
             files,
@@ -192,6 +201,8 @@ fn begin(
             suspects: BTreeMap::new(),
             unread: BTreeMap::new(),
             shrunk_at: 0,
+            wall: now.wall,
+            rules,
             sync: Sync::Trusted,
             apart,
         },
@@ -207,8 +218,12 @@ fn begin(
     Ok(Begun { worker, handle, restored, routes, epoch, put_aside: found.put_aside })
 }
 
-fn load(connection: &rusqlite::Connection, sizes: Sizes) -> Result<(Log, Restored), Fault> {
-    let mut log = Log::load(connection, sizes, &BTreeMap::new())?;
+fn load(
+    connection: &rusqlite::Connection,
+    sizes: Sizes,
+    rules: &Arc<Checked>,
+) -> Result<(Log, Restored), Fault> {
+    let mut log = Log::load(connection, sizes, rules, &BTreeMap::new())?;
     let restored = log.restored(connection)?;
     Ok((log, restored))
 }

@@ -3,7 +3,7 @@
 //! Pure: what waits, what was written and the time are arguments, and the answer is now, later or not
 //! at all. A commit is due at the first of: `commit_interval` since the oldest message that somebody
 //! waits for; `commit_messages` or `commit_bytes` waiting; a hurry. What nobody waits for rides along,
-//! or goes by itself after a second or a thousand. While the flash budget runs ahead of the clock, a
+//! or goes by itself after a second or a thousand, and at once where something is full. While the flash budget runs ahead of the clock, a
 //! hurry counts for nothing and the interval stretches.
 
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub(super) struct Waiting {
     pub(super) lazy: u64,
     /// Whether every client that awaits an acknowledgement looks stuck.
     pub(super) hurry: bool,
+    /// Whether something is full and what waits makes room.
+    pub(super) press: bool,
 }
 
 /// Bytes written to flash in the current day.
@@ -53,7 +55,7 @@ pub(super) fn due(config: &Checked, waiting: &Waiting, spent: Spent, now: u64) -
     let interval = stretched.unwrap_or(config.commit_interval);
     let full = waiting.prompt >= u64::from(config.commit_messages) || waiting.bytes >= config.commit_bytes;
     let hurried = waiting.hurry && stretched.is_none();
-    if waiting.prompt > 0 && (full || hurried) || waiting.lazy >= LAZY_MAX {
+    if waiting.prompt > 0 && (full || hurried) || waiting.lazy >= LAZY_MAX || waiting.press {
         return Due::Now;
     }
     let prompt = waiting.prompt_since.map(|since| since.saturating_add(millis(interval)));

@@ -19,7 +19,7 @@ use super::schema::Fault;
 use super::segment::{self, Found, Named, RawRow};
 use super::turnover::named;
 use crate::codec::Properties;
-use crate::record::{Message, ReaderId, Row, Rows, Seq};
+use crate::record::{Message, ReaderId, Row, Rows, Seq, age};
 
 /// What one read asks for.
 pub(super) struct Question<'a> {
@@ -121,7 +121,13 @@ impl Log {
     fn has_expired(&self, row: &Row, reader: ReaderId, wall: u64) -> bool {
         let leased =
             self.readers.get(&reader).is_some_and(|reader| reader.state.leases.contains_key(&row.seq.0));
-        !leased && row.message.remaining(wall) == Some(0)
+        !leased && (row.message.remaining(wall) == Some(0) || self.is_too_old(row, reader, wall))
+    }
+
+    /// Whether its reader wants nothing of that age.
+    fn is_too_old(&self, row: &Row, reader: ReaderId, wall: u64) -> bool {
+        let most = self.readers.get(&reader).and_then(|reader| reader.bounds.max_age);
+        most.is_some_and(|most| age(row.message.received_wall, wall) >= most)
     }
 
     /// One row for one reader; `None` where it is damaged.

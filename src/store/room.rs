@@ -1,9 +1,10 @@
 //! What the store may take of the disk, and what goes when it takes too much.
 //!
 //! `max_size` counts the pages in use and the WAL; `min_free_disk` lowers it while the disk is short.
-//! Over it, the oldest segment goes, for every reader, in the transaction that made it too much, counted
-//! as `store_full`. Segments and the WAL shrink with `max_size`, so that a small store gives way in
-//! small steps.
+//! Over it, the oldest segment goes, for every reader that lets its oldest go, in the transaction that made
+//! it too much, counted as `store_full`. A reader whose policy is another keeps its rows: what it would
+//! get next is turned away, here or by the broker, some way before `max_size` is reached. Segments and the
+//! WAL shrink with `max_size`, so that a small store gives way in small steps.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use rusqlite::Connection;
 
 use super::Checked;
 use super::disk::{Disk, SystemDisk};
-use super::log::Log;
-use super::reader::Fate;
+use super::log::{Log, Segment};
+use super::reader::{Fate, Reader};
 use super::schema::{Fault, unsigned};
-use crate::record::{DropReason, ReaderId};
+use crate::record::{DropReason, Policy, ReaderId};
 
 /// Sizes that follow from the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,26 @@ impl Sizes {
             reserve: (config.max_size / 8).min(8_000_000),
         }
     }
+}
+
+impl Sizes {
+    /// Below what is allowed by this much, the store is full for who does not let its oldest go: what is
+    /// under way to it then still fits.
+    pub(super) fn headroom(&self) -> u64 {
+        self.segment_bytes * 2
+    }
+}
+
+/// How much room there is for readers that keep what they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Room {
+    /// Nobody has looked since the start.
+    #[default]
+    Unknown,
+    /// So many bytes.
+    Left(u64),
+    /// None, and none until a segment has gone.
+    None,
 }
 
 /// The database's files.
@@ -123,31 +144,63 @@ impl Log {
         files: &Files,
         config: &Checked,
     ) -> Result<(), Fault> {
+        while self.look_for_room(connection, files, config)? == Over::Yes
+            && self.drop_oldest_segment(connection)?
+        {}
+        Ok(())
+    }
+
+    /// Finds out how much room there is, and whether the store takes more than it may.
+    pub(super) fn look_for_room(
+        &mut self,
+        connection: &Connection,
+        files: &Files,
+        config: &Checked,
+    ) -> Result<Over, Fault> {
         let (wal, free_disk) = (files.wal_size(), files.free_disk());
-        loop {
-            let pages = Pages::of(connection)?;
-            let allowed = allowed(config, pages.all * PAGE + wal, free_disk);
-            if pages.in_use() + wal <= allowed || !self.drop_oldest_segment(connection)? {
-                return Ok(());
-            }
+        let pages = Pages::of(connection)?;
+        let taken = pages.in_use() + wal;
+        let allowed = allowed(config, pages.all * PAGE + wal, free_disk);
+        if self.rules.when_full == Policy::DropOldest && !self.readers.values().any(Reader::is_guarded) {
+            self.room = Room::Left(u64::MAX);
+            return Ok(if taken > allowed { Over::Yes } else { Over::No });
+        }
+        let most = allowed.saturating_sub(self.sizes.headroom());
+        let segments = self.segments.values().filter(|segment| self.may_go(segment));
+        let yielding: u64 = segments.map(|segment| segment.bytes).sum();
+        let left = most.saturating_sub(taken) + yielding;
+        // Once it was full, a whole segment must have gone: it would be full again with the next commit.
+        let enough = if self.room == Room::None { self.sizes.segment_bytes } else { 1 };
+        self.room = if left >= enough { Room::Left(left) } else { Room::None };
+        Ok(if taken > allowed { Over::Yes } else { Over::No })
+    }
+
+    /// Whether a segment may be dropped to make room.
+    fn may_go(&self, segment: &Segment) -> bool {
+        let is_guarded = |id: &ReaderId| self.readers.get(id).is_some_and(Reader::is_guarded);
+        segment.rows > 0 && !segment.wanted.keys().any(is_guarded)
+    }
+
+    /// Bytes go into the store.
+    pub(super) fn use_room(&mut self, bytes: u64) {
+        if let Room::Left(left) = self.room {
+            self.room = left.checked_sub(bytes).map_or(Room::None, Room::Left);
         }
     }
 
-    /// Drops the oldest segment, and with it every older row wherever it was copied to. False where there
-    /// is no row left.
+    /// Drops the oldest segment of which no reader wants a row that keeps what it has, and with it every
+    /// older row of the others wherever it was copied to. False where there is none.
     pub(super) fn drop_oldest_segment(&mut self, connection: &Connection) -> Result<bool, Fault> {
-        let Some((id, segment)) = self.segments.first_key_value().map(|(id, segment)| (*id, segment.clone()))
-        else {
+        let Some((id, segment)) = self.segments.iter().find(|(_, segment)| self.may_go(segment)) else {
             return Ok(false);
         };
+        let (id, segment) = (*id, segment.clone());
         if id == self.ledger.last_segment {
-            if segment.rows == 0 {
-                return Ok(false);
-            }
             self.close_segment(connection)?;
             self.begin_segment(connection)?;
         }
-        let waiting = |reader: &super::reader::Reader| reader.spans.range(..=segment.last).next().is_some();
+        let waiting =
+            |reader: &Reader| !reader.is_guarded() && reader.spans.range(..=segment.last).next().is_some();
         let readers: Vec<ReaderId> =
             self.readers.iter().filter(|(_, reader)| waiting(reader)).map(|(id, _)| *id).collect();
         for reader in readers {
@@ -161,6 +214,22 @@ impl Log {
         self.touched.remove(&id);
         self.drop_segment(connection, id)?;
         Ok(true)
+    }
+}
+
+/// Whether the store takes more than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
+impl Reader {
+    /// Whether it keeps its rows where the store is full.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.bounds.when_full != Policy::DropOldest
     }
 }
 

@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, params_from_iter};
 
+use super::Config;
 use super::audience::Audience;
 use super::log::Log;
 use super::open::with_suffix;
@@ -87,7 +89,9 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, path: &Path) -> Result<(), Faul
     if kept == 0 && rows == 0 {
         return Err(Fault::Unusable("nothing of it can be read".into()));
     }
-    let mut log = Log::load(&target, *sizes, &BTreeMap::new())?;
+    // What is too much for a reader goes with the first commit to the new one.
+    let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
+    let mut log = Log::load(&target, *sizes, &rules, &BTreeMap::new())?;
     log.reconcile(&target)?;
     // Numbers may come again that the damaged one had given.
     log.ledger.epoch = wall.max(1);

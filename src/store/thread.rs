@@ -5,21 +5,26 @@
 
 use super::batch::Batch;
 use super::commit::{Database, Gate, Recovery};
-use super::handle::{Ask, Inbox, ReaderStatus, StoreStatus};
+use super::handle::{Ask, Inbox, StoreStatus};
 use super::log::Order;
 use super::pace::{DAY_MILLIS, Due, Spent, due};
 use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
-use super::room::Pages;
+use super::room::{Pages, Room};
 use super::schema::Fault;
 use super::{Checked, successor, written};
-use crate::record::{DropReason, Now, ReaderId, Rows, Seq, Ticket};
+use crate::record::{DropReason, Full, Now, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write};
 
 /// Everything that the thread owns.
 pub(super) struct Worker {
     pub(super) inbox: Inbox,
     pub(super) clock: Box<dyn Fn() -> Now + Send>,
     pub(super) on_commit: Box<dyn Fn(Ticket) + Send>,
+    pub(super) on_full: Box<dyn Fn(Full) + Send>,
+    /// What was told last.
+    pub(super) full: Full,
+    /// When rows that ran out of time were last looked for without any other need of a commit.
+    pub(super) trimmed_at: u64,
     pub(super) config: Checked,
     pub(super) database: Database,
     pub(super) names: Names,
@@ -54,6 +59,11 @@ pub(super) enum Course {
 impl Worker {
     /// Serves until it is told to close.
     pub(super) fn run(mut self) {
+        self.look_for_room();
+        if self.database.log.readers.values().any(|reader| reader.bounds.max_age.is_some()) {
+            // Some may have run out of time while nobody was here to see it.
+            self.trim(self.meter.day_began);
+        }
         loop {
             let asks = self.inbox.take(self.wait());
             if self.turn(asks) == Course::End {
@@ -79,14 +89,21 @@ impl Worker {
 
     /// How long there is nothing to do unless something is asked.
     fn wait(&self) -> Option<std::time::Duration> {
-        let now = (self.clock)().mono;
-        let until = match (self.recovery.retry_at, self.due(now)) {
-            (Some(at), _) => at,
-            (None, Due::Now) => now,
-            (None, Due::At(at)) => at,
-            (None, Due::Never) => return None,
+        let now = (self.clock)();
+        let until = match (self.recovery.retry_at, self.due(now.mono)) {
+            (Some(at), _) => {
+                return Some(std::time::Duration::from_millis(at.saturating_sub(now.mono)));
+            }
+            (None, Due::Now) => Some(now.mono),
+            (None, Due::At(at)) => Some(at),
+            (None, Due::Never) => None,
         };
-        Some(std::time::Duration::from_millis(until.saturating_sub(now)))
+        let aged = self.database.log.next_aged().map(|wall| now.mono + wall.saturating_sub(now.wall));
+        let aged = aged.map(|aged| aged.max(self.next_trim()));
+        // Others may give the disk back without a word.
+        let look = (!self.full.is_nobody()).then_some(now.mono + LOOK_MILLIS);
+        let next = until.into_iter().chain(aged).chain(look).min()?;
+        Some(std::time::Duration::from_millis(next.saturating_sub(now.mono)))
     }
 
     fn due(&self, now: u64) -> Due {
@@ -97,8 +114,14 @@ impl Worker {
         let now = (self.clock)().mono;
         match ask {
             Ask::Writes { batch, hurry } => {
+                let ends =
+                    |write: &Write| matches!(write, Write::Settled { .. } | Write::SessionRemoved { .. });
+                let presses = batch.iter().any(ends);
                 for write in batch {
                     self.batch.push(Order::Write(write), now);
+                }
+                if presses {
+                    self.press();
                 }
                 if hurry {
                     self.batch.hurry();
@@ -106,9 +129,11 @@ impl Worker {
             }
             Ask::Settle { reader, seqs } => {
                 self.batch.push(Order::End { reader, seqs, fate: Fate::Delivered }, now);
+                self.press();
             }
             Ask::Drop { reader, seqs, reason } => {
                 self.batch.push(Order::End { reader, seqs, fate: Fate::Dropped(reason) }, now);
+                self.press();
             }
             Ask::Read { reader, after, limit, reply } => self.read(reader, after, limit, reply),
             Ask::Status { reply } => reply(self.status()),
@@ -117,9 +142,67 @@ impl Worker {
         Course::On
     }
 
+    /// Before it, no commit is made for rows that ran out of time alone: each would be a write to flash.
+    fn next_trim(&self) -> u64 {
+        if self.database.log.is_behind { 0 } else { self.trimmed_at.saturating_add(TRIM_MILLIS) }
+    }
+
+    fn trim(&mut self, now: u64) {
+        self.trimmed_at = now;
+        self.database.log.is_behind = false;
+        self.batch.push(Order::Trim, now);
+    }
+
+    /// What makes room is not kept waiting where there is none.
+    fn press(&mut self) {
+        if !self.full.is_nobody() {
+            self.batch.press();
+        }
+    }
+
+    /// While something is full: whether it still is, without a commit that would say so.
+    fn look_for_room(&mut self) {
+        let Database { connection: Some(connection), log, files, .. } = &mut self.database else { return };
+        // What is wrong with the database the next commit meets too.
+        if log.look_for_room(connection, files, &self.config).is_ok() {
+            self.tell_full();
+        }
+    }
+
+    /// The disk has no room, whatever the figures say: who refuses is told so until a commit has taken place.
+    pub(super) fn say_full(&mut self) {
+        self.database.log.room = Room::None;
+        self.tell_full();
+    }
+
+    fn tell_full(&mut self) {
+        let full = self.database.log.full();
+        if full == self.full {
+            return;
+        }
+        if full.is_nobody() {
+            tracing::info!("the store takes everything again");
+        } else if self.full.is_nobody() {
+            tracing::warn!(
+                store = full.store,
+                routes = full.routes.len(),
+                "full: more is refused or dropped"
+            );
+        }
+        self.full = full.clone();
+        (self.on_full)(full);
+    }
+
     fn commit_if_due(&mut self) {
-        let now = (self.clock)().mono;
+        let Now { mono: now, wall } = (self.clock)();
         self.meter.turn(now);
+        let aged = self.database.log.next_aged().is_some_and(|due| due <= wall);
+        if aged && now >= self.next_trim() && self.recovery.retry_at.is_none() {
+            self.trim(now);
+        }
+        if !self.full.is_nobody() && self.batch.len() == 0 {
+            self.look_for_room();
+        }
         if let Some(at) = self.recovery.retry_at {
             if at > now {
                 return;
@@ -136,6 +219,7 @@ impl Worker {
         while self.batch.len() > 0 && self.recovery.retry_at.is_none() {
             let count = self.batch.len().min(self.recovery.limit);
             let stamp = self.database.log.ledger.stamp + 1;
+            self.database.wall = (self.clock)().wall;
             let result = self.database.transact(&self.config, self.gate.as_mut(), |log, connection| {
                 self.batch.first(count).try_for_each(|order| log.apply(connection, order))
             });
@@ -152,6 +236,8 @@ impl Worker {
     pub(super) fn committed(&mut self, count: usize) {
         self.commits += 1;
         self.ticket += self.batch.remove_first(count);
+        // First, so that who goes on with the commit meets what is so by now.
+        self.tell_full();
         (self.on_commit)(Ticket(self.ticket));
         self.inbox.announce(Seq(self.database.log.ledger.last_seq));
         if self.recovery.succeeded() {
@@ -199,6 +285,7 @@ impl Worker {
             commits: self.commits,
             written: self.meter.total,
             trouble: self.recovery.trouble.clone(),
+            full: self.full.clone(),
             ..StoreStatus::default()
         };
         match self.fill(&mut status) {
@@ -280,6 +367,12 @@ impl Meter {
         }
     }
 }
+
+/// How often rows that ran out of time are ended where nothing else is committed.
+const TRIM_MILLIS: u64 = 10_000;
+
+/// How often it is looked whether what was full still is.
+const LOOK_MILLIS: u64 = 1_000;
 
 /// So often a last commit is tried when the store closes.
 const CLOSE_ATTEMPTS: u32 = 12;

@@ -145,7 +145,7 @@ impl Log {
     }
 
     /// Rows that a reader still wants of a segment.
-    fn wanted_rows(
+    pub(super) fn wanted_rows(
         &mut self,
         connection: &Connection,
         id: ReaderId,

@@ -14,6 +14,7 @@ mod clients;
 mod commits;
 mod doors;
 mod felt;
+mod full;
 mod hostile;
 mod kept;
 mod matrix;

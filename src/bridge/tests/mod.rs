@@ -113,7 +113,7 @@ fn with_ca(mut config: Config, ca: &Path) -> Config {
 }
 
 fn forward(filter: &str, to: &str) -> ForwardConfig {
-    ForwardConfig { filter: filter.to_owned(), to: to.to_owned(), qos: 1, store: true }
+    ForwardConfig { filter: filter.to_owned(), to: to.to_owned(), ..ForwardConfig::default() }
 }
 
 fn receive(filter: &str, to: &str) -> ReceiveConfig {

@@ -273,6 +273,8 @@ impl Client {
         match packet {
             Packet::ConnAck(_) => Duty::Stands,
             Packet::SubAck(_) => Duty::Subscribed,
+            // Refused: it is ours to send again, or to give up.
+            Packet::PubAck(ack) | Packet::PubRec(ack) if ack.reason.is_error() => Duty::Nothing,
             Packet::PubAck(ack) => {
                 of(ack.packet_id).map_or(Duty::Nothing, |payload| Duty::Acknowledged(payload, None))
             }
@@ -295,6 +297,10 @@ impl Client {
         match packet {
             Packet::ConnAck(connack) => self.opened(connack.session_present),
             Packet::PubAck(ack) => self.outward.retain(|known| known.publish.packet_id != ack.packet_id),
+            Packet::PubRec(ack) if ack.reason.is_error() => {
+                assert_eq!(self.version, "v5", "seed {seed}: {} knows no refusal", self.id);
+                self.outward.retain(|known| known.publish.packet_id != ack.packet_id);
+            }
             Packet::PubRec(ack) => {
                 if let Some(known) =
                     self.outward.iter_mut().find(|known| known.publish.packet_id == ack.packet_id)

@@ -113,6 +113,7 @@ fn the_newest_goes_where_that_is_the_policy() {
             [
                 // Nobody who is told keeps it, so nothing is waited for.
                 "1 < puback 3",
+                "write queue_full 1 of r1",
                 "write session sub r1 [t/#]",
                 "2 < connack present",
                 "2 < publish t/a 1 q1 id=1",
@@ -143,7 +144,10 @@ fn a_full_queue_of_one_session_is_nobody_else_s() {
             "1 publish t/a 2 q1 id=2",
         ],
     );
-    assert_eq!(script.said, ["write message 2 t/a 2 for [r2 q1]", "3 < publish t/a 2 q1 id=2"]);
+    assert_eq!(
+        script.said,
+        ["write message 2 t/a 2 for [r2 q1]", "3 < publish t/a 2 q1 id=2", "write queue_full 1 of r1"]
+    );
 }
 
 #[test]

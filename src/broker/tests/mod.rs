@@ -13,6 +13,7 @@ mod restarts;
 mod wills;
 mod words;
 mod limits;
+mod refusing;
 mod shares;
 mod bounds;
 mod sharing;

@@ -78,7 +78,7 @@ impl State {
                 }
                 self.end(*reader, *seq);
             }
-            Write::Denied { .. } => {}
+            Write::Shed { .. } => {}
             Write::DropOldest { reader, after, count } => {
                 let leased = |seq: &Seq| self.leases.contains_key(&(*reader, *seq));
                 let rows = self.rows.get(reader).into_iter().flatten().map(|(seq, _)| *seq);

@@ -202,6 +202,9 @@ fn a_busy_store_is_not_handed_qos_0_and_subscribers_get_it_all_the_same() {
     script.run(&["3 publish up/a y"]);
     assert_eq!(script.said, ["2 < publish up/a y"]);
     assert_eq!(script.broker.counters().dropped[&DropReason::StoreBusy], 1);
+    // The route did not get it either: the store counts that once it has caught up.
+    script.run(&["--", "commit"]);
+    assert_eq!(script.said.last().map(String::as_str), Some("write store_busy 1 of r1"));
 }
 
 // [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]

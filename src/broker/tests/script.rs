@@ -10,7 +10,7 @@ use super::super::*;
 use super::model::Model;
 use super::speech::{self, Words};
 use crate::codec::Version;
-use crate::record::{Mount, Presence, Rows, Seq, Ticket};
+use crate::record::{Full, Mount, Presence, Rows, Seq, Ticket};
 
 /// What a script runs against.
 pub(super) struct Script {
@@ -51,6 +51,7 @@ pub(super) fn config() -> Config {
         passwords: Passwords::Absent,
         rules: None,
         set_topics: Vec::new(),
+        refusals: Default::default(),
     }
 }
 
@@ -147,6 +148,11 @@ impl Script {
             "lose" => {
                 let (reader, seq) = words.at(1).trim_start_matches('r').split_once('/').expect("r1/2");
                 self.model.lose(ReaderId(reader.parse().unwrap()), Seq(seq.parse().unwrap()));
+            }
+            "full" => {
+                let readers = words.0.iter().filter_map(|word| word.strip_prefix('r')?.parse().ok());
+                let full = Full { store: words.has("store"), routes: readers.map(ReaderId).collect() };
+                self.handle(vec![Event::Full(full)]);
             }
             "stop" => self.handle(vec![Event::Stop]),
             slot => {

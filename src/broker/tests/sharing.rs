@@ -505,7 +505,7 @@ fn a_group_s_queue_has_the_limits_of_a_session_s() {
             WhenFull::DropOldest,
             ["write message 3 t/a 3 for [r3 q1]", "write dropped r3/1 queue_full", "1 < puback 3"].as_slice(),
         ),
-        (WhenFull::DropNewest, ["1 < puback 3"].as_slice()),
+        (WhenFull::DropNewest, ["1 < puback 3", "write queue_full 1 of r3"].as_slice()),
     ] {
         let mut few = config();
         (few.limits.max_queued_messages, few.limits.when_queue_full) = (2, policy);

@@ -14,7 +14,7 @@ use super::random::Random;
 use super::script::config;
 use super::speech;
 use crate::codec::{Packet, Reason};
-use crate::record::{LeaseState, Seq, SessionRecord, Ticket};
+use crate::record::{Full, LeaseState, Policy, Seq, SessionRecord, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a run differs from another beside its seed.
@@ -24,6 +24,8 @@ struct Course {
     steps: u32,
     most_queued: u64,
     crashes: bool,
+    /// Whether destinations refuse while the store is full, which it now and then is.
+    refuses: bool,
 }
 
 struct World {
@@ -116,7 +118,13 @@ impl World {
     fn run(&mut self) {
         for _ in 0..self.course.steps {
             self.step();
+            if self.course.refuses && self.random.below(20) == 0 {
+                let full = Full { store: self.random.below(2) == 0, ..Full::default() };
+                self.log.push(format!("{full:?}"));
+                self.handle(vec![Event::Full(full)]);
+            }
         }
+        self.handle(vec![Event::Full(Full::default())]);
         self.drain();
         self.nothing_is_missing();
     }
@@ -360,7 +368,9 @@ fn configured(course: Course) -> Config {
     limits.max_queued_messages = course.most_queued;
     limits.max_inflight = 8;
     let route = Route { reader: ReaderId(1), filter: "t/0".into(), store: true, name: "up".into() };
-    Config { limits, gateway: "sim".into(), routes: vec![route], ..config() }
+    let policy = if course.refuses { Policy::Refuse } else { Policy::DropOldest };
+    let refusals = Refusals { policy, timeout: 300, ..Refusals::default() };
+    Config { limits, gateway: "sim".into(), routes: vec![route], refusals, ..config() }
 }
 
 fn run(course: Course) -> Vec<String> {
@@ -371,11 +381,16 @@ fn run(course: Course) -> Vec<String> {
 
 fn courses(seed: u64) -> [Course; 4] {
     [
-        Course { seed, steps: 1_500, most_queued: 100_000, crashes: false },
-        Course { seed: seed + 1, steps: 1_500, most_queued: 100_000, crashes: true },
-        Course { seed: seed + 2, steps: 1_500, most_queued: 6, crashes: true },
-        Course { seed: seed + 2, steps: 1_500, most_queued: 6, crashes: false },
+        Course { seed, steps: 1_500, most_queued: 100_000, crashes: false, refuses: false },
+        Course { seed: seed + 1, steps: 1_500, most_queued: 100_000, crashes: true, refuses: false },
+        Course { seed: seed + 2, steps: 1_500, most_queued: 6, crashes: true, refuses: false },
+        Course { seed: seed + 2, steps: 1_500, most_queued: 6, crashes: false, refuses: false },
     ]
+}
+
+/// The same where destinations refuse while they are full.
+fn refusing(seed: u64) -> [Course; 4] {
+    courses(seed).map(|course| Course { refuses: true, ..course })
 }
 
 /// Seeds of a run, each in three courses: a few here, many in the long proof.
@@ -402,8 +417,19 @@ fn no_promise_is_broken_from_a_fresh_seed() {
 }
 
 #[test]
+fn no_promise_is_broken_where_destinations_are_full_and_refuse() {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the system gives a seed");
+    let fresh = u64::from_le_bytes(bytes) >> 8;
+    println!("seed {fresh}");
+    for seed in (0..rounds() * 3).step_by(3).chain(fresh..fresh + rounds()) {
+        refusing(seed).into_iter().for_each(|course| drop(run(course)));
+    }
+}
+
+#[test]
 fn the_same_seed_has_the_same_effects() {
-    for course in courses(4_242) {
+    for course in courses(4_242).into_iter().chain(refusing(4_242)) {
         assert_eq!(run(course), run(course));
     }
 }

@@ -204,6 +204,7 @@ fn subscribe(text: &str) -> Subscribe {
 pub(super) fn effect(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Speak { .. }
+        | Effect::Survey
         | Effect::Note(Note::Connected { .. } | Note::Disconnected { .. } | Note::Refused { .. }) => {
             return None;
         }
@@ -388,7 +389,7 @@ fn written(write: &Write) -> String {
         Write::Dropped { reader, seq, reason } => {
             format!("dropped r{}/{} {}", reader.0, seq.0, reason.as_str())
         }
-        Write::Denied { reader, count } => format!("denied {count} of r{}", reader.0),
+        Write::Shed { reader, reason, count } => format!("{} {count} of r{}", reason.as_str(), reader.0),
         Write::DropOldest { reader, after, count } => {
             format!("oldest {count} of r{} after {}", reader.0, after.0)
         }

@@ -3,8 +3,8 @@
 //! Who reads it, what it says, and that a house in which nobody looks does nothing for it.
 
 use super::super::*;
-use super::script::{Script, check, check_with, config};
-use crate::record::ReaderId;
+use super::script::{Script, check, check_with, config, with_route};
+use crate::record::{DropReason, Policy, ReaderId, ReaderStatus, Survey};
 
 #[test]
 fn who_subscribes_reads_the_figures_of_that_moment_as_retained() {
@@ -159,4 +159,47 @@ fn figures_are_retained_and_not_counted_as_dropped_where_memory_is_full() {
     script.run(&["open 1", "1 connect a clean", "1 subscribe 1 $SYS/#", "after 10000", "--"]);
     script.run(&["1 subscribe 2 $SYS/broker/uptime"]);
     assert_eq!(script.broker.counters().dropped.values().sum::<u64>(), 0);
+}
+
+#[test]
+fn the_store_s_figures_follow_when_it_has_said_them() {
+    let mut script = Script::new(refusing());
+    script.run(&["open 1", "1 connect a v5 clean", "full store", "1 publish up/x 1 q1 id=1", "--"]);
+    script.run(&["1 subscribe 1 $SYS/broker/store/routes/#"]);
+    assert!(script.effects.contains(&Effect::Survey), "the store is asked at once");
+    script.run(&["--"]);
+    let line = ReaderStatus {
+        name: "cloud:up/#".into(),
+        route: true,
+        received: 9,
+        delivered: 3,
+        queued: 1,
+        expired: 1,
+        dropped: [(DropReason::QueueFull, 4)].into(),
+    };
+    let survey = Survey { routes: [(ReaderId(1), line)].into(), ..Survey::default() };
+    script.handle(vec![Event::Surveyed(survey.clone())]);
+    let told = |figure: &str| format!("1 < publish $SYS/broker/store/routes/cloud:up%2F%23/{figure}");
+    let figures = [
+        "received 9",
+        "delivered 3",
+        "queued 1",
+        "expired 1",
+        "dropped 4",
+        "not_accepted 1",
+        "dropped/queue_full 4",
+    ];
+    assert_eq!(script.said, figures.map(told));
+    // What has not changed is not said again.
+    script.run(&["--"]);
+    script.handle(vec![Event::Surveyed(survey)]);
+    assert_eq!(script.said, [""; 0]);
+    script.run(&["after 10000"]);
+    assert!(script.effects.contains(&Effect::Survey), "and again every ten seconds");
+}
+
+fn refusing() -> Config {
+    let mut config = with_route(true);
+    config.refusals.policy = Policy::Refuse;
+    config
 }

@@ -9,6 +9,7 @@ mod promises;
 mod model;
 mod pacing;
 mod full;
+mod limits;
 mod damage;
 mod cost;
 mod size;
@@ -19,22 +20,25 @@ mod faults;
 mod salvage;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::reader::Fate;
 use super::*;
 use crate::codec::{Properties, QoS};
-use crate::record::{Message, Mount, Rows, Seq, SessionRecord, Want, Write};
+use crate::record::{Bounds, Message, Mount, Rows, Seq, SessionRecord, Want, Write};
 
 /// A store under test.
 pub(super) struct Trial {
     pub(super) dir: Arc<tempfile::TempDir>,
     pub(super) opened: Opened,
     pub(super) time: Arc<AtomicU64>,
+    /// Who takes nothing more, as the store told last.
+    pub(super) full: Arc<Mutex<Full>>,
     tickets: Receiver<Ticket>,
     written: u64,
 }
@@ -47,8 +51,12 @@ pub(super) struct Terms {
     /// Smaller than the configuration lets it be.
     pub(super) max_size: Option<u64>,
     pub(super) routes: Vec<String>,
+    /// Of routes by their names.
+    pub(super) bounds: Vec<(&'static str, Bounds)>,
     pub(super) gate: Option<Gate>,
     pub(super) time: Arc<AtomicU64>,
+    /// A counter that the store's thread leaves as it is.
+    pub(super) planted: Option<Option<Fate>>,
 }
 
 impl Default for Terms {
@@ -60,8 +68,10 @@ impl Default for Terms {
             sizes: None,
             max_size: None,
             routes: vec!["up".into()],
+            bounds: Vec::new(),
             gate: None,
             time: Arc::new(AtomicU64::new(WALL)),
+            planted: None,
         }
     }
 }
@@ -74,19 +84,26 @@ impl Terms {
     pub(super) fn try_open(self) -> Result<Trial, OpenError> {
         let mut config = self.config.check().unwrap();
         config.max_size = self.max_size.unwrap_or(config.max_size);
+        config.routes = self.bounds.iter().map(|(name, bounds)| ((*name).to_owned(), *bounds)).collect();
         let (sender, tickets): (Sender<Ticket>, _) = channel();
         let time = self.time.clone();
+        let full = Arc::new(Mutex::new(Full::default()));
+        let told = full.clone();
+        let planted = self.planted;
         let surroundings = Surroundings {
             clock: Box::new(move || {
+                // The clock is asked on the store's thread, before anything is counted there.
+                reader::fault::PLANTED.set(planted);
                 let now = time.load(Ordering::SeqCst);
                 Now { mono: now - WALL, wall: now }
             }),
             on_commit: Box::new(move |ticket| sender.send(ticket).unwrap_or_default()),
+            on_full: Box::new(move |full| *told.lock().unwrap() = full),
             gate: self.gate,
         };
         let sizes = self.sizes.unwrap_or(Sizes::of(&config));
         let opened = open_sized(self.dir.path(), &config, sizes, &self.routes, surroundings)?;
-        Ok(Trial { dir: self.dir, opened, time: self.time, tickets, written: 0 })
+        Ok(Trial { dir: self.dir, opened, time: self.time, full, tickets, written: 0 })
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::{Error, ErrorKind};
 use std::sync::Mutex;
 
 use super::*;
-use crate::record::DropReason;
+use crate::record::{DropReason, Keep, Policy};
 
 /// One reader as it should be.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +30,7 @@ struct ModelReader {
 struct Model {
     readers: BTreeMap<ReaderId, ModelReader>,
     removed_routes: BTreeMap<ReaderId, ModelReader>,
+    topics: BTreeMap<u64, String>,
     last_seq: u64,
     last_reader: u32,
 }
@@ -61,11 +62,30 @@ struct Scale {
     max_size: u64,
     steps: usize,
     fail: bool,
+    /// Of the second route.
+    bounds: Bounds,
 }
 
+const FREE: Bounds = Bounds {
+    max_age: None,
+    max_messages: None,
+    max_bytes: None,
+    when_full: Policy::DropOldest,
+    keep: Keep::All,
+};
+/// A full store turns the newest away without a word that the model could foresee, so only a roomy one does.
+const BOUNDED: [Scale; 4] = [
+    Scale { bounds: Bounds { max_messages: Some(12), when_full: Policy::DropNewest, ..FREE }, ..FAILING },
+    Scale { bounds: Bounds { max_messages: Some(12), ..FREE }, ..TIGHT },
+    Scale { bounds: Bounds { max_messages: Some(3), keep: Keep::Latest, ..FREE }, ..FAILING_TIGHT },
+    Scale {
+        bounds: Bounds { max_messages: Some(3), keep: Keep::Latest, when_full: Policy::DropNewest, ..FREE },
+        ..ROOMY
+    },
+];
 const ROOMY: Scale =
-    Scale { segment_rows: 24, copy_below: 4, max_size: 100_000_000, steps: 150, fail: false };
-const TIGHT: Scale = Scale { segment_rows: 30, copy_below: 5, max_size: 450_000, steps: 150, fail: false };
+    Scale { segment_rows: 24, copy_below: 4, max_size: 100_000_000, steps: 150, fail: false, bounds: FREE };
+const TIGHT: Scale = Scale { segment_rows: 30, copy_below: 5, max_size: 450_000, ..ROOMY };
 const FAILING: Scale = Scale { fail: true, ..ROOMY };
 const FAILING_TIGHT: Scale = Scale { fail: true, ..TIGHT };
 
@@ -104,6 +124,7 @@ fn check(seed: u64, scale: Scale) {
         sizes: Some(sizes(scale)),
         max_size: Some(scale.max_size),
         routes: vec!["one".into(), "two".into()],
+        bounds: vec![("two", scale.bounds)],
         gate: gate(&failures),
         ..Terms::default()
     };
@@ -179,11 +200,15 @@ impl Script {
         message.expiry = expires.then_some(0);
         for id in &readers {
             let routed = self.trial.opened.routes.contains(id);
+            if *id == BOUNDED_ROUTE && !self.model.admits(*id, &topic, self.scale.bounds) {
+                continue;
+            }
             let reader = self.model.readers.get_mut(id).unwrap();
-            reader.received += 1;
+            reader.received += u64::from(*id != BOUNDED_ROUTE);
             reader.numbered += u64::from(routed);
             reader.wanted.insert(seq, if routed { reader.numbered } else { 0 });
         }
+        self.model.topics.insert(seq, topic);
         self.model.last_seq = seq;
         // Somebody who is not there any more changes nothing.
         readers.push(ReaderId(self.model.last_reader + 100));
@@ -288,6 +313,7 @@ impl Script {
         batch.push(Write::InwardReleased { reader: ReaderId(1), packet_id: 1 });
         self.trial.commit(batch);
         self.ending.clear();
+        self.model.trim(BOUNDED_ROUTE, self.scale.bounds);
         self.sync_with_full_store();
         self.committed = self.model.clone();
     }
@@ -402,6 +428,7 @@ impl Script {
             sizes: Some(sizes(self.scale)),
             max_size: Some(self.scale.max_size),
             routes,
+            bounds: vec![("two", self.scale.bounds)],
             gate: gate(&self.failures),
             ..terms
         }
@@ -437,6 +464,35 @@ impl Script {
 }
 
 impl Model {
+    /// A message comes for a reader with bounds: whether it has room.
+    fn admits(&mut self, id: ReaderId, topic: &str, bounds: Bounds) -> bool {
+        let reader = self.readers.get_mut(&id).unwrap();
+        reader.received += 1;
+        let mut newest_first = reader.wanted.keys().rev().copied();
+        let former = newest_first.find(|seq| self.topics.get(seq).is_some_and(|known| known == topic));
+        if let Some(former) = former.filter(|_| bounds.keep == Keep::Latest) {
+            self.end(id, former, Some(DropReason::Superseded));
+            return true;
+        }
+        let full = bounds.max_messages.is_some_and(|most| reader.wanted.len() as u64 >= most);
+        let turned_away = full && bounds.when_full == Policy::DropNewest;
+        if turned_away {
+            *reader.dropped.entry(DropReason::QueueFull).or_default() += 1;
+        }
+        !turned_away
+    }
+
+    /// A commit ends: the oldest that are in no exchange go where there are too many.
+    fn trim(&mut self, id: ReaderId, bounds: Bounds) {
+        let Some(reader) = self.readers.get(&id) else { return };
+        let most = bounds.max_messages.filter(|_| bounds.when_full == Policy::DropOldest);
+        let over = (reader.wanted.len() as u64).saturating_sub(most.unwrap_or(u64::MAX));
+        let free = reader.wanted.keys().filter(|seq| !reader.leased.contains(seq));
+        for seq in free.take(over as usize).copied().collect::<Vec<_>>() {
+            self.end(id, seq, Some(DropReason::QueueFull));
+        }
+    }
+
     /// A row ends for a reader, if it still wants it.
     fn end(&mut self, id: ReaderId, seq: u64, reason: Option<DropReason>) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
@@ -451,6 +507,9 @@ impl Model {
         }
     }
 }
+
+/// The second route.
+const BOUNDED_ROUTE: ReaderId = ReaderId(2);
 
 /// Splitmix: small, and the same everywhere.
 pub(super) struct Random(pub(super) u64);
@@ -497,6 +556,15 @@ fn a_full_store_is_its_model_from_fixed_seeds() {
 #[test]
 fn a_full_store_is_its_model_from_a_fresh_seed() {
     check(fresh_seed(), TIGHT);
+}
+
+#[test]
+fn a_store_with_a_bounded_route_is_its_model() {
+    for scale in BOUNDED {
+        for seed in [6, 7, fresh_seed()] {
+            check(seed, scale);
+        }
+    }
 }
 
 #[test]

@@ -201,8 +201,12 @@ fn without_a_store_it_answers_and_acknowledges_nothing_until_one_can_be_opened()
     let now = |time: Arc<AtomicU64>| -> Box<dyn Fn() -> Now + Send> {
         Box::new(move || Now { mono: time.load(Ordering::SeqCst) - WALL, wall: time.load(Ordering::SeqCst) })
     };
-    let surroundings =
-        Surroundings { clock: now(time.clone()), on_commit: Box::new(|_| panic!("a commit")), gate: None };
+    let surroundings = Surroundings {
+        clock: now(time.clone()),
+        on_commit: Box::new(|_| panic!("a commit")),
+        on_full: Box::new(|_| ()),
+        gate: None,
+    };
     let why = open(&data, &config, &routes, surroundings).err().expect("it cannot be opened");
     assert!(matches!(why, OpenError::Unavailable { .. }), "{why}");
     let (sender, available) = channel();

@@ -171,7 +171,11 @@ fn the_oldest_rows_are_dropped_save_those_in_an_exchange() {
 fn what_an_access_rule_took_counts_as_received_and_dropped_and_has_no_number() {
     let mut trial = Terms::default().open();
     let route = trial.route();
-    trial.commit(vec![put(1, &[route]), Write::Denied { reader: route, count: 3 }, put(2, &[route])]);
+    trial.commit(vec![
+        put(1, &[route]),
+        Write::Shed { reader: route, reason: DropReason::Denied, count: 3 },
+        put(2, &[route]),
+    ]);
     let again = trial.killed().open();
     let line = &again.assert_conserved().readers[&route];
     assert_eq!((line.received, line.queued, line.dropped[&DropReason::Denied]), (5, 2, 3));

@@ -145,6 +145,7 @@ impl World {
             passwords: Passwords::Absent,
             rules: None,
             set_topics: Vec::new(),
+            refusals: Default::default(),
         };
         let now = Now { mono: 0, wall: 1_000_000_000 };
         let mut model = Model::default();

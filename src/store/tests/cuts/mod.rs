@@ -46,6 +46,7 @@ impl Rig {
                 Now { mono: wall - WALL, wall }
             }),
             on_commit: Box::new(move |ticket| tell.store(ticket.0, Ordering::SeqCst)),
+            on_full: Box::new(|_| ()),
             gate: None,
         };
         let files = Files::on(Arc::new(disk.clone()), &disk.dir());

@@ -1,0 +1,260 @@
+//! What a reader may have waiting, held in the transaction that would go beyond it.
+//!
+//! A route has bounds in messages, bytes and age, and may want only the latest message of each topic; what
+//! goes is counted where it goes. A reader that keeps what it has is asked before it gets more. Bytes are
+//! known about: no row is read for them. What is remembered of topics is bounded and found again from the
+//! rows when it is first needed.
+
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+
+use super::log::Log;
+use super::read::Names;
+use super::reader::{Fate, Reader, Span};
+use super::room::Room;
+use super::schema::Fault;
+use super::segment::{self, Found};
+use crate::record::{DropReason, Full, Keep, Message, Policy, ReaderId, Seq, age};
+
+/// Whether a reader gets a message of which it is an audience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// A row of it will be the reader's.
+    Yes,
+    /// It is not there any more, or has no room.
+    No,
+}
+
+impl Log {
+    /// Counts a message as received, and finds out whether the reader has room for it.
+    pub(super) fn admit(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        message: &Message,
+    ) -> Result<Admitted, Fault> {
+        // A session may have been removed between the routing and now: it has no say any more.
+        let Some(reader) = self.readers.get_mut(&id) else { return Ok(Admitted::No) };
+        reader.state.counters.receive(1);
+        let bounds = reader.bounds;
+        // What takes the place of another needs no more room than that.
+        if bounds.keep == Keep::Latest && self.supersede(connection, id, message)? {
+            return Ok(Admitted::Yes);
+        }
+        if bounds.when_full != Policy::DropNewest {
+            return Ok(Admitted::Yes);
+        }
+        let Some(reason) = self.lack(id, message) else { return Ok(Admitted::Yes) };
+        self.change(id, |reader| reader.state.counters.count(Fate::Dropped(reason), 1));
+        Ok(Admitted::No)
+    }
+
+    /// Why there is no room for one more message of the reader.
+    fn lack(&self, id: ReaderId, message: &Message) -> Option<DropReason> {
+        let bounds = self.readers.get(&id)?.bounds;
+        if self.room == Room::None {
+            return Some(DropReason::StoreFull);
+        }
+        if bounds.max_messages.is_none() && bounds.max_bytes.is_none() {
+            return None;
+        }
+        let (rows, bytes) = self.waiting_of(id);
+        let many = bounds.max_messages.is_some_and(|most| rows >= most);
+        let much = bounds.max_bytes.is_some_and(|most| bytes.saturating_add(message.weight() as u64) > most);
+        (many || much).then_some(DropReason::QueueFull)
+    }
+
+    /// Rows that a reader still wants, and what they take, about: each as much as the rows of its segment on
+    /// the average.
+    pub(super) fn waiting_of(&self, id: ReaderId) -> (u64, u64) {
+        let spans = self.readers.get(&id).into_iter().flat_map(|reader| reader.spans.values());
+        let of_span = |span: &Span| {
+            let segment = self.segments.get(&span.segment)?;
+            let wanted = self.wanted_of(span.segment, id);
+            let bytes = u128::from(wanted) * u128::from(segment.bytes) / u128::from(segment.rows.max(1));
+            Some((wanted, u64::try_from(bytes).unwrap_or(u64::MAX)))
+        };
+        spans.filter_map(of_span).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+    }
+
+    /// Holds every reader to its bounds: the end of a transaction.
+    pub(super) fn trim(&mut self, connection: &Connection, wall: u64) -> Result<(), Fault> {
+        let bounded = |reader: &Reader| {
+            let bounds = reader.bounds;
+            bounds.max_age.is_some() || bounds.max_messages.is_some() || bounds.max_bytes.is_some()
+        };
+        let ids: Vec<ReaderId> =
+            self.readers.iter().filter(|(_, reader)| bounded(reader)).map(|(id, _)| *id).collect();
+        self.is_behind = false;
+        for id in ids {
+            self.drop_aged(connection, id, wall)?;
+            self.drop_surplus(connection, id)?;
+            self.note_full(id);
+        }
+        Ok(())
+    }
+
+    /// Ends rows that are older than the reader wants them. At most so many in one transaction: the next one
+    /// is due at once.
+    fn drop_aged(&mut self, connection: &Connection, id: ReaderId, wall: u64) -> Result<(), Fault> {
+        let Some(most) = self.readers.get(&id).and_then(|reader| reader.bounds.max_age) else {
+            return Ok(());
+        };
+        for _ in 0..AGED_MAX {
+            let Some((seq, received)) = self.oldest_of(connection, id)? else { return Ok(()) };
+            let fate = match received {
+                Some(received) if age(received, wall) < most => return Ok(()),
+                Some(_) => Fate::Dropped(DropReason::Expired),
+                None => Fate::Dropped(DropReason::Damaged),
+            };
+            self.end(connection, id, seq, fate)?;
+        }
+        self.is_behind = self.oldest_of(connection, id)?.is_some();
+        Ok(())
+    }
+
+    /// The oldest row of a reader, and when it was received unless that cannot be read.
+    fn oldest_of(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+    ) -> Result<Option<(u64, Option<u64>)>, Fault> {
+        let next = self.next_wanted(connection, id, 0)?;
+        let Some(reader) = self.readers.get_mut(&id) else { return Ok(None) };
+        let Some(seq) = next else {
+            reader.oldest = None;
+            return Ok(None);
+        };
+        if let Some((known, received)) = reader.oldest.filter(|(known, _)| *known == seq) {
+            return Ok(Some((known, Some(received))));
+        }
+        let Some(key) = self.find_span(connection, id, seq)? else { return Ok(None) };
+        let span = self.readers.get(&id).and_then(|reader| reader.spans.get(&key));
+        let Some(span) = span.copied() else { return Ok(None) };
+        let found = segment::with_row(connection, span.segment, seq, |row| Some(row.wall))?;
+        let received = match found {
+            Found::Row(wall) => Some(wall),
+            Found::Damaged => None,
+        };
+        if let Some(reader) = self.readers.get_mut(&id) {
+            reader.oldest = received.map(|received| (seq, received));
+        }
+        Ok(Some((seq, received)))
+    }
+
+    /// Drops the oldest rows of a reader that has too many, where that is its policy.
+    fn drop_surplus(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
+        let Some(reader) = self.readers.get(&id) else { return Ok(()) };
+        let bounds = reader.bounds;
+        if bounds.when_full != Policy::DropOldest {
+            return Ok(());
+        }
+        loop {
+            let (rows, bytes) = self.waiting_of(id);
+            let many = bounds.max_messages.map_or(0, |most| rows.saturating_sub(most));
+            let over = bounds.max_bytes.map_or(0, |most| bytes.saturating_sub(most));
+            // The mean of all: where the oldest are small, it is looked at again.
+            let count = many.max(over.div_ceil((bytes / rows.max(1)).max(1))).min(rows);
+            if count == 0 {
+                return Ok(());
+            }
+            self.drop_oldest(connection, id, Seq(0), count)?;
+            if self.waiting_of(id).0 == rows {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Notes whether a reader that refuses has reached its bounds. One that has is full until an eighth of
+    /// them is free again.
+    pub(super) fn note_full(&mut self, id: ReaderId) {
+        if self.readers.get(&id).is_none_or(|reader| reader.bounds.when_full != Policy::Refuse) {
+            return;
+        }
+        let (rows, bytes) = self.waiting_of(id);
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        let bounds = reader.bounds;
+        let was = reader.is_full;
+        let reached = |now: u64, most: Option<u64>| {
+            let edge = |most: u64| if was { (most - most / 8).saturating_sub(1) } else { most - 1 };
+            most.is_some_and(|most| now > edge(most.max(1)))
+        };
+        reader.is_full = reached(rows, bounds.max_messages) || reached(bytes, bounds.max_bytes);
+    }
+
+    /// Who takes nothing more for now.
+    pub(super) fn full(&self) -> Full {
+        Full {
+            store: self.room == Room::None,
+            routes: self.readers.iter().filter(|(_, reader)| reader.is_full).map(|(id, _)| *id).collect(),
+        }
+    }
+
+    /// When the next row is too old for its reader, wall clock; at once where some are already.
+    pub(super) fn next_aged(&self) -> Option<u64> {
+        let due = |reader: &Reader| Some(reader.oldest?.1.saturating_add(reader.bounds.max_age?));
+        self.readers.values().filter_map(due).min()
+    }
+
+    /// Ends the row that the message takes the place of. False where there is none.
+    fn supersede(&mut self, connection: &Connection, id: ReaderId, message: &Message) -> Result<bool, Fault> {
+        if self.readers.get(&id).is_some_and(|reader| reader.latest.is_none()) {
+            self.find_latest(connection, id)?;
+        }
+        let latest = self.readers.get(&id).and_then(|reader| reader.latest.as_ref());
+        let Some(seq) = latest.and_then(|latest| latest.get(&*message.topic)).copied() else {
+            return Ok(false);
+        };
+        self.end(connection, id, seq, Fate::Dropped(DropReason::Superseded))
+    }
+
+    /// Notes the newest row of a topic.
+    pub(super) fn note_latest(&mut self, id: ReaderId, seq: u64, message: &Message) {
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        let Reader { latest: Some(latest), state, .. } = reader else { return };
+        if latest.len() >= LATEST_TOPICS_MAX && !latest.contains_key(&*message.topic) {
+            latest.retain(|_, seq| !state.is_settled(*seq));
+        }
+        if latest.len() < LATEST_TOPICS_MAX || latest.contains_key(&*message.topic) {
+            latest.insert((*message.topic).into(), seq);
+        }
+    }
+
+    /// Finds the newest row of each topic among those that wait, and ends the older ones that it meets.
+    fn find_latest(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
+        let Some(reader) = self.readers.get(&id) else { return Ok(()) };
+        let segments: Vec<u32> = reader.spans.values().rev().map(|span| span.segment).collect();
+        let (mut names, mut latest, mut read) = (Names::default(), HashMap::new(), 0);
+        'rows: for segment in segments {
+            for seq in self.wanted_rows(connection, id, segment)?.into_iter().rev() {
+                read += 1;
+                if read > LATEST_ROWS_MAX || latest.len() >= LATEST_TOPICS_MAX {
+                    break 'rows;
+                }
+                // What cannot be read is found, and counted, by who reads it.
+                let Some(row) = self.row(connection, &mut names, id, seq)? else { continue };
+                let topic: Box<str> = (*row.message.topic).into();
+                let known = latest.get(&topic).copied().unwrap_or(0);
+                if known > 0 {
+                    self.end(connection, id, known.min(seq), Fate::Dropped(DropReason::Superseded))?;
+                }
+                latest.insert(topic, known.max(seq));
+            }
+        }
+        if let Some(reader) = self.readers.get_mut(&id) {
+            reader.latest = Some(latest);
+        }
+        Ok(())
+    }
+}
+
+/// Rows that run out of time in one transaction.
+const AGED_MAX: u32 = 1_000;
+
+/// Topics of one route of which the newest row is known: of further ones all rows wait. Each may leave a
+/// gap in what is settled, and all gaps are written with each commit.
+const LATEST_TOPICS_MAX: usize = 4_096;
+
+/// Rows that are read at most to find them after a start.
+const LATEST_ROWS_MAX: u32 = 16_384;
