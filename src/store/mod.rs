@@ -40,7 +40,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crate::record::{Now, Presence, ReaderId, Restored, Ticket};
+use crate::record::{Now, Presence, ReaderId, Restored, Seq, Ticket};
 use absent::Absent;
 use batch::Batch;
 use commit::{Database, Recovery};
@@ -50,6 +50,8 @@ use reserve::Reserve;
 use room::{Files, Sizes};
 use schema::Fault;
 use thread::Worker;
+#[cfg(test)]
+pub(crate) use thread::{GivenUp, Scale, Stepped};
 
 /// A store at work.
 pub struct Opened {
@@ -122,7 +124,34 @@ fn open_sized(
     surroundings: Surroundings,
 ) -> Result<Opened, OpenError> {
     let lock = open::lock(dir)?;
-    let files = Files::within(dir);
+    let Begun { worker, handle, restored, routes, epoch, put_aside } =
+        begin(Files::within(dir), config, sizes, routes, surroundings)?;
+    let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
+        worker.run();
+        drop(lock);
+    });
+    let thread =
+        thread.map_err(|error| OpenError::Unavailable { path: dir.into(), reason: error.to_string() })?;
+    Ok(Opened { handle, thread, restored, routes, epoch, put_aside })
+}
+
+/// A store that is open, before it has its thread.
+struct Begun {
+    worker: Worker,
+    handle: Handle,
+    restored: Restored,
+    routes: Vec<ReaderId>,
+    epoch: u64,
+    put_aside: Option<PathBuf>,
+}
+
+fn begin(
+    files: Files,
+    config: &Checked,
+    sizes: Sizes,
+    routes: &[String],
+    surroundings: Surroundings,
+) -> Result<Begun, OpenError> {
     let now = (surroundings.clock)();
     let mut found = open::database(&files, &sizes, now.wall)?;
     let mut loaded = load(&found.connection, sizes);
@@ -138,12 +167,13 @@ fn open_sized(
         |fault: Fault| OpenError::Unavailable { path: files.database.clone(), reason: fault.to_string() };
     let (mut log, mut restored) = loaded.map_err(unavailable)?;
     let mut batch = Batch::default();
-    let named =
+    let routes =
         name_routes(&found.connection, &mut log, routes, &mut batch, now.mono).map_err(unavailable)?;
     restored.last_reader = log.ledger.last_reader;
     let (handle, inbox) = Handle::channel();
     let epoch = if log.ledger.epoch == 0 { now.wall.max(1) } else { log.ledger.epoch };
-    let mut reserve = Reserve::within(dir);
+    inbox.announce(Seq(log.ledger.last_seq));
+    let mut reserve = Reserve::within(&files.dir);
     reserve.keep(sizes.reserve, files.free_disk());
     let worker = Worker {
         inbox,
@@ -164,16 +194,12 @@ fn open_sized(
         batch,
         gate: surroundings.gate,
         recovery: Recovery::default(),
-        meter: thread::Meter::default(),
+        meter: thread::Meter::begun(now.mono),
         held: Vec::new(),
         ticket: 0,
         commits: 0,
-        _lock: lock,
     };
-    let thread = std::thread::Builder::new().name("store".into()).spawn(move || worker.run());
-    let thread =
-        thread.map_err(|error| OpenError::Unavailable { path: dir.into(), reason: error.to_string() })?;
-    Ok(Opened { handle, thread, restored, routes: named, epoch, put_aside: found.put_aside })
+    Ok(Begun { worker, handle, restored, routes, epoch, put_aside: found.put_aside })
 }
 
 fn load(connection: &rusqlite::Connection, sizes: Sizes) -> Result<(Log, Restored), Fault> {

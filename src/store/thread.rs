@@ -3,8 +3,6 @@
 //! While one commit syncs, what is asked queues up and makes the next. Nothing is acknowledged but by
 //! [`Worker::committed`], which only a commit that succeeded reaches.
 
-use std::fs::File;
-
 use super::batch::Batch;
 use super::commit::{Database, Gate, Recovery};
 use super::handle::{Ask, Inbox, ReaderStatus, StoreStatus};
@@ -34,8 +32,6 @@ pub(super) struct Worker {
     /// The broker's writes that are committed.
     pub(super) ticket: u64,
     pub(super) commits: u64,
-    /// Held for as long as the thread lives.
-    pub(super) _lock: File,
 }
 
 /// Bytes written, in all and today.
@@ -56,8 +52,6 @@ enum Course {
 impl Worker {
     /// Serves until it is told to close.
     pub(super) fn run(mut self) {
-        self.meter.day_began = (self.clock)().mono;
-        self.inbox.announce(Seq(self.database.log.ledger.last_seq));
         loop {
             let wait = self.wait();
             let mut course = Course::On;
@@ -250,6 +244,11 @@ impl Worker {
 }
 
 impl Meter {
+    /// A meter whose first day begins now.
+    pub(super) fn begun(now: u64) -> Meter {
+        Meter { day_began: now, ..Meter::default() }
+    }
+
     /// Reads the kernel's count.
     fn read(&mut self) {
         if let Some(total) = written::by_this_thread() {
@@ -274,3 +273,8 @@ impl Meter {
 
 /// So often a last commit is tried when the store closes.
 const CLOSE_ATTEMPTS: u32 = 12;
+
+#[cfg(test)]
+mod stepped;
+#[cfg(test)]
+pub(crate) use stepped::{GivenUp, Scale, Stepped};
