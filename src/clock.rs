@@ -20,10 +20,20 @@ impl Clock {
 
     /// This moment.
     pub fn now(&self) -> Now {
+        #[cfg(test)]
+        if let Some(now) = TURNED.get() {
+            return now;
+        }
         let mono = adapter_api::clock::monotonic().duration_since(self.start);
         Now {
             mono: u64::try_from(mono.as_millis()).unwrap_or(u64::MAX),
             wall: adapter_api::clock::wall().millis,
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What every clock of this thread shows, once a test has turned it.
+    pub(crate) static TURNED: std::cell::Cell<Option<Now>> = const { std::cell::Cell::new(None) };
 }

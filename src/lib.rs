@@ -44,3 +44,7 @@ pub mod config;
 pub mod control;
 pub mod commands;
 pub mod service;
+
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;

@@ -35,8 +35,20 @@ pub use url::{Url, UrlError};
 
 /// A random number, for waits only: where the system has none, a wait is as short as it may be.
 fn random() -> u64 {
+    #[cfg(test)]
+    if let Some(number) = RANDOM.get() {
+        return number;
+    }
     getrandom::u64().unwrap_or_default()
 }
 
 #[cfg(test)]
+thread_local! {
+    /// What stands in for a random number on this thread, once a test has said so.
+    pub(crate) static RANDOM: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use session::{Arrived, Down, Stepped, Up};

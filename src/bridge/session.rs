@@ -582,3 +582,8 @@ const WINDOW_BYTES: usize = 4 << 20;
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// A backlog holds what one batch may bring, no more.
 const _: () = assert!(BATCH_MAX >= RECEIVE_MAXIMUM as usize);
+
+#[cfg(test)]
+mod stepped;
+#[cfg(test)]
+pub(crate) use stepped::{Arrived, Down, Stepped, Up};

@@ -533,4 +533,4 @@ impl Broker {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

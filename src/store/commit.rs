@@ -73,6 +73,8 @@ pub(super) enum Sync {
 pub(super) struct Recovery {
     /// Commits that have failed in a row.
     pub(super) failures: u32,
+    /// The last of them, as many as failed for want of room: only these say how much has to go.
+    full: u32,
     /// At most so many orders in one commit.
     pub(super) limit: usize,
     /// When to try again.
@@ -85,14 +87,14 @@ pub(super) struct Recovery {
 
 impl Default for Recovery {
     fn default() -> Recovery {
-        Recovery { failures: 0, limit: usize::MAX, retry_at: None, trouble: None, unsure: None }
+        Recovery { failures: 0, full: 0, limit: usize::MAX, retry_at: None, trouble: None, unsure: None }
     }
 }
 
 impl Recovery {
     /// A commit took place. Returns whether there was trouble before.
     pub(super) fn succeeded(&mut self) -> bool {
-        self.failures = 0;
+        (self.failures, self.full) = (0, 0);
         self.limit = self.limit.saturating_mul(2);
         self.trouble.take().is_some()
     }
@@ -310,6 +312,7 @@ impl Worker {
     /// After a failed commit of the first `count` orders, which would have had this stamp.
     pub(super) fn recover(&mut self, fault: Fault, count: usize, stamp: u64) {
         self.recovery.failures += 1;
+        self.recovery.full = if fault.is_full() { self.recovery.full + 1 } else { 0 };
         let result = if fault.is_full() {
             let result = self.make_way(&fault, count);
             if result.is_err() {
@@ -394,7 +397,7 @@ impl Worker {
         self.database.checkpoint()?;
         let smaller = (count > 1).then_some(count / 2);
         let tight = matches!(fault, Fault::Tight) && self.database.reserve.size() > 0;
-        match (self.recovery.failures, smaller) {
+        match (self.recovery.full, smaller) {
             (1, _) => return Ok(()),
             (_, Some(smaller)) if tight => {
                 self.recovery.limit = smaller;
@@ -402,7 +405,7 @@ impl Worker {
             }
             _ => {}
         }
-        let segments = 1 << self.recovery.failures.saturating_sub(2).min(10);
+        let segments = 1 << self.recovery.full.saturating_sub(2).min(10);
         let mut dropped = self.database.drop_oldest(&self.config, segments);
         if dropped.as_ref().is_err_and(Fault::is_full) && self.database.reserve.release() {
             // Even that needs a little room in the WAL.

@@ -57,6 +57,8 @@ use reserve::Reserve;
 use room::{Files, Sizes};
 use schema::Fault;
 use thread::Worker;
+#[cfg(test)]
+pub(crate) use thread::{GivenUp, Scale, Stepped};
 
 /// A store at work.
 pub struct Opened {

@@ -376,3 +376,8 @@ const LOOK_MILLIS: u64 = 1_000;
 
 /// So often a last commit is tried when the store closes.
 const CLOSE_ATTEMPTS: u32 = 12;
+
+#[cfg(test)]
+mod stepped;
+#[cfg(test)]
+pub(crate) use stepped::{GivenUp, Scale, Stepped};

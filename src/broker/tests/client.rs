@@ -10,21 +10,41 @@ use super::speech;
 use crate::codec::{Packet, Publish, QoS};
 use crate::record::Seq;
 
-pub(super) struct Client {
+/// What a client does beside the plain.
+#[derive(Clone, Copy)]
+pub(crate) struct Habits {
+    /// Where it publishes; what begins with `r/` is to be retained.
+    pub(crate) topics: &'static [&'static str],
+    /// What it subscribes to beside its own filter.
+    pub(crate) also: Option<&'static str>,
+    /// Whether its link leaves a will.
+    pub(crate) will: bool,
+    /// Whether some of its messages run out of time.
+    pub(crate) expires: bool,
+}
+
+impl Default for Habits {
+    fn default() -> Habits {
+        Habits { topics: &["t/0", "t/1", "t/2", "s/0", "s/1"], also: None, will: false, expires: false }
+    }
+}
+
+pub(crate) struct Client {
+    habits: Habits,
     slot: u32,
     generation: u32,
-    pub(super) id: String,
+    pub(crate) id: String,
     version: &'static str,
-    pub(super) kept: bool,
+    pub(crate) kept: bool,
     window: u16,
     qos: &'static str,
     /// The QoS of its part in the group, if it is a member.
     shares: Option<&'static str>,
     state: State,
     /// Nothing that is sent on this link arrives.
-    pub(super) deaf: bool,
+    pub(crate) deaf: bool,
     /// Its link breaks in this batch of events.
-    pub(super) leaving: bool,
+    pub(crate) leaving: bool,
     subscribed: bool,
     serial: u32,
     next_id: u16,
@@ -33,14 +53,14 @@ pub(super) struct Client {
     /// QoS 2 ids from the broker that it has not released.
     inward: BTreeMap<u16, String>,
     /// What we say at once.
-    pub(super) replies: Vec<Packet>,
+    pub(crate) replies: Vec<Packet>,
     /// Answers that we owe.
     owed: VecDeque<Packet>,
     /// What is under way to us on this connection, by packet id.
     open: BTreeMap<u16, String>,
     /// Packet ids under way before this connection.
     before: BTreeMap<u16, String>,
-    pub(super) got: BTreeMap<String, u32>,
+    pub(crate) got: BTreeMap<String, u32>,
     /// What of QoS 2 has arrived in this session.
     seen: BTreeSet<String>,
     newest: BTreeMap<(String, QoS), Seq>,
@@ -59,7 +79,7 @@ struct Outward {
 }
 
 /// What a packet of the broker claims.
-pub(super) enum Duty {
+pub(crate) enum Duty {
     /// A publish of ours is kept; with its packet id where that must be kept too.
     Acknowledged(String, Option<u16>),
     /// A packet id of ours is free.
@@ -75,9 +95,10 @@ pub(super) enum Duty {
 }
 
 impl Client {
-    pub(super) fn new(slot: u32, group_qos: &'static str, random: &mut Random) -> Client {
+    pub(crate) fn new(slot: u32, group_qos: &'static str, random: &mut Random) -> Client {
         let kept = slot < 4;
         Client {
+            habits: Habits::default(),
             slot,
             generation: 0,
             id: format!("c{slot}"),
@@ -104,25 +125,29 @@ impl Client {
         }
     }
 
-    pub(super) fn connection(&self) -> ConnectionId {
+    pub(crate) fn with(self, habits: Habits) -> Client {
+        Client { habits, ..self }
+    }
+
+    pub(crate) fn connection(&self) -> ConnectionId {
         ConnectionId { slot: self.slot, generation: self.generation }
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.state == State::Open
     }
 
-    pub(super) fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         self.state != State::Away && !self.leaving
     }
 
-    pub(super) fn unanswered(&self) -> usize {
+    pub(crate) fn unanswered(&self) -> usize {
         // Our Receive Maximum towards the broker is its max_inflight.
         if self.version == "v5" && self.outward.len() >= 8 { 99 } else { self.outward.len() }
     }
 
     /// CONNECT, if we are away.
-    pub(super) fn come(&mut self, random: &mut Random) -> Option<Packet> {
+    pub(crate) fn come(&mut self, random: &mut Random) -> Option<Packet> {
         if self.state != State::Away {
             return None;
         }
@@ -141,11 +166,16 @@ impl Client {
             (_, true) => String::new(),
             (_, false) => "clean".into(),
         };
-        Some(speech::packet(&format!("connect {} {} {more}", self.id, self.version)))
+        let will = if self.habits.will {
+            format!("will=w/{0}:{1}-w{2}:q1", self.slot, self.id, self.generation)
+        } else {
+            String::new()
+        };
+        Some(speech::packet(&format!("connect {} {} {more} {will}", self.id, self.version)))
     }
 
     /// The link is gone; false where there was none.
-    pub(super) fn go(&mut self) -> bool {
+    pub(crate) fn go(&mut self) -> bool {
         let was = self.state != State::Away;
         self.state = State::Away;
         (self.deaf, self.leaving) = (false, false);
@@ -157,17 +187,23 @@ impl Client {
         was
     }
 
-    pub(super) fn publish(&mut self, random: &mut Random) -> Packet {
+    pub(crate) fn publish(&mut self, random: &mut Random) -> Packet {
         self.serial += 1;
         let qos = ["q0", "q1", "q2"][random.below(3)];
-        let topic = ["t/0", "t/1", "t/2", "s/0", "s/1"][random.below(5)];
+        let topic = self.habits.topics[random.below(self.habits.topics.len())];
+        let retain = if topic.starts_with("r/") { "retain" } else { "" };
+        let dies = self.habits.expires && self.version == "v5" && random.below(4) == 0;
+        let expiry = if dies { format!("expiry={}", random.below(4) + 1) } else { String::new() };
         self.next_id = loop {
             self.next_id = self.next_id % 30 + 1;
             if !self.outward.iter().any(|known| known.publish.packet_id == self.next_id) {
                 break self.next_id;
             }
         };
-        let text = format!("publish {topic} {}-{} {qos} id={}", self.id, self.serial, self.next_id);
+        let text = format!(
+            "publish {topic} {}-{} {qos} id={} {retain} {expiry}",
+            self.id, self.serial, self.next_id
+        );
         let Packet::Publish(publish) = speech::packet(&text) else { panic!("not a publish") };
         if publish.qos > QoS::AtMostOnce {
             self.outward.push_back(Outward { publish: publish.clone(), released: false });
@@ -176,7 +212,7 @@ impl Client {
     }
 
     /// The answer that we have owed longest.
-    pub(super) fn next_answer(&mut self) -> Option<Packet> {
+    pub(crate) fn next_answer(&mut self) -> Option<Packet> {
         let packet = self.owed.pop_front()?;
         match &packet {
             Packet::PubAck(ack) | Packet::PubComp(ack) => {
@@ -189,14 +225,14 @@ impl Client {
     }
 
     /// What a crash took is forgotten by the order check too: its order numbers are given again.
-    pub(super) fn forget_rows_after(&mut self, last: Seq) {
+    pub(crate) fn forget_rows_after(&mut self, last: Seq) {
         self.before.clear();
         for newest in self.newest.values_mut() {
             *newest = (*newest).min(last);
         }
     }
 
-    pub(super) fn on_copy(&mut self, copy: &Copy, payload: &str, row: Option<Seq>, seed: u64) {
+    pub(crate) fn on_copy(&mut self, copy: &Copy, payload: &str, row: Option<Seq>, seed: u64) {
         let who = &self.id;
         assert!(self.state == State::Open, "seed {seed}: {payload} to {who} before CONNACK");
         if copy.qos == QoS::AtMostOnce {
@@ -247,6 +283,10 @@ impl Client {
     fn arrived(&mut self, copy: &Copy, payload: &str, row: Option<Seq>, seed: u64) {
         let times = self.got.entry(payload.to_owned()).or_default();
         *times += 1;
+        if copy.retain {
+            // The retained store has given it, perhaps beside the log.
+            return;
+        }
         // A publisher's repeat of QoS 1 is a message of its own, of QoS 2 it is none.
         if copy.qos == QoS::ExactlyOnce && copy.message.qos == QoS::ExactlyOnce && self.kept {
             let new = self.seen.insert(payload.to_owned());
@@ -263,7 +303,7 @@ impl Client {
         }
     }
 
-    pub(super) fn duty(&self, packet: &Packet) -> Duty {
+    pub(crate) fn duty(&self, packet: &Packet) -> Duty {
         let of = |packet_id: u16| {
             self.outward
                 .iter()
@@ -287,7 +327,7 @@ impl Client {
     }
 
     /// Takes a packet, unless it is lost on the way.
-    pub(super) fn on_packet(&mut self, packet: &Packet, seed: u64) {
+    pub(crate) fn on_packet(&mut self, packet: &Packet, seed: u64) {
         if let Packet::ConnAck(_) = packet {
             self.state = State::Open;
         }
@@ -319,6 +359,11 @@ impl Client {
         }
     }
 
+    /// It no longer knows a message of QoS 2 that it has not released.
+    pub(crate) fn forget_exchange(&mut self, packet_id: u16) {
+        self.inward.remove(&packet_id);
+    }
+
     /// Its session is over.
     fn forget(&mut self) {
         self.outward.clear();
@@ -342,7 +387,8 @@ impl Client {
         } else {
             self.forget();
             let filter = ["t/+", "t/0", "t/#"][self.slot as usize % 3];
-            self.replies.push(speech::packet(&format!("subscribe 1 {filter} {}", self.qos)));
+            let also = self.habits.also.map_or(String::new(), |also| format!(", {also} {}", self.qos));
+            self.replies.push(speech::packet(&format!("subscribe 1 {filter} {}{also}", self.qos)));
             if let Some(qos) = self.shares {
                 self.replies.push(speech::packet(&format!("subscribe 2 $share/g/s/+ {qos}")));
             }

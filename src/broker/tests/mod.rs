@@ -4,7 +4,7 @@
 
 mod model;
 mod script;
-mod speech;
+pub(crate) mod speech;
 mod connecting;
 mod publishing;
 mod subscribing;
@@ -31,6 +31,13 @@ mod authenticating;
 mod mounts;
 mod rates;
 mod sys;
-mod random;
-mod client;
+pub(crate) mod random;
+pub(crate) mod client;
 mod simulation;
+
+impl super::Broker {
+    /// Narrower limits on what waits for the store, so that few messages reach them.
+    pub(crate) fn tighten(&mut self, tail_messages: usize, uncommitted_max: usize) {
+        self.ledger.bound(tail_messages, uncommitted_max);
+    }
+}

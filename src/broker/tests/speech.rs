@@ -59,7 +59,7 @@ pub(super) fn reason(hex: &str) -> Reason {
     Reason::from_code(code).expect("a reason code")
 }
 
-pub(super) fn packet(text: &str) -> Packet {
+pub(crate) fn packet(text: &str) -> Packet {
     let words = Words::of(text);
     let ack = || Ack {
         packet_id: words.at(1).parse().expect("a packet id"),
@@ -201,7 +201,7 @@ fn subscribe(text: &str) -> Subscribe {
 }
 
 /// An effect as a line; `None` for what scripts do not look at.
-pub(super) fn effect(effect: &Effect) -> Option<String> {
+pub(crate) fn effect(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Speak { .. }
         | Effect::Survey

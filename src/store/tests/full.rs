@@ -3,6 +3,7 @@
 //! Mounting one needs root. Without it the same burst meets a gate that refuses to sync once the folder
 //! has grown to that size, so that the way out is taken either way.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -199,4 +200,25 @@ fn it_starts_on_a_full_disk_and_serves_what_it_has() {
     again.wait_while_time_passes();
     assert_eq!(again.wanted(ReaderId(9)).last(), Some(&1_001));
     again.assert_conserved();
+}
+
+#[test]
+fn a_sync_that_failed_before_takes_no_row_when_the_disk_is_full_once() {
+    let other = std::io::ErrorKind::Other;
+    let mut failures = vec![std::io::ErrorKind::StorageFull, other, other];
+    let failing = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let switch = failing.clone();
+    let gate: Gate = Box::new(move |stage| {
+        if stage != Stage::BeforeSync || !switch.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        failures.pop().map_or(Ok(()), |kind| Err(kind.into()))
+    });
+    let mut trial = Terms { gate: Some(gate), ..Terms::default() }.open();
+    let up = trial.route();
+    trial.commit((1..=5).map(|seq| put(seq, &[up])).collect());
+    failing.store(true, Ordering::SeqCst);
+    trial.commit(vec![put(6, &[up])]);
+    assert_eq!(trial.assert_conserved().readers[&up].dropped, BTreeMap::new());
+    assert_eq!(trial.wanted(up), [1, 2, 3, 4, 5, 6]);
 }
