@@ -254,9 +254,9 @@ impl State {
             Write::Settled { reader, seq } => self.end(*reader, seq.0, None),
             Write::Dropped { reader, seq, reason } => self.end(*reader, seq.0, Some(*reason)),
             Write::DropOldest { reader, after, count } => self.drop_oldest(*reader, after.0, *count),
-            Write::Denied { reader, count } => self.change(*reader, |reader| {
+            Write::Shed { reader, reason, count } => self.change(*reader, |reader| {
                 reader.received += count;
-                *reader.dropped.entry(DropReason::Denied).or_default() += count;
+                *reader.dropped.entry(*reason).or_default() += count;
             }),
             Write::Leased { .. }
             | Write::LeaseSent { .. }

@@ -246,6 +246,8 @@ impl World {
                 let outside = outside.clone();
                 move |ticket| lock(&outside.tickets).push(ticket)
             }),
+            // Nobody refuses here: what is full drops its oldest.
+            on_full: Box::new(|_| ()),
             gate: Some(gate(outside.clone())),
         };
         let scale = Scale {
@@ -411,6 +413,7 @@ fn broker_config(course: &Course, routes: &[ReaderId]) -> Config {
         passwords: Passwords::Absent,
         rules: None,
         set_topics: Vec::new(),
+        refusals: Default::default(),
     }
 }
 
@@ -418,8 +421,7 @@ fn bridge_config(window: u16) -> bridge::Config {
     let forward = |filter: &str, to: &str| bridge::ForwardConfig {
         filter: filter.into(),
         to: to.into(),
-        qos: 1,
-        store: true,
+        ..bridge::ForwardConfig::default()
     };
     bridge::Config {
         name: "cloud".into(),
