@@ -177,12 +177,17 @@ fn a_file_that_ends_anywhere_is_salvaged() {
     }
 }
 
+/// The last eighth is lost, and the file knows that it was longer. A page of the list of tables lies before
+/// it: without that page nothing would be found.
+fn cut_short(bytes: &mut Vec<u8>) {
+    bytes.truncate(bytes.len() * 7 / 8);
+}
+
 #[test]
 fn what_can_be_read_of_a_damaged_database_is_in_the_new_one() {
     let disk = filled(End::Closed);
     let mut bytes = disk.bytes(&database(&disk)).unwrap();
-    // The last quarter is lost, and the file knows that it was longer.
-    bytes.truncate(bytes.len() * 3 / 4);
+    cut_short(&mut bytes);
     disk.put(&database(&disk), bytes.clone());
     let mut rig = start(&disk);
     let aside = rig.put_aside.clone().expect("it was put aside");
@@ -201,9 +206,10 @@ fn what_can_be_read_of_a_damaged_database_is_in_the_new_one() {
 fn a_salvage_that_is_interrupted_is_done_again() {
     let whole = filled(End::Closed);
     let mut bytes = whole.bytes(&database(&whole)).unwrap();
-    bytes.truncate(bytes.len() * 3 / 4);
+    cut_short(&mut bytes);
     whole.put(&database(&whole), bytes);
     let expected = read_all(&mut start(&whole.copied()), READERS[0]);
+    assert!(expected.len() > 100, "{} rows", expected.len());
     let mut random = Random(4);
     for changes in 0..400 {
         let disk = whole.copied();
@@ -227,7 +233,7 @@ fn a_salvage_that_is_interrupted_is_done_again() {
 fn a_disk_without_room_for_the_salvage_serves_all_the_same() {
     let disk = filled(End::Closed);
     let mut bytes = disk.bytes(&database(&disk)).unwrap();
-    bytes.truncate(bytes.len() * 3 / 4);
+    cut_short(&mut bytes);
     disk.put(&database(&disk), bytes);
     let taken: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
     disk.fail(|faults| faults.capacity = taken + 120_000);
