@@ -13,7 +13,7 @@ impl World {
         let mut events = Vec::new();
         let mut tickets = lock(&self.outside.tickets);
         let some = self.random.below(tickets.len() + 1);
-        events.extend(tickets.drain(..some).last().map(|through| Event::Committed { through }));
+        events.extend(tickets.drain(..some).next_back().map(|through| Event::Committed { through }));
         drop(tickets);
         let mut rows = lock(&self.outside.rows);
         let some = self.random.below(rows.len() + 1);
@@ -25,8 +25,9 @@ impl World {
     /// All of it.
     pub(super) fn tell_all(&mut self) {
         let mut events = Vec::new();
-        events
-            .extend(lock(&self.outside.tickets).drain(..).last().map(|through| Event::Committed { through }));
+        events.extend(
+            lock(&self.outside.tickets).drain(..).next_back().map(|through| Event::Committed { through }),
+        );
         events.extend(lock(&self.outside.rows).drain(..).map(Event::Rows));
         self.handle(events);
     }
