@@ -80,12 +80,7 @@ impl Log {
 
     /// Holds every reader to its bounds: the end of a transaction.
     pub(super) fn trim(&mut self, connection: &Connection, wall: u64) -> Result<(), Fault> {
-        let bounded = |reader: &Reader| {
-            let bounds = reader.bounds;
-            bounds.max_age.is_some() || bounds.max_messages.is_some() || bounds.max_bytes.is_some()
-        };
-        let ids: Vec<ReaderId> =
-            self.readers.iter().filter(|(_, reader)| bounded(reader)).map(|(id, _)| *id).collect();
+        let ids: Vec<ReaderId> = self.bounded.iter().copied().collect();
         self.is_behind = false;
         for id in ids {
             self.drop_aged(connection, id, wall)?;
@@ -183,18 +178,23 @@ impl Log {
         reader.is_full = reached(rows, bounds.max_messages) || reached(bytes, bounds.max_bytes);
     }
 
+    /// Readers whose bounds are not a session's.
+    pub(super) fn bounded(&self) -> impl Iterator<Item = (ReaderId, &Reader)> {
+        self.bounded.iter().filter_map(|id| Some((*id, self.readers.get(id)?)))
+    }
+
     /// Who takes nothing more for now.
     pub(super) fn full(&self) -> Full {
         Full {
             store: self.room == Room::None,
-            routes: self.readers.iter().filter(|(_, reader)| reader.is_full).map(|(id, _)| *id).collect(),
+            routes: self.bounded().filter(|(_, reader)| reader.is_full).map(|(id, _)| id).collect(),
         }
     }
 
     /// When the next row is too old for its reader, wall clock; at once where some are already.
     pub(super) fn next_aged(&self) -> Option<u64> {
         let due = |reader: &Reader| Some(reader.oldest?.1.saturating_add(reader.bounds.max_age?));
-        self.readers.values().filter_map(due).min()
+        self.bounded().filter_map(|(_, reader)| due(reader)).min()
     }
 
     /// Ends the row that the message takes the place of. False where there is none.

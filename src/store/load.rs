@@ -61,7 +61,7 @@ impl Log {
         for id in forgotten {
             log.number_on(connection, id)?;
         }
-        for id in log.readers.keys().copied().collect::<Vec<_>>() {
+        for id in log.bounded.iter().copied().collect::<Vec<_>>() {
             log.note_full(id);
         }
         Ok(log)
@@ -70,6 +70,7 @@ impl Log {
     fn empty(ledger: Ledger, sizes: Sizes, rules: Arc<Checked>) -> Log {
         Log {
             readers: Default::default(),
+            bounded: Default::default(),
             segments: Default::default(),
             names: Dictionary::default(),
             index: Index::default(),
@@ -109,7 +110,7 @@ impl Log {
                     Reader::restored(kind, name, State::default())
                 }
             };
-            self.readers.insert(id, Reader { bounds, ..reader });
+            self.put_reader(id, Reader { bounds, ..reader });
         }
         Ok(forgotten)
     }

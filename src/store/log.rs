@@ -57,6 +57,8 @@ pub(super) enum Order {
 pub(super) struct Log {
     /// Every reader.
     pub(super) readers: BTreeMap<ReaderId, Reader>,
+    /// Those whose bounds are not a session's, so that a commit need not ask thousands of sessions for theirs.
+    pub(super) bounded: BTreeSet<ReaderId>,
     /// Every segment; the last one is open.
     pub(super) segments: BTreeMap<u32, Segment>,
     /// Topics and audiences of the open segment.
@@ -308,15 +310,23 @@ impl Log {
         });
     }
 
+    /// A reader is there, with its bounds.
+    pub(super) fn put_reader(&mut self, id: ReaderId, reader: Reader) {
+        if reader.bounds != self.rules.bounds_of_sessions() {
+            self.bounded.insert(id);
+        }
+        self.readers.insert(id, reader);
+    }
+
     fn add_route(&mut self, connection: &Connection, id: ReaderId, name: &str) -> Result<(), Fault> {
         kept::put_route(connection, id, name, kept::Standing::Active)?;
         let mut reader = kept::reader(connection, id, Kind::Route, name.into())?
             .unwrap_or_else(|| Reader::new(Kind::Route, name.into(), 0));
         // What came while it was not there is not its own.
         reader.state.cursor = reader.state.cursor.max(self.ledger.last_seq);
-        reader.bounds = self.rules.bounds_of(name);
+        let bounds = self.rules.bounds_of(name);
         self.ledger.last_reader = self.ledger.last_reader.max(id.0);
-        self.readers.insert(id, reader);
+        self.put_reader(id, Reader { bounds, ..reader });
         self.dirty.insert(id);
         Ok(())
     }
@@ -324,6 +334,7 @@ impl Log {
     fn remove_route(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
         self.purge(id);
         let Some(reader) = self.readers.remove(&id) else { return Ok(()) };
+        self.bounded.remove(&id);
         self.dirty.remove(&id);
         kept::put_route(connection, id, &reader.name, kept::Standing::Removed)?;
         let mut blob = Vec::new();

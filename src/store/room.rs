@@ -161,7 +161,10 @@ impl Log {
         let pages = Pages::of(connection)?;
         let taken = pages.in_use() + wal;
         let allowed = allowed(config, pages.all * PAGE + wal, free_disk);
-        if self.rules.when_full == Policy::DropOldest && !self.readers.values().any(Reader::is_guarded) {
+        // Sessions are as `[store]` says.
+        if self.rules.when_full == Policy::DropOldest
+            && !self.bounded().any(|(_, reader)| reader.is_guarded())
+        {
             self.room = Room::Left(u64::MAX);
             return Ok(if taken > allowed { Over::Yes } else { Over::No });
         }

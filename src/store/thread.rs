@@ -60,7 +60,7 @@ impl Worker {
     /// Serves until it is told to close.
     pub(super) fn run(mut self) {
         self.look_for_room();
-        if self.database.log.readers.values().any(|reader| reader.bounds.max_age.is_some()) {
+        if self.database.log.bounded().any(|(_, reader)| reader.bounds.max_age.is_some()) {
             // Some may have run out of time while nobody was here to see it.
             self.trim(self.meter.day_began);
         }
