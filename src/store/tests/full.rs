@@ -71,19 +71,6 @@ impl Drop for SmallDisk {
     }
 }
 
-fn large(seq: u64, readers: &[ReaderId], size: usize) -> Write {
-    let mut message = Message::clone(&message(seq, "sensors/one"));
-    message.payload = vec![b'x'; size].into();
-    let audience: Vec<Want> = readers.iter().copied().map(want).collect();
-    Write::Message {
-        seq: Seq(seq),
-        message: Arc::new(message),
-        audience: audience.into(),
-        retained: false,
-        inward: None,
-    }
-}
-
 impl Trial {
     /// Waits for everything, while the clock goes on so that failed commits are tried again. Returns how
     /// often it had to go on.
@@ -109,7 +96,7 @@ fn burst(trial: &mut Trial, from: u64, count: u64, size: usize) {
     let readers = [trial.route(), ReaderId(9)];
     for start in (from..from + count).step_by(400) {
         let end = (start + 400).min(from + count);
-        trial.write((start..end).map(|seq| large(seq, &readers, size)).collect());
+        trial.write((start..end).map(|seq| sized(seq, size, &readers)).collect());
         trial.opened.handle.write(Vec::new(), true);
         trial.wait_while_time_passes();
         trial.assert_conserved();
@@ -195,7 +182,7 @@ fn it_starts_on_a_full_disk_and_serves_what_it_has() {
     assert_eq!(again.wanted(ReaderId(9)).len(), 1_000);
     again.written = 0;
     let readers = [again.route(), ReaderId(9)];
-    again.write(vec![large(1_001, &readers, 500)]);
+    again.write(vec![sized(1_001, 500, &readers)]);
     again.opened.handle.write(Vec::new(), true);
     again.wait_while_time_passes();
     assert_eq!(again.wanted(ReaderId(9)).last(), Some(&1_001));

@@ -23,27 +23,11 @@ fn dropped(line: &ReaderStatus, reason: DropReason) -> u64 {
 }
 
 fn on_topic(seq: u64, topic: &str, readers: &[ReaderId]) -> Write {
-    let audience: Vec<Want> = readers.iter().copied().map(want).collect();
-    Write::Message {
-        seq: Seq(seq),
-        message: message(seq, topic),
-        audience: audience.into(),
-        retained: false,
-        inward: None,
-    }
+    wanted(seq, message(seq, topic), readers)
 }
 
 fn large(seq: u64, readers: &[ReaderId]) -> Write {
-    let mut message = Message::clone(&message(seq, "sensors/one"));
-    message.payload = vec![b'x'; 4_000].into();
-    let audience: Vec<Want> = readers.iter().copied().map(want).collect();
-    Write::Message {
-        seq: Seq(seq),
-        message: Arc::new(message),
-        audience: audience.into(),
-        retained: false,
-        inward: None,
-    }
+    sized(seq, 4_000, readers)
 }
 
 /// Settles rows as a route does it, and waits until the commit that was due by then has taken place.

@@ -241,26 +241,18 @@ pub(super) fn want(reader: ReaderId) -> Want {
 pub(super) fn sized(seq: u64, bytes: usize, readers: &[ReaderId]) -> Write {
     let mut message = Message::clone(&message(seq, "sensors/one/temperature"));
     message.payload = vec![b'x'; bytes].into();
-    let audience: Vec<Want> = readers.iter().copied().map(want).collect();
-    Write::Message {
-        seq: Seq(seq),
-        message: Arc::new(message),
-        audience: audience.into(),
-        retained: false,
-        inward: None,
-    }
+    wanted(seq, Arc::new(message), readers)
 }
 
 /// A write of a message that these readers want.
 pub(super) fn put(seq: u64, readers: &[ReaderId]) -> Write {
+    wanted(seq, message(seq, "sensors/one"), readers)
+}
+
+/// A write of this message, which these readers want.
+pub(super) fn wanted(seq: u64, message: Arc<Message>, readers: &[ReaderId]) -> Write {
     let audience: Vec<Want> = readers.iter().copied().map(want).collect();
-    Write::Message {
-        seq: Seq(seq),
-        message: message(seq, "sensors/one"),
-        audience: audience.into(),
-        retained: false,
-        inward: None,
-    }
+    Write::Message { seq: Seq(seq), message, audience: audience.into(), retained: false, inward: None }
 }
 
 pub(super) fn session(reader: ReaderId) -> Write {
