@@ -6,10 +6,16 @@
 
 mod message;
 mod now;
+mod timeline;
 mod write;
+#[cfg(test)]
+pub(crate) mod machine;
+#[cfg(test)]
+mod jumps;
 
 pub use message::{Message, Want};
-pub use now::Now;
+pub use now::{Mend, Now, Span};
+pub use timeline::{HEARTBEAT, Kept, Known, MENDS_MAX, OFF_MAX, Reading, Timeline};
 pub use write::{
     DropReason, Lease, LeaseState, Mount, Presence, Restored, RestoredSession, Row, Rows, SessionRecord,
     SessionWill, StoredSubscription, Write,

@@ -245,6 +245,7 @@ fn open_store(
     let (dir, config) = (&loaded.gateway.data_dir, &loaded.store);
     let inputs = inputs.clone();
     let surroundings = Surroundings {
+        resume: Box::new(move |kept| clock.resume(kept)),
         clock: Box::new(move || clock.now()),
         on_commit: Box::new(move |ticket| {
             // Where the engine is gone, nobody waits any more.

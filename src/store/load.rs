@@ -27,6 +27,7 @@ impl Log {
         suspects: &BTreeSet<u32>,
     ) -> Result<Log, Fault> {
         let ledger = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
+        let is_damaged = ledger.is_none();
         let mut log = Log::empty(ledger.unwrap_or_default(), sizes);
         let headers = segment::headers(connection)?;
         let forgotten = log.load_readers(connection)?;
@@ -49,7 +50,7 @@ impl Log {
                 Err(fault) => return Err(fault),
             }
         }
-        if ledger.is_none() {
+        if is_damaged {
             log.guess_ledger();
         }
         if damage == Damage::Some {
@@ -280,6 +281,7 @@ impl Log {
             last_reader: self.ledger.last_reader,
             sessions,
             retained: kept::retained(connection)?,
+            alive: 0,
         })
     }
 

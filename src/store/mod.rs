@@ -26,6 +26,7 @@ mod kept;
 mod open;
 mod schema;
 mod pack;
+mod times;
 mod written;
 mod absent;
 #[cfg(test)]
@@ -40,7 +41,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crate::record::{Now, Presence, ReaderId, Restored, Ticket};
+use crate::record::{Kept, Now, Presence, ReaderId, Restored, Ticket};
 use absent::Absent;
 use batch::Batch;
 use commit::{Database, Recovery};
@@ -69,6 +70,8 @@ pub struct Opened {
 
 /// What the store is given of the world.
 pub struct Surroundings {
+    /// Told before anything else what was kept of the house's time: the clock goes on from there.
+    pub resume: Box<dyn FnOnce(&Kept) + Send>,
     /// The time.
     pub clock: Box<dyn Fn() -> Now + Send>,
     /// Told after each commit how far the broker's writes are on disk; runs on the store's thread.
@@ -137,6 +140,10 @@ fn open_sized(
     let unavailable =
         |fault: Fault| OpenError::Unavailable { path: files.database.clone(), reason: fault.to_string() };
     let (mut log, mut restored) = loaded.map_err(unavailable)?;
+    log.ledger.times = log.kept_time(&found.connection).map_err(unavailable)?;
+    (surroundings.resume)(&log.ledger.times);
+    let now = (surroundings.clock)();
+    log.mend_restored(&mut restored, &now);
     let mut batch = Batch::default();
     let named =
         name_routes(&found.connection, &mut log, routes, &mut batch, now.mono).map_err(unavailable)?;
@@ -166,6 +173,7 @@ fn open_sized(
         recovery: Recovery::default(),
         meter: thread::Meter::default(),
         held: Vec::new(),
+        beat_after: 0,
         ticket: 0,
         commits: 0,
         _lock: lock,

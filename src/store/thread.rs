@@ -15,7 +15,7 @@ use super::reader::{Fate, Kind};
 use super::room::Pages;
 use super::schema::Fault;
 use super::{Checked, written};
-use crate::record::{DropReason, Now, ReaderId, Rows, Seq, Ticket};
+use crate::record::{DropReason, HEARTBEAT, Now, ReaderId, Rows, Seq, Ticket};
 
 /// Everything that the thread owns.
 pub(super) struct Worker {
@@ -31,6 +31,8 @@ pub(super) struct Worker {
     pub(super) meter: Meter,
     /// Reads that came while the database could not answer; one a reader at most.
     pub(super) held: Vec<Ask>,
+    /// The time is not written alone before, monotonic.
+    pub(super) beat_after: u64,
     /// The broker's writes that are committed.
     pub(super) ticket: u64,
     pub(super) commits: u64,
@@ -61,7 +63,7 @@ impl Worker {
         loop {
             let wait = self.wait();
             let mut course = Course::On;
-            for ask in self.inbox.take(wait) {
+            for ask in self.inbox.take(Some(wait)) {
                 if self.serve(ask) == Course::End {
                     course = Course::End;
                 }
@@ -75,15 +77,15 @@ impl Worker {
     }
 
     /// How long there is nothing to do unless something is asked.
-    fn wait(&self) -> Option<std::time::Duration> {
+    fn wait(&self) -> std::time::Duration {
         let now = (self.clock)().mono;
         let until = match (self.recovery.retry_at, self.due(now)) {
             (Some(at), _) => at,
             (None, Due::Now) => now,
             (None, Due::At(at)) => at,
-            (None, Due::Never) => return None,
+            (None, Due::Never) => self.beat_at(),
         };
-        Some(std::time::Duration::from_millis(until.saturating_sub(now)))
+        std::time::Duration::from_millis(until.saturating_sub(now))
     }
 
     fn due(&self, now: u64) -> Due {
@@ -125,6 +127,8 @@ impl Worker {
             self.commit();
         } else if self.due(now) == Due::Now {
             self.commit();
+        } else if self.beat_at() <= now {
+            self.beat();
         }
     }
 
@@ -133,7 +137,9 @@ impl Worker {
         while self.batch.len() > 0 && self.recovery.retry_at.is_none() {
             let count = self.batch.len().min(self.recovery.limit);
             let stamp = self.database.log.ledger.stamp + 1;
+            let now = (self.clock)();
             let result = self.database.transact(&self.config, self.gate.as_mut(), |log, connection| {
+                log.ledger.times.keep(&now);
                 self.batch.first(count).try_for_each(|order| log.apply(connection, order))
             });
             self.meter.read();
@@ -143,6 +149,33 @@ impl Worker {
             }
         }
         self.meter.read();
+    }
+
+    /// Writes the time alone, where nothing else has been written for long: after a start it goes on from there.
+    fn beat(&mut self) {
+        let now = (self.clock)();
+        self.beat_after = now.mono + BEAT_RETRY_MILLIS;
+        let result = self.database.transact(&self.config, self.gate.as_mut(), |log, _| {
+            log.ledger.times.keep(&now);
+            Ok(())
+        });
+        self.meter.read();
+        if let Err(fault) = result {
+            self.recover_idle(fault);
+        }
+    }
+
+    /// When the time is to be written; at once where it has jumped, since a start would not know that.
+    fn beat_at(&self) -> u64 {
+        let young = HEARTBEAT.saturating_sub(self.time_since_commit());
+        ((self.clock)().mono + young).max(self.beat_after)
+    }
+
+    /// Milliseconds of the house's time that no start would know of; a store without a past has nothing that could
+    /// age.
+    fn time_since_commit(&self) -> u64 {
+        let kept = self.database.log.ledger.times.time;
+        if kept == 0 { 0 } else { (self.clock)().house.saturating_sub(kept) }
     }
 
     /// A commit holds the first orders: whoever waits for them is told.
@@ -169,8 +202,7 @@ impl Worker {
     fn read(&mut self, reader: ReaderId, after: Seq, limit: u32, reply: Box<dyn FnOnce(Rows) + Send>) {
         let now = (self.clock)();
         let batch = &self.batch;
-        let question =
-            Question { reader, after, limit, wall: now.wall, ended: &|seq| batch.ends(reader, seq) };
+        let question = Question { reader, after, limit, now, ended: &|seq| batch.ends(reader, seq) };
         let answer = match self.database.read(&mut self.names, &question) {
             Ok(answer) => answer,
             Err(fault) => {
@@ -244,6 +276,8 @@ impl Worker {
         }
         if self.batch.len() > 0 {
             tracing::error!(orders = self.batch.len(), "the store ends before it could commit everything");
+        } else if self.recovery.trouble.is_none() && self.time_since_commit() >= BEAT_AT_CLOSE_MILLIS {
+            self.beat();
         }
         self.database.close();
     }
@@ -271,6 +305,12 @@ impl Meter {
         }
     }
 }
+
+/// How soon the time is written again that could not be.
+const BEAT_RETRY_MILLIS: u64 = 60_000;
+
+/// At a close it is written where it is older than this.
+const BEAT_AT_CLOSE_MILLIS: u64 = 1_000;
 
 /// So often a last commit is tried when the store closes.
 const CLOSE_ATTEMPTS: u32 = 12;

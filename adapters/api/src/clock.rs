@@ -3,7 +3,7 @@
 //! Deadlines use [`monotonic`]; [`wall`] is for what leaves the house, and says whether it can be believed.
 //! Within the appliance it says what the appliance knows of the clock, which is more than the clock itself does.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Monotonic time.
@@ -14,8 +14,9 @@ pub fn monotonic() -> Instant {
 
 /// What time it is: as the appliance knows it, else as the machine says.
 pub fn wall() -> Wall {
-    let source = SOURCE.read().unwrap_or_else(PoisonError::into_inner);
-    source.as_ref().map_or_else(machine, |source| source())
+    // The lock is let go first: who is asked may log, and the log asks for the time.
+    let source = SOURCE.read().unwrap_or_else(PoisonError::into_inner).clone();
+    source.map_or_else(machine, |source| source())
 }
 
 /// The machine's wall clock: milliseconds since 1970, and whether it is believable (after this program was
@@ -29,7 +30,7 @@ pub fn machine() -> Wall {
 
 /// From now on [`wall`] says what this does.
 pub fn follow(source: impl Fn() -> Wall + Send + Sync + 'static) {
-    *SOURCE.write().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(source));
+    *SOURCE.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(source));
 }
 
 /// A reading of the wall clock.
@@ -42,7 +43,7 @@ pub struct Wall {
 }
 
 /// Who knows the time.
-type Source = Box<dyn Fn() -> Wall + Send + Sync>;
+type Source = Arc<dyn Fn() -> Wall + Send + Sync>;
 
 static SOURCE: RwLock<Option<Source>> = RwLock::new(None);
 

@@ -12,17 +12,20 @@ mod full;
 mod damage;
 mod cost;
 mod opening;
+mod versions;
+mod times;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::*;
 use crate::codec::{Properties, QoS};
+use crate::record::machine::Machine;
 use crate::record::{Message, Mount, Rows, Seq, SessionRecord, Want, Write};
 
 /// A store under test.
@@ -44,6 +47,8 @@ pub(super) struct Terms {
     pub(super) routes: Vec<String>,
     pub(super) gate: Option<Gate>,
     pub(super) time: Arc<AtomicU64>,
+    /// Where there is one, its clocks are those of the store.
+    pub(super) machine: Option<Arc<Mutex<Machine>>>,
 }
 
 impl Default for Terms {
@@ -57,6 +62,7 @@ impl Default for Terms {
             routes: vec!["up".into()],
             gate: None,
             time: Arc::new(AtomicU64::new(WALL)),
+            machine: None,
         }
     }
 }
@@ -71,10 +77,17 @@ impl Terms {
         config.max_size = self.max_size.unwrap_or(config.max_size);
         let (sender, tickets): (Sender<Ticket>, _) = channel();
         let time = self.time.clone();
+        let (machine, start) = (self.machine.clone(), self.machine.clone());
         let surroundings = Surroundings {
-            clock: Box::new(move || {
-                let now = time.load(Ordering::SeqCst);
-                Now { mono: now - WALL, wall: now }
+            resume: Box::new(move |kept| {
+                start.into_iter().for_each(|machine| machine.lock().unwrap().start(kept));
+            }),
+            clock: Box::new(move || match &machine {
+                Some(machine) => machine.lock().unwrap().now(),
+                None => {
+                    let now = time.load(Ordering::SeqCst);
+                    Now::steady(now - WALL, now)
+                }
             }),
             on_commit: Box::new(move |ticket| sender.send(ticket).unwrap_or_default()),
             gate: self.gate,
@@ -207,7 +220,8 @@ pub(super) fn message(seq: u64, topic: &str) -> Arc<Message> {
         retain: false,
         properties: Properties::new(),
         expiry: None,
-        received_wall: WALL,
+        received: WALL,
+        unclocked: false,
     })
 }
 
@@ -233,7 +247,7 @@ pub(super) fn session(reader: ReaderId) -> Write {
         client_id: format!("client-{}", reader.0).into(),
         user: None,
         expiry: u32::MAX,
-        ended_wall: None,
+        ended: None,
         subscriptions: Vec::new(),
         will: None,
         mount: Mount::Unknown,
