@@ -4,6 +4,8 @@
 //! set late, or stepped by years. Nothing may seem older than it is, and nothing younger but by what the
 //! house cannot know. Runs from fixed seeds and from a fresh one, which is printed.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a script are small")]
+
 use super::machine::{Clock, Machine};
 use super::{HEARTBEAT, Kept, Message, OFF_MAX};
 use crate::codec::{Properties, QoS};

@@ -91,7 +91,8 @@ impl Log {
         for message in &mut restored.retained {
             self.mend(std::sync::Arc::make_mut(message), now);
         }
-        if self.ledger.times.time > 0 {
+        // Before version 4 an idle store kept no time, so nobody knows.
+        if self.ledger.times.began > 0 {
             restored.alive = self.ledger.times.time + HEARTBEAT;
         }
     }

@@ -36,13 +36,13 @@ fn open(version: i64, clock: Clock) -> (Trial, Arc<Mutex<Machine>>) {
     (terms.open(), machine)
 }
 
-const CLOSED: [Clock; 2] = [Clock::Set, Clock::Lost];
+const CLOCKS: [Clock; 2] = [Clock::Set, Clock::Lost];
 const FIVE: ReaderId = ReaderId(5);
 const SIX: ReaderId = ReaderId(6);
 
 #[test]
 fn rows_cursors_and_counters_of_each_version_are_as_they_were() {
-    for (version, clock) in VERSIONS.into_iter().flat_map(|version| CLOSED.map(|clock| (version, clock))) {
+    for (version, clock) in VERSIONS.into_iter().flat_map(|version| CLOCKS.map(|clock| (version, clock))) {
         let (trial, _) = open(version, clock);
         assert_eq!(trial.opened.put_aside, None, "version {version}");
         assert_eq!(trial.opened.routes, [ReaderId(1), ReaderId(2)]);
@@ -129,7 +129,7 @@ fn a_file_of_any_version_goes_on_as_one_of_this() {
         let trial = terms.open();
         assert_eq!(trial.wanted(FIVE), [5, 7, 9, 13, 15, 17, 19, 25]);
         assert_eq!(trial.opened.restored.sessions.len(), 1);
-        drop(trial.close());
+        let _terms = trial.close();
         assert_eq!(stored_version(&path), schema::VERSION);
     }
 }
