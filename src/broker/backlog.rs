@@ -6,6 +6,8 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use super::client::{Client, ClientKey};
 use super::fan::{NOBODY, Offered};
 use super::ledger::Step;
@@ -13,6 +15,7 @@ use super::outlet::Label;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
 use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
+use crate::router::Found;
 use crate::session::{Next, Parcel, Reading, RetainedWalk, Sending, Stage};
 
 impl Broker {
@@ -28,11 +31,13 @@ impl Broker {
             self.pump_queue(key, turn);
         }
         self.pump_walks(key, turn);
-        let mut place = 0;
-        while let Some(id) = self.clients.get(key).and_then(|client| client.groups.get(place)).copied() {
+        let mut place = Bound::Unbounded;
+        while let Some(client) = self.clients.get(key)
+            && let Some(id) = client.groups.range((place, Bound::Unbounded)).next().copied()
+        {
             self.groups.may_take(id, key);
             self.pump_group(id, turn);
-            place += 1;
+            place = Bound::Excluded(id);
         }
         self.answer_pings(key, turn);
     }
@@ -222,6 +227,7 @@ impl Broker {
     /// Goes on with the walks that an earlier call has broken off, in turn.
     pub(super) fn go_on_walking(&mut self, turn: &mut Turn<'_>) {
         while turn.walks > 0
+            && turn.looks > 0
             && let Some(key) = self.next_walker()
         {
             self.pump(key, turn);
@@ -242,17 +248,24 @@ impl Broker {
             && let Some(walk) = client.session.walks.front()
             && self.ledger.is_committed(walk.behind)
         {
-            let Some(left) = turn.walks.checked_sub(1) else {
+            if turn.walks == 0 || turn.looks == 0 {
                 self.walkers.insert(key);
                 return;
-            };
-            turn.walks = left;
-            let found = self.retained.find(&walk.filter, walk.after.as_deref(), 1).pop();
-            let Some(message) = found else {
-                if let Some(client) = self.clients.get_mut(key) {
-                    client.session.end_walk();
+            }
+            turn.walks -= 1;
+            let found = self.retained.find(&walk.filter, walk.after.as_deref(), &mut turn.looks);
+            let message = match found {
+                Found::Message(message) => message,
+                Found::Pause(place) => {
+                    self.walk_on(key, place);
+                    continue;
                 }
-                continue;
+                Found::Nothing => {
+                    if let Some(client) = self.clients.get_mut(key) {
+                        client.session.end_walk();
+                    }
+                    continue;
+                }
             };
             if message.remaining(&turn.now) == Some(0) {
                 self.retained.clear(&message.topic);
@@ -264,10 +277,14 @@ impl Broker {
             if !self.bring_retained(key, message, want, turn) {
                 return;
             }
-            if let Some(walk) = self.clients.get_mut(key).and_then(|client| client.session.walks.front_mut())
-            {
-                walk.after = Some(topic);
-            }
+            self.walk_on(key, topic);
+        }
+    }
+
+    /// The oldest walk of a client has come to this place.
+    fn walk_on(&mut self, key: ClientKey, place: ByteString) {
+        if let Some(walk) = self.clients.get_mut(key).and_then(|client| client.session.walks.front_mut()) {
+            walk.after = Some(place);
         }
     }
 
@@ -328,6 +345,9 @@ pub(super) fn pubrel(packet_id: u16, reason: Reason) -> Packet {
 /// Retained messages that one call looks for, whoever subscribes to how much: what they take until they are
 /// sent is bounded so. The rest comes with the next calls, which follow at once.
 pub(super) const WALKS_MAX: u32 = 256;
+
+/// Places of the tree of retained messages that one call looks at, whoever subscribes to what matches little.
+pub(super) const LOOKS_MAX: u32 = 2_048;
 
 /// Rows of one question, so that an answer does not hold much RAM whatever the client's window.
 const ROWS_MAX: u32 = 128;

@@ -2,7 +2,7 @@
 //!
 //! A [`ClientKey`] names one session for as long as it lives: a slot is reused, a serial is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub(super) struct Client {
     /// When its connection ended: a stamp of the house's time.
     pub(super) ended: Option<u64>,
     /// The groups that it is a member of.
-    pub(super) groups: Vec<GroupId>,
+    pub(super) groups: BTreeSet<GroupId>,
     /// Whether it is one of the house's own ports.
     pub(super) house: bool,
     /// Messages that a full queue has cost it since the start.
@@ -116,7 +116,7 @@ impl Clients {
             ends: None,
             armed: u64::MAX,
             ended: None,
-            groups: Vec::new(),
+            groups: BTreeSet::new(),
             house: false,
             lost: 0,
             access: None,

@@ -152,6 +152,9 @@ impl Broker {
         if self.network_clients >= limits.max_connections && !taken_over && !is_port {
             return Some(Reason::QuotaExceeded);
         }
+        if self.memory.resting >= self.resting_most() && !taken_over && !is_port {
+            return Some(Reason::QuotaExceeded);
+        }
         // A store that does not commit must not gather what every coming and going would write.
         // One that is absent may have the session: to say that there is none would make the client forget
         // what it still has to send.

@@ -93,6 +93,11 @@ pub enum Event {
         /// Who has most, and how much.
         heaviest: Option<(ConnectionId, usize)>,
     },
+    /// What connections take whatever waits in them: TLS keeps keys and buffers.
+    Resting {
+        /// Bytes of all.
+        bytes: usize,
+    },
     /// The operator's access rules are others now.
     Rules(Arc<Rules>),
     /// Time has passed: see `Broker::deadline`.

@@ -48,6 +48,8 @@ pub(super) struct Memory {
     pub(super) buffers: usize,
     /// The connection with the largest buffer, and what is in it.
     pub(super) heaviest: Option<(ConnectionId, usize)>,
+    /// In connections whatever waits in them, as the engine says.
+    pub(super) resting: usize,
     /// In the queues of sessions that end with their connection and of their groups, and under way from
     /// these.
     pub(super) queues: usize,
@@ -70,7 +72,7 @@ pub(super) struct Memory {
 impl Broker {
     /// Bytes that are held for clients.
     pub(super) fn memory_held(&self) -> usize {
-        self.passing() + self.staying() + self.named() + self.memory.aside
+        self.passing() + self.staying() + self.named() + self.memory.aside + self.memory.resting
     }
 
     /// What goes by itself, with its commit or with its connection.
@@ -90,13 +92,15 @@ impl Broker {
     }
 
     /// What stays counts up to its half, and names up to their quarter: a database of before, or a limit that
-    /// was lowered, may bring more, and nobody could come in to take it away. So does what is set aside.
+    /// was lowered, may bring more, and nobody could come in to take it away. So do what is set aside and what
+    /// connections take, which nobody is let go for either.
     pub(super) fn level(&self) -> Level {
         let most = self.config.limits.max_memory;
         let held = self.passing()
             + self.staying().min(most / 2)
             + self.named().min(most / 4)
-            + self.memory.aside.min(self.aside_most());
+            + self.memory.aside.min(self.aside_most())
+            + self.memory.resting.min(self.resting_most());
         Level::of(held, most)
     }
 
@@ -106,12 +110,21 @@ impl Broker {
         self.config.limits.max_memory / 16
     }
 
+    /// What connections may take before anything waits in them; beyond it nobody new comes in, so that there is
+    /// always room for what passes.
+    pub(super) fn resting_most(&self) -> usize {
+        self.config.limits.max_memory / 4 * 3
+    }
+
     /// Whether a client may have this will in place of its former one. Retained messages and wills have half
     /// of the memory, so that nobody can fill all of it with what stays; an eighth is for wills alone, since
-    /// a client that may not leave one does not come in.
+    /// a client that may not leave one does not come in. Of what the others leave free of that one will takes
+    /// a small part at most: so a few clients with large ones leave room for many with small ones.
     pub(super) fn may_leave(&self, will: usize, former: usize) -> bool {
-        let (most, wills) = (self.config.limits.max_memory, self.memory.wills - former + will);
-        will <= former || wills <= most / 8 || wills + self.retained.weight() <= most / 2
+        let most = self.config.limits.max_memory;
+        let room = (most / 8).max((most / 2).saturating_sub(self.retained.weight()));
+        let free = room.saturating_sub(self.memory.wills - former);
+        will <= former || will <= free / WILL_SHARE
     }
 
     /// Whether no names are taken any more but short ones of new sessions, whose number has a limit. They have
@@ -263,6 +276,10 @@ pub(super) fn connect_weight(connect: &Connect) -> u32 {
     let own = connect.properties.as_bytes().len() + size_of::<Connect>();
     u32::try_from(will + named + password + own).unwrap_or(u32::MAX)
 }
+
+/// A will takes one part of so many of what is free. By default 256 kB are one of 32 MB, and more than a hundred
+/// clients, each with as much as it may, leave room for half a kilobyte.
+const WILL_SHARE: usize = 16;
 
 /// What a will weighs beside its own bytes.
 const WILL_OVERHEAD: usize = 96;

@@ -53,7 +53,7 @@ use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Mend, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
-use backlog::WALKS_MAX;
+use backlog::{LOOKS_MAX, WALKS_MAX};
 use client::{ClientKey, Clients};
 use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX, Held, Phase};
 use ledger::{Ledger, Step};
@@ -163,6 +163,8 @@ struct Turn<'a> {
     effects: &'a mut Vec<Effect>,
     /// Retained messages that may still be looked for, for whomever.
     walks: u32,
+    /// Places of the retained tree that may still be looked at for them.
+    looks: u32,
 }
 
 impl Broker {
@@ -211,7 +213,7 @@ impl Broker {
         if now.span.mend != self.mend {
             self.age_sessions(now);
         }
-        let mut turn = Turn { now, effects, walks: WALKS_MAX };
+        let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX };
         self.go_on_walking(&mut turn);
         for event in events.drain(..) {
             self.on_event(event, &mut turn);
@@ -264,6 +266,7 @@ impl Broker {
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
+            Event::Resting { bytes } => self.memory.resting = bytes,
             Event::Rules(rules) => {
                 self.on_rules(rules);
                 self.recall_all(turn);

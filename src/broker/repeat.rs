@@ -9,6 +9,8 @@
 //! member that ends with its connection one write, which goes with PUBLISH, says both. Invariant: what
 //! nobody was sent is never purged; a second member may get it only after a kill before that write.
 
+use std::collections::BTreeSet;
+
 use super::client::{Client, ClientKey};
 use super::draw::Fetched;
 use super::fan::NOBODY;
@@ -34,7 +36,7 @@ impl Broker {
     pub(super) fn release_shared(&mut self, key: ClientKey, ending: Ending, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get(key) else { return };
         // Each: who is away can no longer be waited for.
-        let mut touched: Vec<GroupId> = client.groups.clone();
+        let mut touched: BTreeSet<GroupId> = client.groups.clone();
         let shared = client.session.flight.shared();
         for id in &touched {
             if let Some(group) = self.groups.get_mut(*id) {
@@ -55,7 +57,7 @@ impl Broker {
             };
             let Some(exchange) = client.session.flight.remove(packet_id) else { continue };
             self.memory.queues -= exchange.weight();
-            touched.push(id);
+            touched.insert(id);
             let Some(group) = self.groups.get_mut(id) else { continue };
             group.drawn -= 1;
             match (goes_back, &group.backlog) {
@@ -68,8 +70,6 @@ impl Broker {
         for (id, exchange) in to_memory.into_iter().rev() {
             self.give_back(id, exchange, turn);
         }
-        touched.sort_unstable();
-        touched.dedup();
         for id in touched {
             self.close_if_done(id, turn.effects);
             self.pump_group(id, turn);

@@ -204,7 +204,7 @@ impl Broker {
             group.ready.insert(key);
         }
         if new {
-            client.groups.push(id);
+            client.groups.insert(id);
         }
         let keeps = client.session.backlog.is_some() && options.qos > QoS::AtMostOnce;
         if keeps && group.backlog.is_none() {
@@ -224,7 +224,7 @@ impl Broker {
         }
         group.ready.remove(&key);
         if let Some(client) = self.clients.get_mut(key) {
-            client.groups.retain(|known| *known != id);
+            client.groups.remove(&id);
         }
         self.rank(id);
         self.recall(id, key);

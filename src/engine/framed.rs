@@ -181,6 +181,32 @@ fn packets_may_lie_across_frames_and_frames_may_hold_several() {
     assert_eq!(framed.next(), Packet::PingResp);
 }
 
+/// Frames may hold anything, but there are clients that look at one packet of a frame and find the next
+/// when more comes: paho's C client does.
+#[test]
+fn whatever_leaves_together_each_packet_has_frames_of_its_own() {
+    let running = start(|_| {});
+    let mut framed = client(&running, "one-by-one");
+    framed.subscribe("t", QoS::AtMostOnce);
+    let [small, large] = [10, 40_000]
+        .map(|size| framed.bytes(&super::testing::publish("t", &vec![7; size], QoS::AtMostOnce, 0)));
+    let pings = [0xC0, 0].repeat(100);
+    framed.send_bytes(&[&pings[..], &large, &small].concat());
+    let mut expected = vec![vec![0xD0, 0]; 100];
+    expected.push(small);
+    expected.extend(large.chunks((16 << 10) - 4).map(<[u8]>::to_vec));
+    let all = expected.iter().map(Vec::len).sum();
+    let (mut frames, mut bytes) = (Vec::new(), 0);
+    while bytes < all {
+        let Message::Binary(frame) = framed.stream().socket.read().unwrap() else { panic!("MQTT alone") };
+        bytes += frame.len();
+        frames.push(frame.to_vec());
+    }
+    expected.sort();
+    frames.sort();
+    assert!(frames == expected, "{:?}", frames.iter().map(Vec::len).collect::<Vec<_>>());
+}
+
 #[test]
 fn pings_are_answered_and_a_close_is_returned() {
     let running = start(|_| {});

@@ -31,8 +31,10 @@ pub(super) struct Intake {
 pub(super) struct Allowance {
     /// Bytes to read.
     pub(super) bytes: usize,
-    /// Packets to decode.
+    /// Packets to decode, by their work: one that wants or gives up many filters counts for as many.
     pub(super) packets: usize,
+    /// Packets that it has decoded.
+    pub(super) decoded: u64,
 }
 
 /// Whether a turn has more for the broker.
@@ -90,7 +92,7 @@ impl Intake {
             let Some(id) = self.ready.pop_front() else { break };
             let Some(socket) = table.socket(id) else { continue };
             let granted = (CONNECTION_BYTES_MAX.min(self.bytes), CONNECTION_PACKETS_MAX.min(self.packets));
-            let mut left = Allowance { bytes: granted.0, packets: granted.1 };
+            let mut left = Allowance { bytes: granted.0, packets: granted.1, decoded: 0 };
             let served = socket.serve(id, &mut self.buffer, &mut left, events);
             // Reading may have made the stream itself answer.
             if socket.wants_write() && socket.mark_dirty() {
@@ -100,7 +102,7 @@ impl Intake {
             self.bytes -= granted.0 - left.bytes;
             self.packets -= granted.1 - left.packets;
             counters.bytes_in += (granted.0 - left.bytes) as u64;
-            counters.packets_in += (granted.1 - left.packets) as u64;
+            counters.packets_in += left.decoded;
             match served {
                 Served::Again => self.ready.push_back(id),
                 Served::Idle => {}

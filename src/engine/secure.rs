@@ -14,7 +14,7 @@ use rustls::{
 };
 
 use super::intake::CONNECTION_BYTES_MAX;
-use super::testing::{Client, PATIENCE, Running, StoreMode, broker, connect};
+use super::testing::{Client, PATIENCE, Running, StoreMode, broker, connect, small_broker};
 use crate::broker::{Passwords, Trust};
 use crate::codec::{Packet, QoS, Reason, Version};
 use crate::listener::testing::{Authority, Bearer, Identified, Secure, secure_listener};
@@ -152,6 +152,31 @@ fn half_a_record_counts_as_memory() {
     stand.running.until(|status| status["broker"]["memory"].as_u64() > Some(64_000));
     drop(clients);
     stand.running.until(|status| status["engine"]["sockets"] == 0);
+}
+
+#[test]
+fn what_tls_keeps_for_idle_clients_counts_and_has_a_share_of_the_memory() {
+    let stand = Stand::start(|_, _, parts| {
+        parts.broker = small_broker(&parts.clock, 1_000_000);
+        Trust::Anonymous
+    });
+    let mut idle = vec![stand.client(&stand.nobody(), "first")];
+    let refused = loop {
+        let mut client = Client::over(stand.nobody().dial(stand.secure()), Version::V5);
+        client.send(&connect(Version::V5, &idle.len().to_string()));
+        let Packet::ConnAck(ack) = client.next() else { panic!("CONNACK first") };
+        if ack.reason != Reason::Success || idle.len() == 150 {
+            break ack.reason;
+        }
+        idle.push(client);
+    };
+    assert_eq!((refused, idle.len() / 10), (Reason::QuotaExceeded, 9), "three quarters: {}", idle.len());
+    // Who is there stays, and whoever comes in place of himself comes in.
+    idle.iter_mut().for_each(Client::ping);
+    stand.client(&stand.nobody(), "first").ping();
+    drop(idle);
+    stand.running.until(|status| status["broker"]["memory"].as_u64() < Some(100_000));
+    stand.client(&stand.nobody(), "late").ping();
 }
 
 /// Records that hold nothing: what one client sends is taken in bounded pieces, and others in between.

@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 use super::intake::{Allowance, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
-use crate::codec::{Alias, Aliases, Decoder, Reason, Side, Version};
+use crate::codec::{Alias, Aliases, Decoder, Packet, Reason, Side, Version};
 use crate::listener::{Received, Stay, Stream};
 
 /// A network client.
@@ -230,7 +230,8 @@ impl Socket {
         while left.packets > 0 {
             match self.decoder.decode() {
                 Ok(Some(packet)) => {
-                    left.packets -= 1;
+                    left.packets = left.packets.saturating_sub(work(&packet));
+                    left.decoded += 1;
                     self.undrained = true;
                     events.push(Event::Packet { connection: id, packet });
                 }
@@ -327,6 +328,11 @@ impl Socket {
         }
         let aliases = self.aliases.as_ref().map_or(0, |aliases| aliases.held());
         self.outbox.held() + self.decoder.held() + self.stream.held() + aliases
+    }
+
+    /// What it takes in memory whatever it does.
+    pub(super) fn resting(&self) -> usize {
+        self.stream.resting()
     }
 
     /// Whether something waits that has not left.
@@ -435,12 +441,21 @@ impl Socket {
     }
 }
 
+/// How much of a turn a packet is: what thousands of filters ask for in a few packets is as much.
+fn work(packet: &Packet) -> usize {
+    match packet {
+        Packet::Subscribe(subscribe) => subscribe.filters.len().max(1),
+        Packet::Unsubscribe(unsubscribe) => unsubscribe.filters.len().max(1),
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::codec::{Packet, encode};
+    use crate::codec::encode;
     use crate::engine::testing::connect;
 
     const ID: ConnectionId = ConnectionId { slot: 1, generation: 1 };
@@ -448,10 +463,28 @@ mod tests {
     /// What one turn with this allowance of packets brings: packets, and whether all are drained.
     fn turn(socket: &mut Socket, packets: usize) -> (Served, usize, bool) {
         let (mut buffer, mut events) = (ReadBuffer::default(), Vec::new());
-        let mut left = Allowance { bytes: 65_536, packets };
+        let mut left = Allowance { bytes: 65_536, packets, decoded: 0 };
         let served = socket.serve(ID, &mut buffer, &mut left, &mut events);
         let drained = events.pop_if(|last| *last == Event::Drained { connection: ID }).is_some();
         (served, events.len(), drained)
+    }
+
+    #[test]
+    fn each_filter_of_a_packet_counts_against_the_turn_s_allowance() {
+        let (stream, mut peer) = mio::net::UnixStream::pair().unwrap();
+        let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 1_000);
+        let mut bytes = Vec::new();
+        encode(&connect(Version::V311, "a"), Version::V311, &mut bytes).unwrap();
+        for _ in 0..2 {
+            let filters = ["a", "b", "c"].map(Into::into).into();
+            let end = crate::codec::Unsubscribe { packet_id: 1, properties: Default::default(), filters };
+            encode(&Packet::Unsubscribe(end), Version::V311, &mut bytes).unwrap();
+        }
+        encode(&Packet::PingReq, Version::V311, &mut bytes).unwrap();
+        peer.write_all(&bytes).unwrap();
+        socket.readable = true;
+        assert_eq!(turn(&mut socket, 5), (Served::Again, 3, false), "1 and 3, and another is begun");
+        assert_eq!(turn(&mut socket, 5), (Served::Idle, 1, true));
     }
 
     #[test]

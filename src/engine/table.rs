@@ -19,6 +19,8 @@ pub(super) struct Table {
     guests: Guests,
     /// What all sockets hold in memory, as it was last weighed.
     held: usize,
+    /// What they take whatever they do.
+    resting: usize,
     /// The most that one of them holds, and which.
     heaviest: Option<(ConnectionId, usize)>,
 }
@@ -90,8 +92,9 @@ impl Table {
     pub(super) fn insert(&mut self, link: Link) -> ConnectionId {
         let id = self.next_id();
         self.generation = self.generation.wrapping_add(1);
-        if matches!(link, Link::Socket(_)) {
+        if let Link::Socket(socket) = &link {
             self.sockets += 1;
+            self.resting += socket.resting();
         }
         self.slots.insert(Entry { generation: id.generation, link, held: 0 });
         id
@@ -104,6 +107,7 @@ impl Table {
             self.held -= entry.held;
             if let Link::Socket(socket) = entry.link {
                 self.sockets -= 1;
+                self.resting -= socket.resting();
                 self.guests.leave(socket.stay());
             }
         }
@@ -130,6 +134,11 @@ impl Table {
     /// What all sockets hold in memory.
     pub(super) fn held(&self) -> usize {
         self.held
+    }
+
+    /// What all sockets take in memory whatever they do.
+    pub(super) fn resting(&self) -> usize {
+        self.resting
     }
 
     /// The most that one socket holds, as it was last found.

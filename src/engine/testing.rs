@@ -356,8 +356,17 @@ pub(crate) fn puback(packet_id: u16) -> Packet {
 
 /// A broker with nothing restored.
 pub(crate) fn broker(clock: &Clock, passwords: Passwords, routes: Vec<Route>) -> Broker {
-    let limits = LimitsConfig::default().check().unwrap();
-    let gateway = "test".to_owned();
+    limited_broker(clock, LimitsConfig::default(), passwords, routes)
+}
+
+/// The same where `max_memory` is so many bytes.
+pub(crate) fn small_broker(clock: &Clock, max_memory: usize) -> Broker {
+    let limits = LimitsConfig { max_memory: format!("{max_memory}B"), ..LimitsConfig::default() };
+    limited_broker(clock, limits, Passwords::Absent, Vec::new())
+}
+
+fn limited_broker(clock: &Clock, limits: LimitsConfig, passwords: Passwords, routes: Vec<Route>) -> Broker {
+    let (limits, gateway) = (limits.check().unwrap(), "test".to_owned());
     let config = broker::Config { limits, gateway, routes, passwords, rules: None, set_topics: Vec::new() };
     Broker::new(config, 7, Restored::default(), clock.now())
 }

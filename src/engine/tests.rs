@@ -10,7 +10,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::testing::{
-    Client, PATIENCE, Running, StoreMode, broker, connect, connect_kept, puback, publish, subscribe,
+    Client, PATIENCE, Running, StoreMode, broker, connect, connect_kept, puback, publish, small_broker,
+    subscribe,
 };
 use crate::auth::PasswordFile;
 use crate::broker::{Passwords, Route, Trust};
@@ -471,18 +472,7 @@ fn memory_is_bounded_whoever_does_not_read() {
     let most = 1_000_000;
     let running = Running::start(StoreMode::Prompt, |parts| {
         parts.limits.max_send_buffer = 1 << 30;
-        let mut limits = crate::broker::LimitsConfig::default().check().unwrap();
-        limits.max_memory = most;
-        let config = crate::broker::Config {
-            limits,
-            gateway: "test".to_owned(),
-            routes: Vec::new(),
-            passwords: Passwords::Absent,
-            rules: None,
-            set_topics: Vec::new(),
-        };
-        let restored = crate::record::Restored::default();
-        parts.broker = crate::broker::Broker::new(config, 7, restored, parts.clock.now());
+        parts.broker = small_broker(&parts.clock, most);
     });
     let mut slow = Client::connect(running.address, Version::V5, "slow");
     slow.subscribe("t", QoS::AtMostOnce);

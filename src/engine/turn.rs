@@ -49,6 +49,7 @@ pub struct Engine {
     turned_away: Limiter,
     /// What the broker was last told of the buffers.
     told_held: usize,
+    told_resting: usize,
     heartbeat: Heartbeat,
     /// When to end at the latest; set once the service stops.
     stopping: Option<u64>,
@@ -86,6 +87,7 @@ impl Engine {
             asked: Vec::new(),
             turned_away: Limiter::default(),
             told_held: 0,
+            told_resting: 0,
             heartbeat,
             stopping: None,
         })
@@ -138,8 +140,13 @@ impl Engine {
         }
     }
 
-    /// Tells the broker what waits in the buffers, where that has changed.
+    /// Tells the broker what waits in the buffers and what connections take, where that has changed.
     fn tell_memory(&mut self) {
+        let resting = self.table.resting();
+        if resting.abs_diff(self.told_resting) >= TOLD_BYTES {
+            self.told_resting = resting;
+            self.events.push(Event::Resting { bytes: resting });
+        }
         let bytes = self.table.held();
         let short = self.courier.memory > Level::Ample;
         if short || bytes.abs_diff(self.told_held) >= TOLD_BYTES {

@@ -23,6 +23,8 @@ pub struct Secured {
     begun: usize,
     /// Bytes that were sealed, or are about to be, and have not left.
     sealed: usize,
+    /// What rustls keeps as long as the connection stands, whatever passes.
+    resting: usize,
     /// What the peer has done against the rules of TLS, told once what came before it is taken.
     broken: Option<rustls::Error>,
 }
@@ -31,13 +33,19 @@ impl Secured {
     /// After the handshake; what follows it in the same bytes is kept.
     pub(super) fn new(stream: TcpStream, mut connection: ServerConnection) -> Secured {
         connection.set_buffer_limit(Some(SEALED_MAX));
-        Secured { stream, connection, plain: 0, begun: 0, sealed: 0, broken: None }
+        let shown = connection.peer_certificates().unwrap_or_default();
+        let resting = RESTING_BYTES + shown.iter().map(|certificate| certificate.len()).sum::<usize>();
+        Secured { stream, connection, plain: 0, begun: 0, sealed: 0, resting, broken: None }
     }
 
-    /// Bytes that wait here, on their way in or out. What rustls keeps for every connection that is idle
-    /// is not among them.
+    /// Bytes that wait here, on their way in or out.
     pub(super) fn held(&self) -> usize {
         self.plain + self.begun + self.sealed
+    }
+
+    /// What it takes beside them, also when it is idle.
+    pub(super) fn resting(&self) -> usize {
+        self.resting
     }
 
     /// Plain bytes, and how many sealed ones were read for them; `None` where the peer has ended the stream.
@@ -127,6 +135,10 @@ impl Write for Secured {
 
 /// Bytes of MQTT that wait here sealed, at most: one record. More waits where it was written.
 const SEALED_MAX: usize = 16 << 10;
+
+/// What an idle connection takes: 4,096 bytes that rustls has read into and never gives back, the keys of both
+/// directions, its state. Measured: 2,000 clients took 7,800 bytes of resident memory more than over TCP.
+const RESTING_BYTES: usize = 7_800;
 
 /// Bytes of the largest record.
 const RECORD_MAX: usize = (16 << 10) + 2_048 + 5;

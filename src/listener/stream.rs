@@ -126,6 +126,15 @@ impl Stream {
         }
     }
 
+    /// What TLS takes for as long as the connection stands.
+    pub fn resting(&self) -> usize {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => 0,
+            Stream::Tls(stream) => stream.resting(),
+            Stream::WebSocket(stream) => stream.inner.resting(),
+        }
+    }
+
     /// Whether bytes that nobody has written wait to leave: see [`Write::flush`].
     pub fn wants_write(&self) -> bool {
         match self {

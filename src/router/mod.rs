@@ -9,5 +9,5 @@ mod retained;
 mod tree;
 
 pub use filter::{NotAFilter, NotATopic};
-pub use retained::Retained;
+pub use retained::{Found, Retained};
 pub use tree::{Interest, Match, Router, Subscriber};

@@ -1,10 +1,11 @@
 //! The last retained message of each topic, as a tree of levels.
 //!
-//! Read in chunks: a walk says where it stopped and goes on from there, whatever has changed in between,
-//! so that a broad filter never needs all its messages at once. Expiry is the caller's to judge.
+//! Read step by step: a walk says where it stopped and goes on from there, whatever has changed in between.
+//! So a broad filter never needs all its messages at once, and one that matches little never the whole tree.
+//! Expiry is the caller's to judge.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -87,17 +88,28 @@ impl Retained {
         node.message.as_ref()
     }
 
-    /// The first `limit` messages under the filter that come after the topic `after`, in the order of
-    /// the tree.
-    pub fn find(&self, filter: &str, after: Option<&str>, limit: usize) -> Vec<Arc<Message>> {
-        let mut found = Vec::new();
-        if limit > 0 {
-            let from = after.map_or(From::Here, |topic| From::After(Some(topic)));
-            let mut walk = Walk { found: &mut found, limit };
-            walk.filtered(&self.root, filter, from, true);
+    /// One step of a walk: the next message under the filter that comes after the place `after`, in the
+    /// order of the tree. `looks` is how many levels' places may be looked at, and is left with what the step
+    /// did not need; those on the way back to `after` count, and one more is looked at in any case.
+    pub fn find(&self, filter: &str, after: Option<&str>, looks: &mut u32) -> Found {
+        let from = after.map_or(From::Here, |place| From::After(Some(place)));
+        let mut walk = Walk { trail: Vec::new(), looks, gone_on: false };
+        match walk.filtered(&self.root, 0, filter, from) {
+            ControlFlow::Break(found) => found,
+            ControlFlow::Continue(()) => Found::Nothing,
         }
-        found
     }
+}
+
+/// What a step of a walk has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The next message; the walk goes on after its topic.
+    Message(Arc<Message>),
+    /// It has looked at as much as it may, and goes on after this place.
+    Pause(ByteString),
+    /// There is no other.
+    Nothing,
 }
 
 /// Takes a topic's message; places that nobody needs any more go, and their weight.
@@ -130,77 +142,102 @@ enum From<'a> {
 }
 
 struct Walk<'a> {
-    found: &'a mut Vec<Arc<Message>>,
-    limit: usize,
+    /// The levels of the place that was looked at last.
+    trail: Vec<&'a str>,
+    looks: &'a mut u32,
+    /// Whether a place was looked at that is not on the way back.
+    gone_on: bool,
 }
 
-impl Walk<'_> {
-    fn full(&self) -> bool {
-        self.found.len() >= self.limit
-    }
+/// Breaks with what was found; depth is bounded by the levels of the filter and of a topic.
+type Go = ControlFlow<Found>;
 
-    fn take(&mut self, node: &Node, from: From<'_>) {
-        if let (From::Here, Some(message), false) = (from, &node.message, self.full()) {
-            self.found.push(message.clone());
-        }
-    }
-
-    /// The node is where `path` of the filter starts.
-    fn filtered(&mut self, node: &Node, path: &str, from: From<'_>, root: bool) {
+impl<'a> Walk<'a> {
+    /// The node, `depth` levels below the root, is where `path` of the filter starts.
+    fn filtered(&mut self, node: &'a Node, depth: usize, path: &str, from: From<'_>) -> Go {
         let (wanted, rest) = split_level(path);
         match wanted {
-            "#" => self.all(node, from, root),
-            "+" => self.children(node, from, root, |walk, child, from| walk.ended(child, rest, from)),
-            level => {
-                let Some(child) = node.children.get(level) else { return };
+            "#" => self.all(node, depth, from),
+            "+" => {
+                self.children(node, depth, from, |walk, child, from| walk.ended(child, depth + 1, rest, from))
+            }
+            wanted => {
+                let Some((level, child)) = node.children.get_key_value(wanted) else {
+                    return Go::Continue(());
+                };
                 let from = match from {
                     From::After(Some(place)) => match split_level(place) {
-                        (head, _) if head < level => From::Here,
-                        (head, below) if head == level => From::After(below),
-                        _ => return,
+                        (head, _) if head < wanted => From::Here,
+                        (head, below) if head == wanted => From::After(below),
+                        _ => return Go::Continue(()),
                     },
                     From::Here | From::After(None) => From::Here,
                 };
-                self.ended(child, rest, from);
+                self.step(level, depth, from)?;
+                self.ended(child, depth + 1, rest, from)
             }
         }
     }
 
     /// The filter may end at this node.
-    fn ended(&mut self, node: &Node, rest: Option<&str>, from: From<'_>) {
+    fn ended(&mut self, node: &'a Node, depth: usize, rest: Option<&str>, from: From<'_>) -> Go {
         match rest {
-            Some(rest) => self.filtered(node, rest, from, false),
-            None => self.take(node, from),
+            Some(rest) => self.filtered(node, depth, rest, from),
+            None => take(node, from),
         }
     }
 
-    fn all(&mut self, node: &Node, from: From<'_>, root: bool) {
-        self.take(node, from);
-        self.children(node, from, root, |walk, child, from| walk.all(child, from, false));
+    fn all(&mut self, node: &'a Node, depth: usize, from: From<'_>) -> Go {
+        take(node, from)?;
+        self.children(node, depth, from, |walk, child, from| walk.all(child, depth + 1, from))
     }
 
     fn children(
         &mut self,
-        node: &Node,
+        node: &'a Node,
+        depth: usize,
         from: From<'_>,
-        root: bool,
-        mut visit: impl FnMut(&mut Self, &Node, From<'_>),
-    ) {
-        let start = match from {
-            From::After(Some(place)) => split_level(place),
-            From::Here | From::After(None) => ("", None),
+        mut visit: impl FnMut(&mut Self, &'a Node, From<'_>) -> Go,
+    ) -> Go {
+        let place = match from {
+            From::After(Some(place)) => Some(split_level(place)),
+            From::Here | From::After(None) => None,
         };
-        for (level, child) in node.children.range::<str, _>((Bound::Included(start.0), Bound::Unbounded)) {
-            if self.full() {
-                return;
-            }
+        let start = Bound::Included(place.map_or("", |(head, _)| head));
+        for (level, child) in node.children.range::<str, _>((start, Bound::Unbounded)) {
+            let from = match place {
+                Some((head, below)) if **level == *head => From::After(below),
+                _ => From::Here,
+            };
+            self.step(level, depth, from)?;
             // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
-            if root && level.starts_with('$') {
-                continue;
+            if depth > 0 || !level.starts_with('$') {
+                visit(self, child, from)?;
             }
-            let inside = matches!(from, From::After(Some(_))) && **level == *start.0;
-            visit(self, child, if inside { From::After(start.1) } else { From::Here });
         }
+        Go::Continue(())
+    }
+
+    /// Comes to a place below one of this depth, if it still may.
+    fn step(&mut self, level: &'a str, depth: usize, from: From<'_>) -> Go {
+        if let From::Here = from {
+            if *self.looks == 0 && self.gone_on {
+                return Go::Break(Found::Pause(self.trail.join("/").into()));
+            }
+            self.gone_on = true;
+        }
+        *self.looks = self.looks.saturating_sub(1);
+        self.trail.truncate(depth);
+        self.trail.push(level);
+        Go::Continue(())
+    }
+}
+
+/// Breaks with a node's message, unless that is one of those before.
+fn take(node: &Node, from: From<'_>) -> Go {
+    match (from, &node.message) {
+        (From::Here, Some(message)) => Go::Break(Found::Message(message.clone())),
+        _ => Go::Continue(()),
     }
 }
 
@@ -238,11 +275,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_walk_in_chunks_finds_what_the_rule_says(
+        fn a_walk_in_steps_finds_what_the_rule_says(
             topics in proptest::collection::vec(proptest::collection::vec(level(), 1..5), 0..40),
             cleared in proptest::collection::vec(proptest::collection::vec(level(), 1..5), 0..10),
             filter in proptest::collection::vec(prop_oneof![4 => level(), 2 => Just("+"), 1 => Just("#")], 1..5),
-            chunk in 1_usize..5,
+            looks in 1_u32..9,
         ) {
             let filter = filter.join("/");
             prop_assume!(filter::check_filter(&filter).is_ok());
@@ -268,18 +305,96 @@ mod tests {
             let messages: usize = naive.iter().map(|topic| message(topic).weight()).sum();
             prop_assert!(retained.weight() >= messages);
             prop_assert_eq!(retained.weight() > 0, !naive.is_empty());
-            let mut found: Vec<String> = Vec::new();
-            loop {
-                let more = retained.find(&filter, found.last().map(String::as_str), chunk);
-                if more.is_empty() {
-                    break;
-                }
-                found.extend(more.iter().map(|message| message.topic.to_string()));
-            }
-            let mut sorted = found.clone();
-            sorted.sort();
+            let mut found = walk(&retained, &filter, looks);
+            prop_assert_eq!(&found, &walk(&retained, &filter, u32::MAX), "in one order");
+            found.sort();
             let expected: Vec<String> = naive.into_iter().filter(|topic| filter::matches(&filter, topic)).collect();
-            prop_assert_eq!(sorted, expected);
+            prop_assert_eq!(found, expected);
+        }
+
+        #[test]
+        fn a_walk_finds_what_stays_once_whatever_comes_and_goes(
+            stays in proptest::collection::btree_set(topic(), 1..20),
+            moves in proptest::collection::vec((any::<bool>(), topic()), 1..60),
+            filter in prop_oneof![Just("#"), Just("+/+"), Just("+/a/#"), Just("a/#"), Just("a/+/b"), Just("+/b")],
+            looks in 1_u32..6,
+        ) {
+            let mut retained = Retained::default();
+            stays.iter().for_each(|topic| retained.set(message(topic)));
+            let mut moves = moves.into_iter();
+            let mut found = Vec::new();
+            let mut after = None;
+            while let Some(place) = step(&retained, filter, after, looks, &mut found) {
+                match moves.next() {
+                    Some((true, topic)) => retained.set(message(&topic)),
+                    Some((false, topic)) if !stays.contains(&topic) => drop(retained.clear(&topic)),
+                    _ => {}
+                }
+                after = Some(place);
+            }
+            let mut once = found.clone();
+            once.sort();
+            once.dedup();
+            prop_assert_eq!(once.len(), found.len(), "{:?}", found);
+            for topic in stays {
+                prop_assert_eq!(filter::matches(filter, &topic), once.contains(&topic), "{}", topic);
+            }
+        }
+    }
+
+    fn topic() -> impl Strategy<Value = String> {
+        proptest::collection::vec(level(), 1..5).prop_map(|levels| levels.join("/"))
+    }
+
+    fn walk(retained: &Retained, filter: &str, looks: u32) -> Vec<String> {
+        let (mut found, mut after) = (Vec::new(), None);
+        while let Some(place) = step(retained, filter, after, looks, &mut found) {
+            after = Some(place);
+        }
+        found
+    }
+
+    /// One step; where the next goes on.
+    fn step(
+        retained: &Retained,
+        filter: &str,
+        after: Option<ByteString>,
+        looks: u32,
+        found: &mut Vec<String>,
+    ) -> Option<ByteString> {
+        match retained.find(filter, after.as_deref(), &mut { looks }) {
+            Found::Message(message) => {
+                found.push(message.topic.to_string());
+                Some(message.topic.clone())
+            }
+            Found::Pause(place) => Some(place),
+            Found::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn a_step_looks_at_no_more_than_it_may() {
+        let mut retained = Retained::default();
+        for number in 0..100 {
+            retained.set(message(&format!("$hidden{number}")));
+            retained.set(message(&format!("a/{number:02}/b/c")));
+        }
+        for (filter, places) in [("+/+/b/d", 301), ("a/+/x", 101), ("#", 401), ("b", 0), ("a/07/b/c/d", 4)] {
+            let (mut after, mut steps, mut looked) = (None, 0, 0);
+            loop {
+                let mut looks = 10;
+                let found = retained.find(filter, after.as_deref(), &mut looks);
+                steps += 1;
+                looked += 10 - looks;
+                after = match found {
+                    Found::Message(message) => Some(message.topic.clone()),
+                    Found::Pause(place) => Some(place),
+                    Found::Nothing => break,
+                };
+            }
+            // The way back is at most four levels.
+            assert!(looked >= places && looked <= places + 4 * steps, "{filter}: {looked} in {steps}");
+            assert!(steps > places / 10, "{filter}: {looked} in {steps}");
         }
     }
 

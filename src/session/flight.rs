@@ -4,6 +4,7 @@
 //! when the client has already completed it. What is under way on the present connection is counted:
 //! that count is what Receive Maximum bounds.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -55,8 +56,29 @@ pub struct Parcel {
 }
 
 /// A group of clients that share a subscription; not used again while an exchange names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// In tests every comparison is counted, as those of [`Sought`](super::Sought).
+#[derive(Debug, Clone, Copy, Eq)]
 pub struct GroupId(pub u32);
+
+impl Ord for GroupId {
+    fn cmp(&self, other: &GroupId) -> Ordering {
+        #[cfg(test)]
+        super::COMPARED.with(|count| count.set(count.get() + 1));
+        self.0.cmp(&other.0)
+    }
+}
+
+impl PartialOrd for GroupId {
+    fn partial_cmp(&self, other: &GroupId) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for GroupId {
+    fn eq(&self, other: &GroupId) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
 
 /// How far an exchange is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,7 +59,7 @@ pub struct RetainedWalk {
     pub options: SubscriptionOptions,
     /// Its identifier.
     pub identifier: Option<u32>,
-    /// The topic of the last message sent.
+    /// The topic of the last message sent, or the place that was come to since.
     pub after: Option<ByteString>,
     /// The write that its SUBACK waits for; 0 where it waits for none.
     pub behind: Ticket,

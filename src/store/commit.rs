@@ -3,20 +3,21 @@
 //! A failed transaction leaves nothing: it is rolled back, the log in memory is thrown away and loaded
 //! again, and the batch is tried again. Where the disk is full, room is made: the WAL is moved into the
 //! database, the reserve is given up, the oldest segments go, the batch is committed in smaller parts.
-//! After any other failure the connection is not trusted with another sync: it is dropped and opened
-//! again. What the failed commit held may then be there or not; the ledger's stamp tells.
+//! After a failed sync the file is never written again: another database takes its place. What the failed
+//! commit held may then be there or not; the ledger's stamp tells.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
 use super::Checked;
-use super::log::Log;
-use super::open::{self, Refusal};
+use super::log::{Doubt, Log};
+use super::open;
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::schema::{Fault, unsigned};
+use super::successor::{self, Apart};
 use super::thread::Worker;
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
@@ -42,9 +43,24 @@ pub(super) struct Database {
     /// When the database was made, wall clock in milliseconds.
     pub(super) epoch: u64,
     /// Segments that have failed.
-    pub(super) suspects: BTreeSet<u32>,
+    pub(super) suspects: BTreeMap<u32, Doubt>,
+    /// How often the disk could not read a segment.
+    pub(super) unread: BTreeMap<u32, u32>,
     /// When the file was last shrunk a little.
     pub(super) shrunk_at: u64,
+    /// Whether the file may be written.
+    pub(super) sync: Sync,
+    /// Older files that are read.
+    pub(super) apart: Vec<Apart>,
+}
+
+/// Whether what the database's file reads is what a loss of power would leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// Every sync has succeeded.
+    Trusted,
+    /// One has failed: the file must not be written again, and another has to take its place.
+    Failed,
 }
 
 /// Where the store stands after failed commits.
@@ -77,11 +93,11 @@ impl Recovery {
     }
 
     /// Waits before the next attempt, longer each time.
-    fn back_off(&mut self, now: u64, fault: &Fault) {
+    fn back_off(&mut self, now: u64, reason: String) {
         if self.trouble.is_none() {
-            tracing::error!(reason = %fault, "the store cannot commit; it keeps what it has and tries again");
+            tracing::error!(reason, "the store cannot commit; it keeps what it has and tries again");
         }
-        self.trouble = Some(fault.to_string());
+        self.trouble = Some(reason);
         let wait = BACKOFF_MILLIS_MIN << self.failures.min(6);
         self.retry_at = Some(now + wait.min(BACKOFF_MILLIS_MAX));
     }
@@ -90,6 +106,16 @@ impl Recovery {
 impl Database {
     /// Carries out `work` and what follows from it, and commits.
     pub(super) fn transact(
+        &mut self,
+        config: &Checked,
+        gate: Option<&mut Gate>,
+        work: impl FnOnce(&mut Log, &Connection) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let result = self.transact_unwatched(config, gate, work);
+        self.watch(result)
+    }
+
+    fn transact_unwatched(
         &mut self,
         config: &Checked,
         mut gate: Option<&mut Gate>,
@@ -123,6 +149,15 @@ impl Database {
         run()
     }
 
+    /// Lets go of the file where a sync has failed: from here on nothing may write it, not even a rollback.
+    fn watch<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+        if result.as_ref().is_err_and(Fault::is_unsynced) {
+            self.sync = Sync::Failed;
+            self.connection = None;
+        }
+        result
+    }
+
     /// Undoes what a failed transaction left on the connection.
     fn roll_back(&mut self) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
@@ -145,31 +180,54 @@ impl Database {
         }
     }
 
-    /// Drops the connection and opens another.
-    fn reopen(&mut self) -> Result<(), Fault> {
-        self.connection = None;
-        let connection = open::connect(&self.files, &self.sizes).map_err(|refusal| match refusal {
-            Refusal::Sqlite(error) => Fault::Sqlite(error),
-            Refusal::Damaged(why) => Fault::Unusable(why),
-            Refusal::Newer(found) => Fault::Unusable(format!("its version is {found}")),
-        })?;
-        self.log = Log::load(&connection, self.sizes, &self.suspects)?;
-        self.connection = Some(connection);
-        // What the failed sync left in the WAL is trusted only once it is in the database, and synced there.
-        let trusted = self.checkpoint();
-        if trusted.is_err() {
-            self.connection = None;
+    /// Drops the connection and opens another: to a new database, if a sync of this one has failed or it
+    /// turns out to be damaged.
+    fn reopen(&mut self, wall: u64) -> Result<(), Fault> {
+        match self.reopen_sound() {
+            Err(fault) if fault.is_damage() => self.replace_damaged(wall, &fault),
+            other => other,
         }
-        trusted
+    }
+
+    fn reopen_sound(&mut self) -> Result<(), Fault> {
+        self.connection = None;
+        if self.sync == Sync::Failed {
+            successor::set_apart(&self.files)?;
+            // By its name it is known from now on.
+            self.sync = Sync::Trusted;
+        }
+        let opened = open::connect(&self.files, &self.sizes).map_err(Fault::from);
+        let connection = self.watch(opened)?;
+        self.log = Log::load(&connection, self.sizes, &self.suspects)?;
+        self.apart = successor::attached(&connection, &self.files)?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Goes on with a new database that has what can be read of this one. Its numbers go on, too, so that
+    /// the epoch stays.
+    fn replace_damaged(&mut self, wall: u64, why: &Fault) -> Result<(), Fault> {
+        self.connection = None;
+        let found = open::replace_damaged(&self.files, &self.sizes, wall, &why.to_string())
+            .map_err(|error| Fault::Unusable(error.to_string()))?;
+        let mut log = Log::load(&found.connection, self.sizes, &BTreeMap::new())?;
+        log.number_on_from(&self.log);
+        self.log = log;
+        self.suspects.clear();
+        self.unread.clear();
+        self.apart = successor::attached(&found.connection, &self.files)?;
+        self.connection = Some(found.connection);
+        Ok(())
     }
 
     /// Moves the WAL into the database, giving up the reserve if there is no other room.
     fn checkpoint(&mut self) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-        match checkpoint(connection) {
+        let done = match checkpoint(connection) {
             Err(fault) if fault.is_full() && self.reserve.release() => checkpoint(connection),
             other => other,
-        }
+        };
+        self.watch(done)
     }
 
     /// Drops some of the oldest segments, in a transaction of its own. Says whether there were any.
@@ -195,9 +253,12 @@ impl Database {
         if now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS {
             self.shrunk_at = now;
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
-            self.shrink(config)?;
+            let shrunk = self.shrink(config);
+            self.watch(shrunk)?;
         }
-        Ok(())
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let segments = &self.log.segments;
+        Ok(successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?)
     }
 
     /// Gives a few unused pages back to the disk, where many are unused.
@@ -224,8 +285,12 @@ impl Database {
     pub(super) fn close(mut self) {
         let all = self.checkpoint().and_then(|()| {
             let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-            Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+            Ok(connection.query_row("PRAGMA main.wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
         });
+        let all = self.watch(all);
+        if self.sync == Sync::Failed {
+            let _ = successor::set_apart(&self.files);
+        }
         if let Err(fault) = all {
             tracing::warn!(reason = %fault, "the store's WAL is left as it is; the next start reads it");
         }
@@ -243,12 +308,11 @@ impl Worker {
             self.recovery.unsure.get_or_insert((stamp, count));
             self.start_over(&fault).map(|()| self.resolve())
         };
-        let now = (self.clock)().mono;
         let immediate = if fault.is_full() { ROOM_ATTEMPTS } else { OTHER_ATTEMPTS };
         match result {
             Ok(()) if self.recovery.failures <= immediate => {}
-            Ok(()) => self.recovery.back_off(now, &fault),
-            Err(second) => self.recovery.back_off(now, if second.is_full() { &fault } else { &second }),
+            Ok(()) => self.back_off(&fault),
+            Err(second) => self.back_off(if second.is_full() { &fault } else { &second }),
         }
     }
 
@@ -273,19 +337,47 @@ impl Worker {
             self.answer_held();
             return;
         }
-        let now = (self.clock)().mono;
-        self.recovery.back_off(now, result.as_ref().err().unwrap_or(&fault));
+        self.back_off(result.as_ref().err().unwrap_or(&fault));
+    }
+
+    /// After a failure to write the time alone.
+    pub(super) fn recover_beat(&mut self, fault: Fault) {
+        if !fault.is_full() {
+            return self.recover_idle(fault);
+        }
+        // Nobody waits for it, so nothing makes room for it.
+        if let Err(second) = self.database.roll_back() {
+            self.recovery.failures += 1;
+            self.back_off(&second);
+        }
+    }
+
+    fn back_off(&mut self, fault: &Fault) {
+        if let Fault::Unreadable(id) = fault {
+            let times = self.database.unread.entry(*id).or_default();
+            *times += 1;
+            if *times >= READ_ATTEMPTS {
+                // It would keep its readers waiting for ever: what it had is counted as damaged.
+                self.database.suspects.insert(*id, Doubt::Unreadable);
+            }
+        }
+        let files = &self.database.files;
+        // What SQLite says of it is the same as of a broken disk.
+        let reason = match files.disk.is_read_only(&files.dir) {
+            true => "the file system is mounted read-only".into(),
+            false => fault.to_string(),
+        };
+        self.recovery.back_off((self.clock)().mono, reason);
     }
 
     /// The wait after a failure is over.
     pub(super) fn try_again(&mut self) {
         self.recovery.retry_at = None;
         if self.database.connection.is_none()
-            && let Err(fault) = self.database.reopen()
+            && let Err(fault) = self.database.reopen((self.clock)().wall)
         {
             self.recovery.failures += 1;
-            let now = (self.clock)().mono;
-            self.recovery.back_off(now, &fault);
+            self.back_off(&fault);
             return;
         }
         self.resolve();
@@ -338,23 +430,28 @@ impl Worker {
         self.names = Names::default();
         match fault {
             Fault::Segment(id) => {
-                self.database.suspects.insert(*id);
+                self.database.suspects.insert(*id, Doubt::Damaged);
                 self.database.roll_back()
             }
-            Fault::Sequence(_) => self.database.roll_back(),
-            _ => self.database.reopen(),
+            // What stands in the way of every commit is in no segment.
+            _ if fault.is_damage() && self.recovery.failures > OTHER_ATTEMPTS => {
+                self.database.replace_damaged((self.clock)().wall, fault)
+            }
+            _ if self.database.connection.is_none() => self.database.reopen((self.clock)().wall),
+            _ => self.database.roll_back(),
         }
     }
 }
 
 /// Frames in the WAL.
 fn frames(connection: &Connection) -> Result<u64, Fault> {
-    let frames = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
+    let frames =
+        connection.prepare_cached("PRAGMA main.wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
     Ok(unsigned(frames))
 }
 
 fn checkpoint(connection: &Connection) -> Result<(), Fault> {
-    connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
+    connection.prepare_cached("PRAGMA main.wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
     Ok(())
 }
 
@@ -363,6 +460,9 @@ const ROOM_ATTEMPTS: u32 = 12;
 
 /// So often the database is opened again without a wait.
 const OTHER_ATTEMPTS: u32 = 3;
+
+/// So often a segment that the disk cannot read is tried again: for about a minute.
+const READ_ATTEMPTS: u32 = 24;
 
 /// The first wait.
 const BACKOFF_MILLIS_MIN: u64 = 50;

@@ -252,7 +252,7 @@ fn blobs<T>(
     Ok(found)
 }
 
-fn topic_key(topic: &str) -> u64 {
+pub(super) fn topic_key(topic: &str) -> u64 {
     u64::from(crc32c::crc32c(topic.as_bytes()))
 }
 

@@ -4,14 +4,14 @@
 //! both places begins at the first row that is there: repeating is better than losing. A segment that
 //! cannot be read is lost, and what readers still wanted of it is counted as damaged.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
 use super::audience::Audience;
 use super::index::Index;
 use super::kept::{self, Standing};
-use super::log::{Dictionary, Log, Segment};
+use super::log::{Dictionary, Doubt, Log, Segment};
 use super::read::Names;
 use super::reader::{Fate, Kind, Reader, Span, State};
 use super::room::Sizes;
@@ -24,7 +24,7 @@ impl Log {
     pub(super) fn load(
         connection: &Connection,
         sizes: Sizes,
-        suspects: &BTreeSet<u32>,
+        suspects: &BTreeMap<u32, Doubt>,
     ) -> Result<Log, Fault> {
         let ledger = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
         let is_damaged = ledger.is_none();
@@ -37,14 +37,14 @@ impl Log {
         for (id, header) in headers {
             let open = id == log.ledger.last_segment;
             let read = match header {
-                _ if suspects.contains(&id) => Err(Fault::Segment(id)),
+                _ if suspects.contains_key(&id) => Err(Fault::Segment(id)),
                 Some(header) if !open => log.load_closed(connection, id, &header),
                 _ => log.load_by_scan(connection, id, open).map(|found| damage = damage.max(found)),
             };
             match read {
                 Ok(()) => {}
                 Err(Fault::Segment(id)) => {
-                    log.give_up(id);
+                    log.give_up(id, suspects.get(&id).copied().unwrap_or(Doubt::Damaged));
                     damage = Damage::Some;
                 }
                 Err(fault) => return Err(fault),
@@ -72,7 +72,7 @@ impl Log {
             sizes,
             dirty: BTreeSet::new(),
             touched: BTreeSet::new(),
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             retained: Default::default(),
         }
     }
@@ -197,10 +197,10 @@ impl Log {
         Ok(damage)
     }
 
-    fn give_up(&mut self, id: u32) {
+    fn give_up(&mut self, id: u32, doubt: Doubt) {
         tracing::error!(segment = id, "a part of the store cannot be read and is given up");
         self.segments.remove(&id);
-        self.lost.insert(id);
+        self.lost.insert(id, doubt);
         if id == self.ledger.last_segment {
             self.names = Dictionary::default();
             self.index = Index::default();
@@ -215,8 +215,18 @@ impl Log {
         self.ledger.last_reader = self.readers.keys().map(|reader| reader.0).max().unwrap_or(0);
     }
 
+    /// Gives no number again that another log has given.
+    pub(super) fn number_on_from(&mut self, other: &Log) {
+        self.ledger.last_seq = self.ledger.last_seq.max(other.ledger.last_seq);
+        self.ledger.last_reader = self.ledger.last_reader.max(other.ledger.last_reader);
+        for (id, reader) in &other.readers {
+            let numbered = reader.state.numbered;
+            self.change(*id, |reader| reader.state.numbered = reader.state.numbered.max(numbered));
+        }
+    }
+
     /// Counts as damaged what readers had received and is nowhere to be found.
-    fn reconcile(&mut self, connection: &Connection) -> Result<(), Fault> {
+    pub(super) fn reconcile(&mut self, connection: &Connection) -> Result<(), Fault> {
         let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
         for id in ids {
             let queued = self.queued(connection, id)?;

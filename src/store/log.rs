@@ -68,9 +68,18 @@ pub(super) struct Log {
     /// Closed segments that may have become droppable.
     pub(super) touched: BTreeSet<u32>,
     /// Segments that cannot be read: dropped with the next commit.
-    pub(super) lost: BTreeSet<u32>,
+    pub(super) lost: BTreeMap<u32, Doubt>,
     /// The last retained message of each topic in this transaction.
     pub(super) retained: BTreeMap<ByteString, Arc<Message>>,
+}
+
+/// Why a segment is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// It is damaged.
+    Damaged,
+    /// The disk does not read it. So its table cannot even be dropped, and stays behind, unreachable.
+    Unreadable,
 }
 
 /// A segment, counted.

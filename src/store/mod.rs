@@ -1,8 +1,9 @@
 //! Keeps messages on disk until their readers have them.
 //!
 //! One thread owns the database and commits in batches, so that one fsync serves many messages.
-//! We assume: what SQLite has committed with `synchronous = FULL` survives loss of power; a write
-//! leaves its neighbours alone; the disk may be full at any time and says so.
+//! We assume: what SQLite has committed with `synchronous = FULL` survives loss of power, and what a
+//! failed sync covered does not; a write leaves its neighbours alone; the disk may be full at any time and
+//! says so.
 
 mod handle;
 mod config;
@@ -20,10 +21,13 @@ mod index;
 mod audience;
 mod runs;
 mod room;
+mod disk;
 mod reserve;
 mod load;
 mod kept;
 mod open;
+mod successor;
+mod salvage;
 mod schema;
 mod pack;
 mod times;
@@ -37,14 +41,14 @@ pub use config::{Checked, Config, KEYS};
 pub use handle::{Ask, Handle, Inbox, ReaderStatus, StoreStatus};
 pub use open::OpenError;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crate::record::{Kept, Now, Presence, ReaderId, Restored, Ticket};
+use crate::record::{Kept, Now, Presence, ReaderId, Restored, Seq, Ticket};
 use absent::Absent;
 use batch::Batch;
-use commit::{Database, Recovery};
+use commit::{Database, Recovery, Sync};
 use kept::Standing;
 use log::{Log, Order};
 use reserve::Reserve;
@@ -125,16 +129,42 @@ fn open_sized(
     surroundings: Surroundings,
 ) -> Result<Opened, OpenError> {
     let lock = open::lock(dir)?;
-    let files = Files::within(dir);
+    let Begun { worker, handle, restored, routes, epoch, put_aside } =
+        begin(Files::within(dir), config, sizes, routes, surroundings)?;
+    let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
+        worker.run();
+        drop(lock);
+    });
+    let thread =
+        thread.map_err(|error| OpenError::Unavailable { path: dir.into(), reason: error.to_string() })?;
+    Ok(Opened { handle, thread, restored, routes, epoch, put_aside })
+}
+
+/// A store that is open, before it has its thread.
+struct Begun {
+    worker: Worker,
+    handle: Handle,
+    restored: Restored,
+    routes: Vec<ReaderId>,
+    epoch: u64,
+    put_aside: Option<PathBuf>,
+}
+
+fn begin(
+    files: Files,
+    config: &Checked,
+    sizes: Sizes,
+    routes: &[String],
+    surroundings: Surroundings,
+) -> Result<Begun, OpenError> {
     let now = (surroundings.clock)();
     let mut found = open::database(&files, &sizes, now.wall)?;
     let mut loaded = load(&found.connection, sizes);
     if let Err(fault) = &loaded
-        && fault.is_damage()
+        && fault.is_damage_at_start()
     {
         drop(found.connection);
-        found.put_aside = Some(open::put_aside(&files, now.wall, &fault.to_string())?);
-        found.connection = open::database(&files, &sizes, now.wall)?.connection;
+        found = open::replace_damaged(&files, &sizes, now.wall, &fault.to_string())?;
         loaded = load(&found.connection, sizes);
     }
     let unavailable =
@@ -145,12 +175,14 @@ fn open_sized(
     let now = (surroundings.clock)();
     log.mend_restored(&mut restored, &now);
     let mut batch = Batch::default();
-    let named =
+    let routes =
         name_routes(&found.connection, &mut log, routes, &mut batch, now.mono).map_err(unavailable)?;
     restored.last_reader = log.ledger.last_reader;
+    let apart = successor::attached(&found.connection, &files).map_err(|error| unavailable(error.into()))?;
     let (handle, inbox) = Handle::channel();
     let epoch = if log.ledger.epoch == 0 { now.wall.max(1) } else { log.ledger.epoch };
-    let mut reserve = Reserve::within(dir);
+    inbox.announce(Seq(log.ledger.last_seq));
+    let mut reserve = Reserve::within(&files);
     reserve.keep(sizes.reserve, files.free_disk());
     let worker = Worker {
         inbox,
@@ -164,28 +196,27 @@ fn open_sized(
             log,
             reserve,
             epoch,
-            suspects: BTreeSet::new(),
+            suspects: BTreeMap::new(),
+            unread: BTreeMap::new(),
             shrunk_at: 0,
+            sync: Sync::Trusted,
+            apart,
         },
         names: read::Names::default(),
         batch,
         gate: surroundings.gate,
         recovery: Recovery::default(),
-        meter: thread::Meter::default(),
+        meter: thread::Meter::begun(now.mono),
         held: Vec::new(),
         beat_after: 0,
         ticket: 0,
         commits: 0,
-        _lock: lock,
     };
-    let thread = std::thread::Builder::new().name("store".into()).spawn(move || worker.run());
-    let thread =
-        thread.map_err(|error| OpenError::Unavailable { path: dir.into(), reason: error.to_string() })?;
-    Ok(Opened { handle, thread, restored, routes: named, epoch, put_aside: found.put_aside })
+    Ok(Begun { worker, handle, restored, routes, epoch, put_aside: found.put_aside })
 }
 
 fn load(connection: &rusqlite::Connection, sizes: Sizes) -> Result<(Log, Restored), Fault> {
-    let mut log = Log::load(connection, sizes, &BTreeSet::new())?;
+    let mut log = Log::load(connection, sizes, &BTreeMap::new())?;
     let restored = log.restored(connection)?;
     Ok((log, restored))
 }

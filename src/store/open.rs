@@ -4,13 +4,15 @@
 //! but for the oldest of several; one of a newer version is left exactly as it was found.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, OLDEST, VERSION, is_damage};
+use super::schema::{self, Fault, OLDEST, VERSION, is_damage};
+use super::{salvage, segment, successor};
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -62,19 +64,38 @@ pub(super) fn database(files: &Files, sizes: &Sizes, wall: u64) -> Result<Databa
     match connect(files, sizes) {
         Ok(connection) => Ok(Database { connection, put_aside: None }),
         Err(Refusal::Newer(found)) => Err(OpenError::Newer { path: files.database.clone(), found }),
-        Err(Refusal::Sqlite(error)) => Err(unavailable(files, &error)),
-        Err(Refusal::Damaged(why)) => {
-            let aside = put_aside(files, wall, &why)?;
-            let connection = connect(files, sizes).map_err(|refusal| match refusal {
-                Refusal::Sqlite(error) => unavailable(files, &error),
-                Refusal::Newer(_) | Refusal::Damaged(_) => OpenError::Unavailable {
-                    path: files.database.clone(),
-                    reason: "a new one is damaged too".into(),
-                },
-            })?;
-            Ok(Database { connection, put_aside: Some(aside) })
+        Err(Refusal::Sqlite(error)) => {
+            let fault = Fault::Sqlite(error);
+            if fault.is_unsynced() {
+                // The next attempt takes over from it.
+                let _ = successor::set_apart(files);
+            }
+            Err(unavailable(files, &fault))
         }
+        Err(Refusal::Disk(error)) => Err(unavailable(files, &error)),
+        Err(Refusal::Damaged(why)) => replace_damaged(files, sizes, wall, &why),
     }
+}
+
+/// Puts a damaged database aside, and opens a new one that has what could be read of it.
+pub(super) fn replace_damaged(
+    files: &Files,
+    sizes: &Sizes,
+    wall: u64,
+    why: &str,
+) -> Result<Database, OpenError> {
+    if let Err(fault) = salvage::build(files, sizes, wall) {
+        tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store");
+    }
+    let aside = put_aside(files, wall, why)?;
+    let connection = connect(files, sizes).map_err(|refusal| match refusal {
+        Refusal::Sqlite(error) => unavailable(files, &error),
+        Refusal::Disk(error) => unavailable(files, &error),
+        Refusal::Newer(_) | Refusal::Damaged(_) => {
+            OpenError::Unavailable { path: files.database.clone(), reason: "a new one is damaged too".into() }
+        }
+    })?;
+    Ok(Database { connection, put_aside: Some(aside) })
 }
 
 /// Why a connection cannot be used.
@@ -85,19 +106,45 @@ pub(super) enum Refusal {
     Damaged(String),
     /// The disk says no.
     Sqlite(rusqlite::Error),
+    /// The disk refuses to change its names.
+    Disk(io::Error),
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        match refusal {
+            Refusal::Sqlite(error) => Fault::Sqlite(error),
+            Refusal::Disk(error) => Fault::Disk(error),
+            Refusal::Damaged(why) => Fault::Damaged(why),
+            Refusal::Newer(found) => Fault::Unusable(format!("its version is {found}")),
+        }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Refusal {
+        Refusal::Disk(error)
+    }
 }
 
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Refusal {
-        if is_damage(&error) { Refusal::Damaged(error.to_string()) } else { Refusal::Sqlite(error) }
+        // A table that is not there is damage too, where the version says that it must be.
+        match is_damage(&error) || segment::is_missing(&error) {
+            true => Refusal::Damaged(error.to_string()),
+            false => Refusal::Sqlite(error),
+        }
     }
 }
 
 /// Connects, and makes the tables of a new database.
 pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusal> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&files.database, flags)?;
+    successor::ensure(files, sizes)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags_and_vfs(&files.database, flags, files.disk.layer())?;
     // Whoever closes a database that it must not touch would otherwise still move the WAL into it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -133,46 +180,54 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
         (0, 0) => schema::create(&connection)?,
         _ => return Err(Refusal::Damaged(format!("it is no store: version {found}, {tables} tables"))),
     }
+    successor::attach(&connection, files)?;
     Ok(connection)
 }
 
 /// Moves a damaged database and its WAL out of the way.
 pub(super) fn put_aside(files: &Files, wall: u64, why: &str) -> Result<PathBuf, OpenError> {
-    let aside = (0..).map(|more| aside_name(files, wall / 1_000 + more)).find(|path| !path.exists());
+    let aside =
+        (0..).map(|more| aside_name(files, wall / 1_000 + more)).find(|path| files.disk.size(path).is_none());
     let aside = aside.expect("a directory holds fewer files than there are numbers");
     tracing::error!(
         reason = why,
         aside = %aside.display(),
-        "THE STORE IS DAMAGED: it is put aside and a new, empty one is begun; what it held is not forwarded"
+        "THE STORE IS DAMAGED: it is put aside, and a new one is begun with what can be read of it"
     );
-    let rename = |from: &Path, to: &Path| match fs::rename(from, to) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(OpenError::Unavailable { path: from.into(), reason: error.to_string() })
-        }
+    let failed = |path: &Path, error: io::Error| OpenError::Unavailable {
+        path: path.into(),
+        reason: error.to_string(),
+    };
+    let rename = |from: &Path, to: &Path| match files.disk.rename(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(from, error)),
         _ => Ok(()),
     };
-    // The WAL goes first: without its database it is inert, while a database without it looks sound.
-    rename(&files.wal, &with_suffix(&aside, "-wal"))?;
+    if files.disk.size(&files.database).is_none() {
+        // It was set apart before, and has no successor.
+        for path in successor::paths(files) {
+            successor::put_aside(files, &path, why).map_err(|error| failed(&path, error))?;
+        }
+    }
+    // The WAL goes second: without its database it is inert, while a database without it looks sound.
     rename(&files.database, &aside)?;
-    let _ = fs::remove_file(with_suffix(&files.database, "-shm"));
+    rename(&files.wal, &with_suffix(&aside, "-wal"))?;
+    let _ = files.disk.remove(&with_suffix(&files.database, "-shm"));
+    files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
     prune(files);
     Ok(aside)
 }
 
 /// Removes the oldest of more than a few databases that were put aside.
 fn prune(files: &Files) {
-    let Ok(entries) = fs::read_dir(&files.dir) else { return };
-    let names = entries.flatten().map(|entry| entry.path());
     let is_aside = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name.starts_with(ASIDE) && !name.ends_with("-wal")
     };
-    let mut asides: Vec<PathBuf> = names.filter(is_aside).collect();
-    asides.sort();
+    let asides: Vec<PathBuf> = files.disk.names(&files.dir).into_iter().filter(is_aside).collect();
     for oldest in asides.iter().take(asides.len().saturating_sub(ASIDES_MAX)) {
         tracing::warn!(path = %oldest.display(), "the oldest damaged store is removed");
-        let _ = fs::remove_file(oldest);
-        let _ = fs::remove_file(with_suffix(oldest, "-wal"));
+        let _ = files.disk.remove(oldest);
+        let _ = files.disk.remove(&with_suffix(oldest, "-wal"));
     }
 }
 
@@ -180,13 +235,13 @@ fn aside_name(files: &Files, seconds: u64) -> PathBuf {
     files.dir.join(format!("{ASIDE}{seconds:012}"))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-fn unavailable(files: &Files, error: &rusqlite::Error) -> OpenError {
+fn unavailable(files: &Files, error: &dyn std::fmt::Display) -> OpenError {
     OpenError::Unavailable { path: files.database.clone(), reason: error.to_string() }
 }
 

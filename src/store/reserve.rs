@@ -5,24 +5,26 @@
 //! between, nothing could be written any more, not even what makes room. So a file of this size stands
 //! by: it is given up for that moment, and taken again when there is space.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use super::disk::Disk;
+use super::room::Files;
 
 /// The file that holds space.
 #[derive(Debug)]
 pub(super) struct Reserve {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     size: u64,
 }
 
 impl Reserve {
     /// As it is found in the data directory.
-    pub(super) fn within(dir: &Path) -> Reserve {
-        let path = dir.join("tidegate.reserve");
-        let size = fs::metadata(&path).map_or(0, |file| file.len());
-        Reserve { path, size }
+    pub(super) fn within(files: &Files) -> Reserve {
+        let path = files.dir.join("tidegate.reserve");
+        let size = files.disk.size(&path).unwrap_or(0);
+        Reserve { disk: files.disk.clone(), path, size }
     }
 
     /// Bytes that are held.
@@ -32,7 +34,7 @@ impl Reserve {
 
     /// Gives the space up. Says whether there was any.
     pub(super) fn release(&mut self) -> bool {
-        let held = self.size > 0 && fs::remove_file(&self.path).is_ok();
+        let held = self.size > 0 && self.disk.remove(&self.path).is_ok();
         self.size = 0;
         if held {
             tracing::warn!("the disk is full: the store gives up its reserve");
@@ -47,16 +49,10 @@ impl Reserve {
         if self.size > 0 || size < RESERVE_MIN {
             return;
         }
-        match self.allocate(size) {
+        match self.disk.hold(&self.path, size) {
             Ok(()) => self.size = size,
-            Err(_) => drop(fs::remove_file(&self.path)),
+            Err(_) => drop(self.disk.remove(&self.path)),
         }
-    }
-
-    /// Takes blocks from the disk; a file with holes would hold nothing.
-    fn allocate(&self, size: u64) -> std::io::Result<()> {
-        let file = File::create(&self.path)?;
-        Ok(fallocate(&file, FallocateFlags::empty(), 0, size)?)
     }
 }
 

@@ -6,10 +6,12 @@
 //! small steps.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use super::Checked;
+use super::disk::{Disk, SystemDisk};
 use super::log::Log;
 use super::reader::Fate;
 use super::schema::{Fault, unsigned};
@@ -46,6 +48,8 @@ impl Sizes {
 /// The database's files.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
+    /// The disk that has them.
+    pub(super) disk: Arc<dyn Disk>,
     /// The data directory.
     pub(super) dir: PathBuf,
     /// The database.
@@ -55,25 +59,29 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// The files in a data directory.
+    /// The files in a data directory of the system's disk.
     pub(super) fn within(dir: &Path) -> Files {
-        Files { dir: dir.into(), database: dir.join("tidegate.db"), wal: dir.join("tidegate.db-wal") }
+        Files::on(Arc::new(SystemDisk), dir)
+    }
+
+    /// The files in a data directory of this disk.
+    pub(super) fn on(disk: Arc<dyn Disk>, dir: &Path) -> Files {
+        Files { disk, dir: dir.into(), database: dir.join("tidegate.db"), wal: dir.join("tidegate.db-wal") }
     }
 
     /// Bytes that the WAL takes.
     pub(super) fn wal_size(&self) -> u64 {
-        std::fs::metadata(&self.wal).map_or(0, |file| file.len())
+        self.disk.size(&self.wal).unwrap_or(0)
     }
 
     /// Bytes that the database takes, without what is in the WAL alone.
     pub(super) fn database_size(&self) -> u64 {
-        std::fs::metadata(&self.database).map_or(0, |file| file.len())
+        self.disk.size(&self.database).unwrap_or(0)
     }
 
     /// Free bytes on the disk, as an ordinary user may take them; `None` where it does not say.
     pub(super) fn free_disk(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(&self.dir).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        self.disk.free(&self.dir)
     }
 }
 

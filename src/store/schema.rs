@@ -4,7 +4,7 @@
 //! `mirror` hold the same rows in different pages: cursors and counters are kept twice. Rows of the log
 //! are in tables of their own (`segment.rs`). A change of the schema raises [`VERSION`].
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ffi, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::times;
@@ -14,20 +14,29 @@ use crate::record::Kept;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// SQLite says no.
-    #[error("{0}")]
+    #[error("{}", said(.0))]
     Sqlite(#[from] rusqlite::Error),
     /// A segment cannot be read or written because the database is damaged there.
     #[error("segment {0} is damaged")]
     Segment(u32),
+    /// The disk does not read a part of the file in which this segment lies; perhaps it will.
+    #[error("the disk cannot be read")]
+    Unreadable(u32),
     /// The broker used an order number twice.
     #[error("order number {0} was given before")]
     Sequence(u64),
     /// The gate that a test holds before each commit refused.
     #[error("the disk refused to sync: {0}")]
     Gate(std::io::Error),
+    /// The disk refuses to change its names.
+    #[error("the disk cannot rename the store's files: {0}")]
+    Disk(#[from] std::io::Error),
     /// The connection was dropped and is not open again.
     #[error("the database is not open")]
     Closed,
+    /// It is no sound database.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
     /// It was opened and is of no use.
     #[error("{0}")]
     Unusable(String),
@@ -41,17 +50,54 @@ impl Fault {
     pub(super) fn is_full(&self) -> bool {
         match self {
             Fault::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            Fault::Gate(error) => error.kind() == std::io::ErrorKind::StorageFull,
+            Fault::Gate(error) | Fault::Disk(error) => error.kind() == std::io::ErrorKind::StorageFull,
             Fault::Tight => true,
-            Fault::Segment(_) | Fault::Sequence(_) | Fault::Closed | Fault::Unusable(_) => false,
+            Fault::Damaged(_)
+            | Fault::Segment(_)
+            | Fault::Unreadable(_)
+            | Fault::Sequence(_)
+            | Fault::Closed
+            | Fault::Unusable(_) => false,
+        }
+    }
+
+    /// Whether a sync has failed: what it covered is forgotten, and no later sync brings it back.
+    pub(super) fn is_unsynced(&self) -> bool {
+        match self {
+            Fault::Sqlite(error) => error.sqlite_error().is_some_and(|error| {
+                [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&error.extended_code)
+            }),
+            Fault::Gate(error) => error.kind() != std::io::ErrorKind::StorageFull,
+            _ => false,
         }
     }
 
     /// Whether the database itself is damaged.
     pub(super) fn is_damage(&self) -> bool {
-        let Fault::Sqlite(error) = self else { return false };
-        is_damage(error)
+        match self {
+            Fault::Sqlite(error) => is_damage(error),
+            Fault::Damaged(_) => true,
+            _ => false,
+        }
     }
+
+    /// Whether it is, where nothing was done with it yet: a table that is not there is damage, too.
+    pub(super) fn is_damage_at_start(&self) -> bool {
+        self.is_damage() || matches!(self, Fault::Sqlite(error) if super::segment::is_missing(error))
+    }
+}
+
+/// What SQLite says, in the operator's words where there are some.
+fn said(error: &rusqlite::Error) -> String {
+    let words = match error.sqlite_error().map(|error| error.extended_code) {
+        Some(ffi::SQLITE_FULL) => "the disk is full",
+        Some(ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ) => "the disk cannot be read",
+        Some(ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE) => "the disk cannot be written",
+        Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => "the disk refused to sync",
+        Some(ffi::SQLITE_CANTOPEN) => "the database cannot be opened",
+        _ => return error.to_string(),
+    };
+    words.into()
 }
 
 /// Whether the error says that the file is no sound database.
@@ -104,18 +150,21 @@ impl Ledger {
 
 /// Makes the tables of an empty database.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE;
-         CREATE TABLE state(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {} COMMIT;", tables()))
+}
+
+/// The tables of a database, in SQL.
+pub(super) fn tables() -> String {
+    format!(
+        "CREATE TABLE state(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
          CREATE TABLE mirror(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
          CREATE TABLE sessions(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
          CREATE TABLE routes(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
          CREATE TABLE segments(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
          CREATE TABLE retained(topic TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
          PRAGMA application_id = {APPLICATION};
-         PRAGMA user_version = {VERSION};
-         COMMIT;"
-    ))
+         PRAGMA user_version = {VERSION};"
+    )
 }
 
 /// Marks a file of an older version, which is read as it is, as one that may hold what is new.
@@ -180,6 +229,9 @@ pub(super) const VERSION: i64 = 4;
 
 /// The oldest version that this program reads: all that it may hold is the same in the newest.
 pub(super) const OLDEST: i64 = 1;
+
+/// The tables that are always there.
+pub(super) const TABLES: [&str; 6] = ["state", "mirror", "sessions", "routes", "segments", "retained"];
 
 /// "tide" in the file's header.
 const APPLICATION: i64 = 0x7469_6465;

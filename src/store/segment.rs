@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, ffi, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
@@ -71,19 +71,30 @@ pub(super) struct Header {
 
 /// Makes a segment's table.
 pub(super) fn create(connection: &Connection, id: u32) -> Result<(), Fault> {
-    connection.execute_batch(&format!(
-        "CREATE TABLE log_{id}(seq INTEGER PRIMARY KEY, topic, audience, flags INTEGER, wall INTEGER,
-         expiry INTEGER, numbers BLOB, properties BLOB, payload BLOB, crc INTEGER)"
-    ))?;
+    connection.execute_batch(&table(id))?;
     put_header(connection, id, &Header::default())
 }
 
-/// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable.
+/// The table of a segment, in SQL. As short as may be: SQLite keeps this text of each table, reads all of
+/// them at a start, and looks through all of them whenever one is dropped. Values are kept as they are given.
+pub(super) fn table(id: u32) -> String {
+    format!(
+        "CREATE TABLE main.log_{id}(seq INTEGER PRIMARY KEY,topic,audience,flags,wall,expiry,numbers,properties,payload,crc)"
+    )
+}
+
+/// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable; one
+/// that was set apart goes with its file.
 pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> {
-    match connection.execute_batch(&format!("DROP TABLE IF EXISTS log_{id}")) {
+    match connection.execute_batch(&format!("DROP TABLE IF EXISTS main.log_{id}")) {
         Err(error) if !is_damage(&error) => return Err(error.into()),
         _ => {}
     }
+    drop_header(connection, id)
+}
+
+/// Drops a segment's header: it is no more, whatever becomes of its table.
+pub(super) fn drop_header(connection: &Connection, id: u32) -> Result<(), Fault> {
     connection.prepare_cached("DELETE FROM segments WHERE id = ?")?.execute([id])?;
     Ok(())
 }
@@ -176,7 +187,7 @@ pub(super) fn with_row<T>(
     };
     match look() {
         Err(error) if is_damage(&error) => Ok(Found::Damaged),
-        other => Ok(other?),
+        other => other.map_err(|error| fault(id, error)),
     }
 }
 
@@ -194,9 +205,9 @@ pub(super) fn scan(
         }
         Ok(())
     };
-    walk().map_err(
-        |error| if is_damage(&error) || is_missing(&error) { Fault::Segment(id) } else { error.into() },
-    )
+    walk().map_err(|error| {
+        if is_damage(&error) || is_missing(&error) { Fault::Segment(id) } else { fault(id, error) }
+    })
 }
 
 /// Writes which rows of the segment are a reader's.
@@ -223,7 +234,7 @@ pub(super) fn index(connection: &Connection, id: u32, reader: ReaderId) -> Resul
     };
     let blob = match look() {
         Err(error) if is_damage(&error) || is_missing(&error) => return Err(Fault::Segment(id)),
-        other => other?,
+        other => other.map_err(|error| fault(id, error))?,
     };
     let body = blob.as_deref().and_then(|blob| unseal(blob, index_key(id, reader)));
     body.and_then(|body| Runs::unpack(&mut Unpack::new(body))).ok_or(Fault::Segment(id))
@@ -233,14 +244,20 @@ fn index_key(id: u32, reader: ReaderId) -> u64 {
     u64::from(id) << 32 | u64::from(reader.0)
 }
 
+/// What went wrong with this segment.
+fn fault(id: u32, error: rusqlite::Error) -> Fault {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    if code == Some(ffi::SQLITE_IOERR_READ) { Fault::Unreadable(id) } else { error.into() }
+}
+
 /// Whether the error says that there is no such table.
-fn is_missing(error: &rusqlite::Error) -> bool {
+pub(super) fn is_missing(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
 }
 
 impl<'a> RawRow<'a> {
     /// The row, if it has the right form and its checksum holds.
-    fn sound(row: &'a rusqlite::Row<'_>) -> Option<RawRow<'a>> {
+    pub(super) fn sound(row: &'a rusqlite::Row<'_>) -> Option<RawRow<'a>> {
         let at = |index: usize| row.get_ref(index).ok();
         let named = |value| match value {
             ValueRef::Integer(seq) => Some(Named::At(unsigned(seq))),
@@ -311,7 +328,7 @@ impl<'a> RawRow<'a> {
 }
 
 /// A borrowed value as a parameter.
-struct AsIs<'a>(ValueRef<'a>);
+pub(super) struct AsIs<'a>(pub(super) ValueRef<'a>);
 
 impl ToSql for AsIs<'_> {
     fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {

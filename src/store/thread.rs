@@ -3,8 +3,6 @@
 //! While one commit syncs, what is asked queues up and makes the next. Nothing is acknowledged but by
 //! [`Worker::committed`], which only a commit that succeeded reaches.
 
-use std::fs::File;
-
 use super::batch::Batch;
 use super::commit::{Database, Gate, Recovery};
 use super::handle::{Ask, Inbox, ReaderStatus, StoreStatus};
@@ -14,7 +12,7 @@ use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
 use super::room::Pages;
 use super::schema::Fault;
-use super::{Checked, written};
+use super::{Checked, successor, written};
 use crate::record::{DropReason, HEARTBEAT, Now, ReaderId, Rows, Seq, Ticket};
 
 /// Everything that the thread owns.
@@ -36,8 +34,6 @@ pub(super) struct Worker {
     /// The broker's writes that are committed.
     pub(super) ticket: u64,
     pub(super) commits: u64,
-    /// Held for as long as the thread lives.
-    pub(super) _lock: File,
 }
 
 /// Bytes written, in all and today.
@@ -50,30 +46,37 @@ pub(super) struct Meter {
 
 /// Whether the thread goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Course {
+pub(super) enum Course {
+    /// It does.
     On,
+    /// It was told to close.
     End,
 }
 
 impl Worker {
     /// Serves until it is told to close.
     pub(super) fn run(mut self) {
-        self.meter.day_began = (self.clock)().mono;
-        self.inbox.announce(Seq(self.database.log.ledger.last_seq));
         loop {
-            let wait = self.wait();
-            let mut course = Course::On;
-            for ask in self.inbox.take(Some(wait)) {
-                if self.serve(ask) == Course::End {
-                    course = Course::End;
-                }
-            }
-            if course == Course::End {
+            let asks = self.inbox.take(Some(self.wait()));
+            if self.turn(asks) == Course::End {
                 self.close();
                 return;
             }
+        }
+    }
+
+    /// Serves what was asked, and commits if that is due.
+    pub(super) fn turn(&mut self, asks: Vec<Ask>) -> Course {
+        let mut course = Course::On;
+        for ask in asks {
+            if self.serve(ask) == Course::End {
+                course = Course::End;
+            }
+        }
+        if course == Course::On {
             self.commit_if_due();
         }
+        course
     }
 
     /// How long there is nothing to do unless something is asked.
@@ -161,7 +164,7 @@ impl Worker {
         });
         self.meter.read();
         if let Err(fault) = result {
-            self.recover_idle(fault);
+            self.recover_beat(fault);
         }
     }
 
@@ -242,7 +245,8 @@ impl Worker {
 
     fn fill(&mut self, status: &mut StoreStatus) -> Result<(), Fault> {
         let Some(connection) = &self.database.connection else { return Ok(()) };
-        status.size = Pages::of(connection)?.in_use() + self.database.files.wal_size();
+        let apart = successor::size(&self.database.files, &self.database.apart);
+        status.size = Pages::of(connection)?.in_use() + self.database.files.wal_size() + apart;
         let ids: Vec<ReaderId> = self.database.log.readers.keys().copied().collect();
         for id in ids {
             let queued = self.database.log.queued(connection, id)?;
@@ -265,7 +269,7 @@ impl Worker {
     }
 
     /// Commits what is there, as far as the disk lets it, and leaves the files in good order.
-    fn close(mut self) {
+    pub(super) fn close(mut self) {
         self.recovery.retry_at = None;
         for _ in 0..CLOSE_ATTEMPTS {
             if self.batch.len() == 0 {
@@ -284,6 +288,11 @@ impl Worker {
 }
 
 impl Meter {
+    /// A meter whose first day begins now.
+    pub(super) fn begun(now: u64) -> Meter {
+        Meter { day_began: now, ..Meter::default() }
+    }
+
     /// Reads the kernel's count.
     fn read(&mut self) {
         if let Some(total) = written::by_this_thread() {

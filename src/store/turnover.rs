@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::audience::Audience;
-use super::log::{Dictionary, Log, NewRow, Segment};
+use super::log::{Dictionary, Doubt, Log, NewRow, Segment};
 use super::pack::{Unpack, put_number};
 use super::reader::Fate;
 use super::schema::Fault;
@@ -78,8 +78,11 @@ impl Log {
 
     /// Drops segments that nobody needs, copying on the last few rows of those that hardly anybody needs.
     pub(super) fn sweep(&mut self, connection: &Connection) -> Result<(), Fault> {
-        for id in std::mem::take(&mut self.lost) {
-            segment::drop_table(connection, id)?;
+        for (id, doubt) in std::mem::take(&mut self.lost) {
+            match doubt {
+                Doubt::Damaged => segment::drop_table(connection, id)?,
+                Doubt::Unreadable => segment::drop_header(connection, id)?,
+            }
         }
         while let Some(id) = self.touched.pop_first() {
             if id == self.ledger.last_segment {

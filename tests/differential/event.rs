@@ -89,6 +89,43 @@ pub(crate) fn canonical(events: &[Event]) -> Vec<Event> {
     rest
 }
 
+/// Takes out the messages that come when, or to whom, the server chooses: see the themes of a session.
+pub(crate) fn told_in_the_end(got: &mut [Vec<Event>]) -> Vec<Event> {
+    let is_of = |event: &Event, stem: &str| matches!(event, Event::Message(message) if message.topic.starts_with(stem));
+    let mut taken = Vec::new();
+    for events in got {
+        taken.extend(events.extract_if(.., |event| is_of(event, "s/") || is_of(event, "q/")));
+    }
+    taken.into_iter().map(without_member).collect()
+}
+
+fn without_member(event: Event) -> Event {
+    match event {
+        Event::Message(message) if message.topic.starts_with("s/") => Event::Message(bare(&message)),
+        other => other,
+    }
+}
+
+/// In an order that says nothing.
+pub(crate) fn sorted(mut events: Vec<Event>) -> Vec<Event> {
+    events.sort_by_key(|event| match event {
+        Event::Message(message) => (message.topic.clone(), message.payload.clone()),
+        _ => Default::default(),
+    });
+    events
+}
+
+/// Without what depends on the member of a group that gets it.
+fn bare(message: &Message) -> Message {
+    Message {
+        qos: QoS::AtMostOnce,
+        pairs: Vec::new(),
+        identifiers: BTreeSet::new(),
+        expires: false,
+        ..message.clone()
+    }
+}
+
 /// Takes out the messages of shared subscriptions, whoever of a group got them: who does is the server's
 /// choice, and with it the QoS (MQTT 5, 4.8.2). Each is there once, without what depends on the member.
 pub(crate) fn shared(got: &mut [Vec<Event>]) -> Vec<Event> {
@@ -97,14 +134,8 @@ pub(crate) fn shared(got: &mut [Vec<Event>]) -> Vec<Event> {
         events.retain(|event| {
             let Event::Message(message) = event else { return true };
             if message.topic.starts_with("s/") {
-                let bare = Message {
-                    qos: QoS::AtMostOnce,
-                    pairs: Vec::new(),
-                    identifiers: BTreeSet::new(),
-                    expires: false,
-                    ..message.clone()
-                };
-                taken.insert((message.topic.clone(), message.payload.clone()), Event::Message(bare));
+                let bare = Event::Message(bare(message));
+                taken.insert((message.topic.clone(), message.payload.clone()), bare);
             }
             !message.topic.starts_with("s/")
         });

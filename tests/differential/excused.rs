@@ -29,8 +29,16 @@ const EXCUSES: &[Excuse] = &[
         // [MQTT5-3.1.4-3] Who is taken over is told so; mosquitto 2.0.11 hangs up without a word.
         name: "taken over",
         take: |place, ours, _| {
-            matches!(place.act(), Act::Connect(_))
+            matches!(place.act(), Act::Connect(_) | Act::Doze(_))
                 && drain(ours, |event| *event == Event::Disconnected(Reason::SessionTakenOver))
+        },
+    },
+    Excuse {
+        // [MQTT5-3.1.2-22] Either hangs up on who falls silent; ours says why, as MQTT 5 lets it (3.14.2.1, 0x8D).
+        name: "silent",
+        take: |place, ours, _| {
+            matches!(place.act(), Act::Doze(_))
+                && drain(ours, |event| *event == Event::Disconnected(Reason::KeepAliveTimeout))
         },
     },
     Excuse {
@@ -161,11 +169,12 @@ impl Place<'_> {
         .any(|(_, options)| options.qos == QoS::AtMostOnce)
     }
 
-    /// Whether the client itself has published it.
+    /// Whether the client itself has published it, or it is its will.
     fn published(&self, message: &Message) -> bool {
         let own = self.session.steps[..=self.step].iter().filter(|step| step.client == self.client);
         own.filter_map(|step| match &step.act {
-            Act::Publish(post) => Some(post),
+            Act::Publish(post) | Act::Start { post, .. } => Some(post),
+            Act::Connect(begin) | Act::Doze(begin) => begin.will.as_ref(),
             _ => None,
         })
         .any(|post| post.topic == message.topic && post.payload.as_bytes() == message.payload)
@@ -174,12 +183,10 @@ impl Place<'_> {
     /// How the connection began that the acting client takes over from itself in this step.
     fn taken_over(&self) -> Option<&Begin> {
         let own = self.session.steps[..self.step].iter().rev().filter(|step| step.client == self.client);
-        let last = own
-            .map(|step| &step.act)
-            .find(|act| matches!(act, Act::Connect(_) | Act::Leave { .. } | Act::Cut));
+        let last = own.map(|step| &step.act).find(|act| act.connects_or_ends());
         let acting = self.session.steps[self.step].client == self.client;
         match (self.act(), last) {
-            (Act::Connect(_), Some(Act::Connect(old))) if acting => Some(old),
+            (Act::Connect(_) | Act::Doze(_), Some(Act::Connect(old))) if acting => Some(old),
             _ => None,
         }
     }
@@ -242,8 +249,19 @@ pub(crate) fn comparable(session: &Session) -> usize {
                     return place;
                 }
             }
+            // A connection that takes over, and ends.
+            Act::Doze(begin) => {
+                let waiting = gone[step.client].take().or(old);
+                if old.is_some_and(|old| is_forgotten(version, old, begin))
+                    || waiting.is_some_and(|old| waits_in_vain(version, old, begin.clean))
+                    || waits_in_vain(version, begin, false)
+                {
+                    return place;
+                }
+                gone[step.client] = Some(begin);
+            }
             Act::Leave { with_will: false } => gone[step.client] = None,
-            Act::Leave { with_will: true } | Act::Cut => {
+            Act::Leave { with_will: true } | Act::Cut | Act::Start { lost: true, .. } => {
                 if old.is_some_and(|old| waits_in_vain(version, old, false)) {
                     return place;
                 }

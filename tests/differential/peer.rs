@@ -28,6 +28,8 @@ pub(crate) struct Peer {
     /// Filter of its markers.
     mark: String,
     last_id: u16,
+    /// As CONNACK says.
+    pub(crate) session_present: bool,
     aliases: BTreeMap<String, u16>,
     /// Packet ids of markers that have not ended.
     marks: BTreeSet<u16>,
@@ -53,6 +55,22 @@ enum Came {
 impl Peer {
     /// Connects and waits for CONNACK, then has its markers sent to it.
     pub(crate) fn connect(port: u16, id: &str, prefix: &str, version: Version, begin: &Begin) -> Peer {
+        Peer::connect_alive(port, id, prefix, version, begin, 600)
+    }
+
+    /// The same, and the server is to end it where nothing is said for one and a half seconds.
+    pub(crate) fn connect_drowsy(port: u16, id: &str, prefix: &str, version: Version, begin: &Begin) -> Peer {
+        Peer::connect_alive(port, id, prefix, version, begin, 1)
+    }
+
+    fn connect_alive(
+        port: u16,
+        id: &str,
+        prefix: &str,
+        version: Version,
+        begin: &Begin,
+        keep_alive: u16,
+    ) -> Peer {
         let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(HANG)).unwrap();
@@ -66,13 +84,14 @@ impl Peer {
             prefix: prefix.to_owned(),
             mark: format!("mark/{id}"),
             last_id: 0,
+            session_present: false,
             aliases: BTreeMap::new(),
             marks: BTreeSet::new(),
             owed: BTreeSet::new(),
             marked: 0,
             got: Vec::new(),
         };
-        let connect = peer.connect_packet(id, begin);
+        let connect = Connect { keep_alive, ..peer.connect_packet(id, begin) };
         peer.send(&Packet::Connect(Box::new(connect)));
         peer.until("CONNACK", |came| *came == Came::ConnAck || *came == Came::End);
         let options = SubscriptionOptions {
@@ -110,7 +129,7 @@ impl Peer {
         Connect {
             version: self.version,
             clean_start: begin.clean,
-            keep_alive: 600,
+            keep_alive: 0,
             client_id: id.into(),
             will,
             username: None,
@@ -164,6 +183,21 @@ impl Peer {
             }
         }
         self.exchange(topic, post.payload.clone().into(), post.qos, post.retain, properties);
+    }
+
+    /// Publishes at QoS 2 up to PUBREC; whether the exchange goes on. It may be a repeat.
+    pub(crate) fn start(&mut self, post: &Post, packet_id: u16, dup: bool) -> bool {
+        let (topic, payload) = (format!("{}{}", self.prefix, post.topic).into(), post.payload.clone().into());
+        let (qos, retain, properties) = (QoS::ExactlyOnce, post.retain, self.properties(post));
+        self.send(&Packet::Publish(Publish { dup, qos, retain, topic, packet_id, properties, payload }));
+        let came = self.until("PUBREC", |came| matches!(came, Came::PubRec(_) | Came::End));
+        came == Came::PubRec(true)
+    }
+
+    /// Ends such an exchange.
+    pub(crate) fn finish(&mut self, packet_id: u16) {
+        self.send(&Packet::PubRel(success(packet_id)));
+        self.until("PUBCOMP", |came| matches!(came, Came::Answer | Came::End));
     }
 
     /// Publishes a marker to the peer that has this filter.
@@ -251,6 +285,7 @@ impl Peer {
         let Some(packet) = self.read(what) else { return Came::End };
         match packet {
             Packet::ConnAck(answer) => {
+                self.session_present = answer.session_present;
                 self.got.push(Event::Connected { present: answer.session_present, reason: answer.reason });
                 Came::ConnAck
             }

@@ -36,8 +36,19 @@ struct Stage {
     prefix: String,
     versions: [Version; CLIENTS],
     peers: [Option<Peer>; CLIENTS],
+    /// What each client has started and not finished.
+    started: [Vec<Started>; CLIENTS],
+    next_id: u16,
     /// Publishes the markers.
     marker: Peer,
+}
+
+/// A QoS 2 exchange of a client that its PUBREL has not ended.
+struct Started {
+    packet_id: u16,
+    post: Post,
+    /// Whether its PUBREC was heard.
+    heard: bool,
 }
 
 const TRANSIENT: Begin =
@@ -47,7 +58,8 @@ impl Stage {
     fn new(port: u16, name: &str, versions: [Version; CLIENTS]) -> Stage {
         let prefix = format!("{name}/");
         let marker = Peer::connect(port, &format!("{name}-marker"), &prefix, Version::V5, &TRANSIENT);
-        Stage { port, name: name.to_owned(), prefix, versions, peers: Default::default(), marker }
+        let (peers, started) = Default::default();
+        Stage { port, name: name.to_owned(), prefix, versions, peers, started, next_id: STARTED_FROM, marker }
     }
 
     fn connect(&self, client: usize, begin: &Begin) -> Peer {
@@ -55,17 +67,62 @@ impl Stage {
         Peer::connect(self.port, &id, &self.prefix, self.versions[client], begin)
     }
 
+    /// [MQTT5-4.4.0-1] [MQTT311-4.4.0-1] Sends again what the connection before has not heard the answer to.
+    fn resume(&mut self, client: usize) {
+        let (Some(peer), started) = (&mut self.peers[client], &mut self.started[client]) else { return };
+        if !peer.session_present {
+            started.clear();
+        }
+        started.retain_mut(|started| {
+            if started.heard {
+                peer.finish(started.packet_id);
+                return false;
+            }
+            started.heard = peer.start(&started.post, started.packet_id, true);
+            started.heard
+        });
+    }
+
+    fn start(&mut self, client: usize, post: &Post, lost: bool) -> Vec<Event> {
+        let Some(peer) = &mut self.peers[client] else { return Vec::new() };
+        let packet_id = self.next_id;
+        self.next_id += 1;
+        if peer.start(post, packet_id, false) {
+            self.started[client].push(Started { packet_id, post: post.clone(), heard: !lost });
+        }
+        let peer = if lost { self.peers[client].take() } else { None };
+        peer.map(Peer::cut).unwrap_or_default()
+    }
+
     /// Gives what came to a connection that ended.
     fn act(&mut self, client: usize, act: &Act) -> Vec<Event> {
         if let Act::Connect(begin) = act {
             let peer = self.connect(client, begin);
             let old = self.peers[client].replace(peer);
-            return old.map(Peer::end).unwrap_or_default();
+            let late = old.map(Peer::end).unwrap_or_default();
+            self.resume(client);
+            return late;
+        }
+        if let Act::Doze(begin) = act {
+            let peer = Peer::connect_drowsy(
+                self.port,
+                &format!("{}-{client}", self.name),
+                &self.prefix,
+                self.versions[client],
+                begin,
+            );
+            let mut late = self.peers[client].take().map(Peer::end).unwrap_or_default();
+            late.extend(peer.end());
+            return late;
         }
         match (act, &mut self.peers[client]) {
             (Act::Subscribe { filters, identifier }, Some(peer)) => peer.subscribe(filters, *identifier),
             (Act::Unsubscribe { filters }, Some(peer)) => peer.unsubscribe(filters),
             (Act::Publish(post), Some(peer)) => peer.publish(post),
+            (Act::Start { post, lost }, Some(_)) => return self.start(client, post, *lost),
+            (Act::Finish, Some(peer)) => {
+                self.started[client].drain(..).for_each(|started| peer.finish(started.packet_id));
+            }
             (Act::Leave { with_will }, peer @ Some(_)) => {
                 return peer.take().map(|peer| peer.leave(*with_will)).unwrap_or_default();
             }
@@ -105,3 +162,6 @@ impl Stage {
         self.marker.leave(false);
     }
 }
+
+/// Packet ids of what is started lie beyond those of everything else.
+const STARTED_FROM: u16 = 30_000;

@@ -95,6 +95,8 @@ fn configuration(folder: &Path, security: &Security, port: u16, inside: u16) -> 
     }
     // 2.0.11 gives one copy for all subscriptions that overlap, at the QoS of any; later versions do this.
     text.push_str("allow_duplicate_messages true\n");
+    // Else each answer that follows another waits for the delayed acknowledgement of the first.
+    text.push_str("set_tcp_nodelay true\n");
     // Started as root it would become a user that may not read the keys.
     text.push_str("user root\n");
     let _ = writeln!(text, "listener {inside} 127.0.0.1\nallow_anonymous true\nlistener {port} 127.0.0.1");

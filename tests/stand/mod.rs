@@ -10,6 +10,7 @@
 mod certificates;
 mod client;
 mod cloud;
+mod disk;
 mod gateway;
 mod mote;
 mod proxy;
@@ -18,7 +19,8 @@ mod wire;
 
 pub use certificates::Certificates;
 pub use client::{Client, Options};
-pub use cloud::{Cloud, Security};
+pub use cloud::{Cloud, Security, free_port};
+pub use disk::Disk;
 pub use gateway::Gateway;
 pub use mote::{Mote, Said, flag, kind};
 pub use proxy::{Link, Proxy};

@@ -73,6 +73,8 @@ async fn bind(wanted: SocketAddr, host: &dyn Host) -> (UdpSocket, SocketAddr) {
 struct Runner {
     gateway: Gateway,
     socket: UdpSocket,
+    /// So many octets of a datagram are read: one too many shows, and more of it is nobody's.
+    octets_read: usize,
     address: SocketAddr,
     host: Arc<dyn Host>,
     /// The gateway's time counts from here.
@@ -95,6 +97,7 @@ impl Runner {
     fn new(settings: Checked, socket: UdpSocket, address: SocketAddr, host: Arc<dyn Host>) -> Runner {
         let (say, words) = mpsc::channel(WORDS_MAX);
         Runner {
+            octets_read: settings.max_packet + 1,
             gateway: Gateway::new(settings),
             socket,
             address,
@@ -109,7 +112,7 @@ impl Runner {
     }
 
     async fn run(&mut self, mut stopped: impl Future<Output = ()> + Unpin) {
-        let mut buffer = vec![0; DATAGRAM_MAX];
+        let mut buffer = vec![0; self.octets_read];
         let mut report = time::interval(REPORT_EVERY);
         report.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
@@ -305,9 +308,6 @@ const REPORT: &str = "mqtt-sn";
 
 /// How often counters are reported, if they have changed.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-
-/// The longest that UDP carries; a longer one than `max_packet` must be seen to be counted.
-const DATAGRAM_MAX: usize = 65_536;
 
 /// Words of all ports together. When full, the ports' tasks wait; the broker never does, since it owes
 /// each port no more than its credit and its answers.

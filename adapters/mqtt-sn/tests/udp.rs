@@ -219,6 +219,27 @@ async fn at_the_end_devices_are_told_and_ports_closed() {
 }
 
 #[tokio::test]
+async fn a_datagram_is_too_long_from_the_first_octet_beyond_the_limit() {
+    let mut running = Running::start("127.0.0.1:0");
+    let device = running.device().await;
+    for octets in [1_400, 1_401, 1_402, 60_000] {
+        // As long as it says; of a type that is reserved.
+        let long = [&[1][..], &u16::try_from(octets).unwrap().to_be_bytes(), &[0x03]].concat();
+        device.says(&[long, vec![0; octets - 4]].concat()).await;
+    }
+    // Who is answered was heard after them.
+    drop(device.connects(&mut running).await);
+    running.stop.send(true).unwrap();
+    running.task.await.unwrap();
+    let mut last = None;
+    while let Ok((_, health)) = running.reports.try_recv() {
+        last = Some(health.counters);
+    }
+    let counters = last.unwrap();
+    assert_eq!((&counters["ignored_too_large"], &counters["ignored_reserved"]), (&3.into(), &1.into()));
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_reported_and_does_not_end_the_adapter() {
     let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut running = Running::start(&other.local_addr().unwrap().to_string());

@@ -294,8 +294,8 @@ fn those_who_have_yet_to_show_who_they_are_hold_little_of_the_memory_and_give_it
     small.limits.max_memory = 80_000;
     let mut script = Script::new(small);
     let come = |script: &mut Script, slot: u32| {
-        let connect =
-            format!("{slot} connect c{slot} v5 clean keep=9 will=w:{} {METHOD} data=x", "x".repeat(3_000));
+        let (name, will) = (format!("c{slot}{}", "n".repeat(1_000)), "x".repeat(2_000));
+        let connect = format!("{slot} connect {name} v5 clean keep=9 will=w:{will} {METHOD} data=x");
         script.run(&["--", &format!("open {slot} password"), &connect]);
         script.said.clone()
     };

@@ -3,6 +3,7 @@
 //! Everything is counted: effects of a call, lists that wait, comparisons. Nothing here is timed.
 
 use super::script::{Script, config};
+use crate::broker::backlog::LOOKS_MAX;
 use crate::session::COMPARED;
 
 /// A broker that retains so many messages under `r`.
@@ -104,6 +105,25 @@ fn a_port_s_ping_is_answered_after_the_last_piece() {
     assert_eq!(all[1..=600], expected(2, 600));
 }
 
+#[test]
+fn a_filter_that_matches_little_is_looked_for_in_pieces() {
+    let mut script = retaining(9_000);
+    script.run(&["1 publish r/8999/end last retain", "commit"]);
+    script.run(&["open 2", "2 connect sub v5 clean", "--", "2 subscribe 1 r/+/end, r/live q0"]);
+    assert_eq!(script.said, ["2 < suback 1 0x00 0x00"], "one call does not look at all of them");
+    assert!(goes_on(&script));
+    // What is published meanwhile comes between, and what is retained before its place is come to is found.
+    script.run(&["1 publish r/live y", "1 publish r/8998/end new retain", "1 publish r/8999/end - retain"]);
+    assert_eq!(script.said[1], "2 < publish r/live y", "{:?}", script.said);
+    // Four calls were made.
+    assert!(4 * LOOKS_MAX < 8_998 && goes_on(&script));
+    let pieces = pieces(&mut script);
+    let of_walk = "2 < publish r/8998/end new retain";
+    assert!(!pieces[0].iter().any(|line| line == of_walk), "{:?}", pieces[0]);
+    assert_eq!(pieces.concat().iter().filter(|line| *line == of_walk).count(), 1, "{pieces:?}");
+    assert!(!pieces.concat().iter().any(|line| line.ends_with("last retain")));
+}
+
 /// A kept session of 300 filters, and memory for about five lists of them.
 fn long_list() -> Script {
     let mut config = config();
@@ -175,6 +195,22 @@ fn ten_thousand_filters_again_are_compared_a_few_times_each() {
     assert!(gone < 2_000_000, "{gone}");
     script.run(&["--", "commit"]);
     assert_eq!(script.broker.counters().subscriptions, 0);
+}
+
+#[test]
+fn whoever_is_in_thousands_of_groups_leaves_them_with_a_few_comparisons_each() {
+    let mut config = config();
+    config.limits.max_memory = 1_000_000_000;
+    let filters: Vec<String> = (0..4_000).map(|number| format!("$share/g{number}/t")).collect();
+    let subscribe = format!("1 subscribe 1 {}", filters.join(", "));
+    for end in [&format!("1 unsubscribe 3 {}", filters.join(" ")), "1 lost"] {
+        let mut script = Script::new(config.clone());
+        script.run(&["open 1", "1 connect a v5 clean", &subscribe]);
+        assert_eq!(script.broker.counters().shared_subscriptions, 4_000);
+        let count = compared(&mut script, end);
+        assert!(count < 1_000_000, "{count}");
+        assert_eq!(script.broker.counters().shared_subscriptions, 0);
+    }
 }
 
 #[test]

@@ -31,9 +31,10 @@ pub(super) fn narrow(max_inflight: u16) -> Config {
 #[test]
 fn a_publish_for_a_kept_session_is_acknowledged_once_committed() {
     pair(
-        &["1 publish t/a x q1 id=9", "commit"],
+        &["1 publish t/a x q1 id=9", "commit said"],
         "write message 1 t/a x for [r1 q1]
          2 < publish t/a x q1 id=1
+         commit
          1 < puback 9",
     );
 }
@@ -65,12 +66,22 @@ fn a_client_s_answer_settles_its_row() {
 #[test]
 fn qos_2_outward_waits_for_each_of_its_commits() {
     pair(
-        &["1 publish t/a x q2 id=9", "commit 1", "commit 1", "2 pubrec 1", "commit 1", "2 pubcomp 1"],
+        &[
+            "1 publish t/a x q2 id=9",
+            "commit 1 said",
+            "commit 1 said",
+            "2 pubrec 1",
+            "commit 1 said",
+            "2 pubcomp 1",
+        ],
         "write message 1 t/a x for [r1 q2]
          write leased r1/1 id=1
+         commit
          1 < pubrec 9
+         commit
          2 < publish t/a x q2 id=1
          write received r1/1
+         commit
          2 < pubrel 1
          write settled r1/1",
     );
@@ -290,16 +301,19 @@ fn no_answer_leaves_before_its_commit() {
 #[test]
 fn qos_2_inward_of_a_kept_session_is_committed_before_pubrec() {
     pair(
-        &["2 publish x y q2 id=4", "commit", "2 pubrel 4", "commit"],
+        &["2 publish x y q2 id=4", "commit said", "2 pubrel 4", "commit said"],
         "write inward r1/4
+         commit
          2 < pubrec 4 0x10
          write released r1/4
+         commit
          2 < pubcomp 4",
     );
     pair_with(
         with_route(true),
-        &["2 publish up/x y q2 id=4", "commit"],
+        &["2 publish up/x y q2 id=4", "commit said"],
         "write message 1 up/x y for [r1 q2] inward r2/4
+         commit
          2 < pubrec 4",
     );
 }
@@ -315,10 +329,12 @@ fn a_repeat_before_the_commit_waits_for_it() {
             "2 connect sub",
             "2 publish up/x y q2 id=4 dup",
             "--",
-            "commit 1",
-            "commit",
+            "commit 1 said",
+            "commit said",
         ],
-        "2 < connack present
+        "commit
+         commit
+         2 < connack present
          2 < pubrec 4",
     );
 }
@@ -346,8 +362,9 @@ fn a_session_that_is_no_longer_kept_ends_with_its_connection() {
 #[test]
 fn messages_between_connect_and_connack_wait_in_the_log() {
     pair(
-        &["2 lost", "commit", "open 2", "2 connect sub", "--", "1 publish t/a x q1 id=1", "commit"],
+        &["2 lost", "commit", "open 2", "2 connect sub", "--", "1 publish t/a x q1 id=1", "commit said"],
         "write message 1 t/a x for [r1 q1]
+         commit
          2 < connack present
          2 < publish t/a x q1 id=1
          1 < puback 1",

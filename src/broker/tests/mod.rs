@@ -14,6 +14,7 @@ mod clocks;
 mod wills;
 mod words;
 mod limits;
+mod shares;
 mod bounds;
 mod sharing;
 mod leases;

@@ -257,11 +257,13 @@ fn retained_messages_for_a_kept_session_wait_for_a_busy_store() {
     let mut script = Script::new(with_route(true));
     script.run(&["open 1", "1 connect a", "commit", "1 publish t x q1 retain id=1", "commit"]);
     script.broker.ledger.bound(4, 2);
-    script.run(&["1 publish up/a x", "1 publish up/a y", "--", "1 subscribe 1 t q1", "commit", "commit"]);
+    script.run(&["1 publish up/a x", "1 publish up/a y", "--", "1 subscribe 1 t q1"]);
+    script.run(&["commit said", "commit"]);
     assert_eq!(
         script.said,
         [
             "write session a r2 [t]",
+            "commit",
             "1 < suback 1 0x01",
             "write message 4 t x for [r2 q1 retain]",
             "1 < publish t x q1 id=1 retain",

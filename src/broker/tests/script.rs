@@ -1,7 +1,8 @@
 //! Runs a script against a broker and says what it did.
 //!
 //! Each line is an event; what is said after the last `--` is compared. Lines that start with a number
-//! are a packet or a word of that connection.
+//! are a packet or a word of that connection. A commit is silent, unless it is to be said so that one sees
+//! what came behind it.
 
 use std::collections::BTreeMap;
 
@@ -115,7 +116,11 @@ impl Script {
                 self.handle(vec![Event::Buffered { bytes, heaviest }]);
             }
             "commit" => {
-                let count = words.0.get(1).map_or(usize::MAX, |count| count.parse().expect("a count"));
+                if words.has("said") {
+                    self.said.push("commit".to_owned());
+                }
+                let count = words.0.get(1).filter(|word| **word != "said");
+                let count = count.map_or(usize::MAX, |count| count.parse().expect("a count"));
                 let through = self.model.commit(count);
                 self.handle(vec![Event::Committed { through }]);
             }

@@ -214,9 +214,10 @@ fn a_group_that_outlives_connections_is_a_reader_of_the_log() {
 #[test]
 fn a_message_for_it_is_acknowledged_once_committed_and_sent_at_once() {
     kept(
-        &["1 publish t/a 1 q1 id=1", "commit", "1 publish t/a 2 q1 id=2", "2 puback 1", "3 puback 1"],
+        &["1 publish t/a 1 q1 id=1", "commit said", "1 publish t/a 2 q1 id=2", "2 puback 1", "3 puback 1"],
         "write message 1 t/a 1 for [r3 q1]
          2 < publish t/a 1 q1 id=1
+         commit
          1 < puback 1
          write message 2 t/a 2 for [r3 q1]
          3 < publish t/a 2 q1 id=1

@@ -38,13 +38,15 @@ fn the_session_is_committed_before_suback_and_unsuback() {
             "commit",
             "--",
             "1 subscribe 1 t q1",
-            "commit",
+            "commit said",
             "1 unsubscribe 2 t",
-            "commit",
+            "commit said",
         ],
         "write session a r1 [t]
+         commit
          1 < suback 1 0x01
          write session a r1
+         commit
          1 < unsuback 2 0x00",
     );
 }
@@ -187,8 +189,9 @@ fn a_retained_message_awaits_the_subscriber_and_is_stored_at_qos_0_too() {
 #[test]
 fn a_retained_qos_1_message_is_acknowledged_once_committed() {
     check(
-        &["open 1", "1 connect a clean", "--", "1 publish t x q1 id=3 retain", "commit"],
+        &["open 1", "1 connect a clean", "--", "1 publish t x q1 id=3 retain", "commit said"],
         "write message 1 t x for [] retained
+         commit
          1 < puback 3 0x10",
     );
 }

@@ -1,18 +1,21 @@
 //! MQTT within WebSocket frames, as a stream of MQTT's own bytes.
 //!
 //! The upgrade request is answered here too. What is written together leaves in one write, headers and all,
-//! as frames of a bounded size, since a browser takes a frame in whole; answers of WebSocket itself (pong, close) go between frames. Never blocks.
+//! each packet in frames of its own and of a bounded size, since a browser takes a frame in whole; answers of
+//! WebSocket itself (pong, close) go between frames. Never blocks.
 //!
 //! Invariant: a frame that was begun is filled with exactly the bytes that it announced, since what is
 //! written after a write that was cut short begins with its rest.
 
 mod frames;
+mod packets;
 mod upgrade;
 
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
 use frames::{Close, Frames};
+use packets::Packets;
 use upgrade::{Answer, Upgrade};
 
 use super::stream::{Received, Stream};
@@ -27,6 +30,16 @@ pub struct WebSocket {
     first: Vec<u8>,
     /// What the frame that was begun still announces of MQTT's bytes.
     owed: usize,
+    /// Behind that frame.
+    packets: Packets,
+}
+
+/// A frame that is to leave.
+struct Frame<'a> {
+    header: Vec<u8>,
+    payload: &'a [u8],
+    /// Behind it.
+    packets: Packets,
 }
 
 #[derive(Debug)]
@@ -46,7 +59,8 @@ impl WebSocket {
     /// Over a stream on which the upgrade request is to come, perhaps from a page of these origins.
     pub(super) fn new(inner: Stream, origins: Arc<[String]>) -> WebSocket {
         let stage = Stage::Upgrading(Upgrade::new(origins));
-        WebSocket { inner, stage, frames: Frames::default(), first: Vec::new(), owed: 0 }
+        let (frames, packets) = (Frames::default(), Packets::default());
+        WebSocket { inner, stage, frames, first: Vec::new(), owed: 0, packets }
     }
 
     /// Reads once, and leaves what it held of MQTT at the front of the buffer; `None` at the end.
@@ -141,11 +155,11 @@ impl WebSocket {
 
     /// Notes that so many bytes have left of a frame's payload and the frames behind it; how many of them
     /// were payload. A frame of which nothing has left is not begun.
-    fn note(&mut self, left: usize, payload: &[u8], more: &[(Vec<u8>, &[u8])]) -> usize {
+    fn note(&mut self, left: usize, payload: &[u8], more: &[Frame<'_>]) -> usize {
         let mut taken = left.min(payload.len());
         self.owed -= taken;
         let mut left = left - taken;
-        for (header, payload) in more {
+        for Frame { header, payload, packets } in more {
             if left == 0 {
                 break;
             }
@@ -153,10 +167,25 @@ impl WebSocket {
             self.first.extend_from_slice(header.get(of_header..).unwrap_or_default());
             let of_payload = (left - of_header).min(payload.len());
             self.owed = payload.len() - of_payload;
+            self.packets = *packets;
             taken += of_payload;
             left -= of_header + of_payload;
         }
         taken
+    }
+
+    /// As many frames of these bytes as may leave in one write, behind the frame that was begun.
+    fn frames_of<'a>(&self, mut bytes: &'a [u8]) -> Vec<Frame<'a>> {
+        let (mut packets, mut frames, mut size) = (self.packets, Vec::new(), 0);
+        while !bytes.is_empty() && frames.len() < MORE_FRAMES && size < MORE_BYTES {
+            let (payload, rest) = bytes.split_at(packets.next_frame(bytes, PAYLOAD_MAX));
+            let mut header = Vec::new();
+            frames::begin_binary(payload.len(), &mut header);
+            frames.push(Frame { header, payload, packets });
+            size += payload.len();
+            bytes = rest;
+        }
+        frames
     }
 
     /// Between two frames a pong may leave.
@@ -178,16 +207,15 @@ impl Write for WebSocket {
         }
         if self.owed == 0 {
             self.add_pong();
-            self.owed = bytes.len().min(PAYLOAD_MAX);
+            self.owed = self.packets.next_frame(bytes, PAYLOAD_MAX);
             frames::begin_binary(self.owed, &mut self.first);
         }
         let (payload, rest) = bytes.split_at(bytes.len().min(self.owed));
-        let more: Vec<(Vec<u8>, &[u8])> =
-            rest.chunks(PAYLOAD_MAX).take(MORE_FRAMES).map(with_header).collect();
+        let more = self.frames_of(rest);
         loop {
             let mut parts = vec![IoSlice::new(&self.first), IoSlice::new(payload)];
             parts.extend(
-                more.iter().flat_map(|(header, payload)| [IoSlice::new(header), IoSlice::new(payload)]),
+                more.iter().flat_map(|frame| [IoSlice::new(&frame.header), IoSlice::new(frame.payload)]),
             );
             let written = self.inner.write_vectored(&parts)?;
             if written == 0 {
@@ -218,12 +246,6 @@ impl Write for WebSocket {
     }
 }
 
-fn with_header(payload: &[u8]) -> (Vec<u8>, &[u8]) {
-    let mut header = Vec::new();
-    frames::begin_binary(payload.len(), &mut header);
-    (header, payload)
-}
-
 fn broken() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "against the rules of WebSocket")
 }
@@ -231,8 +253,11 @@ fn broken() -> io::Error {
 /// Bytes of MQTT in one frame: with a header of 4 bytes it fills one record of TLS.
 const PAYLOAD_MAX: usize = (16 << 10) - 4;
 
-/// So many frames may leave in one write behind its first.
-const MORE_FRAMES: usize = 7;
+/// So many frames may leave in one write behind its first, of two parts each, where the kernel takes 1,024.
+const MORE_FRAMES: usize = 63;
+
+/// Once they hold so much, it is enough for one write.
+const MORE_BYTES: usize = 112 << 10;
 
 /// Bytes of which a header takes at most 4.
 const FIRST_KEPT: usize = 16;

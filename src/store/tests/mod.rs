@@ -11,9 +11,14 @@ mod pacing;
 mod full;
 mod damage;
 mod cost;
+mod size;
 mod opening;
 mod versions;
 mod times;
+mod disk;
+mod cuts;
+mod faults;
+mod salvage;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -227,6 +232,20 @@ pub(super) fn message(seq: u64, topic: &str) -> Arc<Message> {
 
 pub(super) fn want(reader: ReaderId) -> Want {
     Want { reader, qos: QoS::AtLeastOnce, retain: false, subscription_ids: Vec::new() }
+}
+
+/// A write of a message of so many bytes that these readers want.
+pub(super) fn sized(seq: u64, bytes: usize, readers: &[ReaderId]) -> Write {
+    let mut message = Message::clone(&message(seq, "sensors/one/temperature"));
+    message.payload = vec![b'x'; bytes].into();
+    let audience: Vec<Want> = readers.iter().copied().map(want).collect();
+    Write::Message {
+        seq: Seq(seq),
+        message: Arc::new(message),
+        audience: audience.into(),
+        retained: false,
+        inward: None,
+    }
 }
 
 /// A write of a message that these readers want.

@@ -248,3 +248,25 @@ fn readings_without_a_clock_are_mended_in_the_store_after_a_restart() {
     // When the first one was taken nobody knows: after the first time off, and before the second or later.
     assert!(rows[0].ends_with(r#""q":"no-clock"}"#) && rows[0] != lost, "{}", rows[0]);
 }
+
+#[test]
+fn a_disk_that_is_too_full_for_the_time_alone_costs_nothing_else() {
+    let full = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let tight = full.clone();
+    let gate: Gate = Box::new(move |stage| match stage {
+        Stage::BeforeSync if tight.load(Ordering::SeqCst) => Err(std::io::ErrorKind::StorageFull.into()),
+        _ => Ok(()),
+    });
+    let machine = Arc::new(Mutex::new(Machine::new(WALL, Clock::Set)));
+    let mut trial = Terms { machine: Some(machine.clone()), gate: Some(gate), ..Terms::default() }.open();
+    let route = trial.route();
+    trial.commit(vec![put(1, &[route])]);
+    full.store(true, Ordering::SeqCst);
+    machine.lock().unwrap().pass(HEARTBEAT);
+    trial.status();
+    trial.status();
+    full.store(false, Ordering::SeqCst);
+    trial.commit(vec![put(2, &[route])]);
+    assert_eq!(trial.wanted(route), [1, 2]);
+    trial.assert_conserved();
+}

@@ -1,12 +1,24 @@
-//! rumqttc, the crate that our uplink speaks through, as a client of the gateway, over TCP.
+//! rumqttc, the crate that our uplink speaks through, as a client of the gateway.
 //!
-//! Its two versions are two families of types with the same names, so the scenarios are written once
+//! The product builds it without TLS and WebSocket, which a [`hop`] puts around what it says, as the uplink
+//! does. Its two versions are two families of types with the same names, so the scenarios are written once
 //! and expanded for both.
 
-use super::Cell;
+use std::path::Path;
+
+use super::{Cell, hop};
 
 /// Goes through all scenarios.
 pub(super) fn run(cell: &Cell) -> Vec<String> {
+    let authorities = Path::new(&cell.authorities);
+    let port = match cell.transport {
+        "tls" => hop::tls(cell.port, authorities),
+        "ws" => hop::websocket(cell.port),
+        "wss" => hop::websocket(hop::tls(cell.port, authorities)),
+        _ => cell.port,
+    };
+    let (authorities, prefix) = (cell.authorities.clone(), cell.prefix.clone());
+    let cell = &Cell { port, authorities, prefix, ..*cell };
     if cell.version == "5" { five::run(cell) } else { four::run(cell) }
 }
 

@@ -1,0 +1,96 @@
+//! The disk under the store, as far as SQLite is not asked: names, sizes, free space.
+//!
+//! Together with the names of SQLite's file layers this is all that the store knows of its disk, so that
+//! a test can put another one below it that fails, fills up and loses its power.
+
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+/// A disk.
+pub(super) trait Disk: Debug + Send + Sync {
+    /// SQLite's file layer for the database that is in use.
+    fn layer(&self) -> &'static str;
+
+    /// SQLite's file layer for one that is only read: it takes no locks, so that it needs no right to
+    /// write. The lock on the data directory keeps others away.
+    fn layer_for_reading(&self) -> &'static str;
+
+    /// Bytes of a file; `None` where there is none.
+    fn size(&self, path: &Path) -> Option<u64>;
+
+    /// Free bytes, as an ordinary user may take them; `None` where the disk does not say.
+    fn free(&self, dir: &Path) -> Option<u64>;
+
+    /// Whether nothing can be changed.
+    fn is_read_only(&self, dir: &Path) -> bool;
+
+    /// Makes a file of so many bytes that really takes them: one with holes would hold nothing.
+    fn hold(&self, path: &Path, size: u64) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Gives a file another name, in place of one that may have it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// The files of a directory, sorted.
+    fn names(&self, dir: &Path) -> Vec<PathBuf>;
+
+    /// Returns once the names in a directory are such that a power cut leaves them as they are.
+    fn sync_names(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// The system's own.
+#[derive(Debug)]
+pub(super) struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn layer(&self) -> &'static str {
+        "unix"
+    }
+
+    fn layer_for_reading(&self) -> &'static str {
+        "unix-none"
+    }
+
+    fn size(&self, path: &Path) -> Option<u64> {
+        fs::metadata(path).ok().map(|file| file.len())
+    }
+
+    fn free(&self, dir: &Path) -> Option<u64> {
+        let disk = rustix::fs::statvfs(dir).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn is_read_only(&self, dir: &Path) -> bool {
+        let read_only = rustix::fs::StatVfsMountFlags::RDONLY;
+        rustix::fs::statvfs(dir).is_ok_and(|disk| disk.f_flag.contains(read_only))
+    }
+
+    fn hold(&self, path: &Path, size: u64) -> io::Result<()> {
+        Ok(fallocate(&File::create(path)?, FallocateFlags::empty(), 0, size)?)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn names(&self, dir: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+    }
+
+    fn sync_names(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}

@@ -1,0 +1,269 @@
+//! A new database in the place of one that must never be written again.
+//!
+//! When a sync fails, the kernel forgets the pages that it covered: the file reads as written, and at the
+//! next loss of power they are gone. So the file gets another name, by which a later process knows it
+//! too, is only read from then on, and a new database is built beside it, synced, and renamed into its
+//! place. State, sessions, routes, retained messages and the newest segments are copied, as far back as
+//! the failed sync may reach; older segments were synced long ago, and are read where they are until
+//! nobody wants a row of them. Rows are checked when they are read, here as everywhere.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::open::{Refusal, with_suffix};
+use super::room::{Files, PAGE, Pages, Sizes};
+use super::schema::{self, is_damage, unsigned};
+use super::{salvage, segment};
+
+/// A database that is only read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Apart {
+    path: PathBuf,
+    schema: String,
+    /// Segments that are read from it.
+    segments: BTreeSet<u32>,
+}
+
+/// Gives the database another name: whoever opens the store next takes over from it.
+pub(super) fn set_apart(files: &Files) -> io::Result<()> {
+    if files.disk.size(&files.database).is_some() {
+        let last = paths(files).last().and_then(|path| number(path)).unwrap_or(0);
+        let apart = files.dir.join(format!("{APART}{:06}", last + 1));
+        tracing::error!(
+            path = %apart.display(),
+            "a sync has failed: the store's file is not trusted any more, is set apart and only read"
+        );
+        files.disk.rename(&files.database, &apart)?;
+    }
+    // Second: a WAL without its database is nobody's, a database without its WAL would be taken for whole.
+    if let Some(newest) = paths(files).last()
+        && files.disk.size(&files.database).is_none()
+        && files.disk.size(&files.wal).is_some()
+    {
+        files.disk.rename(&files.wal, &with_suffix(newest, "-wal"))?;
+    }
+    files.disk.sync_names(&files.dir)
+}
+
+/// Sees to it that a database that was set apart has a successor, whenever its making was interrupted.
+pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
+    let apart = paths(files);
+    for path in files.disk.names(&files.dir) {
+        let name = path.to_string_lossy();
+        let orphan =
+            name.strip_suffix("-wal").is_some_and(|of| !apart.iter().any(|path| *path == *Path::new(of)));
+        if name.contains(APART) && orphan {
+            files.disk.remove(&path)?;
+        }
+    }
+    salvage::ensure(files)?;
+    if apart.is_empty() || files.disk.size(&files.database).is_some() {
+        return Ok(());
+    }
+    set_apart(files)?;
+    let new = with_suffix(&files.database, ".new");
+    discard(files, &new);
+    if let Err(refusal) = build(files, sizes, &new) {
+        discard(files, &new);
+        return Err(refusal);
+    }
+    // One change of one name: before it there is no successor, after it a whole one.
+    files.disk.rename(&new, &files.database)?;
+    files.disk.sync_names(&files.dir)?;
+    tracing::warn!("a new database has taken over from the one that was set apart");
+    Ok(())
+}
+
+/// Lets a connection read what is set apart, the newest first: a segment that is in several is whole in
+/// the newest. One that cannot be read at all is put aside; what was wanted of it is counted as damaged.
+pub(super) fn attach(connection: &Connection, files: &Files) -> Result<(), Refusal> {
+    for path in paths(files).into_iter().rev() {
+        let Some(number) = number(&path) else { continue };
+        let schema = format!("apart_{number}");
+        let uri = format!("file:{}?mode=ro&vfs={}", escaped(&path), files.disk.layer_for_reading());
+        let look = || -> rusqlite::Result<i64> {
+            connection.execute(&format!("ATTACH DATABASE ?1 AS {schema}"), [uri])?;
+            let sql = format!("SELECT count(*) FROM {schema}.segments");
+            connection.query_row(&sql, [], |row| row.get(0))
+        };
+        match look() {
+            Ok(_) => {}
+            Err(error) if is_damage(&error) || segment::is_missing(&error) => {
+                let _ = connection.execute_batch(&format!("DETACH DATABASE {schema}"));
+                put_aside(files, &path, &error.to_string())?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Gives up what was set apart: it is kept for whoever can read it.
+pub(super) fn put_aside(files: &Files, path: &Path, why: &str) -> io::Result<()> {
+    let aside = PathBuf::from(path.to_string_lossy().replace(APART, "tidegate.db.damaged-unsynced-"));
+    tracing::error!(path = %aside.display(), reason = why, "what was set apart is damaged and put aside");
+    files.disk.rename(path, &aside)?;
+    let _ = files.disk.rename(&with_suffix(path, "-wal"), &with_suffix(&aside, "-wal"));
+    Ok(())
+}
+
+/// What a connection reads from elsewhere.
+pub(super) fn attached(connection: &Connection, files: &Files) -> rusqlite::Result<Vec<Apart>> {
+    let mut elsewhere = tables(connection, "main")?;
+    let mut found = Vec::new();
+    for path in paths(files).into_iter().rev() {
+        let Some(number) = number(&path) else { continue };
+        let schema = format!("apart_{number}");
+        let mut segments = tables(connection, &schema)?;
+        segments.retain(|id| elsewhere.insert(*id));
+        found.push(Apart { path, schema, segments });
+    }
+    Ok(found)
+}
+
+/// Lets go of what is not read any more.
+pub(super) fn release(
+    connection: &Connection,
+    files: &Files,
+    apart: &mut Vec<Apart>,
+    is_wanted: impl Fn(u32) -> bool,
+) -> rusqlite::Result<()> {
+    let done = |apart: &Apart| !apart.segments.iter().any(|id| is_wanted(*id));
+    while let Some(at) = apart.iter().position(done) {
+        let gone = apart.remove(at);
+        connection.execute_batch(&format!("DETACH DATABASE {}", gone.schema))?;
+        tracing::info!(path = %gone.path.display(), "nothing is wanted any more of what was set apart");
+        // The WAL last: without it the database would be taken for whole.
+        let _ = files.disk.remove(&gone.path);
+        let _ = files.disk.remove(&with_suffix(&gone.path, "-wal"));
+    }
+    Ok(())
+}
+
+/// Bytes of everything that is set apart.
+pub(super) fn size(files: &Files, apart: &[Apart]) -> u64 {
+    let size = |path: &Path| files.disk.size(path).unwrap_or(0);
+    apart.iter().map(|apart| size(&apart.path) + size(&with_suffix(&apart.path, "-wal"))).sum()
+}
+
+/// Begins a database under a name that nobody takes for one.
+pub(super) fn begin_new(files: &Files, new: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags_and_vfs(new, flags, files.disk.layer())?;
+    // Or the end of this connection would move the WAL into a database that it only reads.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+    // Without a journal: should this fail, the file is removed.
+    connection.execute_batch(&format!(
+        "PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = OFF;
+         PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;"
+    ))?;
+    Ok(connection)
+}
+
+/// Ends it, with everything synced.
+pub(super) fn finish_new(files: &Files, new: &Path, connection: Connection) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.close().map_err(|(_, error)| error)?;
+    // Nothing is in it yet.
+    let _ = files.disk.remove(&with_suffix(new, "-wal"));
+    Ok(())
+}
+
+/// Builds the successor.
+fn build(files: &Files, sizes: &Sizes, new: &Path) -> Result<(), Refusal> {
+    let connection = begin_new(files, new)?;
+    attach(&connection, files)?;
+    let schemas: Vec<String> = attached(&connection, files)?.into_iter().map(|apart| apart.schema).collect();
+    let Some(newest) = schemas.first() else {
+        return Err(Refusal::Damaged("what was set apart cannot be read".into()));
+    };
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    connection.execute_batch(&schema::tables())?;
+    for table in schema::TABLES {
+        connection.execute_batch(&format!("INSERT INTO main.{table} SELECT * FROM {newest}.{table}"))?;
+    }
+    copy_segments(&connection, sizes, &schemas)?;
+    connection.execute_batch("COMMIT")?;
+    Ok(finish_new(files, new, connection)?)
+}
+
+/// Copies the newest segments, as many as one commit can have touched and some more; and all of those
+/// that would otherwise have to be read from too many files.
+fn copy_segments(connection: &Connection, sizes: &Sizes, schemas: &[String]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT id FROM main.segments ORDER BY id DESC")?;
+    let ids: Vec<u32> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut rows = 0;
+    for id in ids {
+        let reached = rows >= sizes.segment_rows * 4 || Pages::of(connection)?.all * PAGE >= BATCH_BYTES;
+        let sql = |schema: &String| format!("SELECT 1 FROM {schema}.sqlite_schema WHERE name = 'log_{id}'");
+        let mut home = None;
+        for (place, schema) in schemas.iter().enumerate() {
+            if home.is_none() && connection.query_row(&sql(schema), [], |_| Ok(())).optional()?.is_some() {
+                home = Some((place, schema));
+            }
+        }
+        let Some((place, home)) = home.filter(|(place, _)| !reached || *place >= APART_MAX) else { continue };
+        connection.execute_batch(&segment::table(id))?;
+        let copied =
+            connection.execute(&format!("INSERT INTO main.log_{id} SELECT * FROM {home}.log_{id}"), [])?;
+        rows += if place < APART_MAX { copied as u64 } else { 0 };
+    }
+    Ok(())
+}
+
+/// The segments that have their table in a database.
+fn tables(connection: &Connection, schema: &str) -> rusqlite::Result<BTreeSet<u32>> {
+    let sql = format!(
+        "SELECT substr(name, 5) + 0 FROM {schema}.sqlite_schema WHERE name LIKE 'log\\_%' ESCAPE '\\'"
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let ids = statement.query_map([], |row| row.get::<_, i64>(0))?;
+    ids.map(|id| Ok(u32::try_from(unsigned(id?)).unwrap_or(0))).collect()
+}
+
+/// Databases that are set apart, oldest first.
+pub(super) fn paths(files: &Files) -> Vec<PathBuf> {
+    files.disk.names(&files.dir).into_iter().filter(|path| number(path).is_some()).collect()
+}
+
+/// The number of a database that is set apart; `None` for any other file.
+fn number(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_prefix(APART)?.parse().ok()
+}
+
+pub(super) fn discard(files: &Files, path: &Path) {
+    for suffix in ["", "-wal", "-journal"] {
+        let _ = files.disk.remove(&with_suffix(path, suffix));
+    }
+}
+
+/// A path as it stands in a URI.
+fn escaped(path: &Path) -> String {
+    let mut out = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => out.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => out.push(char::from(*byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Before the number of a database that is set apart.
+const APART: &str = "tidegate.db.unsynced-";
+
+/// So many are read at most; of more, the segments are copied.
+const APART_MAX: usize = 4;
+
+/// Twice what may wait for a commit.
+const BATCH_BYTES: u64 = 8_000_000;

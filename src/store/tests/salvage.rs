@@ -1,0 +1,238 @@
+//! Bits that flip anywhere in the file, and files that end too early: what a start makes of them.
+//!
+//! It always starts. What it reads is what was written, to the byte, and what it cannot read any more is
+//! counted as damaged. Places come from a fixed seed and from a fresh one, which is printed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cuts::{Rig, SIZES, content};
+use super::disk::FaultyDisk;
+use super::model::{Random, fresh_seed};
+use super::*;
+use crate::record::DropReason;
+use crate::store::disk::Disk;
+use crate::store::handle::Ask;
+
+const READERS: [ReaderId; 3] = [ReaderId(1), ReaderId(9), ReaderId(10)];
+
+fn start(disk: &FaultyDisk) -> Rig {
+    Rig::start(disk, SIZES, &["up".into()]).unwrap_or_else(|error| panic!("cannot {error}"))
+}
+
+/// How a store came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Killed,
+}
+
+/// A store with 300 rows for a route and two sessions; the route has its first 30.
+fn filled(end: End) -> FaultyDisk {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert!(rig.commit(vec![session(READERS[1]), session(READERS[2])]));
+    let audience: Arc<[Want]> = READERS.map(want).into();
+    for block in 0..15 {
+        let row = |seq| {
+            let message = content(seq);
+            let retained = message.retain;
+            Write::Message { seq: Seq(seq), message, audience: audience.clone(), retained, inward: None }
+        };
+        assert!(rig.commit((block * 20 + 1..=block * 20 + 20).map(row).collect()));
+    }
+    rig.worker.turn(vec![Ask::Settle { reader: READERS[0], seqs: (1..=30).map(Seq).collect() }]);
+    assert!(rig.commit(Vec::new()));
+    match end {
+        End::Closed => {
+            rig.worker.close();
+            disk
+        }
+        End::Killed => disk.copied(),
+    }
+}
+
+/// The rows that a reader has, each as it was written.
+fn read_all(rig: &mut Rig, reader: ReaderId) -> BTreeSet<u64> {
+    let (mut found, mut after) = (BTreeSet::new(), 0);
+    loop {
+        let Some(read) = rig.read(reader, after, 50) else {
+            // A part of the store was given up, and the question is asked again.
+            rig.wait(3_000);
+            continue;
+        };
+        for row in &read.rows {
+            assert_eq!((&row.message, &row.want), (&content(row.seq.0), &want(reader)), "a wrong byte");
+            assert!(row.seq.0 > after);
+            after = row.seq.0;
+            found.insert(after);
+        }
+        if read.through == read.newest {
+            return found;
+        }
+        after = read.through.0;
+    }
+}
+
+/// What became of the rows of one harmed store.
+#[derive(Debug, Default)]
+struct Tally {
+    read: u64,
+    damaged: u64,
+    put_aside: u64,
+    runs: u64,
+}
+
+/// Starts on a harmed disk, and looks at everything that it has.
+fn check(disk: &FaultyDisk, tally: &mut Tally) {
+    let mut rig = start(disk);
+    tally.runs += 1;
+    tally.put_aside += u64::from(rig.put_aside.is_some());
+    for message in &rig.restored.retained {
+        let text = std::str::from_utf8(&message.payload).unwrap();
+        let seq = text.split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(**message, *content(seq), "a wrong byte");
+    }
+    let read: BTreeMap<ReaderId, BTreeSet<u64>> =
+        READERS.into_iter().map(|reader| (reader, read_all(&mut rig, reader))).collect();
+    // What a read has found to be damaged is counted in the next commit, and this works.
+    assert!(rig.commit(vec![session(ReaderId(90))]));
+    let still: BTreeMap<ReaderId, BTreeSet<u64>> =
+        READERS.into_iter().map(|reader| (reader, read_all(&mut rig, reader))).collect();
+    rig.wait(1_000);
+    let status = rig.status();
+    assert_eq!(status.trouble, None);
+    for (reader, rows) in still {
+        assert!(rows.is_subset(&read[&reader]), "nothing comes back");
+        let Some(line) = status.readers.get(&reader) else { continue };
+        let damaged = line.dropped.get(&DropReason::Damaged).copied().unwrap_or(0);
+        assert_eq!(line.received, line.delivered + line.queued + damaged, "{line:?}");
+        assert_eq!(line.queued, rows.len() as u64);
+        if line.received == 300 {
+            assert_eq!(damaged + line.delivered + rows.len() as u64, 300);
+        }
+        tally.read += rows.len() as u64;
+        tally.damaged += damaged;
+    }
+}
+
+fn proof() -> bool {
+    std::env::var("TIDEGATE_SIZE").is_ok_and(|size| size == "proof")
+}
+
+fn database(disk: &FaultyDisk) -> PathBuf {
+    disk.dir().join("tidegate.db")
+}
+
+/// The version of the schema in the file's header: what is newer is refused and left as it is.
+const VERSION_AT: std::ops::Range<usize> = 60..64;
+
+fn flip(seed: u64, end: End, count: u64) {
+    println!("seed {seed}, {end:?}, {count} flips");
+    let (whole, mut random, mut tally) = (filled(end), Random(seed), Tally::default());
+    for _ in 0..count {
+        let disk = whole.copied();
+        let mut bytes = disk.bytes(&database(&disk)).unwrap();
+        let at = random.below(bytes.len());
+        if VERSION_AT.contains(&at) {
+            continue;
+        }
+        bytes[at] ^= 1 << random.below(8);
+        disk.put(&database(&disk), bytes);
+        check(&disk, &mut tally);
+    }
+    println!("measured: {tally:?}");
+    // One flip costs little.
+    assert!(tally.read > tally.runs * 500, "{tally:?}");
+}
+
+fn truncate(seed: u64, end: End, count: u64) {
+    println!("seed {seed}, {end:?}, {count} truncations");
+    let (whole, mut random, mut tally) = (filled(end), Random(seed), Tally::default());
+    for _ in 0..count {
+        let disk = whole.copied();
+        let mut bytes = disk.bytes(&database(&disk)).unwrap();
+        bytes.truncate(random.below(bytes.len()));
+        disk.put(&database(&disk), bytes);
+        check(&disk, &mut tally);
+    }
+    println!("measured: {tally:?}");
+    assert!(tally.read > 0, "{tally:?}");
+}
+
+#[test]
+fn a_bit_that_flips_anywhere_costs_rows_and_never_a_wrong_byte() {
+    let count = if proof() { 1_000 } else { 60 };
+    for seed in [1, fresh_seed()] {
+        flip(seed, End::Closed, count);
+        flip(seed, End::Killed, count / 2);
+    }
+}
+
+#[test]
+fn a_file_that_ends_anywhere_is_salvaged() {
+    let count = if proof() { 100 } else { 15 };
+    for seed in [2, fresh_seed()] {
+        truncate(seed, End::Closed, count);
+        truncate(seed, End::Killed, count);
+    }
+}
+
+#[test]
+fn what_can_be_read_of_a_damaged_database_is_in_the_new_one() {
+    let disk = filled(End::Closed);
+    let mut bytes = disk.bytes(&database(&disk)).unwrap();
+    // The last quarter is lost, and the file knows that it was longer.
+    bytes.truncate(bytes.len() * 3 / 4);
+    disk.put(&database(&disk), bytes.clone());
+    let mut rig = start(&disk);
+    let aside = rig.put_aside.clone().expect("it was put aside");
+    assert_eq!(disk.bytes(&aside), Some(bytes), "as it was found");
+    let rows = read_all(&mut rig, READERS[0]);
+    assert!(rows.len() > 100, "{} rows", rows.len());
+    let line = rig.status().readers[&READERS[0]].clone();
+    assert_eq!((line.received, line.delivered), (300, 30));
+    assert_eq!(line.dropped[&DropReason::Damaged], 270 - rows.len() as u64);
+    rig.worker.close();
+    let mut rig = start(&disk);
+    assert_eq!((read_all(&mut rig, READERS[0]), rig.put_aside), (rows, None));
+}
+
+#[test]
+fn a_salvage_that_is_interrupted_is_done_again() {
+    let whole = filled(End::Closed);
+    let mut bytes = whole.bytes(&database(&whole)).unwrap();
+    bytes.truncate(bytes.len() * 3 / 4);
+    whole.put(&database(&whole), bytes);
+    let expected = read_all(&mut start(&whole.copied()), READERS[0]);
+    let mut random = Random(4);
+    for changes in 0..400 {
+        let disk = whole.copied();
+        disk.cut_in(changes);
+        let first = Rig::start(&disk, SIZES, &["up".into()]);
+        let interrupted = disk.is_off();
+        drop(first);
+        disk.cut();
+        disk.power_on(&mut random);
+        let mut rig = start(&disk);
+        assert_eq!(read_all(&mut rig, READERS[0]), expected, "cut at change {changes}");
+        if !interrupted {
+            assert!(changes > 20, "a salvage changes more than that");
+            return;
+        }
+    }
+    panic!("a salvage does not change so much");
+}
+
+#[test]
+fn a_disk_without_room_for_the_salvage_serves_all_the_same() {
+    let disk = filled(End::Closed);
+    let mut bytes = disk.bytes(&database(&disk)).unwrap();
+    bytes.truncate(bytes.len() * 3 / 4);
+    disk.put(&database(&disk), bytes);
+    let taken: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = taken + 120_000);
+    let mut rig = start(&disk);
+    assert!(rig.put_aside.is_some());
+    assert!(read_all(&mut rig, READERS[0]).is_empty());
+    assert!(rig.commit(vec![session(ReaderId(90))]));
+}
