@@ -96,7 +96,8 @@ mod tests {
             retain: false,
             properties: Properties::new(),
             expiry: None,
-            received_wall: 0,
+            received: 0,
+            unclocked: false,
         };
         let want = Want { reader: READER, qos: QoS::AtLeastOnce, retain: false, subscription_ids: vec![] };
         Row { seq: Seq(seq), number: seq, message: Arc::new(message), want }

@@ -339,7 +339,8 @@ mod tests {
             retain: false,
             properties: Properties::new(),
             expiry: None,
-            received_wall: 0,
+            received: 0,
+            unclocked: false,
         };
         Parcel { origin: Origin::Row { route: 0, seq: Seq(seq) }, message: message.into(), refusals: 0 }
     }

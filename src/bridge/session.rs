@@ -267,7 +267,7 @@ impl<'a> Loop<'a> {
     fn send(&mut self, parcel: Parcel) -> Result<(), Trouble> {
         let (Origin::Row { route, .. } | Origin::Live { route }) = parcel.origin else { return Ok(()) };
         let Some(forward) = self.session.routes.forward(route) else { return Ok(()) };
-        match shape(&parcel.message, forward, &self.limits, self.session.clock.now().wall) {
+        match shape(&parcel.message, forward, &self.limits, &self.session.clock.now()) {
             Ok(outbound) => self.hand_over(parcel, outbound),
             Err(unsendable) => {
                 let reason = match unsendable {
@@ -301,7 +301,8 @@ impl<'a> Loop<'a> {
             retain: true,
             properties: Properties::new(),
             expiry: None,
-            received_wall: 0,
+            received: 0,
+            unclocked: false,
         };
         let outbound = Outbound {
             topic: topic.clone(),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::config::Forward;
 use crate::codec::{Properties, QoS, Version};
-use crate::record::Message;
+use crate::record::{Message, Now};
 
 /// A PUBLISH upward.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,14 +66,14 @@ impl Limits {
     }
 }
 
-/// The PUBLISH of a message on a route, at this wall clock (milliseconds).
+/// The PUBLISH of a message on a route, at this moment.
 pub(super) fn shape(
     message: &Message,
     route: &Forward,
     limits: &Limits,
-    wall: u64,
+    now: &Now,
 ) -> Result<Outbound, Unsendable> {
-    let expiry = message.remaining(wall);
+    let expiry = message.remaining(now);
     if expiry == Some(0) {
         return Err(Unsendable::Expired);
     }
@@ -88,7 +88,7 @@ pub(super) fn shape(
     };
     let outbound = Outbound {
         topic,
-        payload: message.payload.clone(),
+        payload: message.mended(&now.span.mend).unwrap_or_else(|| message.payload.clone()),
         // [MQTT5-3.2.2-11] not above Maximum QoS.
         qos: route.qos.min(limits.qos),
         // [MQTT5-3.2.2-14] no RETAIN where it is not available.
@@ -138,6 +138,7 @@ mod tests {
     use super::*;
     use crate::bridge::mapping::{Filter, Template};
     use crate::codec::{Packet, Property, Publish, encode};
+    use crate::record::Mend;
 
     fn route(filter: &str, to: &str, qos: QoS) -> Forward {
         let filter = Filter::parse(filter).unwrap();
@@ -153,6 +154,10 @@ mod tests {
         }
     }
 
+    fn now(wall: u64) -> Now {
+        Now::steady(0, wall)
+    }
+
     fn message(topic: &str, payload: usize) -> Message {
         Message {
             topic: topic.into(),
@@ -161,7 +166,8 @@ mod tests {
             retain: true,
             properties: Properties::from_list(&[Property::UserProperty("a".into(), "b".into())]),
             expiry: Some(10),
-            received_wall: 1_000,
+            received: 1_000,
+            unclocked: false,
         }
     }
 
@@ -172,7 +178,7 @@ mod tests {
                 for payload in [0, 1, 90, 100, 110, 127, 128, 16_300, 16_383, 16_400, 200_000] {
                     let route = route("a/#", "x/{1}", qos);
                     let outbound =
-                        shape(&message("a/b", payload), &route, &Limits::of(version), 1_000).unwrap();
+                        shape(&message("a/b", payload), &route, &Limits::of(version), &now(1_000)).unwrap();
                     let mut properties = outbound.properties.clone();
                     if let Some(expiry) = outbound.expiry {
                         properties = properties.with(Property::MessageExpiryInterval(expiry));
@@ -191,9 +197,9 @@ mod tests {
                     assert_eq!(outbound.size(version), bytes.len() as u64, "{version:?} {qos:?} {payload}");
                     let exact =
                         Limits { packet_size: u32::try_from(bytes.len()).unwrap(), ..Limits::of(version) };
-                    assert!(shape(&message("a/b", payload), &route, &exact, 1_000).is_ok());
+                    assert!(shape(&message("a/b", payload), &route, &exact, &now(1_000)).is_ok());
                     let less = Limits { packet_size: exact.packet_size - 1, ..exact };
-                    let refused = shape(&message("a/b", payload), &route, &less, 1_000);
+                    let refused = shape(&message("a/b", payload), &route, &less, &now(1_000));
                     assert_eq!(refused, Err(Unsendable::TooLarge));
                 }
             }
@@ -204,14 +210,33 @@ mod tests {
     fn what_has_expired_or_has_no_topic_is_not_sent() {
         let limits = Limits::of(Version::V5);
         let plain = route("a/#", "{1}", QoS::AtLeastOnce);
-        let at = |wall| shape(&message("a/b", 1), &plain, &limits, wall).map(|outbound| outbound.expiry);
+        let at =
+            |wall| shape(&message("a/b", 1), &plain, &limits, &now(wall)).map(|outbound| outbound.expiry);
         assert_eq!(at(1_000), Ok(Some(10)));
         assert_eq!(at(10_999), Ok(Some(1)));
         assert_eq!(at(11_000), Err(Unsendable::Expired));
         assert_eq!(at(0), Ok(Some(10)), "a clock that went back takes nothing away");
-        assert_eq!(shape(&message("a/", 1), &plain, &limits, 1_000), Err(Unsendable::NoTopic));
+        assert_eq!(shape(&message("a/", 1), &plain, &limits, &now(1_000)), Err(Unsendable::NoTopic));
         let long = "a/".to_owned() + &"y".repeat(65_000);
         let route = route("a/#", "{topic}/{topic}", QoS::AtLeastOnce);
-        assert_eq!(shape(&message(&long, 1), &route, &limits, 1_000), Err(Unsendable::NoTopic));
+        assert_eq!(shape(&message(&long, 1), &route, &limits, &now(1_000)), Err(Unsendable::NoTopic));
+    }
+
+    #[test]
+    fn a_reading_that_had_no_clock_leaves_with_its_time_mended_once_that_is_set() {
+        let unset = r#"{"v":1,"t":61.5,"q":"no-clock"}"#;
+        let reading = Message { payload: unset.into(), unclocked: true, ..message("a/b", 0) };
+        let plain = route("a/#", "{1}", QoS::AtLeastOnce);
+        let sent = |reading: &Message, now: &Now| {
+            let outbound = shape(reading, &plain, &Limits::of(Version::V5), now).unwrap();
+            (String::from_utf8(outbound.payload.to_vec()).unwrap(), outbound.expiry)
+        };
+        assert_eq!(sent(&reading, &now(2_000)), (unset.to_owned(), Some(9)));
+        let mut later = now(1_002_000);
+        later.span.mend = Mend { from: 0, exact: 0, to: 1_001_500, gap: 1_000_000, shift: 1_000_000 };
+        let mended = r#"{"v":1,"t":1061.5,"q":"good"}"#;
+        assert_eq!(sent(&reading, &later), (mended.to_owned(), Some(9)));
+        let foreign = Message { unclocked: false, ..reading };
+        assert_eq!(sent(&foreign, &later), (unset.to_owned(), Some(9)));
     }
 }

@@ -140,7 +140,7 @@ impl Broker {
             exchange.sending = Sending::Surely;
             let (seq, group) = (exchange.seq, exchange.group);
             let label = Label::of(&parcel.want, packet_id);
-            outlet.deliver(parcel.message, label, turn.now.wall, &mut self.counters, turn.effects);
+            outlet.deliver(parcel.message, label, &turn.now, &mut self.counters, turn.effects);
             if let Some(id) = group {
                 self.note_sent(id, seq, turn);
             }

@@ -78,7 +78,7 @@ impl Broker {
             && let Some(parcel) = self.clients.get_mut(key).and_then(|client| client.session.queue.pop())
         {
             self.memory.queues -= parcel.message.weight();
-            if parcel.message.remaining(turn.now.wall) == Some(0) {
+            if parcel.message.remaining(&turn.now) == Some(0) {
                 self.counters.expired += 1;
                 continue;
             }
@@ -193,7 +193,7 @@ impl Broker {
                 let label = Label { qos: exchange.qos, ..label };
                 exchange.sending = Sending::Surely;
                 session.flight.resume(packet_id);
-                outlet.deliver(parcel.message, label, turn.now.wall, &mut self.counters, turn.effects);
+                outlet.deliver(parcel.message, label, &turn.now, &mut self.counters, turn.effects);
             }
             Stage::Leasing => {
                 exchange.parcel = Some(Box::new(parcel));
@@ -267,7 +267,7 @@ impl Broker {
                     continue;
                 }
             };
-            if message.remaining(turn.now.wall) == Some(0) {
+            if message.remaining(&turn.now) == Some(0) {
                 self.retained.clear(&message.topic);
                 self.counters.expired += 1;
                 continue;

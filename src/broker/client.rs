@@ -43,8 +43,8 @@ pub(super) struct Client {
     pub(super) ends: Option<u64>,
     /// The earliest deadline that is armed for it.
     pub(super) armed: u64,
-    /// When its connection ended, wall clock.
-    pub(super) ended_wall: Option<u64>,
+    /// When its connection ended: a stamp of the house's time.
+    pub(super) ended: Option<u64>,
     /// The groups that it is a member of.
     pub(super) groups: BTreeSet<GroupId>,
     /// Whether it is one of the house's own ports.
@@ -115,7 +115,7 @@ impl Clients {
             will_due: None,
             ends: None,
             armed: u64::MAX,
-            ended_wall: None,
+            ended: None,
             groups: BTreeSet::new(),
             house: false,
             lost: 0,

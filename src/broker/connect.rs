@@ -273,7 +273,7 @@ impl Broker {
         client.origin = Origin::Known;
         client.will_due = None; // [MQTT5-3.1.3-9]
         client.ends = None;
-        client.ended_wall = None;
+        client.ended = None;
         self.name_anew(key);
         let access = self.access_of(id, key);
         if let Some(client) = self.clients.get_mut(key) {
@@ -429,7 +429,7 @@ impl Broker {
             client_id: client.session.client_id.clone(),
             user: client.session.user.clone(),
             expiry: client.session.expiry,
-            ended_wall: client.ended_wall,
+            ended: client.ended,
             subscriptions: client.session.subscriptions.clone(),
             will: client.will.as_deref().cloned(),
             mount: client.mount_record(),
@@ -438,7 +438,7 @@ impl Broker {
     }
 
     /// What was found in the store: groups before their members, and what was under way after both.
-    pub(super) fn restore_sessions(&mut self, found: Vec<RestoredSession>, now: Now) {
+    pub(super) fn restore_sessions(&mut self, found: Vec<RestoredSession>, alive: u64, now: Now) {
         let mut unsaid = std::mem::take(&mut self.unsaid);
         let (groups, sessions): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|restored| is_group(&restored.record));
@@ -446,7 +446,7 @@ impl Broker {
             self.restore_group(group);
         }
         for session in sessions {
-            self.restore(session, now, &mut unsaid);
+            self.restore(session, alive, now, &mut unsaid);
         }
         for group in &groups {
             self.restore_leases(group, &mut unsaid);
@@ -455,8 +455,9 @@ impl Broker {
         self.unsaid = unsaid;
     }
 
-    /// A session that was found in the store; its connection ended at the latest now.
-    fn restore(&mut self, restored: RestoredSession, now: Now, unsaid: &mut Vec<Effect>) {
+    /// A session that was found in the store; its connection ended at the latest now, and where it is known until
+    /// when the house was alive, at the latest then.
+    fn restore(&mut self, restored: RestoredSession, alive: u64, now: Now, unsaid: &mut Vec<Effect>) {
         let RestoredSession { record, cursor, last, queued, queued_bytes, leases, inward } = restored;
         let waiting = queued.saturating_sub(leases.len() as u64);
         let weights = Weights::of(waiting, queued_bytes / queued.max(1) * waiting);
@@ -479,15 +480,16 @@ impl Broker {
             session.inward.hold(packet_id, Ticket(0));
         }
         let key = self.clients.insert(session);
-        let ended = record.ended_wall.unwrap_or(now.wall).min(now.wall);
-        let passed = now.wall - ended;
+        let alive = if alive == 0 { now.house } else { alive };
+        let ended = record.ended.unwrap_or(alive).min(now.house);
+        let passed = now.age(ended);
         let Some(client) = self.clients.get_mut(key) else { return };
         let rules = self.config.rules.as_ref();
         let access =
             rules.map(|rules| rules.of_client(client.session.user.as_ref(), &client.session.client_id));
         client.access = access.map(Box::new);
         client.restore_mount(record.mount);
-        client.ended_wall = Some(ended);
+        client.ended = Some(ended);
         client.ends = due_after(now.mono, passed, expiry);
         client.will_due = record.will.as_ref().and_then(|will| {
             let delay = will.properties.will_delay().unwrap_or(0).min(expiry);

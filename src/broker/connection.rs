@@ -12,7 +12,7 @@ use super::aliases::Aliases;
 use super::authenticate::Exchange;
 use super::client::ClientKey;
 use super::pace::{Kind, Rhythm};
-use super::rights::is_house_user;
+use super::rights::{is_device_user, is_house_user};
 use super::{ConnectionId, Peer, Trust};
 use crate::codec::{Connect, Packet, Publish, QoS, Reason, Subscription, Version};
 use crate::record::Ticket;
@@ -218,6 +218,11 @@ impl Connection {
     /// Whether it is a part of the house, its adapters and bridges among them, and speaks for nobody outside.
     pub(super) fn is_of_the_house(&self) -> bool {
         matches!(&self.peer.trust, Trust::Port { user: Some(user), .. } if is_house_user(user))
+    }
+
+    /// Whether it brings readings of a device that our adapter has rendered.
+    pub(super) fn is_device(&self) -> bool {
+        matches!(&self.peer.trust, Trust::Port { user: Some(user), .. } if is_device_user(user))
     }
 
     /// Whether so many of its answers wait that another request must wait before it is taken. Bounds what

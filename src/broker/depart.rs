@@ -14,7 +14,7 @@ use super::publish::is_volatile;
 use super::repeat::Ending;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
-use crate::record::{DropReason, Message, SessionWill, Write};
+use crate::record::{DropReason, Message, Now, SessionWill, Write};
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +197,7 @@ impl Broker {
         }
         let delay =
             client.will.as_ref().and_then(|will| will.properties.will_delay()).unwrap_or(0).min(expiry);
-        client.ended_wall = Some(turn.now.wall);
+        client.ended = Some(turn.now.house);
         client.ends = due_after(turn.now.mono, 0, expiry);
         client.will_due = client.will.as_ref().and_then(|_| due_after(turn.now.mono, 0, delay));
         if delay == 0 {
@@ -240,9 +240,28 @@ impl Broker {
             retain: retain && self.config.limits.retain,
             properties: properties.travelling(),
             expiry: properties.message_expiry(),
-            received_wall: turn.now.wall,
+            received: turn.now.house,
+            unclocked: false,
         };
         self.route(Arc::new(message), Some(key.slot), None, Pressure::Force, turn);
+    }
+
+    /// The clock was set, and tells how long the machine had been off: who has been away since before that
+    /// has been away for longer than it seemed.
+    pub(super) fn age_sessions(&mut self, now: Now) {
+        self.mend = now.span.mend;
+        for key in self.clients.keys() {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            let Some(ended) = client.ended else { continue };
+            let (passed, expiry) = (now.age(ended), client.session.expiry);
+            client.ends = due_after(now.mono, passed, expiry);
+            if client.will_due.is_some() {
+                let will = client.will.as_ref();
+                let delay = will.and_then(|will| will.properties.will_delay()).unwrap_or(0).min(expiry);
+                client.will_due = due_after(now.mono, passed, delay);
+            }
+            self.arm_client(key);
+        }
     }
 
     /// A will's delay or a session's expiry may be over.

@@ -101,7 +101,7 @@ impl Broker {
                 missed = Some(DropReason::TooLarge);
             } else {
                 let label = Label::of(&want, 0);
-                outlet.deliver(message.clone(), label, turn.now.wall, &mut self.counters, turn.effects);
+                outlet.deliver(message.clone(), label, &turn.now, &mut self.counters, turn.effects);
                 found = Some(key);
                 break;
             }
@@ -307,8 +307,7 @@ impl Broker {
     /// Gives a message to a member, or drops it for good; false where nobody can take it now.
     fn hand_out(&mut self, id: GroupId, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) -> bool {
         // [MQTT5-3.3.2-5]
-        let has_expired =
-            parcel.message.remaining(turn.now.wall) == Some(0) && parcel.message.expiry != Some(0);
+        let has_expired = parcel.message.remaining(&turn.now) == Some(0) && parcel.message.expiry != Some(0);
         let dropped = match self.pick(id, &parcel.message, parcel.want.qos) {
             _ if has_expired => DropReason::Expired,
             Pick::Member(key) => {
@@ -345,7 +344,7 @@ impl Broker {
         let (reader, own) = (want.reader, member.want(&want));
         if own.qos == QoS::AtMostOnce {
             let label = Label::of(&own, 0);
-            outlet.deliver(message, label, turn.now.wall, &mut self.counters, turn.effects);
+            outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);
             if seq > Seq(0) {
                 self.ledger.write(Write::Settled { reader, seq }, turn.effects);
             }
@@ -368,7 +367,7 @@ impl Broker {
             exchange.parcel = Some(Box::new(Parcel { message: message.clone(), want }));
         }
         let label = Label::of(&own, packet_id);
-        outlet.deliver(message, label, turn.now.wall, &mut self.counters, turn.effects);
+        outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);
         if is_leased {
             // Its session is over with a kill, so a start only has to know whether it was sent; see `repeat`.
             let holder = Some(NOBODY);

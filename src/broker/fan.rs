@@ -308,7 +308,7 @@ impl Broker {
             return self.counters.drop(DropReason::TooLarge, 1);
         }
         let label = Label::of(&want, 0);
-        outlet.deliver(message.clone(), label, turn.now.wall, &mut self.counters, turn.effects);
+        outlet.deliver(message.clone(), label, &turn.now, &mut self.counters, turn.effects);
     }
 
     /// QoS 1 and 2 for a session that ends with its connection: now, or from RAM when there is room.
@@ -346,7 +346,7 @@ impl Broker {
         }
         let Some(exchange) = session.flight.begin(Seq(0), want.qos, Stage::Sent) else { return };
         let label = Label::of(&want, exchange.packet_id);
-        outlet.deliver(message, label, turn.now.wall, &mut self.counters, turn.effects);
+        outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);
     }
 
     /// QoS 1 and 2 for a kept session: now if it has caught up, else its row waits in the log.
@@ -414,7 +414,7 @@ impl Broker {
         let Client { session, outlet: Some(outlet), .. } = client else { return };
         let reader = want.reader;
         // [MQTT5-3.3.2-5] [MQTT5-3.1.2-25]
-        let gone = if message.remaining(turn.now.wall) == Some(0) && message.expiry != Some(0) {
+        let gone = if message.remaining(&turn.now) == Some(0) && message.expiry != Some(0) {
             Some(DropReason::Expired)
         } else if !readable {
             Some(DropReason::Denied)
@@ -434,7 +434,7 @@ impl Broker {
         if want.qos != QoS::ExactlyOnce {
             let Some(exchange) = session.flight.begin(seq, want.qos, Stage::Sent) else { return };
             let label = Label::of(&want, exchange.packet_id);
-            outlet.deliver(message, label, turn.now.wall, &mut self.counters, turn.effects);
+            outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);
             return;
         }
         let Some(exchange) = session.flight.begin(seq, QoS::ExactlyOnce, Stage::Leasing) else { return };

@@ -52,7 +52,7 @@ use bytestring::ByteString;
 
 use crate::access::Rules;
 use crate::codec::{Packet, QoS, Reason};
-use crate::record::{DropReason, Full, Now, Presence, ReaderId, Restored, Ticket};
+use crate::record::{DropReason, Full, Mend, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
 use backlog::{LOOKS_MAX, WALKS_MAX};
@@ -128,6 +128,8 @@ pub struct Broker {
     sys: Sys,
     /// When it was made, monotonic.
     started: u64,
+    /// What is known of stamps that were taken before the clock was set.
+    mend: Mend,
     /// What a start had to say; leaves with the first call.
     unsaid: Vec<Effect>,
     last_reader: u32,
@@ -192,6 +194,7 @@ impl Broker {
             groups: Groups::default(),
             sys: Sys::default(),
             started: now.mono,
+            mend: now.span.mend,
             unsaid: Vec::new(),
             last_reader: restored.last_reader,
             network_clients: 0,
@@ -211,13 +214,16 @@ impl Broker {
         for message in restored.retained {
             broker.retained.set(message);
         }
-        broker.restore_sessions(restored.sessions, now);
+        broker.restore_sessions(restored.sessions, restored.alive, now);
         broker
     }
 
     /// Handles what happened, in its order; `events` is drained.
     pub fn handle(&mut self, events: &mut Vec<Event>, now: Now, effects: &mut Vec<Effect>) {
         effects.append(&mut self.unsaid);
+        if now.span.mend != self.mend {
+            self.age_sessions(now);
+        }
         let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX };
         self.go_on_walking(&mut turn);
         for event in events.drain(..) {

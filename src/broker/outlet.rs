@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{ConnectionId, Copy, Counters, Effect};
 use crate::codec::QoS;
-use crate::record::Message;
+use crate::record::{Message, Now};
 use crate::session::Flight;
 
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Outlet {
         &mut self,
         message: Arc<Message>,
         label: Label,
-        wall: u64,
+        now: &Now,
         counters: &mut Counters,
         effects: &mut Vec<Effect>,
     ) {
@@ -74,7 +74,10 @@ impl Outlet {
         }
         counters.sent += 1;
         counters.sent_bytes += message.payload.len() as u64;
-        let expiry = message.expiry.and_then(|_| message.remaining(wall)); // [MQTT5-3.3.2-6]
+        let expiry = message.expiry.and_then(|_| message.remaining(now)); // [MQTT5-3.3.2-6]
+        let mended = message.mended(&now.span.mend);
+        let message = mended
+            .map_or(message.clone(), |payload| Arc::new(Message { payload, ..Message::clone(&message) }));
         let Label { packet_id, qos, dup, retain, subscription_ids } = label;
         let hidden = self.hidden(&message.topic);
         effects.push(Effect::Deliver(Copy {
@@ -94,6 +97,7 @@ impl Outlet {
 /// Bytes of the PUBLISH of MQTT 5, at most.
 fn packet_size(message: &Message, qos: QoS, subscription_ids: &[u32]) -> u64 {
     let expiry = if message.expiry.is_some() { EXPIRY_PROPERTY } else { 0 };
+    let mended = if message.unclocked { MENDED_TIME } else { 0 };
     let identifiers: u64 = subscription_ids.iter().map(|id| 1 + variable_length(u64::from(*id))).sum();
     let properties = length(message.properties.as_bytes()) + expiry + identifiers;
     let packet_id = if qos == QoS::AtMostOnce { 0 } else { 2 };
@@ -102,7 +106,8 @@ fn packet_size(message: &Message, qos: QoS, subscription_ids: &[u32]) -> u64 {
         + packet_id
         + variable_length(properties)
         + properties
-        + length(&message.payload);
+        + length(&message.payload)
+        + mended;
     1 + variable_length(remaining) + remaining
 }
 
@@ -119,6 +124,9 @@ fn variable_length(value: u64) -> u64 {
         _ => 4,
     }
 }
+
+/// Bytes by which a reading may grow when its time is mended.
+const MENDED_TIME: u64 = 16;
 
 /// Bytes of a Message Expiry Interval.
 const EXPIRY_PROPERTY: u64 = 5;

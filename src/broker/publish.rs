@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use adapter_api::reading;
 use bytestring::ByteString;
 
 use super::client::ClientKey;
@@ -32,7 +33,7 @@ impl Broker {
         }
         let Some(connection) = self.connections.get(id) else { return };
         let Some(source) = connection.client else { return };
-        let is_house = connection.is_house();
+        let (is_house, is_device) = (connection.is_house(), connection.is_device());
         if !self.clients.get(source).is_some_and(|client| self.may_publish(client, &topic)) {
             return self.deny(id, &publish, &topic, turn);
         }
@@ -43,7 +44,8 @@ impl Broker {
             retain: publish.retain && self.config.limits.retain,
             properties: publish.properties.travelling(),
             expiry: publish.properties.message_expiry(),
-            received_wall: turn.now.wall,
+            received: turn.now.house,
+            unclocked: is_device && reading::is_unclocked(&publish.payload),
         });
         let may_refuse = connection.version == Version::V5 && publish.qos > QoS::AtMostOnce;
         if may_refuse && message.retain && !self.may_retain(&message) {

@@ -231,7 +231,7 @@ impl Broker {
         let (seq, former) = (exchange.seq, std::mem::replace(&mut exchange.sending, Sending::Surely));
         let label = Label { dup: former.repeats(), qos: exchange.qos, ..Label::of(&want, packet_id) };
         session.flight.resume(packet_id);
-        outlet.deliver(message, label, turn.now.wall, &mut self.counters, turn.effects);
+        outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);
         if former == Sending::Perhaps {
             self.note_sent(id, seq, turn);
         }

@@ -184,8 +184,16 @@ pub(super) fn is_port_of_the_house(client_id: &str) -> bool {
     client_id.starts_with("tidegate:") || is_adapter(client_id)
 }
 
+/// Whether the user is an adapter that reads a device and renders what it says.
+pub(super) fn is_device_user(user: &str) -> bool {
+    DEVICES.iter().any(|begin| user.starts_with(begin))
+}
+
 /// How the user names of adapters and bridges begin.
 const ADAPTERS: &[&str] = &["bridge:", "modbus:", "serial:"];
+
+/// And those of adapters that read devices.
+const DEVICES: &[&str] = &["modbus:", "serial:"];
 
 /// What MQTT can say of a topic or a filter.
 const TOPIC_BYTES_MAX: usize = 65_535;

@@ -350,7 +350,7 @@ fn group_record(reader: ReaderId, filter: &str) -> SessionRecord {
         client_id: format!("{GROUP_MARK}{filter}").into(),
         user: None,
         expiry: u32::MAX,
-        ended_wall: None,
+        ended: None,
         subscriptions: vec![StoredSubscription { filter: inner.into(), options, identifier: None }],
         will: None,
         mount: Mount::Unknown,

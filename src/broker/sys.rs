@@ -144,7 +144,8 @@ impl Broker {
                 retain: self.config.limits.retain,
                 properties: Properties::new(),
                 expiry: None,
-                received_wall: turn.now.wall,
+                received: turn.now.house,
+                unclocked: false,
             };
             self.route(Arc::new(message), None, None, Pressure::Force, turn);
         }

@@ -2,10 +2,11 @@
 //!
 //! What belongs to a connection (packet id, DUP, topic alias, subscription ids) is not here.
 
+use adapter_api::reading;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::ReaderId;
+use super::{Mend, Now, ReaderId};
 use crate::codec::{Properties, QoS};
 
 /// A published message.
@@ -22,10 +23,12 @@ pub struct Message {
     /// Only properties that travel: payload format, content type, response topic, correlation data, user
     /// properties. Message expiry, topic alias and subscription ids are taken out.
     pub properties: Properties,
-    /// Message Expiry Interval in seconds from `received_wall`.
+    /// Message Expiry Interval in seconds from `received`.
     pub expiry: Option<u32>,
-    /// When the broker took it, wall clock in milliseconds.
-    pub received_wall: u64,
+    /// When the broker took it: a stamp of the house's time, in milliseconds.
+    pub received: u64,
+    /// Whether its payload is a reading of ours that was taken before the clock was set.
+    pub unclocked: bool,
 }
 
 /// One reader's wish for a message, fixed at its commit.
@@ -57,17 +60,22 @@ impl Message {
         self.topic.len() + self.payload.len() + self.properties.as_bytes().len() + MESSAGE_OVERHEAD
     }
 
-    /// Seconds of its expiry that are left at `wall`; `Some(0)` has expired, `None` never does.
-    pub fn remaining(&self, wall: u64) -> Option<u32> {
+    /// Seconds of its expiry that are left; `Some(0)` has expired, `None` never does.
+    pub fn remaining(&self, now: &Now) -> Option<u32> {
         let expiry = self.expiry?;
-        let passed = u32::try_from(age(self.received_wall, wall) / 1_000).unwrap_or(u32::MAX);
+        let passed = u32::try_from(now.age(self.received) / 1_000).unwrap_or(u32::MAX);
         Some(expiry.saturating_sub(passed))
     }
-}
 
-/// Milliseconds that a message has waited which was taken at `received_wall`.
-pub fn age(received_wall: u64, wall: u64) -> u64 {
-    wall.saturating_sub(received_wall)
+    /// Its payload with the time mended, where it is a reading that needs it and the clock was set since.
+    pub fn mended(&self, mend: &Mend) -> Option<Bytes> {
+        if !self.unclocked || !mend.covers(self.received) {
+            return None;
+        }
+        let mended =
+            if self.received < mend.exact { reading::Mended::Nearly } else { reading::Mended::Exactly };
+        reading::mend(&self.payload, mend.shift, mended).map(Bytes::from)
+    }
 }
 
 /// What a message weighs beside its own bytes.

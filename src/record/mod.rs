@@ -8,12 +8,18 @@ mod message;
 mod now;
 mod policy;
 mod survey;
+mod timeline;
 mod write;
+#[cfg(test)]
+pub(crate) mod machine;
+#[cfg(test)]
+mod jumps;
 
-pub use message::{Message, Want, age};
-pub use now::Now;
+pub use message::{Message, Want};
+pub use now::{Mend, Now, Span};
 pub use policy::{Bounds, Full, Keep, Policy};
 pub use survey::{ReaderStatus, Survey};
+pub use timeline::{HEARTBEAT, Kept, Known, MENDS_MAX, OFF_MAX, Reading, Timeline};
 pub use write::{
     DropReason, Lease, LeaseState, Mount, Presence, Restored, RestoredSession, Row, Rows, SessionRecord,
     SessionWill, StoredSubscription, Write,

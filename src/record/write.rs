@@ -199,8 +199,8 @@ pub struct SessionRecord {
     pub user: Option<ByteString>,
     /// Session Expiry Interval in seconds; `u32::MAX` never expires.
     pub expiry: u32,
-    /// When its connection ended, wall clock in milliseconds; `None` while connected.
-    pub ended_wall: Option<u64>,
+    /// When its connection ended: a stamp of the house's time, in milliseconds; `None` while connected.
+    pub ended: Option<u64>,
     /// Subscriptions, in the order of their making.
     pub subscriptions: Vec<StoredSubscription>,
     /// Will that is still to be published.
@@ -290,6 +290,9 @@ pub struct Restored {
     pub sessions: Vec<RestoredSession>,
     /// Retained messages.
     pub retained: Vec<Arc<Message>>,
+    /// No connection of the process before lived longer than this stamp of the house's time; 0 where that
+    /// is not known.
+    pub alive: u64,
 }
 
 /// Whether there is a store.

@@ -264,7 +264,8 @@ mod tests {
             retain: true,
             properties: Properties::new(),
             expiry: None,
-            received_wall: 0,
+            received: 0,
+            unclocked: false,
         })
     }
 

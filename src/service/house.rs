@@ -248,6 +248,7 @@ fn open_store(
     let config = &routes::bounded(&loaded.bridges, &loaded.store);
     let (inputs, of_full) = (inputs.clone(), inputs.clone());
     let surroundings = Surroundings {
+        resume: Box::new(move |kept| clock.resume(kept)),
         clock: Box::new(move || clock.now()),
         on_commit: Box::new(move |ticket| {
             // Where the engine is gone, nobody waits any more.

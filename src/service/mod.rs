@@ -37,7 +37,6 @@ pub enum ServiceError {
 /// # Errors
 /// Where another instance has the data directory, and where the kernel gives nothing to start with.
 pub fn run(loaded: Loaded) -> Result<(), ServiceError> {
-    let clock = Clock::start();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let mut hangup = {
         let _within = runtime.enter();
@@ -45,6 +44,9 @@ pub fn run(loaded: Loaded) -> Result<(), ServiceError> {
         signal(SignalKind::hangup())?
     };
     loop {
+        // One for each store: the house's time goes on from what that has kept.
+        let clock = Clock::start();
+        adapter_api::clock::follow(move || clock.wall());
         let house = House::build(&loaded, clock)?;
         let result = match runtime.block_on(house.live(&loaded, &mut hangup)) {
             Ending::Told => Ok(()),

@@ -15,7 +15,7 @@ use super::reader::{Fate, Reader, Span};
 use super::room::Room;
 use super::schema::Fault;
 use super::segment::{self, Found};
-use crate::record::{DropReason, Full, Keep, Message, Policy, ReaderId, Seq, age};
+use crate::record::{DropReason, Full, Keep, Message, Now, Policy, ReaderId, Seq};
 
 /// Whether a reader gets a message of which it is an audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +79,11 @@ impl Log {
     }
 
     /// Holds every reader to its bounds: the end of a transaction.
-    pub(super) fn trim(&mut self, connection: &Connection, wall: u64) -> Result<(), Fault> {
+    pub(super) fn trim(&mut self, connection: &Connection, now: &Now) -> Result<(), Fault> {
         let ids: Vec<ReaderId> = self.bounded.iter().copied().collect();
         self.is_behind = false;
         for id in ids {
-            self.drop_aged(connection, id, wall)?;
+            self.drop_aged(connection, id, now)?;
             self.drop_surplus(connection, id)?;
             self.note_full(id);
         }
@@ -92,14 +92,14 @@ impl Log {
 
     /// Ends rows that are older than the reader wants them. At most so many in one transaction: the next one
     /// is due at once.
-    fn drop_aged(&mut self, connection: &Connection, id: ReaderId, wall: u64) -> Result<(), Fault> {
+    fn drop_aged(&mut self, connection: &Connection, id: ReaderId, now: &Now) -> Result<(), Fault> {
         let Some(most) = self.readers.get(&id).and_then(|reader| reader.bounds.max_age) else {
             return Ok(());
         };
         for _ in 0..AGED_MAX {
             let Some((seq, received)) = self.oldest_of(connection, id)? else { return Ok(()) };
             let fate = match received {
-                Some(received) if age(received, wall) < most => return Ok(()),
+                Some(stamp) if now.age(self.stamped(stamp, now)) < most => return Ok(()),
                 Some(_) => Fate::Dropped(DropReason::Expired),
                 None => Fate::Dropped(DropReason::Damaged),
             };
@@ -129,7 +129,7 @@ impl Log {
         let Some(span) = span.copied() else { return Ok(None) };
         let found = segment::with_row(connection, span.segment, seq, |row| Some(row.wall))?;
         let received = match found {
-            Found::Row(wall) => Some(wall),
+            Found::Row(stamp) => Some(stamp),
             Found::Damaged => None,
         };
         if let Some(reader) = self.readers.get_mut(&id) {
@@ -191,9 +191,12 @@ impl Log {
         }
     }
 
-    /// When the next row is too old for its reader, wall clock; at once where some are already.
-    pub(super) fn next_aged(&self) -> Option<u64> {
-        let due = |reader: &Reader| Some(reader.oldest?.1.saturating_add(reader.bounds.max_age?));
+    /// When the next row is too old for its reader, in the house's time; at once where some are already.
+    pub(super) fn next_aged(&self, now: &Now) -> Option<u64> {
+        let due = |reader: &Reader| {
+            let stamp = now.span.mend.stamp(self.stamped(reader.oldest?.1, now));
+            Some(stamp.saturating_add(reader.bounds.max_age?))
+        };
         self.bounded().filter_map(|(_, reader)| due(reader)).min()
     }
 

@@ -20,6 +20,7 @@ use super::room::{Files, PAGE, Pages, Room, Sizes};
 use super::schema::{Fault, unsigned};
 use super::successor::{self, Apart};
 use super::thread::Worker;
+use crate::record::Now;
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
 pub type Gate = Box<dyn FnMut(Stage) -> std::io::Result<()> + Send>;
@@ -49,8 +50,8 @@ pub(super) struct Database {
     pub(super) unread: BTreeMap<u32, u32>,
     /// When the file was last shrunk a little.
     pub(super) shrunk_at: u64,
-    /// The wall clock of the running transaction.
-    pub(super) wall: u64,
+    /// The time of the running transaction.
+    pub(super) now: Now,
     /// The configuration, for a log that is loaded anew.
     pub(super) rules: Arc<Checked>,
     /// Whether the file may be written.
@@ -130,14 +131,14 @@ impl Database {
     ) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let log = &mut self.log;
-        let (files, reserve, epoch, wall) = (&self.files, &self.reserve, self.epoch, self.wall);
+        let (files, reserve, epoch, now) = (&self.files, &self.reserve, self.epoch, &self.now);
         let run = || -> Result<(), Fault> {
             connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             if log.room == Room::Unknown {
                 log.look_for_room(connection, files, config)?;
             }
             work(log, connection)?;
-            log.trim(connection, wall)?;
+            log.trim(connection, now)?;
             log.sweep(connection)?;
             log.make_room(connection, files, config)?;
             log.ledger.epoch = epoch;
@@ -354,6 +355,18 @@ impl Worker {
             return;
         }
         self.back_off(result.as_ref().err().unwrap_or(&fault));
+    }
+
+    /// After a failure to write the time alone.
+    pub(super) fn recover_beat(&mut self, fault: Fault) {
+        if !fault.is_full() {
+            return self.recover_idle(fault);
+        }
+        // Nobody waits for it, so nothing makes room for it.
+        if let Err(second) = self.database.roll_back() {
+            self.recovery.failures += 1;
+            self.back_off(&second);
+        }
     }
 
     fn back_off(&mut self, fault: &Fault) {

@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use rusqlite::{Connection, params};
 
 use super::audience::{pack_qos, unpack_qos};
-use super::log::{RETAIN, message_flags};
+use super::log::{RETAIN, UNCLOCKED, message_flags};
 use super::pack::{Unpack, put_bytes, put_number, put_optional, seal, unseal};
 use super::reader::{Kind, Reader, State};
 use super::schema::{Fault, state};
@@ -74,7 +74,7 @@ pub(super) fn put_session(connection: &Connection, record: &SessionRecord) -> Re
     put_bytes(&mut blob, record.client_id.as_bytes());
     put_optional(&mut blob, record.user.as_deref().map(str::as_bytes));
     put_number(&mut blob, u64::from(record.expiry));
-    put_number(&mut blob, record.ended_wall.map_or(0, |wall| wall.saturating_add(1)));
+    put_number(&mut blob, record.ended.map_or(0, |ended| ended.saturating_add(1)));
     put_number(&mut blob, record.subscriptions.len() as u64);
     for subscription in &record.subscriptions {
         put_bytes(&mut blob, subscription.filter.as_bytes());
@@ -119,7 +119,7 @@ fn unpack_session(reader: ReaderId, body: &[u8]) -> Option<SessionRecord> {
         None => None,
     };
     let expiry = unpack.number32()?;
-    let ended_wall = unpack.number()?.checked_sub(1);
+    let ended = unpack.number()?.checked_sub(1);
     let mut subscriptions = Vec::new();
     for _ in 0..unpack.number()? {
         let filter = text(unpack.bytes()?)?;
@@ -129,7 +129,7 @@ fn unpack_session(reader: ReaderId, body: &[u8]) -> Option<SessionRecord> {
     }
     let will = if unpack.byte()? == 0 { None } else { Some(unpack_will(&mut unpack)?) };
     let mount = unpack_mount(&mut unpack)?;
-    Some(SessionRecord { reader, client_id, user, expiry, ended_wall, subscriptions, will, mount })
+    Some(SessionRecord { reader, client_id, user, expiry, ended, subscriptions, will, mount })
 }
 
 /// Stands last since version 3; before, nothing did.
@@ -186,7 +186,7 @@ pub(super) fn put_retained(connection: &Connection, message: &Message) -> Result
         return Ok(());
     }
     let mut blob = vec![message_flags(message)];
-    put_number(&mut blob, message.received_wall);
+    put_number(&mut blob, message.received);
     put_number(&mut blob, message.expiry.map_or(0, |expiry| u64::from(expiry) + 1));
     put_bytes(&mut blob, message.properties.as_bytes());
     put_bytes(&mut blob, &message.payload);
@@ -221,7 +221,8 @@ fn unpack_retained(topic: &str, body: &[u8]) -> Option<Message> {
         topic: ByteString::from(topic),
         qos: unpack_qos(flags)?,
         retain: flags & RETAIN != 0,
-        received_wall: unpack.number()?,
+        unclocked: flags & UNCLOCKED != 0,
+        received: unpack.number()?,
         expiry: unpack.number()?.checked_sub(1).and_then(|expiry| u32::try_from(expiry).ok()),
         properties: Properties::from_kept(Bytes::copy_from_slice(unpack.bytes()?)),
         payload: Bytes::copy_from_slice(unpack.bytes()?),

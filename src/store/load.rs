@@ -30,6 +30,7 @@ impl Log {
         suspects: &BTreeMap<u32, Doubt>,
     ) -> Result<Log, Fault> {
         let ledger = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
+        let is_damaged = ledger.is_none();
         let mut log = Log::empty(ledger.unwrap_or_default(), sizes, rules.clone());
         let headers = segment::headers(connection)?;
         let forgotten = log.load_readers(connection)?;
@@ -52,7 +53,7 @@ impl Log {
                 Err(fault) => return Err(fault),
             }
         }
-        if ledger.is_none() {
+        if is_damaged {
             log.guess_ledger();
         }
         if damage == Damage::Some {
@@ -293,6 +294,7 @@ impl Log {
             last_reader: self.ledger.last_reader,
             sessions,
             retained: kept::retained(connection)?,
+            alive: 0,
         })
     }
 

@@ -244,7 +244,7 @@ impl Log {
                 topic: message.topic.as_bytes(),
                 audience: &packed,
                 flags: message_flags(message),
-                wall: message.received_wall,
+                wall: message.received,
                 expiry: message.expiry,
                 numbers: &numbers,
                 properties: message.properties.as_bytes(),
@@ -389,10 +389,14 @@ impl Log {
     }
 }
 
-/// QoS and retain of the publisher, as a row keeps them.
+/// QoS and retain of the publisher, and whether it is a reading without a clock, as a row keeps them.
 pub(super) fn message_flags(message: &Message) -> u8 {
-    pack_qos(message.qos) | if message.retain { RETAIN } else { 0 }
+    let unclocked = if message.unclocked { UNCLOCKED } else { 0 };
+    pack_qos(message.qos) | unclocked | if message.retain { RETAIN } else { 0 }
 }
 
 /// The bit of RETAIN in a row's flags.
 pub(super) const RETAIN: u8 = 4;
+
+/// The bit of a reading that was taken before the clock was set.
+pub(super) const UNCLOCKED: u8 = 8;

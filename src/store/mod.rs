@@ -31,6 +31,7 @@ mod successor;
 mod salvage;
 mod schema;
 mod pack;
+mod times;
 mod written;
 mod absent;
 #[cfg(test)]
@@ -47,7 +48,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::record::{Full, Now, Presence, ReaderId, Restored, Seq, Ticket};
+use crate::record::{Full, Kept, Now, Presence, ReaderId, Restored, Seq, Ticket};
 use absent::Absent;
 use batch::Batch;
 use commit::{Database, Recovery, Sync};
@@ -78,6 +79,8 @@ pub struct Opened {
 
 /// What the store is given of the world.
 pub struct Surroundings {
+    /// Told before anything else what was kept of the house's time: the clock goes on from there.
+    pub resume: Box<dyn FnOnce(&Kept) + Send>,
     /// The time.
     pub clock: Box<dyn Fn() -> Now + Send>,
     /// Told after each commit how far the broker's writes are on disk; runs on the store's thread.
@@ -175,6 +178,10 @@ fn begin(
     let unavailable =
         |fault: Fault| OpenError::Unavailable { path: files.database.clone(), reason: fault.to_string() };
     let (mut log, mut restored) = loaded.map_err(unavailable)?;
+    log.ledger.times = log.kept_time(&found.connection).map_err(unavailable)?;
+    (surroundings.resume)(&log.ledger.times);
+    let now = (surroundings.clock)();
+    log.mend_restored(&mut restored, &now);
     let mut batch = Batch::default();
     let routes =
         name_routes(&found.connection, &mut log, routes, &mut batch, now.mono).map_err(unavailable)?;
@@ -203,7 +210,7 @@ fn begin(
             suspects: BTreeMap::new(),
             unread: BTreeMap::new(),
             shrunk_at: 0,
-            wall: now.wall,
+            now,
             rules,
             sync: Sync::Trusted,
             apart,
@@ -214,6 +221,7 @@ fn begin(
         recovery: Recovery::default(),
         meter: thread::Meter::begun(now.mono),
         held: Vec::new(),
+        beat_after: 0,
         ticket: 0,
         commits: 0,
     };

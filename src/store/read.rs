@@ -12,14 +12,14 @@ use bytestring::ByteString;
 use rusqlite::Connection;
 
 use super::audience::{Audience, unpack_qos};
-use super::log::{Log, RETAIN};
+use super::log::{Log, RETAIN, UNCLOCKED};
 use super::pack::Unpack;
 use super::reader::Kind;
 use super::schema::Fault;
 use super::segment::{self, Found, Named, RawRow};
 use super::turnover::named;
 use crate::codec::Properties;
-use crate::record::{Message, ReaderId, Row, Rows, Seq, age};
+use crate::record::{Message, Now, ReaderId, Row, Rows, Seq};
 
 /// What one read asks for.
 pub(super) struct Question<'a> {
@@ -29,8 +29,8 @@ pub(super) struct Question<'a> {
     pub(super) after: Seq,
     /// At most so many rows.
     pub(super) limit: u32,
-    /// Wall clock, for expiry.
-    pub(super) wall: u64,
+    /// For expiry, and for readings that had no clock.
+    pub(super) now: Now,
     /// Rows that the open batch ends.
     pub(super) ended: &'a dyn Fn(u64) -> bool,
 }
@@ -89,8 +89,12 @@ impl Log {
             }
             match self.row(connection, names, reader, seq)? {
                 None => answer.damaged.push(Seq(seq)),
-                Some(row) if self.has_expired(&row, reader, question.wall) => answer.expired.push(Seq(seq)),
-                Some(row) => {
+                Some(mut row) => {
+                    self.mend(Arc::make_mut(&mut row.message), &question.now);
+                    if self.has_expired(&row, reader, &question.now) {
+                        answer.expired.push(Seq(seq));
+                        continue;
+                    }
                     weight += row.message.weight();
                     answer.rows.rows.push(row);
                 }
@@ -118,16 +122,16 @@ impl Log {
     }
 
     /// Whether nobody should have the row any more; a QoS 2 exchange that has begun is brought to its end.
-    fn has_expired(&self, row: &Row, reader: ReaderId, wall: u64) -> bool {
+    fn has_expired(&self, row: &Row, reader: ReaderId, now: &Now) -> bool {
         let leased =
             self.readers.get(&reader).is_some_and(|reader| reader.state.leases.contains_key(&row.seq.0));
-        !leased && (row.message.remaining(wall) == Some(0) || self.is_too_old(row, reader, wall))
+        !leased && (row.message.remaining(now) == Some(0) || self.is_too_old(row, reader, now))
     }
 
     /// Whether its reader wants nothing of that age.
-    fn is_too_old(&self, row: &Row, reader: ReaderId, wall: u64) -> bool {
+    fn is_too_old(&self, row: &Row, reader: ReaderId, now: &Now) -> bool {
         let most = self.readers.get(&reader).and_then(|reader| reader.bounds.max_age);
-        most.is_some_and(|most| age(row.message.received_wall, wall) >= most)
+        most.is_some_and(|most| now.age(row.message.received) >= most)
     }
 
     /// One row for one reader; `None` where it is damaged.
@@ -221,7 +225,8 @@ fn bare(row: &RawRow<'_>) -> Option<Bare> {
             retain: row.flags & RETAIN != 0,
             properties: Properties::from_kept(Bytes::copy_from_slice(row.properties)),
             expiry: row.expiry,
-            received_wall: row.wall,
+            received: row.wall,
+            unclocked: row.flags & UNCLOCKED != 0,
         },
     })
 }

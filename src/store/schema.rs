@@ -7,6 +7,8 @@
 use rusqlite::{Connection, OptionalExtension, ffi, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
+use super::times;
+use crate::record::Kept;
 
 /// What goes wrong while the database is worked on.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +107,7 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 /// What the store keeps of itself, written with every commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Ledger {
     /// The highest order number ever given.
     pub(super) last_seq: u64,
@@ -117,6 +119,8 @@ pub(super) struct Ledger {
     pub(super) stamp: u64,
     /// When the database was made; tells two databases apart.
     pub(super) epoch: u64,
+    /// The house's time at the last commit, and what is known of it.
+    pub(super) times: Kept,
 }
 
 impl Ledger {
@@ -127,6 +131,7 @@ impl Ledger {
         put_number(&mut out, u64::from(self.last_segment));
         put_number(&mut out, self.stamp);
         put_number(&mut out, self.epoch);
+        times::pack(&self.times, &mut out);
         out
     }
 
@@ -138,6 +143,7 @@ impl Ledger {
             last_segment: unpack.number32()?,
             stamp: unpack.number()?,
             epoch: unpack.number()?,
+            times: times::unpack(&mut unpack)?,
         })
     }
 }
@@ -216,8 +222,10 @@ pub(super) fn unsigned(number: i64) -> u64 {
 /// The version of the schema. Since 2 an exchange of QoS 2 may name whose packet id it is, which a program
 /// of version 1 would take for one that PUBREC has come for; and messages may go for want of memory. Since 3 a session
 /// says through which mount point it was made, which an older program would not heed, and an exchange of a group whether
-/// its PUBLISH was sent, in a number that version 2 would take for damage.
-pub(super) const VERSION: i64 = 3;
+/// its PUBLISH was sent, in a number that version 2 would take for damage. Since 4 stamps are taken from the house's
+/// time, which the ledger keeps, and a row may say that its reading had no clock; an older program would take
+/// the stamps for the wall clock's.
+pub(super) const VERSION: i64 = 4;
 
 /// The oldest version that this program reads: all that it may hold is the same in the newest.
 pub(super) const OLDEST: i64 = 1;

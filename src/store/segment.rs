@@ -33,9 +33,9 @@ pub(super) struct RawRow<'a> {
     pub(super) topic: Named<'a>,
     /// Packed audience.
     pub(super) audience: Named<'a>,
-    /// QoS and retain of the publisher.
+    /// QoS and retain of the publisher, and whether it is a reading without a clock.
     pub(super) flags: u8,
-    /// When it was received, wall clock in milliseconds.
+    /// When it was received: a stamp of the house's time, in milliseconds.
     pub(super) wall: u64,
     /// Message Expiry Interval in seconds.
     pub(super) expiry: Option<u32>,

@@ -13,7 +13,7 @@ use super::reader::{Fate, Kind};
 use super::room::{Pages, Room};
 use super::schema::Fault;
 use super::{Checked, successor, written};
-use crate::record::{DropReason, Full, Now, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write};
+use crate::record::{DropReason, Full, HEARTBEAT, Now, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write};
 
 /// Everything that the thread owns.
 pub(super) struct Worker {
@@ -34,6 +34,8 @@ pub(super) struct Worker {
     pub(super) meter: Meter,
     /// Reads that came while the database could not answer; one a reader at most.
     pub(super) held: Vec<Ask>,
+    /// The time is not written alone before, monotonic.
+    pub(super) beat_after: u64,
     /// The broker's writes that are committed.
     pub(super) ticket: u64,
     pub(super) commits: u64,
@@ -65,7 +67,7 @@ impl Worker {
             self.trim(self.meter.day_began);
         }
         loop {
-            let asks = self.inbox.take(self.wait());
+            let asks = self.inbox.take(Some(self.wait()));
             if self.turn(asks) == Course::End {
                 self.close();
                 return;
@@ -88,22 +90,20 @@ impl Worker {
     }
 
     /// How long there is nothing to do unless something is asked.
-    fn wait(&self) -> Option<std::time::Duration> {
+    fn wait(&self) -> std::time::Duration {
         let now = (self.clock)();
-        let until = match (self.recovery.retry_at, self.due(now.mono)) {
-            (Some(at), _) => {
-                return Some(std::time::Duration::from_millis(at.saturating_sub(now.mono)));
-            }
-            (None, Due::Now) => Some(now.mono),
-            (None, Due::At(at)) => Some(at),
-            (None, Due::Never) => None,
+        let until = |at: u64| std::time::Duration::from_millis(at.saturating_sub(now.mono));
+        let due = match (self.recovery.retry_at, self.due(now.mono)) {
+            (Some(at), _) => return until(at),
+            (None, Due::Now) => now.mono,
+            (None, Due::At(at)) => at,
+            (None, Due::Never) => self.beat_at(),
         };
-        let aged = self.database.log.next_aged().map(|wall| now.mono + wall.saturating_sub(now.wall));
+        let aged = self.database.log.next_aged(&now).map(|at| now.mono + at.saturating_sub(now.house));
         let aged = aged.map(|aged| aged.max(self.next_trim()));
         // Others may give the disk back without a word.
         let look = (!self.full.is_nobody()).then_some(now.mono + LOOK_MILLIS);
-        let next = until.into_iter().chain(aged).chain(look).min()?;
-        Some(std::time::Duration::from_millis(next.saturating_sub(now.mono)))
+        until([aged, look].into_iter().flatten().fold(due, u64::min))
     }
 
     fn due(&self, now: u64) -> Due {
@@ -194,9 +194,10 @@ impl Worker {
     }
 
     fn commit_if_due(&mut self) {
-        let Now { mono: now, wall } = (self.clock)();
+        let at = (self.clock)();
+        let now = at.mono;
         self.meter.turn(now);
-        let aged = self.database.log.next_aged().is_some_and(|due| due <= wall);
+        let aged = self.database.log.next_aged(&at).is_some_and(|due| due <= at.house);
         if aged && now >= self.next_trim() && self.recovery.retry_at.is_none() {
             self.trim(now);
         }
@@ -211,6 +212,8 @@ impl Worker {
             self.commit();
         } else if self.due(now) == Due::Now {
             self.commit();
+        } else if self.beat_at() <= now {
+            self.beat();
         }
     }
 
@@ -219,8 +222,10 @@ impl Worker {
         while self.batch.len() > 0 && self.recovery.retry_at.is_none() {
             let count = self.batch.len().min(self.recovery.limit);
             let stamp = self.database.log.ledger.stamp + 1;
-            self.database.wall = (self.clock)().wall;
+            self.database.now = (self.clock)();
+            let now = self.database.now;
             let result = self.database.transact(&self.config, self.gate.as_mut(), |log, connection| {
+                log.ledger.times.keep(&now);
                 self.batch.first(count).try_for_each(|order| log.apply(connection, order))
             });
             self.meter.read();
@@ -230,6 +235,34 @@ impl Worker {
             }
         }
         self.meter.read();
+    }
+
+    /// Writes the time alone, where nothing else has been written for long: after a start it goes on from there.
+    fn beat(&mut self) {
+        let now = (self.clock)();
+        self.database.now = now;
+        self.beat_after = now.mono + BEAT_RETRY_MILLIS;
+        let result = self.database.transact(&self.config, self.gate.as_mut(), |log, _| {
+            log.ledger.times.keep(&now);
+            Ok(())
+        });
+        self.meter.read();
+        if let Err(fault) = result {
+            self.recover_beat(fault);
+        }
+    }
+
+    /// When the time is to be written; at once where it has jumped, since a start would not know that.
+    fn beat_at(&self) -> u64 {
+        let young = HEARTBEAT.saturating_sub(self.time_since_commit());
+        ((self.clock)().mono + young).max(self.beat_after)
+    }
+
+    /// Milliseconds of the house's time that no start would know of; a store without a past has nothing that could
+    /// age.
+    fn time_since_commit(&self) -> u64 {
+        let kept = self.database.log.ledger.times.time;
+        if kept == 0 { 0 } else { (self.clock)().house.saturating_sub(kept) }
     }
 
     /// A commit holds the first orders: whoever waits for them is told.
@@ -258,8 +291,7 @@ impl Worker {
     fn read(&mut self, reader: ReaderId, after: Seq, limit: u32, reply: Box<dyn FnOnce(Rows) + Send>) {
         let now = (self.clock)();
         let batch = &self.batch;
-        let question =
-            Question { reader, after, limit, wall: now.wall, ended: &|seq| batch.ends(reader, seq) };
+        let question = Question { reader, after, limit, now, ended: &|seq| batch.ends(reader, seq) };
         let answer = match self.database.read(&mut self.names, &question) {
             Ok(answer) => answer,
             Err(fault) => {
@@ -335,6 +367,8 @@ impl Worker {
         }
         if self.batch.len() > 0 {
             tracing::error!(orders = self.batch.len(), "the store ends before it could commit everything");
+        } else if self.recovery.trouble.is_none() && self.time_since_commit() >= BEAT_AT_CLOSE_MILLIS {
+            self.beat();
         }
         self.database.close();
     }
@@ -373,6 +407,11 @@ const TRIM_MILLIS: u64 = 10_000;
 
 /// How often it is looked whether what was full still is.
 const LOOK_MILLIS: u64 = 1_000;
+/// How soon the time is written again that could not be.
+const BEAT_RETRY_MILLIS: u64 = 60_000;
+
+/// At a close it is written where it is older than this.
+const BEAT_AT_CLOSE_MILLIS: u64 = 1_000;
 
 /// So often a last commit is tried when the store closes.
 const CLOSE_ATTEMPTS: u32 = 12;

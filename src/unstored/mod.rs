@@ -150,7 +150,8 @@ mod tests {
             retain: false,
             properties: Properties::new(),
             expiry: None,
-            received_wall: 0,
+            received: 0,
+            unclocked: false,
         }
     }
 

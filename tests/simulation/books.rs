@@ -69,6 +69,10 @@ pub(super) struct Books {
     pending: VecDeque<(u64, Order)>,
     /// Every message with a row, by its order number.
     pub(super) messages: BTreeMap<u64, Arc<Message>>,
+    /// When each payload was first seen, by the true time.
+    since: BTreeMap<Vec<u8>, u64>,
+    /// The true time, in milliseconds.
+    pub(super) truth: u64,
 }
 
 /// Where a commit may stand when the power goes.
@@ -88,7 +92,9 @@ impl Books {
                 assert_eq!(seq.0, self.view.last_seq + 1, "order numbers are dense");
                 assert!(audience.is_sorted_by_key(|want| want.reader), "an audience is sorted");
                 self.messages.insert(seq.0, message.clone());
+                self.since.entry(message.payload.to_vec()).or_insert(self.truth);
             }
+            Write::Dropped { seq, reason: DropReason::Expired, .. } => self.check_expired(seq.0),
             Write::Leased { reader, packet_id, holder, .. } => {
                 let owner = holder.unwrap_or(*reader);
                 let taken = self.view.is_leased(owner, *packet_id);
@@ -97,6 +103,17 @@ impl Books {
             _ => {}
         }
         self.view.apply(&Order::Write(write.clone()));
+    }
+
+    /// Nothing ends before its time, whatever the clocks did meanwhile.
+    pub(super) fn check_expired(&self, seq: u64) {
+        let message = &self.messages[&seq];
+        let lived = self.truth - self.since[&message.payload.to_vec()];
+        let expiry = message.expiry.map(|seconds| u64::from(seconds) * 1_000);
+        assert!(
+            expiry.is_some_and(|expiry| lived >= expiry),
+            "row {seq} of {expiry:?} ends after {lived} ms"
+        );
     }
 
     /// Rows are over, by the word of a route or of the store itself.
@@ -394,11 +411,11 @@ impl State {
         if found.last_seq.0 != self.last_seq {
             return Some(format!("last row {:?}, not {}", found.last_seq, self.last_seq));
         }
-        let retained: BTreeMap<&str, &Message> =
-            found.retained.iter().map(|message| (&*message.topic, &**message)).collect();
-        let ours = self.retained.iter().map(|(topic, message)| (topic.as_str(), &**message)).collect();
-        if retained != ours {
-            return Some(format!("retained {retained:?}, not {ours:?}"));
+        let is_kept = |message: &Arc<Message>| {
+            self.retained.get(&*message.topic).is_some_and(|ours| is_same(message, ours))
+        };
+        if found.retained.len() != self.retained.len() || !found.retained.iter().all(is_kept) {
+            return Some(format!("retained {:?}, not {:?}", found.retained, self.retained));
         }
         if found.sessions.len() != self.sessions.len() {
             return Some(format!("{} sessions, not {}", found.sessions.len(), self.sessions.len()));
@@ -427,9 +444,18 @@ impl State {
             return Some(format!("packet ids inward of {id:?} {inward:?}, not {:?}", reader.inward));
         }
         let queued = reader.wanted.len() as u64;
-        if found.queued != queued || found.record != **record {
+        let is_later =
+            record.ended.is_none_or(|ended| found.record.ended.is_some_and(|found| found >= ended));
+        let unmended = SessionRecord { ended: record.ended, ..found.record.clone() };
+        if found.queued != queued || unmended != **record || !is_later {
             return Some(format!("{found:?}, not {queued} rows of {record:?}"));
         }
         None
     }
+}
+
+/// Whether the store gives back what it was given; its stamp may have been mended, which makes it younger.
+pub(super) fn is_same(found: &Message, ours: &Message) -> bool {
+    let unmended = Message { received: ours.received, ..found.clone() };
+    unmended == *ours && found.received >= ours.received
 }

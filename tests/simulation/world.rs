@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::books::{Books, Doubt, Order};
@@ -17,6 +16,7 @@ use crate::broker::tests::client::{Client, Habits};
 use crate::broker::tests::random::Random;
 use crate::broker::{Broker, Config, ConnectionId, Event, LimitsConfig, Passwords, Route};
 use crate::clock::TURNED;
+use crate::record::machine::{Clock, Machine};
 use crate::record::{Message, Now, ReaderId, Rows, Ticket};
 use crate::store::{Ask, Gate, Handle, Scale, Stage, Stepped, Surroundings};
 
@@ -58,13 +58,24 @@ pub(super) struct Process {
 }
 
 /// What the store's side of the world shares with its closures.
-#[derive(Default)]
 pub(super) struct Outside {
-    mono: AtomicU64,
-    wall: AtomicU64,
+    machine: Mutex<Machine>,
     pub(super) tickets: Mutex<Vec<Ticket>>,
     pub(super) rows: Mutex<VecDeque<Rows>>,
     plan: Mutex<VecDeque<Plan>>,
+}
+
+impl Outside {
+    fn new() -> Outside {
+        let machine = Mutex::new(Machine::new(WALL, Clock::Set));
+        Outside { machine, tickets: Mutex::default(), rows: Mutex::default(), plan: Mutex::default() }
+    }
+
+    /// Monotonic time goes on over restarts, so that the books can tell what waits.
+    fn now(&self) -> Now {
+        let machine = lock(&self.machine);
+        Now { mono: machine.truth - WALL, ..machine.now() }
+    }
 }
 
 /// What happens at the next sync.
@@ -121,13 +132,13 @@ impl World {
             course,
             seed,
             random: Random(0),
-            now: Now { mono: 0, wall: WALL },
+            now: Now::default(),
             clients,
             books: Books::default(),
             cloud: Cloud::default(),
             promises: Promises::default(),
             folder: tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder"),
-            outside: Arc::default(),
+            outside: Arc::new(Outside::new()),
             process: None,
             port: ConnectionId { slot: CLIENTS, generation: 0 },
             commands: BTreeMap::new(),
@@ -135,7 +146,7 @@ impl World {
             trace: traced.then(Vec::new),
             tally: Tally::default(),
         };
-        world.set_clock(world.now);
+        world.look_at_clocks();
         world.start(Doubt::None);
         world.open_port();
         world
@@ -202,16 +213,20 @@ impl World {
         }
     }
 
-    fn set_clock(&mut self, now: Now) {
-        self.now = now;
-        self.outside.mono.store(now.mono, Ordering::Relaxed);
-        self.outside.wall.store(now.wall, Ordering::Relaxed);
-        TURNED.set(Some(now));
+    /// Something was done to the machine's clocks.
+    fn turn_clocks(&mut self, turn: impl FnOnce(&mut Machine)) {
+        turn(&mut lock(&self.outside.machine));
+        self.look_at_clocks();
+    }
+
+    fn look_at_clocks(&mut self) {
+        self.now = self.outside.now();
+        self.books.truth = lock(&self.outside.machine).truth;
+        TURNED.set(Some(self.now));
     }
 
     pub(super) fn pass_time(&mut self, millis: u64) {
-        let Now { mono, wall } = self.now;
-        self.set_clock(Now { mono: mono + millis, wall: wall + millis });
+        self.turn_clocks(|machine| machine.pass(millis));
         if self.process().broker.deadline().is_some_and(|deadline| deadline <= self.now.mono) {
             self.handle(vec![Event::Tick]);
         }
@@ -222,25 +237,41 @@ impl World {
         self.pass_time(millis);
     }
 
-    /// By at most an hour forward, so that no kept session runs out; back by any time, to 1970 too.
+    /// The wall clock goes anywhere, to 1970 too, or is set rightly.
     fn jump(&mut self) {
-        let wall = match self.random.below(3) {
-            0 => self.random.below(1_000_000) as u64,
-            1 => self.now.wall.saturating_sub(self.random.below(86_400_000) as u64),
-            _ => self.now.wall + self.random.below(3_600_000) as u64,
+        let wall = match self.random.below(4) {
+            0 => Some(self.random.below(1_000_000) as u64),
+            1 => Some(self.now.wall.saturating_sub(self.random.below(86_400_000) as u64)),
+            2 => Some(self.now.wall + self.random.below(3_600_000) as u64),
+            _ => None,
         };
-        self.set_clock(Now { wall, ..self.now });
+        self.turn_clocks(|machine| match wall {
+            Some(wall) => machine.error = wall.cast_signed() - machine.truth.cast_signed(),
+            None => machine.set_clock(),
+        });
+    }
+
+    /// The machine is off for a while, and its clock may not go on meanwhile.
+    fn switch_off(&mut self) {
+        let off = [200, 200, 1_500, 60_000][self.random.below(4)];
+        let clock = [Clock::Set, Clock::Set, Clock::Lost, Clock::Old][self.random.below(4)];
+        self.note(|| format!("off for {off} ms, its clock is {clock:?}"));
+        self.turn_clocks(|machine| machine.switch_off(off, clock));
     }
 
     fn start(&mut self, doubt: Doubt) {
         let outside = &self.outside;
         let surroundings = Surroundings {
+            resume: Box::new({
+                let outside = outside.clone();
+                move |kept| {
+                    lock(&outside.machine).start(kept);
+                    TURNED.set(Some(outside.now()));
+                }
+            }),
             clock: Box::new({
                 let outside = outside.clone();
-                move || Now {
-                    mono: outside.mono.load(Ordering::Relaxed),
-                    wall: outside.wall.load(Ordering::Relaxed),
-                }
+                move || outside.now()
             }),
             on_commit: Box::new({
                 let outside = outside.clone();
@@ -259,6 +290,7 @@ impl World {
         let names = ["up".to_owned(), "two".to_owned()];
         let (mut store, handle, restored, routes) =
             Stepped::open(self.folder.path(), scale, &names, surroundings);
+        self.look_at_clocks();
         let lines = store.lines();
         self.books.restart(&restored, &lines, doubt);
         let new: Vec<ReaderId> =
@@ -307,8 +339,7 @@ impl World {
             client.go();
         }
         let before = std::mem::take(&mut self.books.view);
-        let now = self.now;
-        self.set_clock(Now { mono: now.mono + 200, wall: now.wall + 200 });
+        self.switch_off();
         self.start(doubt);
         self.on_restart(&before);
         self.open_port();
@@ -335,6 +366,7 @@ impl World {
             client.go();
         }
         let before = std::mem::take(&mut self.books.view);
+        self.turn_clocks(|machine| machine.pass(200));
         self.start(Doubt::None);
         self.on_restart(&before);
         self.open_port();

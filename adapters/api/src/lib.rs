@@ -11,6 +11,7 @@ mod outbox;
 pub mod schema;
 pub mod units;
 pub mod clock;
+pub mod reading;
 
 pub use host::{Adapter, Health, Host, Running, State};
 pub use outbox::{Counts, Outbox};

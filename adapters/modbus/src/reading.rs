@@ -4,6 +4,7 @@
 //! byte of the answer was there, quality. Always valid JSON.
 
 use adapter_api::clock::Wall;
+use adapter_api::reading::{self, quality, seconds};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use crate::value::Value;
 
 /// The payload of one reading.
 pub fn payload(value: Value, unit: Option<&str>, taken: Wall) -> Bytes {
-    let reading = Reading { v: value, u: unit, t: seconds(taken), q: quality(value, taken) };
+    let reading = Reading { v: value, u: unit, t: seconds(taken), q: quality(worth(value), taken) };
     // Serialising to memory fails only for maps with keys that are not text, and there is no map.
     Bytes::from(serde_json::to_vec(&reading).unwrap_or_default())
 }
@@ -25,17 +26,9 @@ struct Reading<'a> {
     q: &'static str,
 }
 
-fn quality(value: Value, taken: Wall) -> &'static str {
-    match value {
-        Value::Nothing => "bad",
-        _ if !taken.set => "no-clock",
-        _ => "good",
-    }
-}
-
-/// Exact to the millisecond for the next 280,000 years.
-fn seconds(taken: Wall) -> f64 {
-    taken.millis as f64 / 1_000.0
+/// What is no number is no value.
+fn worth(value: Value) -> reading::Value {
+    if let Value::Nothing = value { reading::Value::Bad } else { reading::Value::Good }
 }
 
 #[cfg(test)]
@@ -57,5 +50,17 @@ mod tests {
     #[test]
     fn what_is_no_number_is_of_bad_quality() {
         check(Value::Nothing, Some("V"), true, r#"{"v":null,"u":"V","t":1771234567.123,"q":"bad"}"#);
+        check(Value::Nothing, None, false, r#"{"v":null,"t":1771234567.123,"q":"bad,no-clock"}"#);
+    }
+
+    #[test]
+    fn a_reading_without_a_clock_can_be_mended() {
+        let unset = Wall { millis: 61_123, set: false };
+        let set = Wall { millis: 1_771_234_567_123, set: true };
+        let shift = 1_771_234_506_000;
+        for value in [Value::Float(-0.5), Value::Bool(true), Value::Nothing] {
+            let mended = reading::mend(&payload(value, Some("V"), unset), shift, reading::Mended::Exactly);
+            assert_eq!(mended.unwrap(), payload(value, Some("V"), set));
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! how. What is a number in decimal notation becomes a number, anything else stays text.
 
 use adapter_api::clock::Wall;
+use adapter_api::reading::{self, quality, seconds};
 use bytes::Bytes;
 use regex::{Captures, Regex, RegexBuilder};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -149,9 +150,8 @@ impl Serialize for Reading<'_> {
         if let Some(unit) = self.u {
             map.serialize_entry("u", unit)?;
         }
-        // Exact to the millisecond for the next 280,000 years.
-        map.serialize_entry("t", &(self.taken.millis as f64 / 1_000.0))?;
-        map.serialize_entry("q", if self.taken.set { "good" } else { "no-clock" })?;
+        map.serialize_entry("t", &seconds(self.taken))?;
+        map.serialize_entry("q", quality(reading::Value::Good, self.taken))?;
         for (name, value) in &self.beside {
             map.serialize_entry(name, value)?;
         }
@@ -298,6 +298,22 @@ mod tests {
         let taken = Wall { millis: 1_000, set: false };
         let payload = Parser::Text.payload(b"1", taken).unwrap();
         assert_eq!(payload, &br#"{"v":1,"t":1.0,"q":"no-clock"}"#[..]);
+    }
+
+    #[test]
+    fn a_reading_without_a_clock_can_be_mended() {
+        let unset = Wall { millis: 61_123, set: false };
+        let shift = 1_771_234_506_000;
+        for (parser, line) in [
+            (Parser::Text, r#""t":1,"q":"no-clock""#),
+            (regex(r"(?<value>\d+) (?<status>\w+)"), "12 ST"),
+            (regex(r"(?<T>\d+) (?<x>\d+)"), "12 13"),
+        ] {
+            let payload = |taken| parser.payload(line.as_bytes(), taken).unwrap();
+            let mended = reading::mend(&payload(unset), shift, reading::Mended::Exactly);
+            assert_eq!(mended.unwrap(), payload(TAKEN_AT), "{line}");
+        }
+        assert!(!reading::is_unclocked(&Parser::Text.payload(br#""t":1,"q":"no-clock""#, TAKEN_AT).unwrap()));
     }
 
     #[test]

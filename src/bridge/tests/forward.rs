@@ -190,10 +190,11 @@ async fn a_message_keeps_its_retain_flag_properties_and_what_is_left_of_its_expi
         retain: true,
         properties: properties.clone(),
         expiry: Some(1_000),
-        received_wall: wall - 100_000,
+        received: wall - 100_000,
+        unclocked: false,
         ..reading("sensors/a", "x")
     };
-    let gone = Message { expiry: Some(50), received_wall: wall - 100_000, ..reading("sensors/b", "late") };
+    let gone = Message { expiry: Some(50), received: wall - 100_000, ..reading("sensors/b", "late") };
     let (upstream, shelf) = drain(Polite, |_| {}, vec![message, gone]).await;
     let saw = upstream.saw();
     let [publish] = saw.publishes.as_slice() else { panic!("{:?}", saw.publishes) };

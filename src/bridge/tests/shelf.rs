@@ -182,6 +182,7 @@ pub(super) fn reading(topic: &str, payload: impl Into<Bytes>) -> Message {
         retain: false,
         properties: Properties::new(),
         expiry: None,
-        received_wall: 0,
+        received: 0,
+        unclocked: false,
     }
 }

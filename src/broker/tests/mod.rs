@@ -10,6 +10,7 @@ mod publishing;
 mod subscribing;
 mod keeping;
 mod restarts;
+mod clocks;
 mod wills;
 mod words;
 mod limits;

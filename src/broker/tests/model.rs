@@ -220,6 +220,7 @@ impl Model {
             last_reader: disk.last_reader,
             sessions: sessions.collect(),
             retained: disk.retained.values().cloned().collect(),
+            alive: 0,
         }
     }
 }

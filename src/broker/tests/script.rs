@@ -10,13 +10,16 @@ use super::super::*;
 use super::model::Model;
 use super::speech::{self, Words};
 use crate::codec::Version;
-use crate::record::{Full, Mount, Presence, Rows, Seq, Ticket};
+use crate::record::machine::{Clock, Machine};
+use crate::record::{Full, HEARTBEAT, Kept, Message, Mount, Presence, Rows, Seq, Ticket};
 
 /// What a script runs against.
 pub(super) struct Script {
     pub(super) broker: Broker,
     pub(super) model: Model,
     pub(super) now: Now,
+    machine: Machine,
+    kept: Kept,
     pub(super) said: Vec<String>,
     pub(super) effects: Vec<Effect>,
     config: Config,
@@ -68,7 +71,8 @@ impl Script {
 
     /// After a start with or without a store; one that crashes finds its store again.
     pub(super) fn started(config: Config, store: Presence) -> Script {
-        let now = Now { mono: 0, wall: 1_000_000_000 };
+        let machine = Machine::new(1_800_000_000_000, Clock::Set);
+        let now = machine.now();
         let last_reader = u32::try_from(config.routes.len()).unwrap();
         let restored = Restored { store, last_reader, ..Restored::default() };
         let mut model = Model::default();
@@ -78,6 +82,8 @@ impl Script {
             broker: Broker::new(config.clone(), 7, restored, now),
             model,
             now,
+            machine,
+            kept: Kept::default(),
             said: Vec::new(),
             effects: Vec::new(),
             config,
@@ -131,9 +137,17 @@ impl Script {
             }
             "after" => {
                 let millis: u64 = words.at(1).parse().expect("milliseconds");
-                self.now = Now { mono: self.now.mono + millis, wall: self.now.wall + millis };
-                self.handle(vec![Event::Tick]);
+                self.turn_clocks(|machine| machine.pass(millis));
             }
+            // The wall clock is stepped by so many seconds, which may be fewer than none.
+            "step" => {
+                let seconds: i64 = words.at(1).parse().expect("seconds");
+                self.turn_clocks(|machine| machine.error += seconds * 1_000);
+            }
+            // And set right after a start without it.
+            "set" => self.turn_clocks(Machine::set_clock),
+            // The power goes for so many milliseconds, right after a commit.
+            "off" => self.switch_off(&words),
             "crash" => {
                 let mut restored = self.model.crash();
                 // As a store of version 2 has it.
@@ -164,6 +178,34 @@ impl Script {
                 self.handle(events);
             }
         }
+    }
+
+    fn turn_clocks(&mut self, turn: impl FnOnce(&mut Machine)) {
+        turn(&mut self.machine);
+        self.now = self.machine.now();
+        self.handle(vec![Event::Tick]);
+    }
+
+    fn switch_off(&mut self, words: &Words<'_>) {
+        let millis = words.at(1).parse().expect("milliseconds");
+        self.kept.keep(&self.now);
+        self.machine.switch_off(millis, if words.has("unset") { Clock::Lost } else { Clock::Set });
+        self.machine.start(&self.kept);
+        self.now = self.machine.now();
+        let mut restored = self.model.crash();
+        for found in &mut restored.sessions {
+            let ended = &mut found.record.ended;
+            *ended = ended.map(|ended| self.kept.mended(ended, &self.now).0);
+        }
+        for message in &mut restored.retained {
+            let received = self.kept.mended(message.received, &self.now).0;
+            *message = Message { received, ..Message::clone(message) }.into();
+        }
+        restored.alive = self.kept.time + HEARTBEAT;
+        self.broker = Broker::new(self.config.clone(), 7, restored, self.now);
+        self.asked.clear();
+        self.reads.clear();
+        self.handle(vec![Event::Tick]);
     }
 
     fn open(&mut self, words: &Words<'_>) {

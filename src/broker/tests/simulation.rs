@@ -78,7 +78,7 @@ impl World {
         let mut random = Random(course.seed);
         let group_qos = ["q1", "q2"][random.below(2)];
         let clients = (0..6).map(|slot| Client::new(slot, group_qos, &mut random)).collect();
-        let now = Now { mono: 0, wall: 1_000_000 };
+        let now = Now::steady(0, 1_000_000);
         let config = configured(course);
         let restored = Restored { last_reader: 1, ..Restored::default() };
         let mut broker = Broker::new(config, course.seed, restored, now);
@@ -142,7 +142,7 @@ impl World {
                 80..=89 => self.come(slot, &mut events),
                 90..=93 => self.go(slot, &mut events),
                 94..=95 => self.clients[slot].deaf = true,
-                _ => self.now = Now { mono: self.now.mono + 10, wall: self.now.wall + 10 },
+                _ => self.now = Now::steady(self.now.mono + 10, self.now.wall + 10),
             }
         }
         self.handle(events);

@@ -405,7 +405,7 @@ fn session(record: &SessionRecord) -> String {
     if record.will.is_some() {
         line += " will";
     }
-    if record.ended_wall.is_some() {
+    if record.ended.is_some() {
         line += " ended";
     }
     line

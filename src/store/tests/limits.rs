@@ -122,7 +122,7 @@ fn what_is_too_old_for_a_route_is_never_read_and_is_counted_without_any_traffic(
     trial.commit(vec![session(client), put(1, &[route, client]), put(2, &[route])]);
     trial.turn_clock(30_000);
     let mut later = Message::clone(&message(3, "sensors/one"));
-    later.received_wall = WALL + 30_000;
+    later.received = WALL + 30_000;
     trial.commit(vec![Write::Message {
         seq: Seq(3),
         message: Arc::new(later),

@@ -14,6 +14,8 @@ mod damage;
 mod cost;
 mod size;
 mod opening;
+mod versions;
+mod times;
 mod disk;
 mod cuts;
 mod faults;
@@ -30,6 +32,7 @@ use bytes::Bytes;
 use super::reader::Fate;
 use super::*;
 use crate::codec::{Properties, QoS};
+use crate::record::machine::Machine;
 use crate::record::{Bounds, Message, Mount, Rows, Seq, SessionRecord, Want, Write};
 
 /// A store under test.
@@ -57,6 +60,8 @@ pub(super) struct Terms {
     pub(super) time: Arc<AtomicU64>,
     /// A counter that the store's thread leaves as it is.
     pub(super) planted: Option<Option<Fate>>,
+    /// Where there is one, its clocks are those of the store.
+    pub(super) machine: Option<Arc<Mutex<Machine>>>,
 }
 
 impl Default for Terms {
@@ -72,6 +77,7 @@ impl Default for Terms {
             gate: None,
             time: Arc::new(AtomicU64::new(WALL)),
             planted: None,
+            machine: None,
         }
     }
 }
@@ -90,12 +96,21 @@ impl Terms {
         let full = Arc::new(Mutex::new(Full::default()));
         let told = full.clone();
         let planted = self.planted;
+        let (machine, start) = (self.machine.clone(), self.machine.clone());
         let surroundings = Surroundings {
+            resume: Box::new(move |kept| {
+                start.into_iter().for_each(|machine| machine.lock().unwrap().start(kept));
+            }),
             clock: Box::new(move || {
                 // The clock is asked on the store's thread, before anything is counted there.
                 reader::fault::PLANTED.set(planted);
-                let now = time.load(Ordering::SeqCst);
-                Now { mono: now - WALL, wall: now }
+                match &machine {
+                    Some(machine) => machine.lock().unwrap().now(),
+                    None => {
+                        let now = time.load(Ordering::SeqCst);
+                        Now::steady(now - WALL, now)
+                    }
+                }
             }),
             on_commit: Box::new(move |ticket| sender.send(ticket).unwrap_or_default()),
             on_full: Box::new(move |full| *told.lock().unwrap() = full),
@@ -229,7 +244,8 @@ pub(super) fn message(seq: u64, topic: &str) -> Arc<Message> {
         retain: false,
         properties: Properties::new(),
         expiry: None,
-        received_wall: WALL,
+        received: WALL,
+        unclocked: false,
     })
 }
 
@@ -261,7 +277,7 @@ pub(super) fn session(reader: ReaderId) -> Write {
         client_id: format!("client-{}", reader.0).into(),
         user: None,
         expiry: u32::MAX,
-        ended_wall: None,
+        ended: None,
         subscriptions: Vec::new(),
         will: None,
         mount: Mount::Unknown,

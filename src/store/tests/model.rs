@@ -195,7 +195,7 @@ impl Script {
         let expires = self.random.below(15) == 0;
         let topic = format!("t/{}", self.random.below(5));
         let mut message = Message::clone(&message(seq, &topic));
-        message.received_wall = self.trial.time.load(Ordering::SeqCst);
+        message.received = self.trial.time.load(Ordering::SeqCst);
         message.payload = Bytes::from(format!("payload {seq} {}", "x".repeat(self.random.below(900))));
         message.expiry = expires.then_some(0);
         for id in &readers {

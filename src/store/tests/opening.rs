@@ -77,7 +77,7 @@ fn a_file_of_version_1_is_read_and_becomes_one_that_version_1_refuses() {
     let states: Vec<_> = trial.opened.restored.sessions[0].leases.iter().map(|lease| lease.state).collect();
     assert_eq!(states, [LeaseState::Received, LeaseState::Begun]);
     let terms = trial.close();
-    assert_eq!(version(&Connection::open(terms.dir.path().join("tidegate.db")).unwrap()), 3);
+    assert_eq!(version(&Connection::open(terms.dir.path().join("tidegate.db")).unwrap()), 4);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_file_of_version_2_does_not_say_where_its_sessions_were_made() {
     let terms = trial.close();
     let raw = Connection::open(terms.dir.path().join("tidegate.db")).unwrap();
     let version: i64 = raw.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 3);
+    assert_eq!(version, 4);
 }
 
 #[test]
@@ -199,9 +199,13 @@ fn without_a_store_it_answers_and_acknowledges_nothing_until_one_can_be_opened()
     let routes = ["up".to_string()];
     let time = Arc::new(AtomicU64::new(WALL));
     let now = |time: Arc<AtomicU64>| -> Box<dyn Fn() -> Now + Send> {
-        Box::new(move || Now { mono: time.load(Ordering::SeqCst) - WALL, wall: time.load(Ordering::SeqCst) })
+        Box::new(move || {
+            let now = time.load(Ordering::SeqCst);
+            Now::steady(now - WALL, now)
+        })
     };
     let surroundings = Surroundings {
+        resume: Box::new(|_| ()),
         clock: now(time.clone()),
         on_commit: Box::new(|_| panic!("a commit")),
         on_full: Box::new(|_| ()),

@@ -147,7 +147,7 @@ impl World {
             set_topics: Vec::new(),
             refusals: Default::default(),
         };
-        let now = Now { mono: 0, wall: 1_000_000_000 };
+        let now = Now::steady(0, 1_000_000_000);
         let mut model = Model::default();
         (model.disk.last_reader, model.view.last_reader) = (ROUTES, ROUTES);
         let restored = Restored { store: presence, last_reader: ROUTES, ..Restored::default() };
@@ -364,7 +364,7 @@ impl World {
     }
 
     fn pass(&mut self, millis: u64) {
-        self.now = Now { mono: self.now.mono + millis, wall: self.now.wall + millis };
+        self.now = Now::steady(self.now.mono + millis, self.now.wall + millis);
         self.events.push(Event::Tick);
     }
 

@@ -41,9 +41,10 @@ impl Rig {
         let (told, time) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(WALL)));
         let (tell, clock) = (told.clone(), time.clone());
         let surroundings = Surroundings {
+            resume: Box::new(|_| ()),
             clock: Box::new(move || {
                 let wall = clock.load(Ordering::SeqCst);
-                Now { mono: wall - WALL, wall }
+                Now::steady(wall - WALL, wall)
             }),
             on_commit: Box::new(move |ticket| tell.store(ticket.0, Ordering::SeqCst)),
             on_full: Box::new(|_| ()),
