@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use super::Checked;
 use super::log::{Doubt, Log};
+use super::numbers::Given;
 use super::open;
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
@@ -20,7 +21,7 @@ use super::room::{Files, PAGE, Pages, Room, Sizes};
 use super::schema::{Fault, unsigned};
 use super::successor::{self, Apart};
 use super::thread::Worker;
-use crate::record::Now;
+use crate::record::{Now, Seq};
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
 pub type Gate = Box<dyn FnMut(Stage) -> std::io::Result<()> + Send>;
@@ -41,15 +42,19 @@ pub(super) struct Database {
     /// `None` between a failure and the next attempt to open it.
     pub(super) connection: Option<Connection>,
     pub(super) log: Log,
+    /// What its commits have given.
+    pub(super) given: Given,
     pub(super) reserve: Reserve,
     /// When the database was made, wall clock in milliseconds.
     pub(super) epoch: u64,
     /// Segments that have failed.
     pub(super) suspects: BTreeMap<u32, Doubt>,
-    /// How often the disk could not read a segment.
-    pub(super) unread: BTreeMap<u32, u32>,
+    /// Segments that the disk could not read.
+    pub(super) unread: BTreeMap<u32, Unread>,
     /// When the file was last shrunk a little.
     pub(super) shrunk_at: u64,
+    /// Whether it is to be shrunk.
+    pub(super) spare: Spare,
     /// The time of the running transaction.
     pub(super) now: Now,
     /// The configuration, for a log that is loaded anew.
@@ -58,6 +63,24 @@ pub(super) struct Database {
     pub(super) sync: Sync,
     /// Older files that are read.
     pub(super) apart: Vec<Apart>,
+}
+
+/// A segment that the disk could not read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Unread {
+    /// How often.
+    times: u32,
+    /// Before that it is not tried again.
+    pub(super) next: u64,
+}
+
+/// Whether the file has pages that it does not need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spare {
+    /// It has, or nobody has looked since the last commit.
+    Perhaps,
+    /// It has not.
+    No,
 }
 
 /// Whether what the database's file reads is what a loss of power would leave.
@@ -106,9 +129,20 @@ impl Recovery {
             tracing::error!(reason, "the store cannot commit; it keeps what it has and tries again");
         }
         self.trouble = Some(reason);
-        let wait = BACKOFF_MILLIS_MIN << self.failures.min(6);
-        self.retry_at = Some(now + wait.min(BACKOFF_MILLIS_MAX));
+        self.retry_at = Some(now + backoff(self.failures));
     }
+}
+
+/// Whether something is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Some,
+    None,
+}
+
+/// How long to wait after so many failures.
+fn backoff(failures: u32) -> u64 {
+    (BACKOFF_MILLIS_MIN << failures.min(6)).min(BACKOFF_MILLIS_MAX)
 }
 
 impl Database {
@@ -120,6 +154,10 @@ impl Database {
         work: impl FnOnce(&mut Log, &Connection) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let result = self.transact_unwatched(config, gate, work);
+        if result.is_ok() {
+            self.given.follow(&mut self.log);
+            self.spare = Spare::Perhaps;
+        }
         self.watch(result)
     }
 
@@ -137,6 +175,7 @@ impl Database {
             if log.room == Room::Unknown {
                 log.look_for_room(connection, files, config)?;
             }
+            log.ledger.wrote_from = log.ledger.last_segment;
             work(log, connection)?;
             log.trim(connection, now)?;
             log.sweep(connection)?;
@@ -181,7 +220,7 @@ impl Database {
         };
         match back() {
             Ok(log) => {
-                self.log = log;
+                self.take(log);
                 Ok(())
             }
             Err(fault) => {
@@ -208,9 +247,10 @@ impl Database {
             // By its name it is known from now on.
             self.sync = Sync::Trusted;
         }
-        let opened = open::connect(&self.files, &self.sizes).map_err(Fault::from);
-        let connection = self.watch(opened)?;
-        self.log = Log::load(&connection, self.sizes, &self.rules, &self.suspects)?;
+        let opened = open::connect_in_need(&self.files, &self.sizes, &mut self.reserve);
+        let connection = self.watch(opened.map_err(Fault::from))?;
+        let log = Log::load(&connection, self.sizes, &self.rules, &self.suspects)?;
+        self.take(log);
         self.apart = successor::attached(&connection, &self.files)?;
         self.connection = Some(connection);
         Ok(())
@@ -222,14 +262,39 @@ impl Database {
         self.connection = None;
         let found = open::replace_damaged(&self.files, &self.sizes, wall, &why.to_string())
             .map_err(|error| Fault::Unusable(error.to_string()))?;
-        let mut log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
-        log.number_on_from(&self.log);
-        self.log = log;
+        let log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
+        self.take(log);
         self.suspects.clear();
         self.unread.clear();
         self.apart = successor::attached(&found.connection, &self.files)?;
         self.connection = Some(found.connection);
         Ok(())
+    }
+
+    /// Goes on with a log that was loaded anew.
+    fn take(&mut self, log: Log) {
+        self.log = log;
+        self.given.raise(&mut self.log);
+    }
+
+    /// The disk does not read a segment: puts it off, longer each time, and gives it up in the end.
+    fn put_off(&mut self, id: u32, now: u64) -> Patience {
+        let unread = self.unread.entry(id).or_default();
+        if unread.next > now {
+            return Patience::Some;
+        }
+        if unread.times == 0 {
+            tracing::error!(segment = id, "the disk cannot read a part of the store: its readers wait");
+        }
+        unread.next = now + backoff(unread.times);
+        unread.times += 1;
+        if unread.times < READ_ATTEMPTS {
+            return Patience::Some;
+        }
+        self.unread.remove(&id);
+        // It would keep its readers waiting for ever: what it had is counted as damaged.
+        self.suspects.insert(id, Doubt::Unreadable);
+        Patience::None
     }
 
     /// Moves the WAL into the database, giving up the reserve if there is no other room.
@@ -256,35 +321,50 @@ impl Database {
         Ok(dropped)
     }
 
-    /// After a commit: moves the WAL on, keeps the reserve, shrinks the file a little. Nobody waits for it.
+    /// After a commit, and now and then while the file is to be shrunk: moves the WAL on, keeps the reserve,
+    /// shrinks the file a little. Nobody waits for it.
     pub(super) fn tend(&mut self, config: &Checked, now: u64) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let is_turn = now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS;
+        if is_turn {
+            // Whatever comes of it: the next is a while away.
+            self.shrunk_at = now;
+        }
         if frames(connection)? >= self.sizes.checkpoint_frames {
             self.checkpoint()?;
         }
-        if now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS {
-            self.shrunk_at = now;
+        if is_turn {
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
             let shrunk = self.shrink(config);
-            self.watch(shrunk)?;
+            self.spare = self.watch(shrunk)?;
+            if self.spare == Spare::No && self.is_longer_than_it_says()? {
+                self.checkpoint()?;
+            }
         }
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let segments = &self.log.segments;
         Ok(successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?)
     }
 
-    /// Gives a few unused pages back to the disk, where many are unused.
-    fn shrink(&mut self, config: &Checked) -> Result<(), Fault> {
+    /// Whether the file has been shrunk and the disk does not know yet.
+    fn is_longer_than_it_says(&self) -> Result<bool, Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        Ok(self.files.database_size() > Pages::of(connection)?.all * PAGE)
+    }
+
+    /// Gives a few unused pages back to the disk, where many are unused. Says whether there may be more.
+    fn shrink(&mut self, config: &Checked) -> Result<Spare, Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let pages = Pages::of(connection)?;
         let spare = (pages.all / 4).max(self.sizes.segment_bytes * 2 / PAGE);
         let short = self.files.free_disk().is_some_and(|free| free < config.min_free_disk);
-        if pages.free > spare || (short && pages.free > self.sizes.segment_bytes / PAGE) {
-            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
-            let mut rows = statement.query([])?;
-            while rows.next()?.is_some() {}
+        if pages.free <= spare && (!short || pages.free <= self.sizes.segment_bytes / PAGE) {
+            return Ok(Spare::No);
         }
-        Ok(())
+        let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(Spare::Perhaps)
     }
 
     /// Reads a reader's rows.
@@ -350,11 +430,18 @@ impl Worker {
         }
         self.recovery.failures += 1;
         let result = self.start_over(&fault).map(|()| self.resolve());
-        if result.is_ok() && matches!(fault, Fault::Segment(_)) {
+        if result.is_ok() && matches!(fault, Fault::Segment(_) | Fault::Unreadable(_)) {
             self.answer_held();
             return;
         }
         self.back_off(result.as_ref().err().unwrap_or(&fault));
+    }
+
+    /// After a read that met a segment which the disk does not read: its readers wait, and nobody else.
+    pub(super) fn wait_for(&mut self, id: u32) {
+        if self.database.put_off(id, (self.clock)().mono) == Patience::None {
+            self.recover_idle(Fault::Unreadable(id));
+        }
     }
 
     /// After a failure to write the time alone.
@@ -371,12 +458,8 @@ impl Worker {
 
     fn back_off(&mut self, fault: &Fault) {
         if let Fault::Unreadable(id) = fault {
-            let times = self.database.unread.entry(*id).or_default();
-            *times += 1;
-            if *times >= READ_ATTEMPTS {
-                // It would keep its readers waiting for ever: what it had is counted as damaged.
-                self.database.suspects.insert(*id, Doubt::Unreadable);
-            }
+            // What comes of it the next load sees.
+            let _ = self.database.put_off(*id, (self.clock)().mono);
         }
         let files = &self.database.files;
         // What SQLite says of it is the same as of a broken disk.
@@ -385,6 +468,7 @@ impl Worker {
             false => fault.to_string(),
         };
         self.recovery.back_off((self.clock)().mono, reason);
+        self.inbox.halt();
     }
 
     /// The wait after a failure is over.
@@ -401,6 +485,7 @@ impl Worker {
         self.answer_held();
         if self.batch.len() == 0 && self.recovery.retry_at.is_none() && self.recovery.succeeded() {
             tracing::info!("the store works again");
+            self.inbox.go_on(Seq(self.database.log.ledger.last_seq));
         }
     }
 
@@ -488,7 +573,7 @@ const BACKOFF_MILLIS_MIN: u64 = 50;
 const BACKOFF_MILLIS_MAX: u64 = 3_000;
 
 /// How often the file is shrunk by a little, and the reserve looked after.
-const SHRINK_MILLIS: u64 = 1_000;
+pub(super) const SHRINK_MILLIS: u64 = 1_000;
 
 /// By so many pages.
 const SHRINK_PAGES: u32 = 64;

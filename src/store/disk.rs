@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::layer;
+
 /// A disk.
 pub(super) trait Disk: Debug + Send + Sync {
     /// SQLite's file layer for the database that is in use.
@@ -50,11 +52,11 @@ pub(super) struct SystemDisk;
 
 impl Disk for SystemDisk {
     fn layer(&self) -> &'static str {
-        "unix"
+        layer::over(c"unix", c"tidegate")
     }
 
     fn layer_for_reading(&self) -> &'static str {
-        "unix-none"
+        layer::over(c"unix-none", c"tidegate-none")
     }
 
     fn size(&self, path: &Path) -> Option<u64> {

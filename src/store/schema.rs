@@ -121,6 +121,9 @@ pub(super) struct Ledger {
     pub(super) epoch: u64,
     /// The house's time at the last commit, and what is known of it.
     pub(super) times: Kept,
+    /// The segment that was open when the last commit began: it wrote to no older one. 0 where that is not
+    /// known, since a program that did not write it was the last.
+    pub(super) wrote_from: u32,
 }
 
 impl Ledger {
@@ -132,6 +135,8 @@ impl Ledger {
         put_number(&mut out, self.stamp);
         put_number(&mut out, self.epoch);
         times::pack(&self.times, &mut out);
+        // Whoever does not know it does not read on.
+        put_number(&mut out, u64::from(self.wrote_from));
         out
     }
 
@@ -144,6 +149,7 @@ impl Ledger {
             stamp: unpack.number()?,
             epoch: unpack.number()?,
             times: times::unpack(&mut unpack)?,
+            wrote_from: if unpack.is_empty() { 0 } else { unpack.number32()? },
         })
     }
 }
