@@ -337,7 +337,9 @@ impl Database {
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
             let shrunk = self.shrink(config);
             self.spare = self.watch(shrunk)?;
-            if self.spare == Spare::No && self.is_longer_than_it_says()? {
+            // Only that makes the file smaller.
+            let worth = if self.spare == Spare::No { PAGE } else { SHRINK_WORTH };
+            if self.given_up()? >= worth {
                 self.checkpoint()?;
             }
         }
@@ -346,10 +348,10 @@ impl Database {
         Ok(successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?)
     }
 
-    /// Whether the file has been shrunk and the disk does not know yet.
-    fn is_longer_than_it_says(&self) -> Result<bool, Fault> {
+    /// Bytes by which the file has been shrunk while the disk does not know yet.
+    fn given_up(&self) -> Result<u64, Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-        Ok(self.files.database_size() > Pages::of(connection)?.all * PAGE)
+        Ok(self.files.database_size().saturating_sub(Pages::of(connection)?.all * PAGE))
     }
 
     /// Gives a few unused pages back to the disk, where many are unused. Says whether there may be more.
@@ -577,3 +579,6 @@ pub(super) const SHRINK_MILLIS: u64 = 1_000;
 
 /// By so many pages.
 const SHRINK_PAGES: u32 = 64;
+
+/// So many bytes are worth a checkpoint of their own while there is more to come.
+const SHRINK_WORTH: u64 = 1 << 20;

@@ -187,7 +187,9 @@ pub(super) fn finish_new(files: &Files, new: &Path, connection: Connection) -> r
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error)?;
     // Nothing is in it yet.
-    let _ = files.disk.remove(&with_suffix(new, "-wal"));
+    for suffix in ["-wal", "-journal"] {
+        let _ = files.disk.remove(&with_suffix(new, suffix));
+    }
     Ok(())
 }
 
