@@ -211,8 +211,9 @@ impl Socket {
         };
         self.standing = match self.standing {
             _ if served == Served::Again => Standing::Again,
-            // Once more it is found with a few words, it is brief.
-            Standing::Again => Standing::Long,
+            // Once it is found with a few words again, it is brief. TLS says only when it is asked again that there
+            // was no more.
+            Standing::Again if left.decoded > 0 => Standing::Long,
             _ => Standing::Brief,
         };
         served
