@@ -90,7 +90,7 @@ fn endure(attack: &Attack) -> Outcome {
     let idle = gateway.resident();
     let mut best: Option<Outcome> = None;
     for _ in 0..if proof() { 3 } else { 1 } {
-        let quiet = honest.waits();
+        let quiet = honest.waits(|| true);
         let (besieged, rounds) = honest.waits_during(attack, gateway.port());
         assert!(rounds > 0, "{}: nobody attacked while it was measured", attack.what);
         let outcome = Outcome {
@@ -168,7 +168,8 @@ impl Honest {
             });
             wait_for("the attack", || (siege.rounds() > 2 || attacker.is_finished()).then_some(()));
             let before = siege.rounds();
-            let waits = self.waits();
+            // However slowly attackers get on who step back.
+            let waits = self.waits(|| siege.rounds() > before || attacker.is_finished());
             let rounds = siege.rounds() - before;
             drop(relief);
             attacker.join().unwrap();
@@ -176,9 +177,13 @@ impl Honest {
         })
     }
 
-    fn waits(&mut self) -> Waits {
+    /// His waits, some dozens or hundreds and as many more as it takes until there is `enough`.
+    fn waits(&mut self, enough: impl Fn() -> bool) -> Waits {
         let count = if proof() { 500 } else { 20 };
-        let mut times: Vec<Waits> = (0..count).map(|_| self.wait()).collect();
+        let mut times = Vec::new();
+        while times.len() < count || !enough() {
+            times.push(self.wait());
+        }
         let mut most = |of: fn(&Waits) -> Duration| {
             times.sort_unstable_by_key(of);
             of(&times[times.len() * 99 / 100])
