@@ -344,10 +344,10 @@ pub(super) fn pubrel(packet_id: u16, reason: Reason) -> Packet {
 
 /// Retained messages that one call looks for, whoever subscribes to how much: what they take until they are
 /// sent is bounded so. The rest comes with the next calls, which follow at once.
-pub(super) const WALKS_MAX: u32 = 256;
+pub(super) const WALKS_MAX: u32 = 64;
 
 /// Places of the tree of retained messages that one call looks at, whoever subscribes to what matches little.
-pub(super) const LOOKS_MAX: u32 = 2_048;
+pub(super) const LOOKS_MAX: u32 = 512;
 
 /// Rows of one question, so that an answer does not hold much RAM whatever the client's window.
 const ROWS_MAX: u32 = 128;
