@@ -8,7 +8,6 @@
 //! member's packet id is committed before PUBLISH, and that PUBLISH has left is written after it; of a
 //! member that ends with its connection one write, which goes with PUBLISH, says both. Invariant: what
 //! nobody was sent is never purged; a second member may get it only after a kill before that write.
-//! Where a limit has taken the row, its holder's packet id alone is brought to its end; see `answer`.
 
 use std::collections::BTreeSet;
 
