@@ -181,11 +181,11 @@ impl Broker {
         match exchange.stage {
             // The rules may have changed since, or the client came back through another listener.
             Stage::Sent | Stage::Leasing if !readable => {
-                self.end_exchange(key, packet_id, Some(DropReason::Denied), turn);
+                self.abandon(key, packet_id, Some(DropReason::Denied), turn);
             }
             // The client may have come back with a smaller Maximum Packet Size. [MQTT5-3.1.2-25]
             Stage::Sent if !outlet.takes(&parcel.message, exchange.qos, &parcel.want.subscription_ids) => {
-                self.end_exchange(key, packet_id, Some(DropReason::TooLarge), turn);
+                self.abandon(key, packet_id, Some(DropReason::TooLarge), turn);
             }
             // [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
             Stage::Sent => {
@@ -203,11 +203,11 @@ impl Broker {
         }
     }
 
-    /// Exchanges whose rows were not found again can never be sent: they are over.
+    /// Exchanges whose rows were not found again can never be sent.
     fn forget_vanished(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get(key) else { return };
         for packet_id in client.session.flight.unread() {
-            self.complete(key, packet_id, turn);
+            self.abandon(key, packet_id, None, turn);
         }
     }
 
