@@ -141,6 +141,8 @@ impl Broker {
         let (seq, may_be_held) = (exchange.seq, exchange.sending.repeats());
         if may_be_held {
             exchange.stage = Stage::Recording;
+            // It has its place in the window as if PUBLISH had been sent.
+            client.session.flight.resume(packet_id);
         }
         if let Some(reason) = dropped {
             self.ledger.write(Write::Dropped { reader, seq, reason }, turn.effects);
