@@ -100,11 +100,7 @@ impl Log {
             // never end.
             let few = self.sizes.copy_below.min(segment.rows / COPY_SHARE + 1);
             if !is_newest && segment.wanted.values().all(|rows| *rows < few) {
-                match self.copy_on(connection, id, few) {
-                    // It stays where it is, for whoever can wait for the disk.
-                    Err(Fault::Unreadable(_)) => {}
-                    copied => copied?,
-                }
+                self.copy_on(connection, id, few)?;
             }
         }
         Ok(())
@@ -118,8 +114,7 @@ impl Log {
         Ok(())
     }
 
-    /// Copies what is still wanted of a segment into the open one and drops it, if that is little. Where the disk
-    /// does not read it, nothing has changed.
+    /// Copies what is still wanted of a segment into the open one and drops it, if that is little.
     fn copy_on(&mut self, connection: &Connection, id: u32, few: u64) -> Result<(), Fault> {
         let Some(segment) = self.segments.get(&id) else { return Ok(()) };
         let readers: Vec<ReaderId> = segment.wanted.keys().copied().collect();
@@ -132,10 +127,6 @@ impl Log {
                 return Ok(());
             }
         }
-        let mut rows = Vec::new();
-        for (seq, readers) in wanted {
-            rows.push((seq, self.old_row(connection, id, seq)?, readers));
-        }
         // From here on the readers' rows are no longer in this segment.
         for reader in readers {
             let spans = self.readers.get(&reader).map(|reader| &reader.spans).into_iter().flatten();
@@ -144,8 +135,8 @@ impl Log {
                 reader.remove_span(key);
             }
         }
-        for (seq, row, readers) in rows {
-            match row {
+        for (seq, readers) in wanted {
+            match self.old_row(connection, id, seq)? {
                 Some(row) => self.insert_old(connection, seq, &row, &readers)?,
                 None => self.write_off(connection, seq, &readers)?,
             }

@@ -8,7 +8,6 @@ use super::disk::FaultyDisk;
 use super::faults::{ROUTE, read_all, rows, seqs, start};
 use super::*;
 use crate::store::disk::Disk;
-use crate::store::handle::Ask;
 
 /// A closed store with 200 rows for the route.
 fn filled() -> FaultyDisk {
@@ -56,23 +55,6 @@ fn a_place_that_cannot_be_read_stops_no_commit() {
     let status = rig.status();
     assert_eq!((status.trouble, status.readers[&ROUTE].dropped.len()), (None, 0));
     assert!(asides(&disk).is_empty());
-}
-
-#[test]
-fn a_last_row_that_cannot_be_read_is_not_copied_on_and_stops_no_commit() {
-    let disk = filled();
-    let mut rig = start(&disk);
-    let page = page_of(&disk, 58);
-    disk.fail(|faults| faults.bad_page = page);
-    let others = (1..=200).filter(|seq| *seq != 58).map(Seq).collect();
-    rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: others }]);
-    rig.hand_over(rows(201..=201));
-    assert!(rig.all_told());
-    disk.fail(|faults| faults.bad_page = 0);
-    rig.wait(3_000);
-    assert_eq!(read_all(&mut rig), [58, 201]);
-    let line = rig.status().readers[&ROUTE].clone();
-    assert_eq!((line.received, line.delivered, line.queued), (201, 199, 2));
 }
 
 #[test]
