@@ -7,6 +7,7 @@
 
 mod url;
 mod mapping;
+mod rounds;
 mod config;
 mod backoff;
 mod shape;
@@ -25,7 +26,7 @@ mod routes;
 mod session;
 mod runner;
 
-pub use config::{Checked, Config, Forward, ForwardConfig, KEYS, Receive, ReceiveConfig, Tls, TlsConfig};
+pub use config::{Checked, Config, Flaw, Forward, ForwardConfig, KEYS, Receive, ReceiveConfig, Tls, TlsConfig};
 pub use mapping::{Filter, MappingError, Template};
 pub use routes::Supply;
 pub use runner::{Bridge, Pace};
