@@ -6,6 +6,7 @@
 
 mod house;
 mod readings;
+mod tasks;
 mod report;
 mod routes;
 mod watchdog;
