@@ -1,4 +1,6 @@
 //! The tasks of a house by their names, so that one that does not end is named.
+//!
+//! Who ends by himself is forgotten; who is left at the end is ended.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -296,6 +296,8 @@ async fn a_command_larger_than_the_broker_takes_is_acknowledged_counted_and_not_
         assert_eq!(house.state().taken, ["open", "off"]);
         let status = running.until("counted", |status| status.counts.received == 4).await;
         assert_eq!((status.counts.too_large, status.counts.connects), (2, 1));
+        let announced = upstream.saw().connects[0].properties.maximum_packet_size();
+        assert_eq!(announced, (protocol == 5).then_some(256_000));
         running.stop().await;
     }
 }
