@@ -667,7 +667,8 @@ mod tests {
 
     #[test]
     fn a_message_that_would_go_round_for_ever_is_refused() {
-        let round = |protocol: u8, forwards: &[(&str, &str)], receives: &[(&str, &str)]| {
+        type Routes<'a> = &'a [(&'a str, &'a str)];
+        let round = |protocol: u8, forwards: Routes<'_>, receives: Routes<'_>| {
             wrong(|config| {
                 config.protocol = protocol;
                 let forward = |(filter, to): &(&str, &str)| ForwardConfig {
@@ -693,7 +694,7 @@ mod tests {
             ]
         );
         assert_eq!(round(5, &up, &down), [""; 0], "there nothing comes back that we sent");
-        let well: [(&[(&str, &str)], &[(&str, &str)]); 6] = [
+        let well: [(Routes<'_>, Routes<'_>); 6] = [
             (&[("sensors/#", "sites/{gateway}/{topic}")], &down),
             (&up, &[("sites/{gateway}/commands/#", "{topic}")]),
             (&[("commands/+", "sites/{gateway}/done/{1}")], &down),
@@ -704,7 +705,7 @@ mod tests {
         for (forwards, receives) in well {
             assert_eq!(round(4, forwards, receives), [""; 0], "{forwards:?} {receives:?}");
         }
-        let ill: [(&[(&str, &str)], &[(&str, &str)]); 6] = [
+        let ill: [(Routes<'_>, Routes<'_>); 6] = [
             (&[("a/#", "{topic}")], &[("a/b", "{topic}")]),
             (&[("a/+/x", "b/{1}")], &[("b/#", "a/{1}/x")]),
             (&[("x/+", "y-{1}/z")], &[("+/z", "x/{1}")]),
