@@ -123,6 +123,18 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
             counts.connects,
             counts.failures
         );
+        let amiss = [
+            ("refused for now", counts.refused_for_now),
+            ("given up", counts.given_up),
+            ("received and too large", counts.too_large),
+            ("received for no route", counts.unrouted),
+            ("received and denied", counts.denied),
+        ];
+        let amiss = amiss.iter().filter(|(_, count)| *count > 0);
+        let amiss: Vec<String> = amiss.map(|(what, count)| format!("{what} {count}")).collect();
+        if !amiss.is_empty() {
+            let _ = writeln!(out, "  {:width$}  {}", "", amiss.join(", "));
+        }
         for subscription in
             bridge.subscriptions.iter().filter(|subscription| subscription.answer != "granted")
         {
@@ -247,6 +259,14 @@ adapters
   modbus/line-1/meter  up  [polls 7]
 ";
         assert_eq!(render(&status, 301_000), expected);
+    }
+
+    #[test]
+    fn what_goes_amiss_on_a_bridge_is_counted_in_plain_words() {
+        let counts = control::BridgeCounts { refused_for_now: 3, unrouted: 2, ..Default::default() };
+        let bridge = BridgeStatus { name: "cloud".to_owned(), counts, ..Default::default() };
+        let told = render(&Status { bridges: vec![bridge], ..Status::default() }, 0);
+        assert!(told.contains("\n         refused for now 3, received for no route 2\n"), "{told}");
     }
 
     #[test]

@@ -149,8 +149,18 @@ pub struct BridgeCounts {
     pub acknowledged: u64,
     /// Sent and not yet acknowledged.
     pub in_flight: u64,
+    /// Refused by upstream for now; they are sent again.
+    pub refused_for_now: u64,
+    /// Refused by upstream for good, too large for it, or without a topic there.
+    pub given_up: u64,
     /// Messages that came from upstream.
     pub received: u64,
+    /// Of these, those beyond `[limits] max_packet_size`.
+    pub too_large: u64,
+    /// Of these, those that no receive route takes.
+    pub unrouted: u64,
+    /// Of these, those that access rules refused.
+    pub denied: u64,
     /// Connections made.
     pub connects: u64,
     /// Connections lost, and attempts that failed.
