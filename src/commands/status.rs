@@ -87,6 +87,9 @@ fn render_local(status: &Status, out: &mut String) {
         broker.messages_received,
         broker.messages_sent
     );
+    for (part, reason) in &broker.turned_away {
+        let _ = writeln!(out, "  TROUBLE: {part} is not let in: {reason}");
+    }
     let _ = match &status.store {
         Some(store) => writeln!(
             out,
@@ -228,7 +231,8 @@ mod tests {
                 {"name": "tls", "address": "0.0.0.0:8883", "open": true, "error": "cannot use a.pem: no"},
             ],
             "broker": {"clients": 2, "sessions": 3, "subscriptions": 4, "retained": 5,
-                "messages_received": 100, "messages_sent": 90, "invented_later": 1},
+                "messages_received": 100, "messages_sent": 90, "invented_later": 1,
+                "turned_away": {"bridge:cloud": "client identifier not valid"}},
             "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900},
             "bridges": [{"name": "cloud", "state": "down", "since": 1_000, "next_attempt": 304_000,
                 "reason": "connect: no route to host", "url": "mqtts://cloud.example.com:8883",
@@ -247,6 +251,7 @@ listeners
   tls  0.0.0.0:8883  TROUBLE: cannot use a.pem: no
 broker
   clients 2, sessions 3, subscriptions 4, retained 5, messages in 100, out 90
+  TROUBLE: bridge:cloud is not let in: client identifier not valid
 store
   12MB of 1GB, 7 commits, 900B written
 bridges

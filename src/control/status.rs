@@ -63,6 +63,9 @@ pub struct BrokerStatus {
     pub messages_received: u64,
     /// PUBLISH packets sent.
     pub messages_sent: u64,
+    /// Parts of the house that the broker does not let in, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub turned_away: BTreeMap<String, String>,
     /// Further counters by name.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,
