@@ -233,6 +233,10 @@ pub(super) const OLDEST: i64 = 1;
 /// The tables that are always there.
 pub(super) const TABLES: [&str; 6] = ["state", "mirror", "sessions", "routes", "segments", "retained"];
 
+/// The first page of each: they are made first of all, in this order, and never go, so that they are where they
+/// were whatever becomes of the list of tables.
+pub(super) const ROOTS: [u32; 6] = [3, 4, 5, 6, 7, 8];
+
 /// "tide" in the file's header.
 const APPLICATION: i64 = 0x7469_6465;
 

@@ -127,7 +127,7 @@ pub(super) fn headers(connection: &Connection) -> rusqlite::Result<Vec<(u32, Opt
     rows.collect()
 }
 
-fn unpack_header(body: &[u8]) -> Option<Header> {
+pub(super) fn unpack_header(body: &[u8]) -> Option<Header> {
     let mut unpack = Unpack::new(body);
     let mut header = Header {
         rows: unpack.number()?,
@@ -225,6 +225,11 @@ pub(super) fn put_index(
     Ok(())
 }
 
+/// Whether the index of a reader's rows is that of this segment.
+pub(super) fn is_index_of(id: u32, reader: ReaderId, blob: &[u8]) -> bool {
+    unseal(blob, index_key(id, reader)).is_some()
+}
+
 /// Which rows of the segment are a reader's.
 pub(super) fn index(connection: &Connection, id: u32, reader: ReaderId) -> Result<Runs, Fault> {
     let sql = format!("SELECT payload FROM log_{id} WHERE seq = ?");
@@ -258,7 +263,11 @@ pub(super) fn is_missing(error: &rusqlite::Error) -> bool {
 impl<'a> RawRow<'a> {
     /// The row, if it has the right form and its checksum holds.
     pub(super) fn sound(row: &'a rusqlite::Row<'_>) -> Option<RawRow<'a>> {
-        let at = |index: usize| row.get_ref(index).ok();
+        RawRow::of(|index| row.get_ref(index).ok())
+    }
+
+    /// The row of these columns, if they have the right form and its checksum holds.
+    pub(super) fn of(at: impl Fn(usize) -> Option<ValueRef<'a>>) -> Option<RawRow<'a>> {
         let named = |value| match value {
             ValueRef::Integer(seq) => Some(Named::At(unsigned(seq))),
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Named::Here(bytes)),
