@@ -287,8 +287,7 @@ fn blobs<T>(
     read: impl Fn(ReaderId, &[u8]) -> Option<T>,
 ) -> rusqlite::Result<Vec<T>> {
     let mut found = BTreeMap::new();
-    let (first, last) =
-        (original.key_of_copy(ReaderId(0)), original.key_of_copy(ReaderId(u32::MAX)));
+    let (first, last) = (original.key_of_copy(ReaderId(0)), original.key_of_copy(ReaderId(u32::MAX)));
     for (table, first, last) in [(original.table(), 0, u64::from(u32::MAX)), ("mirror", first, last)] {
         let sql = format!("SELECT reader, data FROM {table} WHERE reader BETWEEN ? AND ?");
         let mut statement = connection.prepare(&sql)?;

@@ -11,7 +11,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, Fault, OLDEST, VERSION, is_damage};
+use super::schema::{self, Fault, OLDEST, VERSION, is_damage, signed};
+use super::wal::Wal;
 use super::{salvage, segment, successor};
 
 /// Why the store cannot be opened.
@@ -84,8 +85,14 @@ pub(super) fn replace_damaged(
     wall: u64,
     why: &str,
 ) -> Result<Database, OpenError> {
-    if let Err(fault) = salvage::build(files, sizes, wall) {
-        tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store");
+    match salvage::build(files, sizes, wall) {
+        Ok(_) => {}
+        // The damaged one stays where it is, so that nothing is given up for want of a disk.
+        Err(fault) if fault.is_of_disk() => {
+            tracing::error!(reason = why, "THE STORE IS DAMAGED, and the disk does not let it be salvaged");
+            return Err(unavailable(files, &fault));
+        }
+        Err(fault) => tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store"),
     }
     let aside = put_aside(files, wall, why)?;
     let connection = connect(files, sizes).map_err(|refusal| match refusal {
@@ -151,8 +158,15 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
     connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
     let found = schema::version(&connection)?;
     if found > VERSION {
-        return Err(Refusal::Newer(found));
+        // A flipped bit of the header is no newer program: that would have sealed its version, too.
+        return Err(match schema::sealed_version(&connection).filter(|sealed| *sealed <= VERSION) {
+            Some(sealed) => {
+                Refusal::Damaged(format!("its header is of version {found}, its ledger of {sealed}"))
+            }
+            None => Refusal::Newer(found),
+        });
     }
+    check_log(files)?;
     if Pages::of(&connection)?.all == 0 {
         // Only now: on a database that is there, the second would write to a disk that may be full.
         connection.execute_batch(&format!("PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL;"))?;
@@ -174,6 +188,9 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
         return Err(Refusal::Damaged(format!("its journal is in mode {journal}")));
     }
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 {
+        check_header(&connection)?;
+    }
     match (found, tables) {
         (VERSION, _) => {}
         (OLDEST..VERSION, _) => schema::raise(&connection)?,
@@ -182,6 +199,45 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
     }
     successor::attach(&connection, files)?;
     Ok(connection)
+}
+
+/// SQLite would replay a log up to a damaged place, and write over what lies behind.
+fn check_log(files: &Files) -> Result<(), Refusal> {
+    let bytes = files.wal_size();
+    if bytes == 0 {
+        return Ok(());
+    }
+    match Wal::read(&*files.disk.open(&files.wal)?, bytes)?.behind {
+        0 => Ok(()),
+        frames => {
+            Err(Refusal::Damaged(format!("its write-ahead log is, before {frames} frames that were synced")))
+        }
+    }
+}
+
+/// What the header and the list of tables of every database of ours say, and SQLite would believe otherwise.
+fn check_header(connection: &Connection) -> Result<(), Refusal> {
+    let wrong = |what: &str| Err(Refusal::Damaged(format!("its {what} is not as it was made")));
+    let encoding: String = connection.pragma_query_value(None, "encoding", |row| row.get(0))?;
+    if encoding != "UTF-8" {
+        return wrong("text encoding");
+    }
+    for (name, made) in
+        [("page_size", signed(PAGE)), ("auto_vacuum", 2), ("application_id", schema::APPLICATION)]
+    {
+        let found: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
+        if found != made {
+            return wrong(name);
+        }
+    }
+    let sql = "SELECT count(*), count(DISTINCT rootpage), max(rootpage) FROM sqlite_schema";
+    let (tables, roots, last): (i64, i64, i64) =
+        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    // SQLite keeps them together, behind two pages and between those of its pointer map.
+    if roots < tables || last > tables + 4 + tables / 819 {
+        return wrong("list of tables");
+    }
+    Ok(())
 }
 
 /// Moves a damaged database and its WAL out of the way.

@@ -110,14 +110,17 @@ fn list(number: u32, children: &[(u32, i64)], kind: Kind, known: &mut [Known]) {
     let mut above = i64::MIN;
     for (child, through) in children {
         let fits = |of: &Known| match kind {
-            Kind::Inner => matches!(of.kind, Some(Kind::Leaf | Kind::Inner)) && of.first > above && of.first <= *through,
+            Kind::Inner => {
+                matches!(of.kind, Some(Kind::Leaf | Kind::Inner)) && of.first > above && of.first <= *through
+            }
             _ => matches!(of.kind, Some(Kind::KeyLeaf | Kind::KeyInner)),
         };
         if let Some(of) = known.get_mut(*child as usize)
             && *child != number
             && fits(of)
         {
-            of.listings = if of.mapped == Mapped::Child(number) { u8::MAX } else { of.listings.saturating_add(1) };
+            of.listings =
+                if of.mapped == Mapped::Child(number) { u8::MAX } else { of.listings.saturating_add(1) };
             if of.listed == 0 || of.listings == u8::MAX {
                 of.listed = number;
             }
@@ -137,7 +140,8 @@ fn parent(of: &Known) -> Option<u32> {
 fn leaves(known: &[Known]) -> BTreeMap<u32, Vec<u32>> {
     let mut leaves: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (number, of) in (0u32..).zip(known) {
-        if of.mapped == Mapped::Free || !matches!(of.kind, Some(Kind::Leaf | Kind::KeyLeaf | Kind::KeyInner)) {
+        if of.mapped == Mapped::Free || !matches!(of.kind, Some(Kind::Leaf | Kind::KeyLeaf | Kind::KeyInner))
+        {
             continue;
         }
         let mut root = number;

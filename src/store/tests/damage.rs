@@ -75,6 +75,35 @@ fn a_segment_whose_index_header_or_table_is_damaged_is_given_up() {
 }
 
 #[test]
+fn sessions_and_routes_survive_damage_in_either_place() {
+    let copies = "reader > 4294967295";
+    for sql in [
+        "UPDATE sessions SET data = x'00'; UPDATE routes SET data = x'00'".to_string(),
+        "DELETE FROM sessions; DELETE FROM routes".into(),
+        format!("UPDATE mirror SET data = x'00' WHERE {copies}"),
+        format!("DELETE FROM mirror WHERE {copies}"),
+    ] {
+        let (terms, route) = filled();
+        harm(&terms, &sql);
+        let trial = terms.open();
+        let sessions = &trial.opened.restored.sessions;
+        assert_eq!(sessions.iter().map(|session| session.record.reader.0).collect::<Vec<_>>(), [9], "{sql}");
+        assert_eq!((trial.route(), trial.wanted(ReaderId(9)).len()), (route, 35));
+        assert_eq!(trial.wanted(route).len(), 35);
+        trial.assert_conserved();
+    }
+}
+
+#[test]
+fn a_session_that_was_removed_comes_back_from_no_copy() {
+    let (terms, _) = filled();
+    let mut trial = terms.open();
+    trial.commit(vec![Write::SessionRemoved { reader: ReaderId(9) }]);
+    let trial = trial.close().open();
+    assert!(trial.opened.restored.sessions.is_empty());
+}
+
+#[test]
 fn cursors_and_counters_survive_damage_in_either_place() {
     for table in ["state", "mirror"] {
         for sql in [format!("UPDATE {table} SET data = x'00'"), format!("DELETE FROM {table}")] {

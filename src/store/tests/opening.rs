@@ -51,7 +51,12 @@ fn a_newer_version_is_refused_and_left_untouched() {
     trial.commit(vec![put(1, &[route])]);
     let terms = trial.close();
     let path = terms.dir.path().join("tidegate.db");
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let newer = Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    let mut ledger = schema::state(&newer, 0).unwrap().unwrap();
+    *ledger.last_mut().unwrap() = 99;
+    schema::put_state(&newer, 0, ledger).unwrap();
+    drop(newer);
     let before = std::fs::read(&path).unwrap();
     let refused = Terms { dir: terms.dir.clone(), ..Terms::default() }.try_open();
     assert!(matches!(refused.err(), Some(OpenError::Newer { found: 99, .. })));
