@@ -27,6 +27,7 @@ mod reserve;
 mod load;
 mod kept;
 mod open;
+mod aside;
 mod successor;
 mod salvage;
 mod found;

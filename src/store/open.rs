@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::schema::{self, Fault, OLDEST, VERSION, is_damage, signed};
 use super::wal::Wal;
-use super::{salvage, segment, successor};
+use super::{aside, salvage, segment, successor};
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ pub(super) fn replace_damaged(
         }
         Err(fault) => tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store"),
     }
-    let aside = put_aside(files, wall, why)?;
+    let aside = aside::put(files, wall, why)?;
     let connection = connect(files, sizes).map_err(|refusal| match refusal {
         Refusal::Sqlite(error) => unavailable(files, &error),
         Refusal::Disk(error) => unavailable(files, &error),
@@ -240,57 +240,6 @@ fn check_header(connection: &Connection) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Moves a damaged database and its WAL out of the way.
-pub(super) fn put_aside(files: &Files, wall: u64, why: &str) -> Result<PathBuf, OpenError> {
-    let aside =
-        (0..).map(|more| aside_name(files, wall / 1_000 + more)).find(|path| files.disk.size(path).is_none());
-    let aside = aside.expect("a directory holds fewer files than there are numbers");
-    tracing::error!(
-        reason = why,
-        aside = %aside.display(),
-        "THE STORE IS DAMAGED: it is put aside, and a new one is begun with what can be read of it"
-    );
-    let failed = |path: &Path, error: io::Error| OpenError::Unavailable {
-        path: path.into(),
-        reason: error.to_string(),
-    };
-    let rename = |from: &Path, to: &Path| match files.disk.rename(from, to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(from, error)),
-        _ => Ok(()),
-    };
-    if files.disk.size(&files.database).is_none() {
-        // It was set apart before, and has no successor.
-        for path in successor::paths(files) {
-            successor::put_aside(files, &path, why).map_err(|error| failed(&path, error))?;
-        }
-    }
-    // The WAL goes second: without its database it is inert, while a database without it looks sound.
-    rename(&files.database, &aside)?;
-    rename(&files.wal, &with_suffix(&aside, "-wal"))?;
-    let _ = files.disk.remove(&with_suffix(&files.database, "-shm"));
-    files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
-    prune(files);
-    Ok(aside)
-}
-
-/// Removes the oldest of more than a few databases that were put aside.
-fn prune(files: &Files) {
-    let is_aside = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with(ASIDE) && !name.ends_with("-wal")
-    };
-    let asides: Vec<PathBuf> = files.disk.names(&files.dir).into_iter().filter(is_aside).collect();
-    for oldest in asides.iter().take(asides.len().saturating_sub(ASIDES_MAX)) {
-        tracing::warn!(path = %oldest.display(), "the oldest damaged store is removed");
-        let _ = files.disk.remove(oldest);
-        let _ = files.disk.remove(&with_suffix(oldest, "-wal"));
-    }
-}
-
-fn aside_name(files: &Files, seconds: u64) -> PathBuf {
-    files.dir.join(format!("{ASIDE}{seconds:012}"))
-}
-
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -300,12 +249,6 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 fn unavailable(files: &Files, error: &dyn std::fmt::Display) -> OpenError {
     OpenError::Unavailable { path: files.database.clone(), reason: error.to_string() }
 }
-
-/// Before the second in which it was put aside.
-const ASIDE: &str = "tidegate.db.damaged-";
-
-/// So many damaged databases are kept for salvage.
-const ASIDES_MAX: usize = 3;
 
 /// SQLite's page cache.
 const CACHE_KIB: u32 = 1_024;

@@ -21,7 +21,7 @@ use super::log::Log;
 use super::open::with_suffix;
 use super::reader::State;
 use super::reserve::Reserve;
-use super::room::{Files, Sizes};
+use super::room::{Files, PAGE, Pages, Sizes};
 use super::runs::Runs;
 use super::schema::{self, Fault, LEDGER, Ledger, ROOTS};
 use super::segment::{self, Header, Named, RawRow};
@@ -39,9 +39,11 @@ pub(super) fn build(files: &Files, sizes: &Sizes, wall: u64) -> Result<PathBuf, 
     // Some of what is free is left for what comes in.
     let room = files.free_disk().map_or(u64::MAX, |free| free / 4 * 3);
     let mut built = copy(files, sizes, wall, &path, room);
-    if built.as_ref().is_err_and(Fault::is_full) {
-        successor::discard(files, &path);
-        built = copy(files, sizes, wall, &path, 0);
+    for less in [room / 2, 0] {
+        if built.as_ref().is_err_and(Fault::is_full) {
+            successor::discard(files, &path);
+            built = copy(files, sizes, wall, &path, less);
+        }
     }
     if built.is_err() {
         successor::discard(files, &path);
@@ -128,7 +130,7 @@ fn put_found(target: &Connection, found: &Found) -> Result<(), Fault> {
 /// The rows of the log, on their way.
 #[derive(Default)]
 struct Salvaged {
-    /// Bytes that they may take.
+    /// Bytes that the new database may take.
     room: u64,
     /// Segments in files that were set apart.
     elsewhere: BTreeSet<u32>,
@@ -180,6 +182,9 @@ impl Salvaged {
     /// Writes a segment with the rows of a group that somebody wants, its index and its header.
     fn put(&mut self, target: &Connection, id: u32, group: &Group) -> Result<(), Fault> {
         let mut segment = NewSegment { id, ..NewSegment::default() };
+        // Its first page, and pages that are not full.
+        let used = Pages::of(target)?.all * PAGE;
+        let mut room = self.room.saturating_sub(used).saturating_sub(2 * PAGE);
         for (seq, row) in &group.rows {
             let topic = group.named(&row.topic, |row| &row.topic);
             let packed = group.named(&row.audience, |row| &row.audience);
@@ -189,11 +194,11 @@ impl Salvaged {
                 continue;
             }
             let bytes = topic.len() + packed.len() + row.properties.len() + row.payload.len();
-            let Some(room) = self.room.checked_sub((bytes + bytes / 8 + ROW_BYTES) as u64) else {
+            let Some(rest) = room.checked_sub(taken_by(bytes as u64)) else {
                 self.left += 1;
                 continue;
             };
-            self.room = room;
+            room = rest;
             let raw = RawRow {
                 seq: *seq,
                 topic: name(&mut segment.topics, topic, *seq),
@@ -268,5 +273,11 @@ fn name<'a>(names: &mut HashMap<Vec<u8>, u64>, bytes: &'a [u8], seq: u64) -> Nam
     Named::Here(bytes)
 }
 
-/// What a row takes beside its bytes, its place in an index included.
-const ROW_BYTES: usize = 48;
+/// About what a row of so many bytes takes, its place in an index included.
+fn taken_by(bytes: u64) -> u64 {
+    let whole = if bytes > PAGE - 100 { bytes.div_ceil(PAGE) * PAGE } else { bytes + bytes / 8 };
+    whole + ROW_BYTES
+}
+
+/// What a row takes beside its bytes.
+const ROW_BYTES: u64 = 48;

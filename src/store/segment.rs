@@ -83,6 +83,11 @@ pub(super) fn table(id: u32) -> String {
     )
 }
 
+/// Whether a segment's table is in the database itself.
+pub(super) fn has_table(connection: &Connection, id: u32) -> bool {
+    connection.prepare(&format!("SELECT seq FROM main.log_{id}")).is_ok()
+}
+
 /// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable; one
 /// that was set apart goes with its file.
 pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> {

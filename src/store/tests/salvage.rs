@@ -16,7 +16,11 @@ use crate::store::handle::Ask;
 const READERS: [ReaderId; 3] = [ReaderId(1), ReaderId(9), ReaderId(10)];
 
 fn start(disk: &FaultyDisk) -> Rig {
-    Rig::start(disk, SIZES, &["up".into()]).unwrap_or_else(|error| panic!("cannot {error}"))
+    start_sized(disk, SIZES)
+}
+
+fn start_sized(disk: &FaultyDisk, sizes: Sizes) -> Rig {
+    Rig::start(disk, sizes, &["up".into()]).unwrap_or_else(|error| panic!("cannot {error}"))
 }
 
 /// How a store came to its end.
@@ -28,8 +32,12 @@ enum End {
 
 /// A store with 300 rows for a route and two sessions; the route has its first 30.
 fn filled(end: End) -> FaultyDisk {
+    filled_sized(end, SIZES)
+}
+
+fn filled_sized(end: End, sizes: Sizes) -> FaultyDisk {
     let disk = FaultyDisk::new();
-    let mut rig = start(&disk);
+    let mut rig = start_sized(&disk, sizes);
     assert!(rig.commit(vec![session(READERS[1]), session(READERS[2])]));
     let audience: Arc<[Want]> = READERS.map(want).into();
     for block in 0..15 {
@@ -258,7 +266,8 @@ fn transactions(log: &[u8]) -> Vec<usize> {
 
 #[test]
 fn a_flip_in_the_log_is_named_unless_it_may_be_a_torn_tail() {
-    let whole = filled(End::Killed);
+    // Nothing was moved out of the log yet.
+    let whole = filled_sized(End::Killed, Sizes { checkpoint_frames: 10_000, ..SIZES });
     let log = whole.bytes(&wal(&whole)).unwrap();
     let commits = transactions(&log);
     let [.., before_last, _] = commits[..] else { panic!("the log has {} commits", commits.len()) };
