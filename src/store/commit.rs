@@ -471,7 +471,7 @@ impl Worker {
                 self.database.roll_back()
             }
             // What stands in the way of every commit is in no segment.
-            _ if fault.is_damage() && self.recovery.failures > OTHER_ATTEMPTS => {
+            _ if fault.is_damage_at_start() && self.recovery.failures > OTHER_ATTEMPTS => {
                 self.database.replace_damaged((self.clock)().wall, fault)
             }
             _ if self.database.connection.is_none() => self.database.reopen((self.clock)().wall),

@@ -85,7 +85,7 @@ pub(super) fn table(id: u32) -> String {
 
 /// Whether a segment's table is in the database itself.
 pub(super) fn has_table(connection: &Connection, id: u32) -> bool {
-    connection.prepare(&format!("SELECT seq FROM main.log_{id}")).is_ok()
+    connection.prepare(&format!("SELECT 1 FROM main.log_{id}")).is_ok()
 }
 
 /// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable; one
@@ -192,6 +192,8 @@ pub(super) fn with_row<T>(
     };
     match look() {
         Err(error) if is_damage(&error) => Ok(Found::Damaged),
+        // The table is not as it was made: asking again would not help.
+        Err(error) if is_missing(&error) => Err(Fault::Segment(id)),
         other => other.map_err(|error| fault(id, error)),
     }
 }
