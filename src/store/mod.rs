@@ -226,6 +226,7 @@ fn begin(
         gate: surroundings.gate,
         recovery: Recovery::default(),
         meter: thread::Meter::begun(now.mono),
+        last: pace::Last::default(),
         held: Vec::new(),
         beat_after: 0,
         ticket: 0,

@@ -3,8 +3,10 @@
 //! Pure: what waits, what was written and the time are arguments, and the answer is now, later or not
 //! at all. A commit is due at the first of: `commit_interval` since the oldest message that somebody
 //! waits for; `commit_messages` or `commit_bytes` waiting; a hurry. What nobody waits for rides along,
-//! or goes by itself after a second or a thousand, and at once where something is full. While the flash budget runs ahead of the clock, a
-//! hurry counts for nothing and the interval stretches.
+//! or goes by itself after a second or a thousand, and at once where something is full. While the flash budget
+//! runs ahead of the clock, a hurry counts for nothing and the interval stretches. Where a sync is slow, a hurry
+//! is held for a moment, until as many are back as the last commit has set free: else the first of them would
+//! make the others wait for two.
 
 use std::time::Duration;
 
@@ -38,6 +40,16 @@ pub(super) struct Spent {
     pub(super) elapsed: u64,
 }
 
+/// The last commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Last {
+    /// How many prompt writes it held.
+    pub(super) prompt: u64,
+    /// When it ended, and how many milliseconds it took.
+    pub(super) ended: u64,
+    pub(super) took: u64,
+}
+
 /// When to commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
@@ -50,20 +62,28 @@ pub(super) enum Due {
 }
 
 /// When the batch is due.
-pub(super) fn due(config: &Checked, waiting: &Waiting, spent: Spent, now: u64) -> Due {
+pub(super) fn due(config: &Checked, waiting: &Waiting, spent: Spent, last: Last, now: u64) -> Due {
     let stretched = stretch(config, spent);
     let interval = stretched.unwrap_or(config.commit_interval);
     let full = waiting.prompt >= u64::from(config.commit_messages) || waiting.bytes >= config.commit_bytes;
-    let hurried = waiting.hurry && stretched.is_none();
-    if waiting.prompt > 0 && (full || hurried) || waiting.lazy >= LAZY_MAX || waiting.press {
+    if waiting.prompt > 0 && full || waiting.lazy >= LAZY_MAX || waiting.press {
         return Due::Now;
     }
+    let hurried = waiting.hurry && waiting.prompt > 0 && stretched.is_none();
+    let hurry = hurried.then(|| last.held_until(waiting.prompt));
     let prompt = waiting.prompt_since.map(|since| since.saturating_add(millis(interval)));
     let lazy = waiting.lazy_since.map(|since| since.saturating_add(LAZY_MILLIS));
-    match prompt.into_iter().chain(lazy).min() {
+    match [hurry, prompt, lazy].into_iter().flatten().min() {
         None => Due::Never,
         Some(at) if at <= now => Due::Now,
         Some(at) => Due::At(at),
+    }
+}
+
+impl Last {
+    /// Until when a hurry is held: a quarter of what a commit takes, unless as many wait as it has set free.
+    fn held_until(self, prompt: u64) -> u64 {
+        if prompt >= self.prompt { 0 } else { self.ended.saturating_add(self.took / 4) }
     }
 }
 
@@ -104,7 +124,7 @@ mod tests {
     fn check(waiting: Waiting, spent: u64, now: u64, expected: Due) {
         let config = Config::default().check().unwrap();
         let spent = Spent { bytes: spent, elapsed: now };
-        assert_eq!(due(&config, &waiting, spent, now), expected, "{waiting:?}");
+        assert_eq!(due(&config, &waiting, spent, Last::default(), now), expected, "{waiting:?}");
     }
 
     fn prompt(since: u64, prompt: u64) -> Waiting {
@@ -132,6 +152,23 @@ mod tests {
     }
 
     #[test]
+    fn where_a_sync_is_slow_a_hurry_waits_for_those_that_it_has_set_free() {
+        let config = Config::default().check().unwrap();
+        let hurried = |prompt_writes| Waiting { hurry: true, ..prompt(101, prompt_writes) };
+        let check = |waiting, took, now, expected| {
+            let last = Last { prompt: 10, ended: 100, took };
+            assert_eq!(due(&config, &waiting, Spent::default(), last, now), expected, "{waiting:?} {took}");
+        };
+        check(hurried(1), 20, 101, Due::At(105));
+        check(hurried(9), 20, 104, Due::At(105));
+        check(hurried(9), 20, 105, Due::Now);
+        check(hurried(10), 20, 101, Due::Now);
+        check(hurried(1), 3, 101, Due::Now);
+        check(hurried(1), 400, 101, Due::At(121));
+        check(prompt(101, 1), 400, 121, Due::Now);
+    }
+
+    #[test]
     fn what_nobody_waits_for_goes_after_a_second_or_a_thousand() {
         let lazy = Waiting { lazy_since: Some(100), lazy: 1, ..Waiting::default() };
         check(lazy, 0, 100, Due::At(1_100));
@@ -155,6 +192,6 @@ mod tests {
     fn without_a_budget_nothing_stretches() {
         let config = Config { flash_budget: "none".into(), ..Config::default() }.check().unwrap();
         let spent = Spent { bytes: u64::MAX, elapsed: 1 };
-        assert_eq!(due(&config, &prompt(0, 1), spent, 0), Due::At(20));
+        assert_eq!(due(&config, &prompt(0, 1), spent, Last::default(), 0), Due::At(20));
     }
 }

@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::commit::{Database, Gate, Recovery};
 use super::handle::{Ask, Inbox, StoreStatus};
 use super::log::Order;
-use super::pace::{DAY_MILLIS, Due, Spent, due};
+use super::pace::{DAY_MILLIS, Due, Last, Spent, due};
 use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
 use super::room::{Pages, Room};
@@ -32,6 +32,7 @@ pub(super) struct Worker {
     pub(super) gate: Option<Gate>,
     pub(super) recovery: Recovery,
     pub(super) meter: Meter,
+    pub(super) last: Last,
     /// Reads that came while the database could not answer; one a reader at most.
     pub(super) held: Vec<Ask>,
     /// The time is not written alone before, monotonic.
@@ -107,7 +108,7 @@ impl Worker {
     }
 
     fn due(&self, now: u64) -> Due {
-        due(&self.config, &self.batch.waiting(), self.meter.spent(now), now)
+        due(&self.config, &self.batch.waiting(), self.meter.spent(now), self.last, now)
     }
 
     fn serve(&mut self, ask: Ask) -> Course {
@@ -224,13 +225,18 @@ impl Worker {
             let stamp = self.database.log.ledger.stamp + 1;
             self.database.now = (self.clock)();
             let now = self.database.now;
+            let prompt = self.batch.waiting().prompt;
             let result = self.database.transact(&self.config, self.gate.as_mut(), |log, connection| {
                 log.ledger.times.keep(&now);
                 self.batch.first(count).try_for_each(|order| log.apply(connection, order))
             });
             self.meter.read();
             match result {
-                Ok(()) => self.committed(count),
+                Ok(()) => {
+                    let ended = (self.clock)().mono;
+                    self.last = Last { prompt, ended, took: ended.saturating_sub(now.mono) };
+                    self.committed(count);
+                }
                 Err(fault) => self.recover(fault, count, stamp),
             }
         }
