@@ -461,7 +461,9 @@ impl Worker {
     fn start_over(&mut self, fault: &Fault) -> Result<(), Fault> {
         self.names = Names::default();
         match fault {
-            Fault::Segment(id) if self.database.can_salvage(*id) => {
+            Fault::Segment(id)
+                if self.recovery.failures <= OTHER_ATTEMPTS && self.database.can_salvage(*id) =>
+            {
                 // Should even that fail, the next start over gives it up.
                 self.database.suspects.insert(*id, Doubt::Damaged);
                 self.database.replace_damaged((self.clock)().wall, fault)

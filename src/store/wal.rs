@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use super::btree::SIZE;
 use super::disk::Reading;
 use super::room::PAGE;
 
@@ -47,13 +48,13 @@ impl Wal {
         if count == 0 {
             return Ok(Wal::default());
         }
-        let mut header = [0; HEADER as usize];
+        let mut header = [0; HEADER_BYTES];
         file.read_at(0, &mut header)?;
         let is_sound = is_header(&header);
         let mut before = (number(&header, 24), number(&header, 28));
         let mut salts = (number(&header, 16), number(&header, 20));
         let mut frames = Vec::with_capacity(count);
-        let mut bytes = vec![0; FRAME as usize];
+        let mut bytes = vec![0; FRAME_BYTES];
         for place in 0..count {
             let read = file.read_at(HEADER + place as u64 * FRAME, &mut bytes)?;
             if (read as u64) < FRAME {
@@ -149,10 +150,12 @@ fn number(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Bytes before the first frame.
-const HEADER: u64 = 32;
+const HEADER_BYTES: usize = 32;
+const HEADER: u64 = HEADER_BYTES as u64;
 
 /// Bytes of a frame: a header and a page.
-const FRAME: u64 = 24 + PAGE;
+const FRAME_BYTES: usize = 24 + SIZE;
+const FRAME: u64 = FRAME_BYTES as u64;
 
 /// How a log begins, but for the lowest bit, which says in which order its words are.
 const MAGIC: u32 = 0x377f_0682;
