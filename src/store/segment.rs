@@ -262,9 +262,11 @@ fn fault(id: u32, error: rusqlite::Error) -> Fault {
     if code == Some(ffi::SQLITE_IOERR_READ) { Fault::Unreadable(id) } else { error.into() }
 }
 
-/// Whether the error says that there is no such table.
+/// Whether the error says that there is no such table, or that it is another.
 pub(super) fn is_missing(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
+    // A column that is not there comes as an error in the SQL.
+    matches!(error, rusqlite::Error::SqlInputError { .. })
+        || error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
 }
 
 impl<'a> RawRow<'a> {
