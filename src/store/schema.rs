@@ -232,7 +232,8 @@ pub(super) fn remove_state(connection: &Connection, reader: u32) -> rusqlite::Re
 /// One reader's state from whichever place is sound; `None` where neither is.
 pub(super) fn state(connection: &Connection, reader: u32) -> rusqlite::Result<Option<Vec<u8>>> {
     for sql in ["SELECT data FROM state WHERE reader = ?", "SELECT data FROM mirror WHERE reader = ?"] {
-        let read = connection.prepare_cached(sql)?.query_row([reader], |row| row.get::<_, Vec<u8>>(0));
+        let blob = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_blob().unwrap_or_default().to_vec());
+        let read = connection.prepare_cached(sql)?.query_row([reader], blob);
         let blob = match read.optional() {
             Err(error) if !is_damage(&error) => return Err(error),
             other => other.ok().flatten(),

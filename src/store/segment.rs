@@ -242,7 +242,8 @@ pub(super) fn index(connection: &Connection, id: u32, reader: ReaderId) -> Resul
     let sql = format!("SELECT payload FROM log_{id} WHERE seq = ?");
     let look = || -> rusqlite::Result<Option<Vec<u8>>> {
         let mut statement = connection.prepare_cached(&sql)?;
-        statement.query_row([-i64::from(reader.0)], |row| row.get(0)).optional()
+        let blob = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_blob().unwrap_or_default().to_vec());
+        statement.query_row([-i64::from(reader.0)], blob).optional()
     };
     let blob = match look() {
         Err(error) if is_damage(&error) || is_missing(&error) => return Err(Fault::Segment(id)),
