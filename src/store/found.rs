@@ -61,9 +61,10 @@ impl Found {
         let mut found = Found::default();
         let [state, mirror, sessions, routes, segments, retained] = ROOTS;
         for root in [state, mirror] {
-            sealed(image, trees, root, |key, body, _| match kept::original(key) {
-                None => found.take_state(key, body),
-                Some(_) => {}
+            sealed(image, trees, root, |key, body, _| {
+                if kept::original(key).is_none() {
+                    found.take_state(key, body);
+                }
             });
         }
         for old in [true, false] {
