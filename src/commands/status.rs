@@ -93,12 +93,16 @@ fn render_local(status: &Status, out: &mut String) {
     let _ = match &status.store {
         Some(store) => writeln!(
             out,
-            "store\n  {} of {}{}, {} commits, {} written{}",
+            "store\n  {} of {}{}, {} commits, {} written{}{}",
             size(store.size),
             size(store.max_size),
             if store.full { ", FULL" } else { "" },
             store.commits,
             size(store.written),
+            match store.put_aside {
+                0 => String::new(),
+                bytes => format!("\n  DAMAGED before: {} put aside as tidegate.db.damaged-…", size(bytes)),
+            },
             store.trouble.as_ref().map(|trouble| format!("\n  TROUBLE: {trouble}")).unwrap_or_default()
         ),
         None => writeln!(out, "store\n  TROUBLE: it does not answer"),
@@ -233,7 +237,7 @@ mod tests {
             "broker": {"clients": 2, "sessions": 3, "subscriptions": 4, "retained": 5,
                 "messages_received": 100, "messages_sent": 90, "invented_later": 1,
                 "turned_away": {"bridge:cloud": "client identifier not valid"}},
-            "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900},
+            "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900, "put_aside": 3_000_000},
             "bridges": [{"name": "cloud", "state": "down", "since": 1_000, "next_attempt": 304_000,
                 "reason": "connect: no route to host", "url": "mqtts://cloud.example.com:8883",
                 "subscriptions": [{"filter": "a/#", "answer": "granted"}, {"filter": "b", "answer": "not authorized"}],
@@ -254,6 +258,7 @@ broker
   TROUBLE: bridge:cloud is not let in: client identifier not valid
 store
   12MB of 1GB, 7 commits, 900B written
+  DAMAGED before: 3MB put aside as tidegate.db.damaged-…
 bridges
   cloud  down for 5m mqtts://cloud.example.com:8883: cannot connect: no route to host; next try in 3s
          sent 9, acknowledged 8, in flight 0, received 0, connects 3, failures 2

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Checked;
+use super::aside;
 use super::log::{Doubt, Log};
 use super::open;
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Room, Sizes};
 use super::schema::{Fault, unsigned};
+use super::segment;
 use super::successor::{self, Apart};
 use super::thread::Worker;
 use crate::record::Now;
@@ -232,6 +234,16 @@ impl Database {
         Ok(())
     }
 
+    /// Whether rows of a damaged segment that are sound can be had, by salvaging everything: where its table
+    /// is in this file, was not given up before, and the disk has room for a second database.
+    fn can_salvage(&self, id: u32) -> bool {
+        let Some(connection) = &self.connection else { return false };
+        let bytes = self.files.database_size() + self.files.wal_size();
+        !self.suspects.contains_key(&id)
+            && self.files.free_disk().is_none_or(|free| free / 4 * 3 > bytes)
+            && segment::has_table(connection, id)
+    }
+
     /// Moves the WAL into the database, giving up the reserve if there is no other room.
     fn checkpoint(&mut self) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
@@ -418,6 +430,9 @@ impl Worker {
             }
             _ => {}
         }
+        if aside::remove_oldest(&self.database.files) {
+            return Ok(());
+        }
         let segments = 1 << self.recovery.full.saturating_sub(2).min(10);
         let mut dropped = self.database.drop_oldest(&self.config, segments);
         if dropped.as_ref().is_err_and(Fault::is_full) && self.database.reserve.release() {
@@ -446,12 +461,19 @@ impl Worker {
     fn start_over(&mut self, fault: &Fault) -> Result<(), Fault> {
         self.names = Names::default();
         match fault {
+            Fault::Segment(id)
+                if self.recovery.failures <= OTHER_ATTEMPTS && self.database.can_salvage(*id) =>
+            {
+                // Should even that fail, the next start over gives it up.
+                self.database.suspects.insert(*id, Doubt::Damaged);
+                self.database.replace_damaged((self.clock)().wall, fault)
+            }
             Fault::Segment(id) => {
                 self.database.suspects.insert(*id, Doubt::Damaged);
                 self.database.roll_back()
             }
             // What stands in the way of every commit is in no segment.
-            _ if fault.is_damage() && self.recovery.failures > OTHER_ATTEMPTS => {
+            _ if fault.is_damage_at_start() && self.recovery.failures > OTHER_ATTEMPTS => {
                 self.database.replace_damaged((self.clock)().wall, fault)
             }
             _ if self.database.connection.is_none() => self.database.reopen((self.clock)().wall),

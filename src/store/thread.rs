@@ -12,7 +12,7 @@ use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
 use super::room::{Pages, Room};
 use super::schema::Fault;
-use super::{Checked, successor, written};
+use super::{Checked, aside, successor, written};
 use crate::record::{DropReason, Full, HEARTBEAT, Now, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write};
 
 /// Everything that the thread owns.
@@ -322,6 +322,7 @@ impl Worker {
             max_size: self.config.max_size,
             commits: self.commits,
             written: self.meter.total,
+            put_aside: aside::size(&self.database.files),
             trouble: self.recovery.trouble.clone(),
             full: self.full.clone(),
             ..StoreStatus::default()
