@@ -3,7 +3,7 @@
 //! [`Config`] is what serde fills, [`KEYS`] what the walk over the file knows, [`Checked`] what the
 //! bridge runs on: every text is turned into its value here, once, and every problem is reported.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adapter_api::schema::{Key, Kind, Problem};
@@ -11,7 +11,10 @@ use adapter_api::units;
 use serde::Deserialize;
 
 use super::mapping::{Filter, MappingError, Template, fill_gateway, is_topic};
+use super::rounds;
+use super::trouble::Trouble;
 use super::url::Url;
+use super::{login, tls};
 use crate::codec::{QoS, Version};
 use crate::record::{Bounds, Keep, Policy};
 
@@ -127,6 +130,17 @@ pub struct Checked {
     pub forwards: Vec<Forward>,
     /// Down.
     pub receives: Vec<Receive>,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flaw {
+    /// Which key names it.
+    pub key: &'static str,
+    /// What is wrong.
+    pub trouble: Trouble,
+    /// Whether systemd may give it to the service alone.
+    pub may_be_credential: bool,
 }
 
 /// How TLS is spoken.
@@ -248,6 +262,12 @@ impl Config {
         let tls = self.check_tls(url.as_ref(), &mut problems);
         let forwards = self.check_forwards(gateway, &mut problems);
         let receives = self.check_receives(gateway, &mut problems);
+        // Over MQTT 5 upstream is asked not to send us our own messages.
+        if version == Some(Version::V311) {
+            for round in rounds::find(&forwards, &receives) {
+                problems.add(&format!("receive[{}].to", round.receive), &round.to_string());
+            }
+        }
         let checked = (|| {
             Some(Checked {
                 name: name?,
@@ -352,6 +372,20 @@ impl Config {
             receives.push(Receive { filter, to, qos });
         }
         receives
+    }
+}
+
+impl Checked {
+    /// What is wrong with the files that it names, as they are now. Reads files.
+    pub fn examine(&self) -> Vec<Flaw> {
+        let tls = tls::examine(&self.tls).into_iter();
+        let mut flaws: Vec<Flaw> =
+            tls.map(|(key, trouble)| Flaw { key, trouble, may_be_credential: false }).collect();
+        if let Err(trouble) = login::read(self) {
+            let may_be_credential = self.password_file.as_deref().is_some_and(Path::is_relative);
+            flaws.push(Flaw { key: "password_file", trouble, may_be_credential });
+        }
+        flaws
     }
 }
 
@@ -628,6 +662,63 @@ mod tests {
         ];
         for (change, expected) in checks {
             assert_eq!(wrong(|config| change(config)), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_message_that_would_go_round_for_ever_is_refused() {
+        type Routes<'a> = &'a [(&'a str, &'a str)];
+        let round = |protocol: u8, forwards: Routes<'_>, receives: Routes<'_>| {
+            wrong(|config| {
+                config.protocol = protocol;
+                let forward = |(filter, to): &(&str, &str)| ForwardConfig {
+                    filter: (*filter).to_owned(),
+                    to: (*to).to_owned(),
+                    ..ForwardConfig::default()
+                };
+                let receive = |(filter, to): &(&str, &str)| ReceiveConfig {
+                    filter: (*filter).to_owned(),
+                    to: (*to).to_owned(),
+                    ..ReceiveConfig::default()
+                };
+                config.forward = forwards.iter().map(forward).collect();
+                config.receive = receives.iter().map(receive).collect();
+            })
+        };
+        let up = [("#", "sites/{gateway}/{topic}")];
+        let down = [("sites/{gateway}/commands/#", "commands/{1}")];
+        assert_eq!(
+            round(4, &up, &down),
+            [
+                "receive[0].to: what comes here as \"commands/#\" goes up again by the forward route \"#\" as \"sites/barn-7/commands/#\", and comes back, for ever: expected a topic here that no forward route takes, or protocol = 5, in which upstream does not send us our own messages"
+            ]
+        );
+        assert_eq!(round(5, &up, &down), [""; 0], "there nothing comes back that we sent");
+        let well: [(Routes<'_>, Routes<'_>); 6] = [
+            (&[("sensors/#", "sites/{gateway}/{topic}")], &down),
+            (&up, &[("sites/{gateway}/commands/#", "{topic}")]),
+            (&[("commands/+", "sites/{gateway}/done/{1}")], &down),
+            (&[("commands/a/#", "{topic}")], &[("commands/b/#", "{topic}")]),
+            (&[("+/a", "up/{1}")], &[("up/$SYS/#", "$SYS/a")]),
+            (&[("a/+", "b/{1}")], &[("b/+/c", "a/{1}/c")]),
+        ];
+        for (forwards, receives) in well {
+            assert_eq!(round(4, forwards, receives), [""; 0], "{forwards:?} {receives:?}");
+        }
+        let ill: [(Routes<'_>, Routes<'_>); 6] = [
+            (&[("a/#", "{topic}")], &[("a/b", "{topic}")]),
+            (&[("a/+/x", "b/{1}")], &[("b/#", "a/{1}/x")]),
+            (&[("x/+", "y-{1}/z")], &[("+/z", "x/{1}")]),
+            (&[("sensors/#", "sites/{gateway}/{topic}"), ("b/c", "{topic}")], &[("b/+", "{topic}")]),
+            // Round by two routes.
+            (
+                &[("one/#", "two/{1}"), ("three/#", "four/{1}")],
+                &[("two/#", "three/{1}"), ("four/#", "one/{1}")],
+            ),
+            (&[("a", "b/c")], &[("b/#", "a")]),
+        ];
+        for (forwards, receives) in ill {
+            assert_ne!(round(4, forwards, receives), [""; 0], "{forwards:?} {receives:?}");
         }
     }
 

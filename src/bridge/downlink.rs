@@ -5,9 +5,11 @@
 //! and their receipts in the same order. [MQTT311-4.6.0-2]
 //!
 //! At most [`PENDING_MAX`] messages are under way; then nothing more is taken, which in the end stops
-//! reading from upstream.
+//! reading from upstream. Once the broker has no room for one, nothing more is taken either: what it
+//! turned down is published again from the oldest on, one at a time, so that none overtakes another.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use adapter_api::{Acknowledgement, FromPort, Hello, Host, Port, Qos, Refusal, To
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::uplink::{RECEIVE_MAXIMUM, Receipt};
 use crate::codec::{Properties, Property};
@@ -36,7 +38,7 @@ pub(super) struct Inbound {
     pub(super) connection: u64,
     /// To be acknowledged upward.
     pub(super) receipt: Receipt,
-    /// Topics here, with the QoS of each.
+    /// Topics here, with the QoS of each; none where it is only to be acknowledged in its turn.
     pub(super) targets: Vec<(String, Qos)>,
     /// Payload.
     pub(super) payload: Bytes,
@@ -73,8 +75,8 @@ pub(super) struct Done {
 }
 
 impl Downlink {
-    /// Starts it.
-    pub(super) fn start(name: &str, host: Arc<dyn Host>) -> Downlink {
+    /// Starts it. What the broker has no room for is published again after `refill`.
+    pub(super) fn start(name: &str, host: Arc<dyn Host>, refill: Duration) -> Downlink {
         let (inward, from_bridge) = mpsc::channel(1);
         // As many receipts as there may be messages: sending one never waits for long.
         let (to_bridge, done) = mpsc::channel(PENDING_MAX);
@@ -87,7 +89,9 @@ impl Downlink {
             credit: 0,
             waits: false,
         };
-        let worker = Worker { hello, host, from_bridge, to_bridge, pending: VecDeque::new(), next_id: 1 };
+        let pending = VecDeque::new();
+        let turned_down = None;
+        let worker = Worker { hello, host, from_bridge, to_bridge, pending, next_id: 1, refill, turned_down };
         Downlink { inward, done, task: tokio::spawn(worker.run()) }
     }
 }
@@ -105,6 +109,9 @@ struct Worker {
     to_bridge: mpsc::Sender<Done>,
     pending: VecDeque<Pending>,
     next_id: u64,
+    refill: Duration,
+    /// When the broker had no room for a message the last time.
+    turned_down: Option<Instant>,
 }
 
 struct Pending {
@@ -117,6 +124,16 @@ struct Pending {
 struct Open {
     id: u64,
     target: usize,
+    state: Asked,
+}
+
+/// What the broker has said of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Nothing yet.
+    Waiting,
+    /// There is no room for it.
+    TurnedDown,
 }
 
 /// The port is closed, or the bridge has ended.
@@ -130,65 +147,86 @@ impl Worker {
         loop {
             let mut port = self.host.open(self.hello.clone());
             match self.serve(&mut port).await {
-                End::Bridge => return,
+                Err(End::Bridge) => return,
                 // The broker ends a port when it stops, or when somebody else took the client id.
-                End::Port => sleep(REOPEN_AFTER).await,
+                Err(End::Port) => sleep(REOPEN_AFTER).await,
+                Ok(never) => match never {},
             }
         }
     }
 
-    async fn serve(&mut self, port: &mut Port) -> End {
+    async fn serve(&mut self, port: &mut Port) -> Result<Infallible, End> {
         match port.next().await {
             Some(ToPort::Connected { .. }) => {}
-            _ => return End::Port,
+            _ => return Err(End::Port),
         }
-        // What the last port did not answer is said again: rather twice than never.
-        for index in 0..self.pending.len() {
-            if self.publish(port, index, Which::Unanswered).await.is_err() {
-                return End::Port;
-            }
-        }
+        self.say_again(port).await?;
         loop {
-            let room = self.pending.len() < PENDING_MAX;
+            let room = self.pending.len() < self.window();
+            let again = self.turned_down.filter(|_| self.is_at_rest()).map(|at| at + self.refill);
             tokio::select! {
                 word = port.next() => match word {
-                    Some(ToPort::Published(answer)) => {
-                        if self.answered(port, answer).await.is_err() {
-                            return End::Port;
-                        }
-                    }
-                    Some(ToPort::Closed(_)) | None => return End::Port,
+                    Some(ToPort::Published(answer)) => self.answered(answer),
+                    Some(ToPort::Closed(_)) | None => return Err(End::Port),
                     Some(_) => {}
                 },
-                inbound = self.from_bridge.recv(), if room => match inbound {
-                    Some(inbound) => {
-                        let open = Vec::with_capacity(inbound.targets.len());
-                        self.pending.push_back(Pending { inbound, open, denied: 0 });
-                        if self.publish(port, self.pending.len() - 1, Which::All).await.is_err() {
-                            return End::Port;
-                        }
-                    }
-                    None => return End::Bridge,
-                },
+                inbound = self.from_bridge.recv(), if room => {
+                    let inbound = inbound.ok_or(End::Bridge)?;
+                    self.take(inbound);
+                    self.publish(port, self.pending.len() - 1).await?;
+                }
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                    // The oldest alone: what came after it waits until the broker has it.
+                    self.publish(port, 0).await?;
+                }
             }
-            if self.hand_back().await.is_err() {
-                return End::Bridge;
-            }
+            self.hand_back().await?;
         }
     }
 
-    /// Publishes one message to its targets, waiting for room in the broker's inbox.
-    async fn publish(&mut self, port: &Port, index: usize, which: Which) -> Result<(), End> {
-        let Some(pending) = self.pending.get_mut(index) else { return Ok(()) };
-        if which == Which::All {
-            for target in 0..pending.inbound.targets.len() {
-                pending.open.push(Open { id: self.next_id, target });
-                self.next_id += 1;
-            }
+    /// Messages that may be under way: where there was no room a moment ago, the next may be turned down,
+    /// too, and the one after it not.
+    fn window(&self) -> usize {
+        match self.turned_down {
+            Some(at) if at.elapsed() < CAREFUL_FOR => 1,
+            _ => PENDING_MAX,
         }
+    }
+
+    /// Whether nothing is without an answer, and something was turned down.
+    fn is_at_rest(&self) -> bool {
+        let open = || self.pending.iter().flat_map(|pending| &pending.open);
+        open().next().is_some() && open().all(|open| open.state == Asked::TurnedDown)
+    }
+
+    /// What the last port did not answer is said again: rather twice than never.
+    async fn say_again(&mut self, port: &Port) -> Result<(), End> {
+        if self.window() == 1 {
+            let open = self.pending.iter_mut().flat_map(|pending| &mut pending.open);
+            open.for_each(|open| open.state = Asked::TurnedDown);
+            return Ok(());
+        }
+        for index in 0..self.pending.len() {
+            self.publish(port, index).await?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, inbound: Inbound) {
+        let first = self.next_id;
+        let open = (first..).zip(0..inbound.targets.len());
+        let open: Vec<Open> = open.map(|(id, target)| Open { id, target, state: Asked::Waiting }).collect();
+        self.next_id = open.last().map_or(first, |last| last.id + 1);
+        self.pending.push_back(Pending { inbound, open, denied: 0 });
+    }
+
+    /// Publishes one message to those of its targets that do not have it, waiting for room in the broker's
+    /// inbox.
+    async fn publish(&mut self, port: &Port, index: usize) -> Result<(), End> {
+        let Some(pending) = self.pending.get_mut(index) else { return Ok(()) };
         let properties = pending.inbound.properties_now();
         let mut answered_by_sending = Vec::new();
-        for open in &pending.open {
+        for open in &mut pending.open {
             let Some((topic, qos)) = pending.inbound.targets.get(open.target) else { continue };
             let request = FromPort::Publish {
                 id: open.id,
@@ -199,6 +237,7 @@ impl Worker {
                 properties: properties.clone(),
             };
             port.send(request).await.map_err(|_| End::Port)?;
+            open.state = Asked::Waiting;
             if *qos == Qos::AtMostOnce {
                 answered_by_sending.push(open.id);
             }
@@ -207,20 +246,19 @@ impl Worker {
         Ok(())
     }
 
-    async fn answered(&mut self, port: &Port, answer: Acknowledgement) -> Result<(), End> {
-        let found = self.pending.iter().position(|pending| pending.open.iter().any(|o| o.id == answer.id));
-        let Some(index) = found else { return Ok(()) };
-        let retry = matches!(answer.result, Err(Refusal::QuotaExceeded));
-        if retry {
+    fn answered(&mut self, answer: Acknowledgement) {
+        let mut pending = self.pending.iter_mut();
+        let found = pending.find(|pending| pending.open.iter().any(|open| open.id == answer.id));
+        let Some(pending) = found else { return };
+        if matches!(answer.result, Err(Refusal::QuotaExceeded)) {
             // A full store: upstream keeps the message for as long as it is not acknowledged.
-            sleep(RETRY_AFTER).await;
-            return self.publish(port, index, Which::Unanswered).await;
+            let open = pending.open.iter_mut().filter(|open| open.id == answer.id);
+            open.for_each(|open| open.state = Asked::TurnedDown);
+            self.turned_down = Some(Instant::now());
+            return;
         }
-        if let Some(pending) = self.pending.get_mut(index) {
-            pending.open.retain(|open| open.id != answer.id);
-            pending.denied += u64::from(answer.result.is_err());
-        }
-        Ok(())
+        pending.open.retain(|open| open.id != answer.id);
+        pending.denied += u64::from(answer.result.is_err());
     }
 
     /// Hands receipts back, in the order of arrival.
@@ -234,15 +272,9 @@ impl Worker {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
-    All,
-    Unanswered,
-}
-
 /// Messages that were published into the broker and not answered. Beyond: upstream waits.
 const PENDING_MAX: usize = RECEIVE_MAXIMUM as usize;
 /// After the broker has closed the port.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
-/// After the broker has said that a limit is reached.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// For so long after the last time that there was no room, messages are published one at a time.
+const CAREFUL_FOR: Duration = Duration::from_secs(60);

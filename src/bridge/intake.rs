@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::codec::{Properties, QoS};
-    use crate::record::{Message, ReaderId, Want};
+    use crate::record::{Identifiers, Message, ReaderId, Want};
 
     const READER: ReaderId = ReaderId(1);
 
@@ -99,7 +99,12 @@ mod tests {
             received: 0,
             unclocked: false,
         };
-        let want = Want { reader: READER, qos: QoS::AtLeastOnce, retain: false, subscription_ids: vec![] };
+        let want = Want {
+            reader: READER,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            subscription_ids: Identifiers::default(),
+        };
         Row { seq: Seq(seq), number: seq, message: Arc::new(message), want }
     }
 

@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use super::backoff;
 use crate::codec::Reason;
 use crate::record::{Message, Seq};
@@ -32,13 +34,20 @@ pub(super) struct Link {
     held: Option<(u16, Parcel)>,
     /// Refused for now, with the time to try again.
     resting: Vec<(u64, Parcel)>,
+    /// Of all of these, those that upstream has refused for now at least once.
+    refused: usize,
+    /// The first refusal since upstream took a message while none of those was left.
+    refusal: Option<Refusal>,
     /// Bytes of all of these.
     weight: usize,
     /// The engine will send nothing more.
     wedged: bool,
     /// When the last packet of upstream came.
     heard: u64,
-    /// When the last acknowledgement came, or the first message after none was under way was handed over.
+    /// When upstream answered a message the last time, or the first after none waited for an answer was
+    /// handed over.
+    answered: u64,
+    /// When upstream took a message the last time, or the first after none was under way was handed over.
     progressed: u64,
 }
 
@@ -51,9 +60,9 @@ pub(super) struct LinkLimits {
     pub(super) window_bytes: usize,
     /// Silence of upstream after which the connection is given up.
     pub(super) silence: u64,
-    /// Time without an acknowledgement after which the link is not called connected.
+    /// Time without a message taken after which the link is not called connected.
     pub(super) stall: u64,
-    /// Time without an acknowledgement after which the connection is given up.
+    /// Time without an answer after which the connection is given up.
     pub(super) renew: u64,
 }
 
@@ -94,8 +103,17 @@ pub(super) enum Outcome {
     Arrived(Parcel),
     /// Upstream will never take it.
     Refused(Parcel, Reason),
-    /// Upstream does not take it now; it is tried again on this connection.
-    Later(Reason),
+    /// Upstream does not take the message of this topic now; it is tried again on this connection.
+    Later(ByteString, Reason),
+}
+
+/// A message that upstream did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// Why.
+    pub(super) reason: Reason,
+    /// The message as it is here.
+    pub(super) message: Arc<Message>,
 }
 
 /// How the link does.
@@ -103,11 +121,11 @@ pub(super) enum Outcome {
 pub(super) enum Pulse {
     /// Well.
     Flowing,
-    /// Messages are under way and acknowledgements do not come.
+    /// Messages are under way and upstream takes none.
     Stalled,
     /// Nothing came from upstream for too long.
     Silent,
-    /// No acknowledgement came for so long that the connection must be renewed.
+    /// No answer came for so long that the connection must be renewed.
     Stuck,
 }
 
@@ -129,9 +147,12 @@ impl Link {
             reported: 0,
             held: None,
             resting: Vec::new(),
+            refused: 0,
+            refusal: None,
             weight: 0,
             wedged: false,
             heard: now,
+            answered: now,
             progressed: now,
         }
     }
@@ -155,8 +176,13 @@ impl Link {
     /// The parcel was handed to the engine.
     pub(super) fn hand_over(&mut self, parcel: Parcel, now: u64) {
         if self.unacknowledged() == 0 {
+            self.answered = now;
+        }
+        // One that was refused before has waited all the while.
+        if self.under_way() == 0 && parcel.refusals == 0 {
             self.progressed = now;
         }
+        self.refused += usize::from(parcel.refusals > 0);
         self.weight += parcel.message.weight();
         self.handed.push_back(parcel);
     }
@@ -191,7 +217,8 @@ impl Link {
         }
         let parcel = self.unwritten.pop_front()?;
         self.reported += 1;
-        self.progressed = now;
+        self.answered = now;
+        self.taken(now);
         self.weight = self.weight.saturating_sub(parcel.message.weight());
         Some(Outcome::Arrived(parcel))
     }
@@ -215,24 +242,51 @@ impl Link {
         random: u64,
     ) -> Result<Outcome, Confused> {
         let mut parcel = self.sent.remove(&packet_id).ok_or(Confused)?;
-        self.progressed = now;
+        self.answered = now;
+        self.refused -= usize::from(parcel.refusals > 0);
         // After a refusal the engine no longer sends what it held for the same id, nor anything after it.
         let holds = self.held.as_ref().is_some_and(|(held, _)| *held == packet_id);
         self.wedged |= holds && reason.is_error();
         let weight = parcel.message.weight();
         let outcome = match verdict(reason) {
-            Verdict::Taken => Outcome::Arrived(parcel),
-            Verdict::Never => Outcome::Refused(parcel, reason),
+            Verdict::Taken => {
+                self.taken(now);
+                Outcome::Arrived(parcel)
+            }
+            Verdict::Never => {
+                self.note(reason, &parcel);
+                Outcome::Refused(parcel, reason)
+            }
             Verdict::Later => {
+                self.note(reason, &parcel);
+                self.refused += 1;
                 let rest = backoff::rest(parcel.refusals, random);
                 let due = now.saturating_add(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX));
                 parcel.refusals = parcel.refusals.saturating_add(1);
+                let topic = parcel.message.topic.clone();
                 self.resting.push((due, parcel));
-                return Ok(Outcome::Later(reason));
+                return Ok(Outcome::Later(topic, reason));
             }
         };
         self.weight = self.weight.saturating_sub(weight);
         Ok(outcome)
+    }
+
+    fn taken(&mut self, now: u64) {
+        self.progressed = now;
+        if self.refused == 0 {
+            self.refusal = None;
+        }
+    }
+
+    fn note(&mut self, reason: Reason, parcel: &Parcel) {
+        let message = &parcel.message;
+        self.refusal.get_or_insert_with(|| Refusal { reason, message: message.clone() });
+    }
+
+    /// A message that upstream has refused, until all such were taken or given up and another was taken.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
     }
 
     /// A packet of upstream came.
@@ -245,18 +299,19 @@ impl Link {
         let index = self.resting.iter().position(|(due, _)| *due <= now)?;
         let (_, parcel) = self.resting.remove(index);
         self.weight = self.weight.saturating_sub(parcel.message.weight());
+        self.refused -= 1;
         Some(parcel)
     }
 
     /// How the link does.
     pub(super) fn pulse(&self, now: u64) -> Pulse {
-        let waiting = self.unacknowledged() > 0;
-        let stalled = now.saturating_sub(self.progressed);
+        let unanswered = self.unacknowledged() > 0 && now.saturating_sub(self.answered) >= self.limits.renew;
+        let stalled = self.under_way() > 0 && now.saturating_sub(self.progressed) >= self.limits.stall;
         if now.saturating_sub(self.heard) >= self.limits.silence {
             Pulse::Silent
-        } else if self.wedged || (waiting && stalled >= self.limits.renew) {
+        } else if self.wedged || unanswered {
             Pulse::Stuck
-        } else if waiting && stalled >= self.limits.stall {
+        } else if stalled {
             Pulse::Stalled
         } else {
             Pulse::Flowing
@@ -279,12 +334,12 @@ impl Link {
             return now;
         }
         let mut deadline = self.heard.saturating_add(self.limits.silence);
-        if self.unacknowledged() > 0 {
-            for wait in [self.limits.stall, self.limits.renew] {
-                let at = self.progressed.saturating_add(wait);
-                if at > now {
-                    deadline = deadline.min(at);
-                }
+        let stalls = (self.under_way() > 0).then_some((self.progressed, self.limits.stall));
+        let renews = (self.unacknowledged() > 0).then_some((self.answered, self.limits.renew));
+        for (since, wait) in stalls.into_iter().chain(renews) {
+            let at = since.saturating_add(wait);
+            if at > now {
+                deadline = deadline.min(at);
             }
         }
         self.resting.iter().fold(deadline, |deadline, (due, _)| deadline.min(*due))
@@ -308,6 +363,11 @@ enum Verdict {
     Taken,
     Later,
     Never,
+}
+
+/// Whether a message that was refused for this reason will never be taken.
+pub(super) fn is_final(reason: Reason) -> bool {
+    matches!(verdict(reason), Verdict::Never)
 }
 
 /// What a PUBACK's reason means for the message.
@@ -356,12 +416,13 @@ mod tests {
         match outcome {
             Outcome::Arrived(parcel) => format!("arrived {}", seq(parcel)),
             Outcome::Refused(parcel, _) => format!("refused {}", seq(parcel)),
-            Outcome::Later(_) => "later".to_owned(),
+            Outcome::Later(..) => "later".to_owned(),
         }
     }
 
     /// Plays a script, one word of the engine or of time a line, and shows what came of it. `give N`,
-    /// `sent ID`, `written COUNT`, `held ID`, `ack ID [CODE]`, `at MILLISECONDS`, `heard`, `pulse`, `room`, `rested`.
+    /// `sent ID`, `written COUNT`, `held ID`, `ack ID [CODE]`, `at MILLISECONDS`, `heard`, `pulse`,
+    /// `room`, `rested`, `refusal`.
     fn check(script: &[&str], expected: &str) {
         let mut link = Link::new(LIMITS, 0);
         let (mut now, mut shown) = (0, Vec::new());
@@ -385,6 +446,10 @@ mod tests {
                     }
                 }
                 "heard" => link.on_heard(now),
+                "refusal" => shown.push(match link.refusal() {
+                    Some(refusal) => format!("{:#04x}", refusal.reason.code()),
+                    None => "none".to_owned(),
+                }),
                 "pulse" => shown.push(format!("{:?} until {}", link.pulse(now), link.deadline(now))),
                 "room" => shown.push(if link.has_room(10) { "room" } else { "full" }.to_owned()),
                 "rested" => match link.take_rested(now) {
@@ -517,6 +582,84 @@ mod tests {
         check(
             &["at 80000", "pulse", "heard", "at 160000", "pulse"],
             "Flowing until 90000, Flowing until 170000",
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_but_no_progress() {
+        // The connection is well, so it is not renewed; but nothing goes up.
+        check(
+            &[
+                "give 1",
+                "sent 1",
+                "at 20000",
+                "heard",
+                "ack 1 151",
+                "pulse",
+                "at 30000",
+                "pulse",
+                "rested",
+                "sent 2",
+                "at 40000",
+                "heard",
+                "ack 2 128",
+                "at 80000",
+                "heard",
+                "rested",
+                "pulse",
+            ],
+            "later, Flowing until 20500, Stalled until 20500, again 1, later, again 1, Stalled until 140000",
+        );
+        // What is taken meanwhile is progress, whatever else rests.
+        check(
+            &[
+                "give 1",
+                "give 2",
+                "sent 1",
+                "sent 2",
+                "ack 1 151",
+                "at 20000",
+                "heard",
+                "ack 2",
+                "at 40000",
+                "pulse",
+            ],
+            "later, arrived 2, Flowing until 500",
+        );
+    }
+
+    #[test]
+    fn the_first_refusal_is_told_until_all_is_well_again() {
+        check(
+            &[
+                "give 1",
+                "give 2",
+                "give 3",
+                "sent 1",
+                "sent 2",
+                "sent 3",
+                "refusal",
+                "ack 1 151",
+                "refusal",
+                "ack 2 128",
+                "ack 3",
+                "refusal",
+                "at 500",
+                "rested",
+                "sent 4",
+                "ack 4",
+                "refusal",
+                "rested",
+                "sent 5",
+                "ack 5",
+                "refusal",
+            ],
+            "none, later, 0x97, later, arrived 3, 0x97, again 1, arrived 1, 0x97, again 2, arrived 2, none",
+        );
+        // One for good leaves nothing behind that could wait: it is told until something is taken.
+        check(
+            &["give 1", "sent 1", "ack 1 135", "refusal", "give 2", "sent 1", "ack 1", "refusal"],
+            "refused 1, 0x87, arrived 2, none",
         );
     }
 

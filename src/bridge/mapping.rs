@@ -10,13 +10,15 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     text: String,
-    levels: Vec<Level>,
+    pub(super) levels: Vec<Level>,
 }
 
+/// One level of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Level {
+pub(super) enum Level {
     Exact(String),
     One,
+    /// The last, and none or more of a topic.
     Rest,
 }
 
@@ -27,11 +29,12 @@ pub(super) struct Captures<'a>(Vec<Option<&'a str>>);
 /// How the new topic is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    pieces: Vec<Piece>,
+    pub(super) pieces: Vec<Piece>,
 }
 
+/// A part of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     Text(String),
     Topic,
     /// Index into the captures.

@@ -7,6 +7,7 @@
 
 mod url;
 mod mapping;
+mod rounds;
 mod config;
 mod backoff;
 mod shape;
@@ -16,6 +17,8 @@ mod trouble;
 mod tls;
 mod dialer;
 mod tally;
+mod cutter;
+mod notes;
 mod relay;
 mod uplink;
 mod login;
@@ -25,10 +28,13 @@ mod routes;
 mod session;
 mod runner;
 
-pub use config::{Checked, Config, Forward, ForwardConfig, KEYS, Receive, ReceiveConfig, Tls, TlsConfig};
+pub use config::{
+    Checked, Config, Flaw, Forward, ForwardConfig, KEYS, Receive, ReceiveConfig, Tls, TlsConfig,
+};
 pub use mapping::{Filter, MappingError, Template};
 pub use routes::Supply;
 pub use runner::{Bridge, Pace};
+pub use session::ENDS_WITHIN;
 pub use status::{Counts, LinkState, Status, Subscription};
 pub use trouble::Trouble;
 pub use url::{Url, UrlError};

@@ -3,18 +3,20 @@
 //! rumqttc takes no stream of ours, but it connects to a unix socket: so it gets the address of one that
 //! we serve, and its bytes are passed on. The socket has an abstract name, so nothing lies in the file
 //! system; only this very process is let in, since a password comes over it. What has been written to the
-//! stream is told, since for QoS 0 that is all that anybody will know.
+//! stream is told, since for QoS 0 that is all that anybody will know; and what is too large for the
+//! engine is cut on its way down, and told before the engine sees that.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::cutter::{Cut, Cutter};
 use super::dialer::Stream;
 use super::tally::Tally;
 
@@ -31,8 +33,12 @@ pub(super) struct Relay {
 pub(super) struct Verdict(Arc<Mutex<Option<io::Error>>>);
 
 impl Relay {
-    /// Serves one connection to `stream`.
-    pub(super) fn start(stream: Box<dyn Stream>) -> io::Result<Relay> {
+    /// Serves one connection to `stream`. What is cut on its way down is told to `cuts`.
+    pub(super) fn start(
+        stream: Box<dyn Stream>,
+        cutter: Cutter,
+        cuts: mpsc::Sender<Cut>,
+    ) -> io::Result<Relay> {
         let random = getrandom::u64().map_err(io::Error::other)?;
         let name = format!("tidegate-{}-{random:016x}", std::process::id());
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
@@ -40,7 +46,8 @@ impl Relay {
         let listener = UnixListener::from_std(listener)?;
         let verdict = Verdict::default();
         let (counter, written) = watch::channel(0);
-        let task = tokio::spawn(serve(listener, stream, verdict.clone(), counter));
+        let ways = Ways { counter, cutter, cuts };
+        let task = tokio::spawn(serve(listener, stream, verdict.clone(), ways));
         // A leading NUL is how tokio, below rumqttc, knows an abstract name.
         Ok(Relay { path: format!("\0{name}"), verdict, written, task })
     }
@@ -84,22 +91,22 @@ impl Verdict {
     }
 }
 
-async fn serve(
-    listener: UnixListener,
-    stream: Box<dyn Stream>,
-    verdict: Verdict,
+/// What is done to the bytes on their ways.
+struct Ways {
     counter: watch::Sender<u64>,
-) {
+    cutter: Cutter,
+    cuts: mpsc::Sender<Cut>,
+}
+
+async fn serve(listener: UnixListener, stream: Box<dyn Stream>, verdict: Verdict, ways: Ways) {
     let mut engine = match accept(listener).await {
         Ok(engine) => engine,
         Err(error) => return verdict.set(error),
     };
-    let (from_engine, mut to_engine) = engine.split();
-    let (mut from_upstream, to_upstream) = split(stream);
-    let down = async {
-        copy(&mut from_upstream, &mut to_engine).await?;
-        to_engine.shutdown().await
-    };
+    let Ways { counter, cutter, cuts } = ways;
+    let (from_engine, to_engine) = engine.split();
+    let (from_upstream, to_upstream) = split(stream);
+    let down = down(from_upstream, to_engine, cutter, cuts);
     // The verdict stands before the engine's side closes, so that whoever sees the end finds it.
     if let Err(error) = tokio::try_join!(up(from_engine, to_upstream, counter), down) {
         verdict.set(error);
@@ -126,6 +133,31 @@ async fn up(
         if ended > 0 {
             counter.send_modify(|written| *written += ended);
         }
+    }
+}
+
+/// Passes bytes down, but for what is too large.
+async fn down(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut cutter: Cutter,
+    tell: mpsc::Sender<Cut>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    let (mut out, mut cuts) = (Vec::with_capacity(BUFFER), Vec::new());
+    loop {
+        let count = from.read(&mut buffer).await?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        if bytes.is_empty() {
+            return to.shutdown().await;
+        }
+        cutter.pass(bytes, &mut out, &mut cuts);
+        for cut in cuts.drain(..) {
+            // Where the bridge has given this connection up, nobody needs to know.
+            let _ = tell.send(cut).await;
+        }
+        to.write_all(&out).await?;
+        out.clear();
     }
 }
 

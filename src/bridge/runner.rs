@@ -3,6 +3,9 @@
 //! Nothing here holds a message. Why there is no uplink is told as exactly as it is known, and the wait
 //! grows until a connection has carried something.
 
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +18,7 @@ use super::config::Checked;
 use super::dialer::Dialer;
 use super::downlink::Downlink;
 use super::login;
+use super::notes::Notes;
 use super::random;
 use super::routes::{Routes, Supply};
 use super::session::{End, Session, stopped};
@@ -32,6 +36,7 @@ pub struct Bridge {
     clock: Clock,
     pace: Pace,
     packet_size: u32,
+    notes: Notes,
 }
 
 /// How long each thing may take. The defaults are the product's; tests are quicker.
@@ -43,8 +48,10 @@ pub struct Pace {
     pub connack: Duration,
     /// The answers to all SUBSCRIBEs; then forwarding starts all the same.
     pub suback: Duration,
-    /// Without an acknowledgement while messages are under way: not "connected" any more.
+    /// Without a message that upstream takes while some are under way: not "connected" any more.
     pub stall: Duration,
+    /// After which a message that the local broker had no room for is published again.
+    pub refill: Duration,
     /// The first ceiling of the wait between attempts.
     pub backoff_first: Duration,
     /// The last one.
@@ -60,6 +67,7 @@ impl Default for Pace {
             connack: Duration::from_secs(10),
             suback: Duration::from_secs(10),
             stall: Duration::from_secs(30),
+            refill: Duration::from_secs(1),
             backoff_first: Duration::from_secs(1),
             backoff_last: Duration::from_secs(120),
             report: Duration::from_secs(10),
@@ -69,18 +77,21 @@ impl Default for Pace {
 
 impl Bridge {
     /// A bridge over these supplies, one for each of its forward routes in order. `packet_size` is the
-    /// largest packet that the local broker takes, and so the largest that is taken from upstream.
+    /// largest packet that the local broker takes, and so the largest that is taken from upstream; in
+    /// `folder` it keeps what must outlive this process.
     pub fn new(
         config: Checked,
         supplies: Vec<Supply>,
         store: Handle,
         clock: Clock,
         packet_size: u32,
+        folder: &Path,
         pace: Pace,
     ) -> Bridge {
+        let notes = Notes::new(folder, &config);
         let board = Board::new(&config, clock.now().wall);
         let routes = Routes::new(&config.forwards, supplies, store);
-        Bridge { config, routes, board, clock, pace, packet_size }
+        Bridge { config, routes, board, clock, pace, packet_size, notes }
     }
 
     /// How it does, now and at every change.
@@ -88,15 +99,16 @@ impl Bridge {
         self.board.watch()
     }
 
-    /// Runs until `stop` turns true; then says goodbye within two seconds. `host` is the way in for what
+    /// Runs until `stop` turns true; then ends within [`ENDS_WITHIN`](super::ENDS_WITHIN). `host` is the way in for what
     /// is received, and where the state is reported as `bridge/<name>`.
     pub async fn run(mut self, host: Arc<dyn Host>, mut stop: watch::Receiver<bool>) {
         let reporter = tokio::spawn(report(host.clone(), self.board.watch(), self.pace.report));
         let receives = !self.config.receives.is_empty();
-        let mut downlink = receives.then(|| Downlink::start(&self.config.name, host));
+        let mut downlink = receives.then(|| Downlink::start(&self.config.name, host, self.pace.refill));
         let dialer = Dialer::new(&self.config, self.pace.dial);
         let mut backoff = Backoff::new(self.pace.backoff_first, self.pace.backoff_last);
-        let mut memory = Memory::default();
+        let mut memory = Memory { notes: Some(self.notes.clone()), ..Memory::default() };
+        memory.stale = begin(self.notes.clone(), &self.config.name).await;
         while !*stop.borrow() {
             let connected = tokio::select! {
                 connected = self.connect(&dialer) => connected,
@@ -201,6 +213,42 @@ pub(super) struct Memory {
     pub(super) subscribed: bool,
     /// Whether the last one carried something.
     pub(super) worked: bool,
+    /// Filters that an earlier configuration has subscribed and this one does not.
+    pub(super) stale: BTreeSet<String>,
+    /// Where the filters are noted; nowhere, if `None`.
+    pub(super) notes: Option<Notes>,
+    /// When the log had a refusal, a message that was cut, and one that no route takes.
+    pub(super) refusals: Told,
+    pub(super) cuts: Told,
+    pub(super) unrouted: Told,
+}
+
+impl Memory {
+    /// Upstream keeps nothing for us but what is configured.
+    pub(super) fn forget(&mut self) {
+        if std::mem::take(&mut self.stale).is_empty() {
+            return;
+        }
+        if let Some(notes) = self.notes.clone() {
+            // Where it cannot be written, it is ended once more after the next start.
+            tokio::task::spawn_blocking(move || notes.settle());
+        }
+    }
+}
+
+/// When something was said the last time that could be said very often.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<u64>);
+
+impl Told {
+    /// Whether it is to be said at this time, monotonic, and takes it as said.
+    pub(super) fn is_due(&mut self, now: u64) -> bool {
+        let due = self.0.is_none_or(|told| now.saturating_sub(told) >= TELL_EVERY);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
 }
 
 async fn greeting(config: &Checked, pace: &Pace, packet_size: u32) -> Result<Greeting, Trouble> {
@@ -218,6 +266,15 @@ async fn greeting(config: &Checked, pace: &Pace, packet_size: u32) -> Result<Gre
         window: config.window,
         packet_size,
         within: pace.connack,
+    })
+}
+
+/// What an earlier configuration has subscribed and this one does not.
+async fn begin(notes: Notes, bridge: &str) -> BTreeSet<String> {
+    let begun = tokio::task::spawn_blocking(move || notes.begin()).await.map_err(io::Error::other);
+    begun.flatten().unwrap_or_else(|error| {
+        tracing::warn!(%bridge, %error, "cannot note the subscriptions: what a later configuration leaves out may stay subscribed");
+        BTreeSet::new()
     })
 }
 
@@ -240,3 +297,17 @@ async fn report(host: Arc<dyn Host>, mut status: watch::Receiver<Status>, every:
 
 /// A connection that has lasted so long worked, whatever it carried.
 const WORKED_AFTER: Duration = Duration::from_secs(60);
+/// Milliseconds in which the log has one line of a kind; the counts stand in the status.
+const TELL_EVERY: u64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_all_the_time_is_said_now_and_then() {
+        let mut told = Told::default();
+        let said: Vec<u64> = (0..200_000).step_by(500).filter(|now| told.is_due(*now)).collect();
+        assert_eq!(said, [0, 60_000, 120_000, 180_000]);
+    }
+}

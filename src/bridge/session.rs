@@ -7,22 +7,22 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use adapter_api::Qos;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::config::Checked;
 use super::downlink::{Done, Downlink, Inbound};
-use super::link::{Link, LinkLimits, Origin, Outcome, Parcel, Pulse};
-use super::mapping::{is_local_topic, is_topic};
+use super::link::{Link, LinkLimits, Origin, Outcome, Parcel, Pulse, Refusal};
 use super::random;
 use super::routes::{Live, Routes};
 use super::runner::{Memory, Pace};
 use super::shape::{Limits, Outbound, Retain, Unsendable, shape};
-use super::status::{ASKED, Board, LinkState};
-use super::trouble::{Trouble, show_reason};
-use super::uplink::{Arrival, Connection, Happening, OFFLINE, ONLINE, RECEIVE_MAXIMUM, Uplink, Welcome};
+use super::status::{Board, LinkState};
+use super::trouble::Trouble;
+use super::uplink::{
+    Connection, Cuts, Happening, OFFLINE, ONLINE, Overrun, RECEIVE_MAXIMUM, Uplink, Welcome,
+};
 use crate::clock::Clock;
 use crate::codec::{Properties, QoS, Reason};
 use crate::record::{DropReason, Message};
@@ -46,21 +46,29 @@ pub(super) enum End {
     Failed(Trouble),
 }
 
-/// What the loop keeps.
+/// A session at work.
 struct Loop<'a> {
     session: Session<'a>,
+    kept: Kept,
+}
+
+/// What the loop keeps from one turn to the next.
+struct Kept {
     uplink: Box<dyn Uplink>,
     link: Link,
     limits: Limits,
+    /// What has happened and is not yet reacted to.
+    news: VecDeque<Happening>,
+    cuts: Cuts,
     /// SUBSCRIBEs without an answer, by route, in order.
     asked: VecDeque<usize>,
+    /// UNSUBSCRIBEs without an answer.
+    leaving: usize,
     /// Whether all subscriptions so far were granted.
     granted: bool,
     /// Messages from upstream that the downlink has no room for; while there are any, none are read.
     backlog: VecDeque<Inbound>,
     gate: Gate,
-    /// Whether the log has a refusal of this connection.
-    refusal_told: bool,
 }
 
 /// Whether messages are forwarded.
@@ -77,7 +85,7 @@ enum Gate {
 impl Session<'_> {
     /// Runs until the connection ends or `stop` turns true.
     pub(super) async fn run(self, connection: Connection, stop: &mut watch::Receiver<bool>) -> End {
-        let Connection { uplink, mut happenings, mut written, guard } = connection;
+        let Connection { uplink, mut happenings, mut written, cuts, guard } = connection;
         let welcome = tokio::select! {
             welcome = first_word(&mut happenings, self.pace.connack) => match welcome {
                 Ok(welcome) => welcome,
@@ -85,7 +93,7 @@ impl Session<'_> {
             },
             () = stopped(stop) => return End::Stopped,
         };
-        let mut work = match Loop::new(self, uplink, &welcome) {
+        let mut work = match Loop::new(self, uplink, cuts, &welcome) {
             Ok(work) => work,
             Err(trouble) => return End::Failed(trouble),
         };
@@ -96,11 +104,12 @@ impl Session<'_> {
         if ended.is_ok() {
             ended = work.leave(&mut happenings, &mut written).await;
         }
+        let ended = ended.map_err(|trouble| work.culprit(trouble, &mut happenings));
         work.close();
         match ended {
             Ok(()) => {
                 // Upstream may be slow to close its side; the service is not.
-                let _ = timeout(LEAVE_WITHIN, guard.finish()).await;
+                let _ = timeout(CLOSE_WITHIN, guard.finish()).await;
                 End::Stopped
             }
             Err(trouble) => End::Failed(trouble),
@@ -109,7 +118,12 @@ impl Session<'_> {
 }
 
 impl<'a> Loop<'a> {
-    fn new(session: Session<'a>, uplink: Box<dyn Uplink>, welcome: &Welcome) -> Result<Loop<'a>, Trouble> {
+    fn new(
+        session: Session<'a>,
+        uplink: Box<dyn Uplink>,
+        cuts: Cuts,
+        welcome: &Welcome,
+    ) -> Result<Loop<'a>, Trouble> {
         let config = session.config;
         // [MQTT5-3.2.2.3.3] a Receive Maximum of 0 is an error of upstream's.
         let window = config.window.min(welcome.receive_maximum);
@@ -140,32 +154,19 @@ impl<'a> Loop<'a> {
             of_upstream.packet_size = of_upstream.packet_size.min(size);
         }
         let gate = Gate::Until(now.mono.saturating_add(millis(session.pace.suback)));
-        Ok(Loop {
-            session,
+        let kept = Kept {
             uplink,
             link: Link::new(limits, now.mono),
             limits: of_upstream,
+            news: VecDeque::new(),
+            cuts,
             asked: VecDeque::new(),
+            leaving: 0,
             granted: true,
             backlog: VecDeque::new(),
             gate,
-            refusal_told: false,
-        })
-    }
-
-    /// Subscribes the receive routes, unless upstream has kept them: over 3.1.1 each SUBSCRIBE would bring
-    /// the retained messages again.
-    fn subscribe(&mut self, session_present: bool) -> Result<(), Trouble> {
-        if session_present && self.session.memory.subscribed {
-            return Ok(());
-        }
-        self.session.memory.subscribed = false;
-        for (index, receive) in self.session.config.receives.iter().enumerate() {
-            self.uplink.subscribe(receive.filter.as_str(), receive.qos).map_err(overrun)?;
-            self.asked.push_back(index);
-            self.answer(index, ASKED.to_owned());
-        }
-        Ok(())
+        };
+        Ok(Loop { session, kept })
     }
 
     async fn work(
@@ -183,24 +184,26 @@ impl<'a> Loop<'a> {
             self.offer()?;
             self.session.routes.flush();
             self.session.routes.read_ahead();
-            self.session.board.change(|status| status.counts.in_flight = count(self.link.under_way()));
+            self.session.board.change(|status| status.counts.in_flight = count(self.kept.link.under_way()));
             let now = self.session.clock.now().mono;
             let wait = Duration::from_millis(self.deadline(now).saturating_sub(now));
-            let live =
-                if self.gate == Gate::Open && self.link.has_room(0) { Live::Take } else { Live::Leave };
+            let live = if self.kept.gate == Gate::Open && self.kept.link.has_room(0) {
+                Live::Take
+            } else {
+                Live::Leave
+            };
             tokio::select! {
-                taken = happenings.recv_many(&mut batch, BATCH_MAX), if self.backlog.is_empty() => {
+                taken = happenings.recv_many(&mut batch, BATCH_MAX), if self.kept.backlog.is_empty() => {
                     if taken == 0 {
                         return Err(lost("the protocol engine has ended"));
                     }
-                    for happening in batch.drain(..) {
-                        self.react(happening)?;
-                    }
+                    self.kept.news.extend(batch.drain(..));
+                    self.catch_up()?;
                 }
                 count = newly_written(written) => self.on_written(count),
                 done = receipts(&mut downlink) => self.acknowledge(done)?,
-                sent = hand_in(inward.as_ref(), &self.backlog), if !self.backlog.is_empty() => {
-                    self.backlog.pop_front();
+                sent = hand_in(inward.as_ref(), &self.kept.backlog), if !self.kept.backlog.is_empty() => {
+                    self.kept.backlog.pop_front();
                     sent?;
                 }
                 () = self.session.routes.changed(live) => {}
@@ -211,8 +214,8 @@ impl<'a> Loop<'a> {
     }
 
     fn deadline(&self, now: u64) -> u64 {
-        let deadline = self.link.deadline(now);
-        match self.gate {
+        let deadline = self.kept.link.deadline(now);
+        match self.kept.gate {
             Gate::Until(at) => deadline.min(at),
             Gate::Open | Gate::Shut => deadline,
         }
@@ -222,11 +225,15 @@ impl<'a> Loop<'a> {
     fn watch_over(&self) -> Result<(), Trouble> {
         let now = self.session.clock.now();
         let within = self.session.pace.stall;
-        let limits = self.link.limits();
-        match self.link.pulse(now.mono) {
-            Pulse::Flowing => self.session.board.enter(LinkState::Connected, None, now.wall),
+        let limits = self.kept.link.limits();
+        let refusing = self.kept.link.refusal().map(|Refusal { reason, message }| Trouble::Refusing {
+            topic: message.topic.to_string(),
+            reason: *reason,
+        });
+        match self.kept.link.pulse(now.mono) {
+            Pulse::Flowing => self.session.board.enter(LinkState::Connected, refusing.as_ref(), now.wall),
             Pulse::Stalled => {
-                let trouble = Trouble::Stuck { within };
+                let trouble = refusing.unwrap_or(Trouble::Stuck { within });
                 self.session.board.enter(LinkState::Stalled, Some(&trouble), now.wall)
             }
             Pulse::Silent => return Err(Trouble::Silent { within: Duration::from_millis(limits.silence) }),
@@ -237,13 +244,13 @@ impl<'a> Loop<'a> {
 
     /// Forwarding starts when all subscriptions are answered, or after their time.
     fn open_gate(&mut self) -> Result<(), Trouble> {
-        let Gate::Until(at) = self.gate else { return Ok(()) };
-        let answered = self.asked.is_empty();
+        let Gate::Until(at) = self.kept.gate else { return Ok(()) };
+        let answered = self.kept.asked.is_empty();
         if !answered && self.session.clock.now().mono < at {
             return Ok(());
         }
-        self.gate = Gate::Open;
-        for index in std::mem::take(&mut self.asked) {
+        self.kept.gate = Gate::Open;
+        for index in std::mem::take(&mut self.kept.asked) {
             self.answer(index, "not answered".to_owned());
         }
         self.tell_status(ONLINE)
@@ -251,14 +258,14 @@ impl<'a> Loop<'a> {
 
     /// Hands messages over while there is room.
     fn offer(&mut self) -> Result<(), Trouble> {
-        if self.gate != Gate::Open {
+        if self.kept.gate != Gate::Open {
             return Ok(());
         }
         let now = self.session.clock.now().mono;
-        while let Some(parcel) = self.link.take_rested(now) {
+        while let Some(parcel) = self.kept.link.take_rested(now) {
             self.send(parcel)?;
         }
-        while let Some(parcel) = self.session.routes.next(|weight| self.link.has_room(weight)) {
+        while let Some(parcel) = self.session.routes.next(|weight| self.kept.link.has_room(weight)) {
             self.send(parcel)?;
         }
         Ok(())
@@ -267,7 +274,7 @@ impl<'a> Loop<'a> {
     fn send(&mut self, parcel: Parcel) -> Result<(), Trouble> {
         let (Origin::Row { route, .. } | Origin::Live { route }) = parcel.origin else { return Ok(()) };
         let Some(forward) = self.session.routes.forward(route) else { return Ok(()) };
-        match shape(&parcel.message, forward, &self.limits, &self.session.clock.now()) {
+        match shape(&parcel.message, forward, &self.kept.limits, &self.session.clock.now()) {
             Ok(outbound) => self.hand_over(parcel, outbound),
             Err(unsendable) => {
                 let reason = match unsendable {
@@ -286,8 +293,8 @@ impl<'a> Loop<'a> {
     }
 
     fn hand_over(&mut self, parcel: Parcel, outbound: Outbound) -> Result<(), Trouble> {
-        self.uplink.publish(outbound).map_err(overrun)?;
-        self.link.hand_over(parcel, self.session.clock.now().mono);
+        self.kept.uplink.publish(outbound).map_err(overrun)?;
+        self.kept.link.hand_over(parcel, self.session.clock.now().mono);
         Ok(())
     }
 
@@ -307,12 +314,38 @@ impl<'a> Loop<'a> {
         let outbound = Outbound {
             topic: topic.clone(),
             payload: message.payload.clone(),
-            qos: QoS::AtLeastOnce.min(self.limits.qos),
-            retain: self.limits.retain == Retain::Available,
+            qos: QoS::AtLeastOnce.min(self.kept.limits.qos),
+            retain: self.kept.limits.retain == Retain::Available,
             expiry: None,
             properties: Properties::new(),
         };
         self.hand_over(Parcel { origin: Origin::Status, message: message.into(), refusals: 0 }, outbound)
+    }
+
+    /// Reacts to all that has happened.
+    fn catch_up(&mut self) -> Result<(), Trouble> {
+        while let Some(happening) = self.kept.news.pop_front() {
+            self.react(happening)?;
+        }
+        Ok(())
+    }
+
+    /// Why the connection has ended. An engine that has ended takes nothing more, and only what it has
+    /// told before says why.
+    fn culprit(&mut self, trouble: Trouble, happenings: &mut mpsc::Receiver<Happening>) -> Trouble {
+        if trouble != overrun(Overrun) {
+            return trouble;
+        }
+        while let Some(happening) = self.kept.news.pop_front().or_else(|| happenings.try_recv().ok()) {
+            match happening {
+                Happening::Lost(trouble) => return trouble,
+                // It comes again.
+                Happening::Arrived(_) => {}
+                // What has arrived upstream has arrived; another trouble is not the first one.
+                happening => drop(self.react(happening)),
+            }
+        }
+        trouble
     }
 
     fn react(&mut self, happening: Happening) -> Result<(), Trouble> {
@@ -320,52 +353,55 @@ impl<'a> Loop<'a> {
         let outcome = match happening {
             Happening::Sent(packet_id) => {
                 self.session.board.change(|status| status.counts.sent += 1);
-                self.link.on_sent(packet_id).map_err(confused)?;
+                self.kept.link.on_sent(packet_id).map_err(confused)?;
                 self.report_written();
                 None
             }
             Happening::Held(packet_id) => {
-                self.link.on_held(packet_id).map_err(confused)?;
+                self.kept.link.on_held(packet_id).map_err(confused)?;
                 None
             }
             Happening::Acknowledged(packet_id, reason) => {
-                self.link.on_heard(now);
-                let outcome = self.link.on_acknowledged(packet_id, reason, now, random());
+                self.kept.link.on_heard(now);
+                let outcome = self.kept.link.on_acknowledged(packet_id, reason, now, random());
                 Some(outcome.map_err(confused)?)
             }
             Happening::Subscribed(answer) => {
-                self.link.on_heard(now);
+                self.kept.link.on_heard(now);
                 self.on_subscribed(answer);
                 None
             }
+            Happening::Unsubscribed(answer) => {
+                self.kept.link.on_heard(now);
+                self.on_unsubscribed(answer);
+                None
+            }
             Happening::Arrived(arrival) => {
-                self.link.on_heard(now);
+                self.kept.link.on_heard(now);
                 self.on_arrival(arrival)?;
                 None
             }
             Happening::Heard | Happening::Connected(_) => {
-                self.link.on_heard(now);
+                self.kept.link.on_heard(now);
                 None
             }
             Happening::Left => None,
             Happening::Lost(trouble) => return Err(trouble),
         };
         if let Some(outcome) = outcome {
-            self.session.memory.worked |= matches!(outcome, Outcome::Arrived(_));
             self.on_outcome(outcome);
         }
         Ok(())
     }
 
     fn on_written(&mut self, count: u64) {
-        self.link.on_written(count);
+        self.kept.link.on_written(count);
         self.report_written();
     }
 
     fn report_written(&mut self) {
         let now = self.session.clock.now().mono;
-        while let Some(outcome) = self.link.take_written(now) {
-            self.session.memory.worked = true;
+        while let Some(outcome) = self.kept.link.take_written(now) {
             self.on_outcome(outcome);
         }
     }
@@ -373,89 +409,29 @@ impl<'a> Loop<'a> {
     fn on_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Arrived(parcel) => {
+                // Our own word tells nothing of what others want carried.
+                self.session.memory.worked |= parcel.origin != Origin::Status;
                 self.session.routes.arrived(parcel.origin);
                 self.session.board.change(|status| status.counts.acknowledged += 1);
             }
             Outcome::Refused(parcel, reason) => {
-                // Once for each connection: how many there are is counted.
-                if !std::mem::replace(&mut self.refusal_told, true) {
-                    let bridge = &self.session.config.name;
-                    let (topic, reason) = (&parcel.message.topic, show_reason(reason));
-                    tracing::warn!(%bridge, %topic, %reason, "upstream refuses messages for good");
-                }
+                self.tell_refusal(&parcel.message.topic, reason);
                 self.session.routes.given_up(parcel.origin, DropReason::Refused);
                 self.session.board.change(|status| status.counts.given_up += 1);
             }
-            Outcome::Later(_) => self.session.board.change(|status| status.counts.refused_for_now += 1),
-        }
-    }
-
-    fn on_subscribed(&mut self, answer: Result<QoS, Reason>) {
-        // An answer after its time finds nobody who asks.
-        let Some(index) = self.asked.pop_front() else { return };
-        let text = match answer {
-            Ok(_) => "granted".to_owned(),
-            Err(reason) => {
-                self.granted = false;
-                let refused = format!("refused ({})", show_reason(reason));
-                if let Some(receive) = self.session.config.receives.get(index) {
-                    let bridge = &self.session.config.name;
-                    tracing::warn!(%bridge, filter = %receive.filter, "upstream has {refused} a subscription");
-                }
-                refused
-            }
-        };
-        self.answer(index, text);
-        self.session.memory.subscribed = self.asked.is_empty() && self.granted;
-    }
-
-    fn answer(&self, index: usize, text: String) {
-        self.session.board.change(|status| {
-            if let Some(subscription) = status.subscriptions.get_mut(index) {
-                subscription.answer = text;
-            }
-        });
-    }
-
-    /// Maps a message from upstream to its topics here.
-    fn on_arrival(&mut self, arrival: Arrival) -> Result<(), Trouble> {
-        if !is_topic(&arrival.topic) {
-            return Err(lost("upstream sends a topic that is none"));
-        }
-        let mut targets: Vec<(String, Qos)> = Vec::new();
-        for receive in &self.session.config.receives {
-            let Some(captures) = receive.filter.captures(&arrival.topic) else { continue };
-            let Some(topic) = receive.to.render(&arrival.topic, &captures) else { continue };
-            if is_local_topic(&topic) && !targets.iter().any(|(other, _)| *other == topic) {
-                targets.push((topic, own_qos(receive.qos)));
+            Outcome::Later(topic, reason) => {
+                self.tell_refusal(&topic, reason);
+                self.session.board.change(|status| status.counts.refused_for_now += 1);
             }
         }
-        self.session.board.change(|status| {
-            status.counts.received += 1;
-            status.counts.unrouted += u64::from(targets.is_empty());
-        });
-        if targets.is_empty() {
-            // A subscription of an earlier configuration, or a topic that is none here: it is acknowledged, or it would come for ever.
-            return self.uplink.acknowledge(arrival.receipt).map_err(overrun);
-        }
-        self.backlog.push_back(Inbound {
-            connection: self.session.memory.number,
-            receipt: arrival.receipt,
-            targets,
-            payload: arrival.payload,
-            retain: arrival.retain,
-            properties: arrival.properties,
-            arrived: Instant::now(),
-        });
-        Ok(())
     }
 
-    fn acknowledge(&mut self, done: Done) -> Result<(), Trouble> {
-        self.session.board.change(|status| status.counts.denied += done.denied);
-        if done.connection == self.session.memory.number && done.receipt.packet_id != 0 {
-            self.uplink.acknowledge(done.receipt).map_err(overrun)?;
+    /// Not each, since an upstream may refuse all: how many there are is counted.
+    fn tell_refusal(&mut self, topic: &str, reason: Reason) {
+        if self.session.memory.refusals.is_due(self.session.clock.now().mono) {
+            let trouble = Trouble::Refusing { topic: topic.to_owned(), reason };
+            tracing::warn!(bridge = %self.session.config.name, %topic, "cannot {trouble}");
         }
-        Ok(())
     }
 
     /// Says offline, waits a moment for what is under way, and disconnects.
@@ -464,16 +440,16 @@ impl<'a> Loop<'a> {
         happenings: &mut mpsc::Receiver<Happening>,
         written: &mut watch::Receiver<u64>,
     ) -> Result<(), Trouble> {
-        let was_open = self.gate == Gate::Open;
-        self.gate = Gate::Shut;
+        let was_open = self.kept.gate == Gate::Open;
+        self.kept.gate = Gate::Shut;
         if was_open {
             self.tell_status(OFFLINE)?;
         }
         let farewell = async {
             let mut asked_to_leave = false;
             loop {
-                if !asked_to_leave && self.link.is_quiet() {
-                    self.uplink.disconnect().map_err(overrun)?;
+                if !asked_to_leave && self.kept.link.is_quiet() {
+                    self.kept.uplink.disconnect().map_err(overrun)?;
                     asked_to_leave = true;
                 }
                 tokio::select! {
@@ -489,12 +465,12 @@ impl<'a> Loop<'a> {
             }
         };
         // Where upstream does not answer, its will says offline.
-        timeout(LEAVE_WITHIN, farewell).await.unwrap_or(Ok(()))
+        timeout(FAREWELL_WITHIN, farewell).await.unwrap_or(Ok(()))
     }
 
     /// Settles what has arrived, and gives up what nobody keeps.
     fn close(self) {
-        for route in self.link.into_live() {
+        for route in self.kept.link.into_live() {
             self.session.routes.given_up(Origin::Live { route }, DropReason::LinkDown);
         }
         self.session.routes.flush();
@@ -551,20 +527,12 @@ fn lost(why: &str) -> Trouble {
     Trouble::Lost { why: why.to_owned() }
 }
 
-fn overrun(error: super::uplink::Overrun) -> Trouble {
+fn overrun(error: Overrun) -> Trouble {
     lost(&error.to_string())
 }
 
 fn confused(error: super::link::Confused) -> Trouble {
     lost(&error.to_string())
-}
-
-fn own_qos(qos: QoS) -> Qos {
-    match qos {
-        QoS::AtMostOnce => Qos::AtMostOnce,
-        QoS::AtLeastOnce => Qos::AtLeastOnce,
-        QoS::ExactlyOnce => Qos::ExactlyOnce,
-    }
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -579,11 +547,16 @@ fn count(messages: usize) -> u64 {
 const BATCH_MAX: usize = 64;
 /// Bytes under way at most, so that a window of large messages does not fill the memory.
 const WINDOW_BYTES: usize = 4 << 20;
-/// How long a clean end may take, for each of its two steps.
-const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// How long upstream may take to confirm what is under way, at a clean end.
+const FAREWELL_WITHIN: Duration = Duration::from_millis(700);
+/// And then to close its side.
+const CLOSE_WITHIN: Duration = Duration::from_millis(300);
+/// All that a bridge takes to end, so that who waits for it can wait longer.
+pub const ENDS_WITHIN: Duration = FAREWELL_WITHIN.saturating_add(CLOSE_WITHIN);
 /// A backlog holds what one batch may bring, no more.
 const _: () = assert!(BATCH_MAX >= RECEIVE_MAXIMUM as usize);
 
+mod arrivals;
 #[cfg(test)]
 mod stepped;
 #[cfg(test)]

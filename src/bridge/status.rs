@@ -76,6 +76,8 @@ pub struct Counts {
     pub expired: u64,
     /// Messages that came from upstream.
     pub received: u64,
+    /// Of these, those beyond `[limits] max_packet_size`; acknowledged upward and not published.
+    pub too_large: u64,
     /// Of these, those that no receive route takes.
     pub unrouted: u64,
     /// Of these, those that the local broker refused (access rules).

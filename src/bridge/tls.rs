@@ -14,6 +14,7 @@ use rustls::client::{ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 
 use super::config::Tls;
@@ -110,6 +111,27 @@ impl Client {
     fn trouble(&self, error: String) -> Trouble {
         Trouble::Tls { name: self.name.clone(), error }
     }
+}
+
+/// What is wrong with the files as they are now, by key. Reads files.
+pub(super) fn examine(tls: &Tls) -> Vec<(&'static str, Trouble)> {
+    let ca = tls.ca.as_deref().and_then(|file| own_roots(file).err());
+    let mut flaws: Vec<_> = ca.map(|trouble| ("tls.ca", trouble)).into_iter().collect();
+    let Some((cert, key)) = &tls.identity else { return flaws };
+    let chain = certificates(cert);
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error));
+    match (chain, private) {
+        (Ok(chain), Ok(private)) => {
+            let provider = ring::default_provider();
+            let pair = CertifiedKey::from_der(chain, private, &provider);
+            flaws.extend(pair.err().map(|error| ("tls.cert", unusable(cert, error))));
+        }
+        (chain, private) => {
+            flaws.extend(chain.err().map(|trouble| ("tls.cert", trouble)));
+            flaws.extend(private.err().map(|trouble| ("tls.key", trouble)));
+        }
+    }
+    flaws
 }
 
 fn stamp(path: &Path) -> Stamp {

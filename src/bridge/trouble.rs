@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use adapter_api::units::show_duration;
 
+use super::link::is_final;
 use crate::codec::Reason;
 
 /// Why there is no uplink.
@@ -102,6 +103,19 @@ pub enum Trouble {
         /// How long.
         within: Duration,
     },
+    /// Upstream refuses messages.
+    #[error(
+        "pass on {topic:?}: upstream refuses it for {} ({}){}",
+        if is_final(*.reason) { "good" } else { "now" },
+        show_reason(*.reason),
+        cure_of_refusal(*.reason)
+    )]
+    Refusing {
+        /// Here, of the first message.
+        topic: String,
+        /// Why that was refused.
+        reason: Reason,
+    },
     /// Upstream acknowledges nothing.
     #[error("make progress: no acknowledgement came for {}", show_duration(*.within))]
     Stuck {
@@ -129,6 +143,7 @@ impl Trouble {
             Trouble::Turned { .. } => "turned_away",
             Trouble::Lost { .. } => "lost",
             Trouble::Silent { .. } => "silent",
+            Trouble::Refusing { .. } => "refusing",
             Trouble::Stuck { .. } => "stuck",
         }
     }
@@ -145,6 +160,17 @@ fn cure(reason: Reason) -> &'static str {
     }
 }
 
+/// What the operator can do about a message that is refused.
+fn cure_of_refusal(reason: Reason) -> &'static str {
+    match reason {
+        Reason::QuotaExceeded => ": see the quotas there",
+        Reason::NotAuthorized => ": see the rights there",
+        Reason::TopicNameInvalid => ": see the forward route's to",
+        Reason::PayloadFormatInvalid | Reason::PacketTooLarge => ": see what may be sent there",
+        _ => ": see upstream's own log",
+    }
+}
+
 /// A reason code in words.
 pub(super) fn show_reason(reason: Reason) -> String {
     let words = match reason {
@@ -157,6 +183,8 @@ pub(super) fn show_reason(reason: Reason) -> String {
         Reason::ServerShuttingDown => "server shutting down",
         Reason::SessionTakenOver => "another client uses the same client id",
         Reason::QuotaExceeded => "quota exceeded",
+        Reason::UnspecifiedError => "unspecified error",
+        Reason::ImplementationSpecificError => "error of its implementation",
         Reason::PacketTooLarge => "packet too large",
         Reason::RetainNotSupported => "retain not supported",
         Reason::QoSNotSupported => "QoS not supported",

@@ -77,7 +77,7 @@ impl Broker {
         while self.has_room(key)
             && let Some(parcel) = self.clients.get_mut(key).and_then(|client| client.session.queue.pop())
         {
-            self.memory.queues -= parcel.message.weight();
+            self.memory.queues -= parcel.weight();
             if parcel.message.remaining(&turn.now) == Some(0) {
                 self.counters.expired += 1;
                 continue;

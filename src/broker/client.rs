@@ -79,6 +79,8 @@ pub(super) struct Clients {
     by_id: HashTable<u32>,
     hash: FixedState,
     by_reader: BTreeMap<ReaderId, ClientKey>,
+    /// Those without a connection, by when it ended, that were not yet found to have something waiting.
+    absent: BTreeSet<(u64, ClientKey)>,
     next_serial: u32,
 }
 
@@ -89,6 +91,7 @@ impl Clients {
             by_id: HashTable::new(),
             hash: FixedState::with_seed(seed),
             by_reader: BTreeMap::new(),
+            absent: BTreeSet::new(),
             next_serial: 0,
         }
     }
@@ -148,6 +151,9 @@ impl Clients {
         if let Some(backlog) = &client.session.backlog {
             self.by_reader.remove(&backlog.reader);
         }
+        if let Some(ended) = client.ended {
+            self.absent.remove(&(ended, key));
+        }
         Some(client)
     }
 
@@ -158,6 +164,26 @@ impl Clients {
             client.session.backlog = Some(Box::new(backlog));
             self.by_reader.insert(reader, key);
         }
+    }
+
+    /// When the connection of a session ended, a stamp of the house's time; `None` while it has one.
+    pub(super) fn set_ended(&mut self, key: ClientKey, ended: Option<u64>) {
+        let Some(client) = self.get_mut(key) else { return };
+        if let Some(before) = std::mem::replace(&mut client.ended, ended) {
+            self.absent.remove(&(before, key));
+        }
+        self.absent.extend(ended.map(|ended| (ended, key)));
+    }
+
+    /// The session that has been without a connection for longest, of those that were not asked for before: one
+    /// that has something waiting keeps it until its client is back.
+    pub(super) fn next_absent(&mut self) -> Option<ClientKey> {
+        self.absent.pop_first().map(|(_, key)| key)
+    }
+
+    /// How many sessions outlive their connections.
+    pub(super) fn kept(&self) -> usize {
+        self.by_reader.len()
     }
 
     /// The session that reads the log under this name.
@@ -193,10 +219,6 @@ impl Clients {
                 Some(ClientKey { slot: u32::try_from(slot).ok()?, serial: client.serial })
             })
             .collect()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
     }
 
     pub(super) fn count(&self, counters: &mut Counters) {

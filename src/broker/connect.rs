@@ -115,8 +115,9 @@ impl Broker {
         if connect.client_id.is_empty() && !may_be_empty {
             return Some(Reason::ClientIdentifierNotValid);
         }
-        let is_port = self.connections.get(id).is_some_and(Connection::is_port);
-        if !is_port && is_port_of_the_house(&connect.client_id) {
+        // Nor does a port that speaks for somebody outside have such a name: it would keep the house out.
+        let is_house = self.connections.get(id).is_some_and(Connection::is_of_the_house);
+        if !is_house && is_port_of_the_house(&connect.client_id) {
             return Some(Reason::ClientIdentifierNotValid);
         }
         if let Some(will) = &connect.will {
@@ -165,10 +166,6 @@ impl Broker {
         if !is_port && name > SHORT_NAME && known.is_none() && self.names_are_full(None) {
             return Some(Reason::QuotaExceeded);
         }
-        let sessions = u64::from(limits.max_connections) * SESSIONS_PER_CONNECTION;
-        if self.clients.len() as u64 >= sessions && known.is_none() {
-            return Some(Reason::QuotaExceeded);
-        }
         None
     }
 
@@ -183,6 +180,9 @@ impl Broker {
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.forget_held(&mut connection);
         self.counters.connections_refused += 1;
+        if connection.is_of_the_house() {
+            self.turned_away.insert(client_id.clone(), reason);
+        }
         // [MQTT311-3.2.2-6]: no return code says that the topic of a will is wrong.
         if connection.version == Version::V5 || reason != Reason::TopicNameInvalid {
             // [MQTT5-3.2.2-6] [MQTT311-3.2.2-4]
@@ -208,6 +208,10 @@ impl Broker {
             // "not authorized" would make a technician look for a wrong password.
             return self.refuse(id, client_id, Reason::ClientIdentifierNotValid, turn);
         }
+        let expiry = self.granted_expiry(&connect);
+        if expiry > 0 && !self.make_place(id, &client_id, turn) {
+            return self.refuse(id, client_id, Reason::QuotaExceeded, turn);
+        }
         // [MQTT311-3.1.4-2] [MQTT5-3.1.4-3]
         if let Some(former) = self.clients.named(&client_id).and_then(|key| self.clients.get(key)?.connection)
         {
@@ -221,7 +225,6 @@ impl Broker {
             self.end_session(key, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
         }
         let session_present = found.is_some() && !connect.clean_start;
-        let expiry = self.granted_expiry(&connect);
         let key = match self.clients.named(&client_id) {
             Some(key) => key,
             None => self.clients.insert(Session::new(client_id, None, expiry)),
@@ -271,7 +274,7 @@ impl Broker {
         client.origin = Origin::Known;
         client.will_due = None; // [MQTT5-3.1.3-9]
         client.ends = None;
-        client.ended = None;
+        self.clients.set_ended(key, None);
         self.name_anew(key);
         let access = self.access_of(id, key);
         if let Some(client) = self.clients.get_mut(key) {
@@ -405,10 +408,14 @@ impl Broker {
             mount: connection.peer.terms.mount.clone(),
         };
         let peer = connection.peer.name.clone();
+        let is_house = connection.is_of_the_house();
         self.counters.connections_accepted += 1;
         if let Some(client) = self.clients.get_mut(key) {
             client.outlet = Some(outlet);
             let client_id = client.session.client_id.clone();
+            if is_house {
+                self.turned_away.remove(&client_id);
+            }
             turn.effects.push(Effect::Note(Note::Connected { client_id, peer }));
         }
         self.watch_sys_of(key);
@@ -466,10 +473,10 @@ impl Broker {
         session.subscriptions = record.subscriptions;
         leases.sort_by_key(|lease| lease.seq);
         leases.retain(|lease| session.flight.restore(lease, None) == Stage::Recording);
-        let held = inward.len() * INWARD_BYTES;
         for packet_id in inward {
             session.inward.hold(packet_id, Ticket(0));
         }
+        self.memory.inward += session.inward.len() * INWARD_BYTES;
         let key = self.clients.insert(session);
         for lease in leases {
             self.record_release(key, lease.packet_id, (record.reader, lease.seq), unsaid);
@@ -483,7 +490,6 @@ impl Broker {
             rules.map(|rules| rules.of_client(client.session.user.as_ref(), &client.session.client_id));
         client.access = access.map(Box::new);
         client.restore_mount(record.mount);
-        client.ended = Some(ended);
         client.ends = due_after(now.mono, passed, expiry);
         client.will_due = record.will.as_ref().and_then(|will| {
             let delay = will.properties.will_delay().unwrap_or(0).min(expiry);
@@ -491,9 +497,10 @@ impl Broker {
         });
         self.memory.wills += record.will.as_ref().map_or(0, will_weight);
         client.set_will(record.will.map(Box::new));
+        self.clients.set_ended(key, Some(ended));
+        let Some(client) = self.clients.get(key) else { return };
         let subscriptions = client.session.subscriptions.clone();
         self.name_anew(key);
-        self.weigh_names(key, held, 0);
         self.weigh_subscriptions(key, &subscriptions, &[]);
         for subscription in &subscriptions {
             self.enter_subscription(key, subscription, unsaid);
@@ -533,9 +540,6 @@ fn kept_will(will: &Will, mount: Option<&Arc<str>>) -> Option<SessionWill> {
 
 /// Writes that are not committed, beyond which no session that outlives its connection is opened.
 const OWED_MAX: u64 = 32_768;
-
-/// Sessions, connected or not, for each of `max_connections`; further ones are refused (0x97).
-const SESSIONS_PER_CONNECTION: u64 = 10;
 
 /// Bytes of client id and user name that a new session may always have: the number of sessions bounds them.
 const SHORT_NAME: usize = 256;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::codec::Reason;
 use crate::record::{DropReason, ReaderId};
 
 /// Figures of one moment; those that only grow say so.
@@ -29,6 +30,8 @@ pub struct Counters {
     pub connections_refused: u64,
     /// Sessions that ended because nobody came for them; grows.
     pub sessions_expired: u64,
+    /// Sessions that ended since others needed their places; grows.
+    pub sessions_displaced: u64,
     /// PUBLISH packets taken; grows.
     pub received: u64,
     /// Bytes of their payloads; grows.
@@ -54,6 +57,8 @@ pub struct Counters {
     /// The sessions that lost most by a full queue (by their client id), and how much; each number grows
     /// while its session lasts.
     pub lost_by_session: BTreeMap<String, u64>,
+    /// Parts of the house that the broker does not let in or has put out, and why, until they are back.
+    pub turned_away: BTreeMap<String, Reason>,
     /// Bytes that are held in RAM for clients.
     pub memory: u64,
     /// Messages handed to the store and not yet committed.

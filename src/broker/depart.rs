@@ -10,7 +10,7 @@ use super::connect::due_after;
 use super::connection::{Connection, Held, Phase};
 use super::fan::Pressure;
 use super::memory::will_weight;
-use super::publish::is_volatile;
+use super::publish::{INWARD_BYTES, is_volatile};
 use super::repeat::Ending;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
@@ -172,6 +172,11 @@ impl Broker {
         let Some(key) = connection.client else { return };
         self.network_clients -= u32::from(!connection.is_port());
         self.counters.clients -= 1;
+        if let (Some(client), Some(reason), true) =
+            (self.clients.get(key), cause.told(), connection.is_of_the_house())
+        {
+            self.turned_away.insert(client.session.client_id.clone(), reason);
+        }
         self.leave(key, cause, turn);
     }
 
@@ -197,9 +202,9 @@ impl Broker {
         }
         let delay =
             client.will.as_ref().and_then(|will| will.properties.will_delay()).unwrap_or(0).min(expiry);
-        client.ended = Some(turn.now.house);
         client.ends = due_after(turn.now.mono, 0, expiry);
         client.will_due = client.will.as_ref().and_then(|_| due_after(turn.now.mono, 0, delay));
+        self.clients.set_ended(key, Some(turn.now.house));
         if delay == 0 {
             self.publish_will(key, turn);
         }
@@ -214,6 +219,7 @@ impl Broker {
         let Some(client) = self.clients.remove(key) else { return };
         self.leave_rate(&client, turn.now.mono);
         self.memory.names -= client.names as usize;
+        self.memory.inward -= client.session.inward.len() * INWARD_BYTES;
         self.memory.queues -= client.session.queue.weight();
         let subscriber = self.subscriber(key.slot);
         for subscription in &client.session.subscriptions {

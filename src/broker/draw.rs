@@ -13,7 +13,7 @@ use super::outlet::Label;
 use super::share::Question;
 use super::{Broker, Effect, Turn};
 use crate::codec::QoS;
-use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
+use crate::record::{DropReason, Identifiers, Message, Row, Rows, Seq, Want, Write};
 use crate::session::{GroupId, Next, Parcel, Stage};
 
 /// A row that is looked for.
@@ -38,7 +38,7 @@ impl Broker {
         let level = self.level();
         let Some(group) = self.groups.get_mut(id) else { return };
         let reader = group.backlog.as_ref().map_or(NOBODY, |backlog| backlog.reader);
-        let want = Want { reader, qos, retain: message.retain, subscription_ids: Vec::new() };
+        let want = Want { reader, qos, retain: message.retain, subscription_ids: Identifiers::default() };
         if qos == QoS::AtMostOnce {
             return self.offer_group_once(id, message, &want, turn);
         }
@@ -70,12 +70,12 @@ impl Broker {
             (None, _) if level == Level::Full => self.counters.drop(DropReason::MemoryFull, 1),
             (None, _) => {
                 // Its own bytes: it is held until it is answered.
-                let message = Arc::new(message.compact());
-                if group.queue.weight() + message.weight() > self.config.limits.max_send_buffer {
+                let parcel = Parcel { message: Arc::new(message.compact()), want };
+                if group.queue.weight() + parcel.weight() > self.config.limits.max_send_buffer {
                     return self.counters.drop(DropReason::QueueFull, 1);
                 }
-                self.memory.queues += message.weight();
-                group.queue.push(Parcel { message, want });
+                self.memory.queues += parcel.weight();
+                group.queue.push(parcel);
                 self.pump_group(id, turn);
             }
         }
@@ -216,7 +216,7 @@ impl Broker {
             return false;
         }
         let Some(parcel) = self.groups.get_mut(id).and_then(|group| group.queue.pop()) else { return false };
-        self.memory.queues -= message.weight();
+        self.memory.queues -= parcel.weight();
         self.hand_out(id, Seq(0), parcel, turn);
         true
     }
@@ -363,8 +363,9 @@ impl Broker {
             return self.ledger.after(ticket, Step::Lease(key, packet_id));
         }
         if seq == Seq(0) {
-            self.memory.queues += message.weight();
-            exchange.parcel = Some(Box::new(Parcel { message: message.clone(), want }));
+            let parcel = Parcel { message: message.clone(), want };
+            self.memory.queues += parcel.weight();
+            exchange.parcel = Some(Box::new(parcel));
         }
         let label = Label::of(&own, packet_id);
         outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);

@@ -13,7 +13,7 @@ use bytestring::ByteString;
 use super::Level;
 use crate::access::Rules;
 use crate::codec::{Alias, Packet, PublishParts, QoS, Reason, Version};
-use crate::record::{Full, Message, ReaderId, Rows, Seq, Survey, Ticket, Write};
+use crate::record::{Full, Identifiers, Message, ReaderId, Rows, Seq, Survey, Ticket, Write};
 
 /// A connection: its slot is reused, its generation is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -289,7 +289,7 @@ pub struct Copy {
     /// What is left of the message's expiry, in seconds.
     pub expiry: Option<u32>,
     /// Subscription identifiers.
-    pub subscription_ids: Vec<u32>,
+    pub subscription_ids: Identifiers,
     /// Bytes at the start of the topic that the client does not see: its mount point.
     pub hidden: u16,
 }
@@ -365,6 +365,11 @@ pub enum Note {
         claimant: Party,
         /// Whose the session is.
         owner: Party,
+    },
+    /// A session without a connection has ended, since another needed its place.
+    GaveWay {
+        /// Client id.
+        client_id: ByteString,
     },
     /// A client is gone.
     Disconnected {

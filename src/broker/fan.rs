@@ -324,12 +324,13 @@ impl Broker {
         let Some(outlet) = &client.outlet else { return Offered::Taken };
         if !client.session.queue.is_empty() || !outlet.has_room(&client.session.flight) {
             let message = own.get_or_insert_with(|| Arc::new(parcel.message.compact())).clone();
-            let full = client.session.queue.weight() + message.weight() > self.config.limits.max_send_buffer;
+            let parcel = Parcel { message, ..parcel };
+            let full = client.session.queue.weight() + parcel.weight() > self.config.limits.max_send_buffer;
             if full {
                 return Offered::Overfull;
             }
-            self.memory.queues += message.weight();
-            client.session.queue.push(Parcel { message, ..parcel });
+            self.memory.queues += parcel.weight();
+            client.session.queue.push(parcel);
             return Offered::Taken;
         }
         self.start_live(key, parcel, turn);

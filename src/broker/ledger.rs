@@ -40,7 +40,10 @@ pub(super) struct Ledger {
 struct TailRow {
     ticket: Ticket,
     message: Arc<Message>,
+    /// Often that of the row before, and then the same one.
     audience: Arc<[Want]>,
+    /// What it takes here: of rows that share an audience the first has its weight.
+    weight: usize,
 }
 
 /// What is done once a write is committed.
@@ -120,13 +123,21 @@ impl Ledger {
     ) -> (Seq, Ticket) {
         self.last_seq.0 += 1;
         let seq = self.last_seq;
-        let audience: Arc<[Want]> = audience.into();
+        let before = self.tail.back().map(|row| &row.audience).filter(|before| ***before == *audience);
+        let (audience, own) = match before {
+            Some(before) => (before.clone(), 0),
+            None => {
+                let weight = audience_weight(&audience);
+                (audience.into(), weight)
+            }
+        };
+        let weight = message.weight() + own;
         self.uncommitted += 1;
-        self.uncommitted_weight += message.weight();
+        self.uncommitted_weight += weight;
         let write =
             Write::Message { seq, message: message.clone(), audience: audience.clone(), retained, inward };
         let ticket = self.write(write, effects);
-        self.tail.push_back(TailRow { ticket, message, audience });
+        self.tail.push_back(TailRow { ticket, message, audience, weight });
         (seq, ticket)
     }
 
@@ -149,10 +160,9 @@ impl Ledger {
             && let Some(row) = self.tail.get(self.tail.len() - self.uncommitted)
             && row.ticket <= self.committed
         {
-            let weight = row.message.weight();
             self.uncommitted -= 1;
-            self.uncommitted_weight -= weight;
-            self.committed_weight += weight;
+            self.uncommitted_weight -= row.weight;
+            self.committed_weight += row.weight;
         }
         while let Some((_, weight)) = self.sessions.pop_front_if(|(ticket, _)| *ticket <= self.committed) {
             self.sessions_weight -= weight;
@@ -161,8 +171,19 @@ impl Ledger {
             && self.tail.len() > self.uncommitted
             && let Some(row) = self.tail.pop_front()
         {
-            self.committed_weight -= row.message.weight();
+            self.committed_weight -= row.weight;
             self.first.0 += 1;
+            self.bequeath(&row.audience);
+        }
+    }
+
+    /// The row before the first is gone; what it shared with that one is there all the same.
+    fn bequeath(&mut self, audience: &Arc<[Want]>) {
+        let all_wait = self.tail.len() == self.uncommitted;
+        if let Some(heir) = self.tail.front_mut().filter(|heir| Arc::ptr_eq(&heir.audience, audience)) {
+            let weight = audience_weight(audience);
+            heir.weight += weight;
+            *(if all_wait { &mut self.uncommitted_weight } else { &mut self.committed_weight }) += weight;
         }
     }
 
@@ -240,6 +261,12 @@ impl Ledger {
             Some((Seq(first + place as u64), &row.message, row.audience.get(found)?))
         })
     }
+}
+
+/// What an audience takes; one reader's part is in the message's own weight.
+fn audience_weight(audience: &[Want]) -> usize {
+    let identifiers: usize = audience.iter().map(|want| want.subscription_ids.weight()).sum();
+    audience.len().saturating_sub(1) * size_of::<Want>() + identifiers
 }
 
 /// Messages that may wait for a commit; beyond, who publishes more is not read.

@@ -50,7 +50,9 @@ pub struct LimitsConfig {
 /// The checked limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Clients connected at a time; further ones are refused with 0x97 (3.1.1: 3).
+    /// Clients connected at a time; further ones are refused with 0x97 (3.1.1: 3). There are ten times as many
+    /// places for sessions that outlive their connections: beyond, the one that was absent for longest ends, if
+    /// nothing waits in it, and where there is none such the new one is refused.
     pub max_connections: u32,
     /// Clients from one address (IPv6: one /64) at a time; further ones are refused with 0x97 (3.1.1: 3).
     pub max_connections_per_address: u32,
@@ -64,7 +66,9 @@ pub struct Limits {
     pub max_publish_rate: Option<Rate>,
     /// Bytes of one packet from a client; announced, and a larger one ends the connection (0x95).
     pub max_packet_size: u32,
-    /// Receive Maximum both ways; a client that exceeds it is disconnected (0x93).
+    /// Receive Maximum both ways; a client that exceeds it is disconnected (0x93). So is one that leaves fifty
+    /// times as many packet ids of QoS 2 unreleased, which bounds clients before MQTT 5 that cannot be told, or
+    /// more than this number where such ids take a sixteenth of `max_memory`.
     pub max_inflight: u16,
     /// Messages that wait for one session that outlives its connection; see `when_queue_full`.
     pub max_queued_messages: u64,
@@ -82,7 +86,8 @@ pub struct Limits {
     /// and wills have half of it, a quarter of that for wills alone; beyond, a message is not retained
     /// (MQTT 5: refused with 0x97), a client with a will is refused. Client ids, user names, filters of
     /// subscriptions and groups of shared ones have a quarter, of which one session has a quarter; beyond,
-    /// subscriptions and new sessions of long names are refused (0x97), the house's own apart. What groups
+    /// new sessions of long names are refused (0x97), and subscriptions but for two kilobytes of each session,
+    /// the house's own apart; sessions that outlive their connections have an eighth more for that. What groups
     /// know of rows for absent members has a sixteenth; beyond, `when_queue_full` says which row goes.
     /// Sessions that wait for their commit have an eighth; beyond, one that is kept is refused (0x88; 3.1.1:
     /// 3), and SUBSCRIBE and UNSUBSCRIBE of one wait.

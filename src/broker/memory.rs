@@ -60,6 +60,8 @@ pub(super) struct Memory {
     pub(super) aliases: usize,
     /// In client ids, user names and the filters of sessions.
     pub(super) names: usize,
+    /// In packet ids of publishers that they have not released.
+    pub(super) inward: usize,
     /// In wills.
     pub(super) wills: usize,
     /// In what groups know of rows that wait for absent members.
@@ -73,7 +75,8 @@ pub(super) struct Memory {
 impl Broker {
     /// Bytes that are held for clients.
     pub(super) fn memory_held(&self) -> usize {
-        self.passing() + self.staying() + self.named() + self.memory.aside + self.memory.resting
+        let Memory { aside, inward, resting, .. } = &self.memory;
+        self.passing() + self.staying() + self.named() + aside + inward + resting
     }
 
     /// What goes by itself, with its commit or with its connection.
@@ -94,13 +97,14 @@ impl Broker {
 
     /// What stays counts up to its half, and names up to their quarter: a database of before, or a limit that
     /// was lowered, may bring more, and nobody could come in to take it away. So do what is set aside and what
-    /// connections take, which nobody is let go for either.
+    /// connections and packet ids take, which nobody is let go for either.
     pub(super) fn level(&self) -> Level {
         let most = self.config.limits.max_memory;
         let held = self.passing()
             + self.staying().min(most / 2)
             + self.named().min(most / 4)
             + self.memory.aside.min(self.aside_most())
+            + self.memory.inward.min(self.inward_most())
             + self.memory.resting.min(self.resting_most());
         Level::of(held, most)
     }
@@ -109,6 +113,21 @@ impl Broker {
     /// for has to come in.
     pub(super) fn aside_most(&self) -> usize {
         self.config.limits.max_memory / 16
+    }
+
+    /// What packet ids may take that their publishers do not release, those apart that a session may always
+    /// have. They stay with their session, and only its client can release them.
+    fn inward_most(&self) -> usize {
+        self.config.limits.max_memory / 16
+    }
+
+    /// Whether a session may hold one more packet id that is not released: always as many as may be under way,
+    /// and while there is room more of them, since clients before MQTT 5 cannot be told how many that is, and
+    /// others come anew with a window of their own.
+    pub(super) fn may_hold_inward(&self, key: ClientKey) -> bool {
+        let held = self.clients.get(key).map_or(0, |client| client.session.inward.len());
+        let own = usize::from(self.config.limits.max_inflight);
+        held < own || (held < own * UNRELEASED_SHARE && self.memory.inward < self.inward_most())
     }
 
     /// What connections may take before anything waits in them; beyond it nobody new comes in, so that there is
@@ -137,6 +156,17 @@ impl Broker {
             .and_then(|key| self.clients.get(key))
             .map_or(0, |client| client.names as usize + client.routed as usize);
         self.named() >= most || own >= most / 4
+    }
+
+    /// Whether a filter is among the few that a session may have where there is no room for names: so nobody can take
+    /// it from others. Of those that end with their connection the number is bounded; those that stay, which
+    /// may be absent for long, have an eighth of the memory for it.
+    pub(super) fn is_spared(&self, key: ClientKey, filter: &str) -> bool {
+        let Some(client) = self.clients.get(key) else { return false };
+        let own = client.names.saturating_sub(client.called) as usize + client.routed as usize;
+        let stays = client.session.backlog.is_some();
+        own + subscription_weight(filter) + routed_weight(filter) <= SPARED_BYTES
+            && (!stays || self.named() < self.config.limits.max_memory / 8 * 3)
     }
 
     /// Whether so many sessions wait for their commit that no other is handed to the store for now. They have an
@@ -177,8 +207,8 @@ impl Broker {
         more: &[StoredSubscription],
         less: &[StoredSubscription],
     ) {
-        let sum = |list: &[StoredSubscription], weight: fn(&StoredSubscription) -> usize| {
-            list.iter().map(weight).sum::<usize>()
+        let sum = |list: &[StoredSubscription], weight: fn(&str) -> usize| {
+            list.iter().map(|one| weight(&one.filter)).sum::<usize>()
         };
         self.weigh_names(key, sum(more, subscription_weight), sum(less, subscription_weight));
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -248,13 +278,12 @@ pub(super) fn name_weight(session: &Session) -> usize {
 }
 
 /// What a subscription weighs in its session; the router has its filter too.
-fn subscription_weight(subscription: &StoredSubscription) -> usize {
-    subscription.filter.len() + size_of::<StoredSubscription>()
+fn subscription_weight(filter: &str) -> usize {
+    filter.len() + size_of::<StoredSubscription>()
 }
 
 /// What a subscription takes in the router, and as a group, where nobody shares it.
-fn routed_weight(subscription: &StoredSubscription) -> usize {
-    let filter = &subscription.filter;
+fn routed_weight(filter: &str) -> usize {
     match filter::of_share(filter) {
         Some(inner) => Router::weight_alone(inner) + group_weight(filter),
         None => Router::weight_alone(filter),
@@ -263,7 +292,7 @@ fn routed_weight(subscription: &StoredSubscription) -> usize {
 
 /// What a session weighs on its way to the store. Its filters may be in nothing else by then.
 pub(super) fn record_weight(record: &SessionRecord) -> usize {
-    let list: usize = record.subscriptions.iter().map(subscription_weight).sum();
+    let list: usize = record.subscriptions.iter().map(|one| subscription_weight(&one.filter)).sum();
     size_of::<SessionRecord>() + record.client_id.len() + list + record.will.as_ref().map_or(0, will_weight)
 }
 
@@ -278,6 +307,13 @@ pub(super) fn connect_weight(connect: &Connect) -> u32 {
     let own = connect.properties.as_bytes().len() + size_of::<Connect>();
     u32::try_from(will + named + password + own).unwrap_or(u32::MAX)
 }
+
+/// Packet ids that a session may leave unreleased, for each that may be under way.
+const UNRELEASED_SHARE: usize = 50;
+
+/// What the subscriptions of a session may take where there is no room for names: some short ones, or one
+/// that is shared.
+const SPARED_BYTES: usize = 2_048;
 
 /// A will takes one part of so many of what is free. By default 256 kB are one of 32 MB, and more than a hundred
 /// clients, each with as much as it may, leave room for half a kilobyte.

@@ -20,6 +20,7 @@ mod rights;
 mod refuse;
 mod rate;
 mod claim;
+mod place;
 mod connect;
 mod authenticate;
 mod publish;
@@ -150,6 +151,9 @@ pub struct Broker {
     matches: Vec<Match>,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.
     restricted: bool,
+    /// Parts of the house that were turned away or put out, and are not back: few, since they stand in the
+    /// configuration.
+    turned_away: BTreeMap<ByteString, Reason>,
     /// Publishes that readers of the log did not get and that their publishers were not told of; written at
     /// the end of the call.
     shed: BTreeMap<(ReaderId, DropReason), u64>,
@@ -207,6 +211,7 @@ impl Broker {
             last_walker: ClientKey { slot: 0, serial: 0 },
             matches: Vec::new(),
             restricted: config.rules.is_some(),
+            turned_away: BTreeMap::new(),
             shed: BTreeMap::new(),
             config,
         };
@@ -254,6 +259,8 @@ impl Broker {
         counters.paused = self.waiting.len() as u64;
         counters.waiting_for_room = self.refused.len() as u64;
         counters.memory = self.memory_held() as u64;
+        let turned_away = self.turned_away.iter();
+        counters.turned_away = turned_away.map(|(id, reason)| (String::from(&**id), *reason)).collect();
         counters
     }
 

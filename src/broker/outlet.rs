@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{ConnectionId, Copy, Counters, Effect};
 use crate::codec::QoS;
-use crate::record::{Message, Now};
+use crate::record::{Identifiers, Message, Now};
 use crate::session::Flight;
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Label {
     pub(super) qos: QoS,
     pub(super) dup: bool,
     pub(super) retain: bool,
-    pub(super) subscription_ids: Vec<u32>,
+    pub(super) subscription_ids: Identifiers,
 }
 
 impl Outlet {

@@ -28,8 +28,13 @@ impl Broker {
             Ok(topic) => topic,
             Err(reason) => return self.expel(id, reason, turn),
         };
-        if self.repeats(id, &publish, turn) {
-            return;
+        if publish.qos > QoS::AtMostOnce {
+            if self.repeats(id, &publish, turn) {
+                return;
+            }
+            if self.is_too_many(id, publish.qos) {
+                return self.expel(id, Reason::ReceiveMaximumExceeded, turn);
+            }
         }
         let Some(connection) = self.connections.get(id) else { return };
         let Some(source) = connection.client else { return };
@@ -140,16 +145,21 @@ impl Broker {
             }
         }
         filter::check_topic(&topic).map_err(|_| Reason::TopicNameInvalid)?;
-        if connection.version == Version::V5 {
-            if publish.retain && !limits.retain {
-                return Err(Reason::RetainNotSupported); // [MQTT5-3.2.2-14]
-            }
-            let full = connection.unanswered >= u32::from(limits.max_inflight);
-            if publish.qos > QoS::AtMostOnce && full && !publish.dup && !connection.is_port() {
-                return Err(Reason::ReceiveMaximumExceeded); // [MQTT5-3.3.4-9]
-            }
+        if connection.version == Version::V5 && publish.retain && !limits.retain {
+            return Err(Reason::RetainNotSupported); // [MQTT5-3.2.2-14]
         }
         Ok(topic)
+    }
+
+    /// Whether a publish of QoS 1 or 2 is one more than the client may have under way, or leave unreleased.
+    fn is_too_many(&self, id: ConnectionId, qos: QoS) -> bool {
+        let Some(connection) = self.connections.get(id).filter(|connection| !connection.is_port()) else {
+            return false;
+        };
+        // [MQTT5-3.3.4-9]
+        let full = connection.version == Version::V5
+            && connection.unanswered >= u32::from(self.config.limits.max_inflight);
+        full || (qos == QoS::ExactlyOnce && connection.client.is_some_and(|key| !self.may_hold_inward(key)))
     }
 
     /// A QoS 2 packet id that is not yet released is answered again and not routed.
@@ -230,7 +240,7 @@ impl Broker {
             && let Some(client) = self.clients.get_mut(key)
             && client.session.inward.hold(packet_id, ticket)
         {
-            self.weigh_names(key, INWARD_BYTES, 0);
+            self.memory.inward += INWARD_BYTES;
         }
     }
 
@@ -305,7 +315,10 @@ impl Broker {
         let (packet, ends) = match answer {
             Answer::PubAck(packet_id, reason) => (Packet::PubAck(ack(packet_id, reason)), true),
             Answer::PubRec(packet_id, reason) => (Packet::PubRec(ack(packet_id, reason)), reason.is_error()),
-            Answer::PubComp(packet_id, reason) => (Packet::PubComp(ack(packet_id, reason)), true),
+            // One for an id that no publish has used ends none. [MQTT5-3.3.4-7]
+            Answer::PubComp(packet_id, reason) => {
+                (Packet::PubComp(ack(packet_id, reason)), !reason.is_error())
+            }
             Answer::Other(packet) => (*packet, false),
         };
         if ends {
@@ -358,7 +371,7 @@ impl Broker {
             }
             _ => None,
         };
-        self.weigh_names(key, 0, if known { INWARD_BYTES } else { 0 });
+        self.memory.inward -= if known { INWARD_BYTES } else { 0 };
         (known, ticket)
     }
 }

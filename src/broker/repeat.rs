@@ -93,7 +93,7 @@ impl Broker {
             }
             (Some(_), Some(parcel)) => log_parcel(group, *parcel, &mut self.ledger, turn.effects),
             (None, Some(parcel)) => {
-                self.memory.queues += parcel.message.weight();
+                self.memory.queues += parcel.weight();
                 group.queue.push_front(*parcel);
             }
             (_, None) => {}

@@ -29,6 +29,8 @@ pub(super) struct Group {
     /// `$share/{name}/{filter}`.
     pub(super) filter: ByteString,
     pub(super) members: BTreeMap<ClientKey, Member>,
+    /// How many members there are of each QoS.
+    wishes: [u32; 3],
     /// The members that may have room: who was found to have none is not among them until he may again.
     pub(super) ready: BTreeSet<ClientKey>,
     /// Who has had the last message; the next in turn comes after him.
@@ -94,6 +96,52 @@ impl Member {
     }
 }
 
+impl Group {
+    /// A member comes, or takes part otherwise; true where it is new.
+    fn put(&mut self, key: ClientKey, member: Member) -> bool {
+        let before = self.members.insert(key, member);
+        self.count(member.qos, |count| *count += 1);
+        if let Some(before) = before {
+            self.count(before.qos, |count| *count -= 1);
+        }
+        before.is_none()
+    }
+
+    /// A member leaves; false where it was none.
+    fn take(&mut self, key: ClientKey) -> bool {
+        let Some(member) = self.members.remove(&key) else { return false };
+        self.count(member.qos, |count| *count -= 1);
+        true
+    }
+
+    fn count(&mut self, qos: QoS, change: impl FnOnce(&mut u32)) {
+        let [once, at_least_once, exactly_once] = &mut self.wishes;
+        change(match qos {
+            QoS::AtMostOnce => once,
+            QoS::AtLeastOnce => at_least_once,
+            QoS::ExactlyOnce => exactly_once,
+        });
+    }
+
+    /// The highest QoS that a member wants.
+    fn highest(&self) -> Option<QoS> {
+        match self.wishes {
+            [0, 0, 0] => None,
+            [_, 0, 0] => Some(QoS::AtMostOnce),
+            [_, _, 0] => Some(QoS::AtLeastOnce),
+            [_, _, _] => Some(QoS::ExactlyOnce),
+        }
+    }
+
+    /// Whether a message waits for its members.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.waiting() > 0)
+            || !self.queue.is_empty()
+            || !self.again.is_empty()
+            || self.aside.weight() > 0
+    }
+}
+
 impl Groups {
     pub(super) fn get(&self, id: GroupId) -> Option<&Group> {
         self.slots.get(id.0 as usize)
@@ -150,6 +198,7 @@ impl Groups {
         let slot = self.slots.insert(Group {
             filter: filter.clone(),
             members: BTreeMap::new(),
+            wishes: [0; 3],
             ready: BTreeSet::new(),
             last: ClientKey { slot: 0, serial: 0 },
             backlog,
@@ -182,24 +231,25 @@ impl Groups {
 }
 
 impl Broker {
-    /// Lets a client into a group, or changes how it takes part; true where it is new there.
+    /// Lets a client into a group, or changes how it takes part.
     pub(super) fn join(
         &mut self,
         key: ClientKey,
         subscription: &StoredSubscription,
         effects: &mut Vec<Effect>,
-    ) -> bool {
+    ) {
         let StoredSubscription { filter, options, identifier } = subscription;
-        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(client) = self.clients.get_mut(key) else { return };
         let known = self.groups.by_filter.get(filter).copied();
         let id = known.unwrap_or_else(|| self.groups.enter(filter, None));
-        let Some(group) = self.groups.get_mut(id) else { return false };
+        let Some(group) = self.groups.get_mut(id) else { return };
         let member = Member {
             qos: options.qos,
             retain_as_published: options.retain_as_published,
             identifier: *identifier,
         };
-        let new = group.members.insert(key, member).is_none();
+        let before = group.highest();
+        let new = group.put(key, member);
         if client.outlet.is_some() {
             group.ready.insert(key);
         }
@@ -210,23 +260,23 @@ impl Broker {
         if keeps && group.backlog.is_none() {
             self.keep_group(id, effects);
         }
-        self.rank(id);
+        self.rank(id, before);
         self.recall(id, key);
-        new
     }
 
     /// Takes a client out of a group; false where it was in none of this filter.
     pub(super) fn leave_group(&mut self, key: ClientKey, filter: &str, turn: &mut Turn<'_>) -> bool {
         let Some(id) = self.groups.by_filter.get(filter).copied() else { return false };
         let Some(group) = self.groups.get_mut(id) else { return false };
-        if group.members.remove(&key).is_none() {
+        let before = group.highest();
+        if !group.take(key) {
             return false;
         }
         group.ready.remove(&key);
         if let Some(client) = self.clients.get_mut(key) {
             client.groups.remove(&id);
         }
-        self.rank(id);
+        self.rank(id, before);
         self.recall(id, key);
         self.close_if_done(id, turn.effects);
         // What waited for him alone is now for others, or for nobody.
@@ -255,19 +305,23 @@ impl Broker {
         self.ledger.write(Write::Session(record.into()), effects);
         // What waits in RAM becomes rows, so that no member draws what a restart would forget.
         while let Some(parcel) = group.queue.pop() {
-            self.memory.queues -= parcel.message.weight();
+            self.memory.queues -= parcel.weight();
             log_parcel(group, parcel, &mut self.ledger, effects);
         }
         self.groups.by_reader.insert(reader, id);
     }
 
-    /// The router learns what the members want together.
-    fn rank(&mut self, id: GroupId) {
+    /// The router learns what the members want together, where it is not what they wanted before.
+    fn rank(&mut self, id: GroupId, before: Option<QoS>) {
         let subscriber = self.group_subscriber(id);
         let Some(group) = self.groups.get(id) else { return };
+        let highest = group.highest();
+        if highest == before {
+            return;
+        }
         let Some(inner) = filter::of_share(&group.filter) else { return };
         let inner = ByteString::from(inner);
-        match group.members.values().map(|member| member.qos).max() {
+        match highest {
             Some(qos) => {
                 let interest = Interest { qos, no_local: false, retain_as_published: true, identifier: None };
                 self.router.subscribe(&inner, subscriber, interest);
@@ -283,7 +337,7 @@ impl Broker {
             return;
         }
         while let Some(parcel) = group.queue.pop() {
-            self.memory.queues -= parcel.message.weight();
+            self.memory.queues -= parcel.weight();
             self.counters.drop(DropReason::Purged, 1);
         }
         if group.drawn > 0 {

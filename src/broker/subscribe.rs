@@ -3,7 +3,7 @@
 //! For a session that outlives its connection the answer leaves after the commit of the session as it
 //! then is; retained messages follow the answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::ClientKey;
 use super::connection::{Answer, Connection};
@@ -34,8 +34,8 @@ impl Broker {
             if reason.is_error() {
                 continue;
             }
+            let new = !self.has(key, &filter);
             let subscription = StoredSubscription { filter, options, identifier };
-            let new = self.enter_subscription(key, &subscription, turn.effects);
             changed = true;
             let shared = filter::of_share(&subscription.filter).is_some();
             // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]
@@ -56,14 +56,13 @@ impl Broker {
                 });
             }
             if new {
+                self.enter_subscription(key, &subscription, turn.effects);
                 self.remember(key, subscription);
             } else {
                 replaced.push(subscription);
             }
         }
-        if let Some(client) = self.clients.get_mut(key) {
-            client.session.replace_subscriptions(replaced); // [MQTT5-3.8.4-3] [MQTT311-3.8.4-3]
-        }
+        self.replace(key, replaced, turn);
         let ticket = changed.then(|| self.write_session(key, turn)).filter(|ticket| *ticket > Ticket(0));
         if let Some(client) = self.clients.get_mut(key) {
             walks.iter_mut().for_each(|walk: &mut RetainedWalk| walk.behind = ticket.unwrap_or_default());
@@ -104,13 +103,26 @@ impl Broker {
         self.answer(id, ticket, Kind::Other, Answer::Other(Box::new(Packet::UnsubAck(answer))), turn);
     }
 
-    /// Lets the router know; true where the client had no subscription with this filter.
+    /// Other options for filters that the client has. One that a packet names many times is entered once, as it
+    /// was named last. [MQTT5-3.8.4-3] [MQTT311-3.8.4-3]
+    fn replace(&mut self, key: ClientKey, subscriptions: Vec<StoredSubscription>, turn: &mut Turn<'_>) {
+        let last: BTreeMap<Sought, StoredSubscription> =
+            subscriptions.into_iter().map(|one| (Sought(one.filter.clone()), one)).collect();
+        for subscription in last.values() {
+            self.enter_subscription(key, subscription, turn.effects);
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            client.session.replace_subscriptions(last);
+        }
+    }
+
+    /// Lets the router know.
     pub(super) fn enter_subscription(
         &mut self,
         key: ClientKey,
         subscription: &StoredSubscription,
         effects: &mut Vec<Effect>,
-    ) -> bool {
+    ) {
         if filter::of_share(&subscription.filter).is_some() {
             return self.join(key, subscription, effects);
         }
@@ -122,24 +134,25 @@ impl Broker {
             identifier: *identifier,
         };
         let subscriber = self.subscriber(key.slot);
-        self.router.subscribe(filter, subscriber, interest)
+        self.router.subscribe(filter, subscriber, interest);
     }
 
     /// The answer to one filter.
     fn grant(&self, key: ClientKey, filter: &str, qos: QoS) -> Reason {
         let connection = self.clients.get(key).and_then(|client| self.connections.get(client.connection?));
         // What clients take is no reason for the house to miss anything.
-        let is_spared = connection.is_some_and(Connection::is_of_the_house);
+        let is_house = connection.is_some_and(Connection::is_of_the_house);
         let full = self.clients.get(key).is_none_or(|client| {
             client.session.subscriptions.len() >= SUBSCRIPTIONS_MAX
-                // What it has already takes no more.
-                || (!is_spared
-                    && self.names_are_full(Some(key))
-                    && !self.has(key, &client.mounted_filter(filter)))
+                || (!is_house && self.names_are_full(Some(key)) && {
+                    // What it has already takes no more.
+                    let filter = client.mounted_filter(filter);
+                    !self.has(key, &filter) && !self.is_spared(key, &filter)
+                })
         });
         match filter::check_filter(filter) {
             Err(_) => Reason::TopicFilterInvalid,
-            Ok(_) if full || (!is_spared && self.level() == Level::Full) => Reason::QuotaExceeded,
+            Ok(_) if full || (!is_house && self.level() == Level::Full) => Reason::QuotaExceeded,
             Ok(FilterKind::Exact | FilterKind::Wildcard | FilterKind::Shared) => match qos {
                 QoS::AtMostOnce => Reason::Success,
                 QoS::AtLeastOnce => Reason::GrantedQoS1,

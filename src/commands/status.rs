@@ -87,15 +87,22 @@ fn render_local(status: &Status, out: &mut String) {
         broker.messages_received,
         broker.messages_sent
     );
+    for (part, reason) in &broker.turned_away {
+        let _ = writeln!(out, "  TROUBLE: {part} is not let in: {reason}");
+    }
     let _ = match &status.store {
         Some(store) => writeln!(
             out,
-            "store\n  {} of {}{}, {} commits, {} written{}",
+            "store\n  {} of {}{}, {} commits, {} written{}{}",
             size(store.size),
             size(store.max_size),
             if store.full { ", FULL" } else { "" },
             store.commits,
             size(store.written),
+            match store.put_aside {
+                0 => String::new(),
+                bytes => format!("\n  DAMAGED before: {} put aside as tidegate.db.damaged-…", size(bytes)),
+            },
             store.trouble.as_ref().map(|trouble| format!("\n  TROUBLE: {trouble}")).unwrap_or_default()
         ),
         None => writeln!(out, "store\n  TROUBLE: it does not answer"),
@@ -123,6 +130,18 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
             counts.connects,
             counts.failures
         );
+        let amiss = [
+            ("refused for now", counts.refused_for_now),
+            ("given up", counts.given_up),
+            ("received and too large", counts.too_large),
+            ("received for no route", counts.unrouted),
+            ("received and denied", counts.denied),
+        ];
+        let amiss = amiss.iter().filter(|(_, count)| *count > 0);
+        let amiss: Vec<String> = amiss.map(|(what, count)| format!("{what} {count}")).collect();
+        if !amiss.is_empty() {
+            let _ = writeln!(out, "  {:width$}  {}", "", amiss.join(", "));
+        }
         for subscription in
             bridge.subscriptions.iter().filter(|subscription| subscription.answer != "granted")
         {
@@ -216,8 +235,9 @@ mod tests {
                 {"name": "tls", "address": "0.0.0.0:8883", "open": true, "error": "cannot use a.pem: no"},
             ],
             "broker": {"clients": 2, "sessions": 3, "subscriptions": 4, "retained": 5,
-                "messages_received": 100, "messages_sent": 90, "invented_later": 1},
-            "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900},
+                "messages_received": 100, "messages_sent": 90, "invented_later": 1,
+                "turned_away": {"bridge:cloud": "client identifier not valid"}},
+            "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900, "put_aside": 3_000_000},
             "bridges": [{"name": "cloud", "state": "down", "since": 1_000, "next_attempt": 304_000,
                 "reason": "connect: no route to host", "url": "mqtts://cloud.example.com:8883",
                 "subscriptions": [{"filter": "a/#", "answer": "granted"}, {"filter": "b", "answer": "not authorized"}],
@@ -235,8 +255,10 @@ listeners
   tls  0.0.0.0:8883  TROUBLE: cannot use a.pem: no
 broker
   clients 2, sessions 3, subscriptions 4, retained 5, messages in 100, out 90
+  TROUBLE: bridge:cloud is not let in: client identifier not valid
 store
   12MB of 1GB, 7 commits, 900B written
+  DAMAGED before: 3MB put aside as tidegate.db.damaged-…
 bridges
   cloud  down for 5m mqtts://cloud.example.com:8883: cannot connect: no route to host; next try in 3s
          sent 9, acknowledged 8, in flight 0, received 0, connects 3, failures 2
@@ -247,6 +269,14 @@ adapters
   modbus/line-1/meter  up  [polls 7]
 ";
         assert_eq!(render(&status, 301_000), expected);
+    }
+
+    #[test]
+    fn what_goes_amiss_on_a_bridge_is_counted_in_plain_words() {
+        let counts = control::BridgeCounts { refused_for_now: 3, unrouted: 2, ..Default::default() };
+        let bridge = BridgeStatus { name: "cloud".to_owned(), counts, ..Default::default() };
+        let told = render(&Status { bridges: vec![bridge], ..Status::default() }, 0);
+        assert!(told.contains("\n         refused for now 3, received for no route 2\n"), "{told}");
     }
 
     #[test]

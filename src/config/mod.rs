@@ -151,6 +151,7 @@ fn check(
     relations::certificates(&listeners, &mut report);
     relations::devices(&modbus, &serial, &mut report);
     relations::bridges(&bridges, &mut report);
+    relations::secrets(&bridges, &mut report);
     relations::passwords(auth.as_ref(), &listeners, &mut report);
     relations::users(mqtt_sn.as_ref(), &mut report);
     let acl_file = auth.as_ref().and_then(|auth| auth.acl_file.as_deref());

@@ -4,7 +4,7 @@
 //! and at every start.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::place::Report;
 use crate::access::Rules;
@@ -71,7 +71,23 @@ pub(super) fn devices(
 
 /// What a bridge does with messages and secrets that the operator may not expect.
 pub(super) fn bridges(bridges: &[(String, bridge::Checked)], report: &mut Report) {
-    for (path, bridge) in bridges {
+    for (index, (path, bridge)) in bridges.iter().enumerate() {
+        // Two of one name are complained of already.
+        let twin =
+            bridges.iter().take(index).filter(|(_, other)| other.name != bridge.name).find(|(_, other)| {
+                (other.url.host(), other.url.port(), &other.client_id)
+                    == (bridge.url.host(), bridge.url.port(), &bridge.client_id)
+            });
+        if let Some((first, _)) = twin {
+            let place = report.place(&format!("{first}.client_id"));
+            let (id, url, name) = (&bridge.client_id, &bridge.url, &bridge.name);
+            report.wrong(
+                &format!("{path}.client_id"),
+                format!(
+                    "\"{id}\" at {url} is taken: {place} claims it already, and upstream keeps only one of two clients with one id: give each bridge its own client_id, such as \"{{gateway}}-{name}\""
+                ),
+            );
+        }
         if bridge.forwards.is_empty() && bridge.receives.is_empty() {
             let path = report.show(path);
             report.warnings.push(format!(
@@ -85,6 +101,36 @@ pub(super) fn bridges(bridges: &[(String, bridge::Checked)], report: &mut Report
                     "{path}: qos = 0 counts a message as delivered when it is written to the socket, so a lost link can lose what was acknowledged"
                 ));
             }
+        }
+    }
+}
+
+/// Whether the files of bridges can be used, and what they hold stays secret. They may come later, so none
+/// keeps the service from starting.
+pub(super) fn secrets(bridges: &[(String, bridge::Checked)], report: &mut Report) {
+    for (path, bridge) in bridges {
+        for flaw in bridge.examine() {
+            let path = format!("{path}.{}", flaw.key);
+            // Only the service is given credentials; whoever checks by hand is not.
+            if flaw.may_be_credential {
+                report.warn(
+                    &path,
+                    format!("cannot {}, unless the service is given it as a credential", flaw.trouble),
+                );
+            } else {
+                report.unready(&path, format!("cannot {}", flaw.trouble));
+            }
+        }
+        let host = bridge.url.host();
+        let is_here =
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if bridge.password_file.is_some() && !bridge.url.is_secure() && !is_here {
+            report.warn(
+                &format!("{path}.password_file"),
+                format!(
+                    "the password crosses the network unencrypted to {host}: an mqtts:// URL would hide it"
+                ),
+            );
         }
     }
 }

@@ -158,7 +158,7 @@ fn wrong_variables_are_told_by_their_names() {
 
 #[test]
 fn a_variable_that_could_mean_two_entries_is_refused() {
-    let text = CLOUD.replace("cloud", "a-b") + &CLOUD.replace("cloud", "a_b");
+    let text = CLOUD.replace("cloud", "a-b") + &CLOUD.replace("cloud", "a_b").replace("1883", "1884");
     check(
         &[("a.toml", &text)],
         &[("TIDEGATE_BRIDGE__A_B__WINDOW", "5")],
@@ -308,5 +308,60 @@ fn sensors_do_not_take_the_houses_names() {
         let text = format!("[mqtt_sn]\nbind = \"127.0.0.1:10000\"\ngateway_id = 1\nuser = {user:?}\n");
         let wrongs = from_sources(&sources(&[("a.toml", &text)], &[])).expect_err("refused");
         assert!(wrongs[0].to_string().contains("a name of tidegate's own"), "{wrongs:?}");
+    }
+}
+
+#[test]
+fn two_bridges_that_would_take_each_others_place_upstream_are_refused() {
+    let other = CLOUD.replace("cloud", "backup");
+    check(
+        &[("a.toml", &format!("{CLOUD}{other}"))],
+        &[],
+        &[
+            "a.toml:4: bridge[backup].client_id: \"tidegate\" at mqtt://192.0.2.1:1883 is taken: a.toml:1 claims it already, and upstream keeps only one of two clients with one id: give each bridge its own client_id, such as \"{gateway}-backup\"",
+        ],
+    );
+    let own = format!("{CLOUD}{other}client_id = \"{{gateway}}-backup\"\n");
+    check(&[("a.toml", &own)], &[], &[]);
+    let elsewhere = format!("{CLOUD}{}", other.replace("1883", "1884"));
+    check(&[("a.toml", &elsewhere)], &[], &[]);
+}
+
+#[test]
+fn files_of_a_bridge_that_cannot_be_used_are_told_and_keep_nothing_from_starting() {
+    let text = "\
+[[bridge]]
+name = \"cloud\"
+urls = [\"mqtts://192.0.2.1\"]
+username = \"barn\"
+password_file = \"/nowhere/password\"
+tls = { ca = \"/nowhere/ca.pem\", cert = \"/nowhere/a.crt\", key = \"/nowhere/a.key\" }
+[[bridge.forward]]
+filter = \"sensors/#\"
+";
+    let loaded = from_sources(&sources(&[("a.toml", text)], &[])).expect("valid");
+    let told: Vec<String> = loaded.unready.iter().map(Wrong::to_string).collect();
+    let missing = "No such file or directory (os error 2)";
+    let expected = [("ca", "ca.pem"), ("cert", "a.crt"), ("key", "a.key")].map(|(key, file)| {
+        format!("a.toml:6: bridge[cloud].tls.{key}: cannot use /nowhere/{file}: I/O error: {missing}")
+    });
+    assert_eq!(told.get(..3), Some(&expected[..]), "{told:#?}");
+    let password = format!("a.toml:5: bridge[cloud].password_file: cannot use /nowhere/password: {missing}");
+    assert_eq!(told.get(3..), Some(&[password][..]));
+}
+
+#[test]
+fn a_password_that_would_cross_the_network_unencrypted_is_warned_of() {
+    let warned = |host: &str| {
+        let text = format!(
+            "[[bridge]]\nname = \"cloud\"\nurls = [\"{host}\"]\nusername = \"barn\"\npassword_file = \"/etc/hostname\"\n[[bridge.forward]]\nfilter = \"sensors/#\"\n"
+        );
+        let loaded = from_sources(&sources(&[("a.toml", &text)], &[])).expect("valid");
+        loaded.warnings
+    };
+    let expected = "a.toml:5: bridge[cloud].password_file: the password crosses the network unencrypted to broker.example: an mqtts:// URL would hide it";
+    assert_eq!(warned("mqtt://broker.example"), [expected]);
+    for host in ["mqtt://127.0.0.1", "mqtt://[::1]:1884", "mqtt://localhost", "mqtts://broker.example"] {
+        assert_eq!(warned(host), [""; 0], "{host}");
     }
 }

@@ -63,6 +63,9 @@ pub struct BrokerStatus {
     pub messages_received: u64,
     /// PUBLISH packets sent.
     pub messages_sent: u64,
+    /// Parts of the house that the broker does not let in, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub turned_away: BTreeMap<String, String>,
     /// Further counters by name.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,
@@ -76,6 +79,8 @@ pub struct StoreFigures {
     pub size: u64,
     /// `max_size`.
     pub max_size: u64,
+    /// Bytes of damaged databases that were put aside; they count in no limit.
+    pub put_aside: u64,
     /// Commits since the start.
     pub commits: u64,
     /// Bytes written to disk since the start.
@@ -149,8 +154,18 @@ pub struct BridgeCounts {
     pub acknowledged: u64,
     /// Sent and not yet acknowledged.
     pub in_flight: u64,
+    /// Refused by upstream for now; they are sent again.
+    pub refused_for_now: u64,
+    /// Refused by upstream for good, too large for it, or without a topic there.
+    pub given_up: u64,
     /// Messages that came from upstream.
     pub received: u64,
+    /// Of these, those beyond `[limits] max_packet_size`.
+    pub too_large: u64,
+    /// Of these, those that no receive route takes.
+    pub unrouted: u64,
+    /// Of these, those that access rules refused.
+    pub denied: u64,
     /// Connections made.
     pub connects: u64,
     /// Connections lost, and attempts that failed.

@@ -15,6 +15,7 @@ pub(super) struct Notes {
     refused: Limiter,
     disconnected: Limiter,
     foreign: Limiter,
+    gave_way: Limiter,
 }
 
 impl Notes {
@@ -25,6 +26,7 @@ impl Notes {
             Note::Refused { .. } => &mut self.refused,
             Note::Disconnected { .. } => &mut self.disconnected,
             Note::Foreign { .. } => &mut self.foreign,
+            Note::GaveWay { .. } => &mut self.gave_way,
         };
         let Some(missed) = limiter.admit(now) else { return };
         if missed > 0 {
@@ -41,6 +43,12 @@ impl Notes {
                 warn!(
                     client_id = %client_id, peer = %peer, user = %claimant, owner = %owner,
                     "client refused: the session of its client id belongs to another user until it ends"
+                );
+            }
+            Note::GaveWay { client_id } => {
+                warn!(
+                    client_id = %client_id,
+                    "session ended: nothing waited in it, it was absent for longest, and another needed its place"
                 );
             }
             Note::Disconnected { client_id, reason } => {

@@ -155,6 +155,15 @@ fn half_a_record_counts_as_memory() {
 }
 
 #[test]
+fn handshakes_under_way_count_as_memory() {
+    let stand = Stand::plain();
+    let silent: Vec<_> = (0..40).map(|_| TcpStream::connect(stand.secure()).unwrap()).collect();
+    stand.running.until(|status| status["broker"]["memory"].as_u64() > Some(500_000));
+    drop(silent);
+    stand.running.until(|status| status["broker"]["memory"].as_u64() < Some(100_000));
+}
+
+#[test]
 fn what_tls_keeps_for_idle_clients_counts_and_has_a_share_of_the_memory() {
     let stand = Stand::start(|_, _, parts| {
         parts.broker = small_broker(&parts.clock, 1_000_000);
@@ -170,7 +179,9 @@ fn what_tls_keeps_for_idle_clients_counts_and_has_a_share_of_the_memory() {
         }
         idle.push(client);
     };
-    assert_eq!((refused, idle.len() / 10), (Reason::QuotaExceeded, 9), "three quarters: {}", idle.len());
+    assert_eq!(refused, Reason::QuotaExceeded);
+    // What they take is told in steps of 64 KB, and a handshake may have been under way.
+    assert!((93..=105).contains(&idle.len()), "three quarters: {}", idle.len());
     // Who is there stays, and whoever comes in place of himself comes in.
     idle.iter_mut().for_each(Client::ping);
     stand.client(&stand.nobody(), "first").ping();

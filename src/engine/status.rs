@@ -30,10 +30,13 @@ fn figures(broker: &broker::Counters) -> Value {
         broker.dropped.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
     let refused: BTreeMap<String, u64> =
         broker.not_accepted_by_route.iter().map(|(reader, count)| (reader.0.to_string(), *count)).collect();
+    let turned_away: BTreeMap<&String, &str> =
+        broker.turned_away.iter().map(|(part, reason)| (part, reason.text())).collect();
     json!({
         "clients": broker.clients,
         "sessions": broker.sessions,
         "kept_sessions": broker.kept_sessions,
+        "sessions_displaced": broker.sessions_displaced,
         "subscriptions": broker.subscriptions,
         "shared_subscriptions": broker.shared_subscriptions,
         "retained": broker.retained,
@@ -47,6 +50,7 @@ fn figures(broker: &broker::Counters) -> Value {
         "expired": broker.expired,
         "dropped": dropped,
         "lost_by_session": broker.lost_by_session,
+        "turned_away": turned_away,
         "memory": broker.memory,
         "uncommitted": broker.uncommitted,
         "paused": broker.paused,

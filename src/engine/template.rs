@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::broker::ConnectionId;
     use crate::codec::{Decoder, Packet, Properties, Side};
-    use crate::record::Message;
+    use crate::record::{Identifiers, Message};
 
     fn message(payload: usize) -> Arc<Message> {
         Arc::new(Message {
@@ -158,7 +158,7 @@ mod tests {
             dup: false,
             retain: false,
             expiry: None,
-            subscription_ids: Vec::new(),
+            subscription_ids: Identifiers::default(),
             hidden: 0,
         }
     }
@@ -201,7 +201,11 @@ mod tests {
                     Alias::None,
                 ];
                 for alias in aliases {
-                    let copy = Copy { expiry: Some(9), subscription_ids: vec![3], ..copy(&message, qos, 7) };
+                    let copy = Copy {
+                        expiry: Some(9),
+                        subscription_ids: [3].into_iter().collect(),
+                        ..copy(&message, qos, 7)
+                    };
                     let expected = size(Version::V5, &copy, alias);
                     let Encoded { bytes, places, topic } =
                         templates.encode(Version::V5, copy, alias).unwrap();
@@ -235,7 +239,8 @@ mod tests {
         assert_eq!(size(&mut templates, with_expiry), plain + 5);
         let mounted = Copy { hidden: 8, ..copy(&first, QoS::AtMostOnce, 0) };
         assert_eq!(size(&mut templates, mounted), plain - 8);
-        let with_id = Copy { subscription_ids: vec![1], ..copy(&first, QoS::AtMostOnce, 0) };
+        let with_id =
+            Copy { subscription_ids: [1].into_iter().collect(), ..copy(&first, QoS::AtMostOnce, 0) };
         assert_eq!(size(&mut templates, with_id), plain + 2);
     }
 }

@@ -135,7 +135,7 @@ impl Engine {
 
     /// Tells the broker what waits in the buffers and what connections take, where that has changed.
     fn tell_memory(&mut self) {
-        let resting = self.table.resting();
+        let resting = self.table.resting() + self.doors.resting();
         if resting.abs_diff(self.told_resting) >= TOLD_BYTES {
             self.told_resting = resting;
             self.events.push(Event::Resting { bytes: resting });

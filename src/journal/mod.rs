@@ -11,6 +11,7 @@ mod sink;
 
 pub use config::{Config, KEYS, Levels, ROOMS};
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -40,9 +41,15 @@ fn targets(levels: &Levels) -> Targets {
     for ours in OURS {
         targets = targets.with_target(*ours, levels.level);
     }
+    targets = targets.with_target(UPLINK_LIBRARY, LevelFilter::OFF);
     for (room, level) in &levels.rooms {
         for module in modules(room) {
-            targets = targets.with_target(module, *level);
+            let level = if module == UPLINK_LIBRARY && *level <= LevelFilter::INFO {
+                LevelFilter::OFF
+            } else {
+                *level
+            };
+            targets = targets.with_target(module, level);
         }
     }
     targets
@@ -54,14 +61,17 @@ fn modules(room: &str) -> Vec<String> {
     let (ours, library) = match room.as_str() {
         "modbus" => (format!("adapter_{room}"), Some("tokio_modbus")),
         "serial" | "mqtt_sn" => (format!("adapter_{room}"), None),
-        "bridge" => ("tidegate::bridge".to_owned(), Some("rumqttc")),
+        "bridge" => ("tidegate::bridge".to_owned(), Some(UPLINK_LIBRARY)),
         _ => (format!("tidegate::{room}"), None),
     };
     std::iter::once(ours).chain(library.map(str::to_owned)).collect()
 }
 
 const OURS: &[&str] = &["tidegate", "adapter_api", "adapter_modbus", "adapter_mqtt_sn", "adapter_serial"];
-const LIBRARIES: tracing::level_filters::LevelFilter = tracing::level_filters::LevelFilter::WARN;
+const LIBRARIES: LevelFilter = LevelFilter::WARN;
+/// It warns of every message that upstream refuses, without its topic; the bridge says that itself, and
+/// not for each. Only who debugs the bridge hears it.
+const UPLINK_LIBRARY: &str = "rumqttc";
 
 #[cfg(test)]
 mod tests {
@@ -81,5 +91,10 @@ mod tests {
         assert!(!targets.would_enable("tidegate::store", &Level::ERROR));
         assert!(!targets.would_enable("rustls", &Level::INFO));
         assert!(targets.would_enable("rustls", &Level::WARN));
+        for quiet in ["debug", "info,bridge=info", "info"] {
+            let config = Config { level: quiet.to_owned() };
+            let targets = super::targets(&config.check().expect("levels"));
+            assert!(!targets.would_enable("rumqttc::v5::state", &Level::ERROR), "{quiet}");
+        }
     }
 }

@@ -167,6 +167,11 @@ impl Doors {
         }
     }
 
+    /// Bytes that handshakes under way take, about.
+    pub fn resting(&self) -> usize {
+        self.handshakes.as_ref().map_or(0, Handshakes::resting)
+    }
+
     /// What became of handshakes so far.
     pub fn handshakes(&self) -> HandshakeCounts {
         self.handshakes.as_ref().map_or_else(HandshakeCounts::default, Handshakes::counts)

@@ -179,6 +179,12 @@ impl Handshakes {
         let _ = self.waker.wake();
     }
 
+    /// Bytes that those under way take, about.
+    pub(super) fn resting(&self) -> usize {
+        let under_way = self.tally.under_way.load(Ordering::Relaxed);
+        usize::try_from(under_way).unwrap_or(usize::MAX).saturating_mul(HANDSHAKE_BYTES)
+    }
+
     /// What became of them so far.
     pub(super) fn counts(&self) -> HandshakeCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -504,6 +510,9 @@ fn in_words(error: &rustls::Error) -> String {
 
 /// Under which the waker is polled; handshakes count from 0.
 const WAKER: Token = Token(usize::MAX);
+
+/// What a handshake takes: its connection, and what has come and is to leave of its flights.
+const HANDSHAKE_BYTES: usize = 16 << 10;
 
 /// Bytes of one handshake, a chain of large certificates among them: what rustls holds of it is bounded
 /// by that.

@@ -6,7 +6,7 @@ use adapter_api::reading;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{Mend, Now, ReaderId};
+use super::{Identifiers, Mend, Now, ReaderId};
 use crate::codec::{Properties, QoS};
 
 /// A published message.
@@ -41,7 +41,7 @@ pub struct Want {
     /// RETAIN of the delivery (Retain As Published).
     pub retain: bool,
     /// Subscription identifiers that matched.
-    pub subscription_ids: Vec<u32>,
+    pub subscription_ids: Identifiers,
 }
 
 impl Message {

@@ -4,6 +4,7 @@
 //! [`Write`]s whose place in it ([`Ticket`]) is what acknowledgements wait for. Values only: the broker
 //! decides, the store keeps, and neither needs to know the other.
 
+mod identifiers;
 mod message;
 mod now;
 mod policy;
@@ -15,6 +16,7 @@ pub(crate) mod machine;
 #[cfg(test)]
 mod jumps;
 
+pub use identifiers::Identifiers;
 pub use message::{Message, Want};
 pub use now::{Mend, Now, Span};
 pub use policy::{Bounds, Full, Keep, Policy};

@@ -2,7 +2,7 @@
 //!
 //! [`Router`] answers for live messages, [`Retained`] for new subscriptions; both read filters as
 //! [`filter`] defines them. Nothing here knows a session, a connection or the time. What is found comes
-//! in an order that the subscriptions and their order of arrival alone decide.
+//! in an order that the subscriptions alone decide.
 
 pub mod filter;
 mod retained;
@@ -10,4 +10,6 @@ mod tree;
 
 pub use filter::{NotAFilter, NotATopic};
 pub use retained::{Found, Retained};
+#[cfg(test)]
+pub(crate) use tree::LOOKED;
 pub use tree::{Interest, Match, Router, Subscriber};

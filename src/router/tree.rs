@@ -11,6 +11,7 @@ use hashbrown::{Equivalent, HashMap};
 
 use super::filter::split_level;
 use crate::codec::QoS;
+use crate::record::Identifiers;
 
 /// A number for whoever subscribes; small and dense, given by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,11 +40,12 @@ pub struct Match {
     /// Whether one of them keeps RETAIN as published.
     pub retain_as_published: bool,
     /// Their identifiers.
-    pub identifiers: Vec<u32>,
+    pub identifiers: Identifiers,
 }
 
 /// Every subscription.
 pub struct Router {
+    /// Every list of entries is sorted by subscriber.
     exact: HashMap<ByteString, Vec<Entry>, FixedState>,
     edges: HashMap<Edge, u32, FixedState>,
     nodes: Vec<Node>,
@@ -198,7 +200,7 @@ impl Router {
                 })
             })
         };
-        entries.is_some_and(|entries| entries.iter().any(|entry| entry.subscriber == subscriber))
+        entries.is_some_and(|entries| place(entries, subscriber).is_ok())
     }
 
     /// Fills `found` with everybody who wants the topic when `publisher` publishes it.
@@ -332,7 +334,7 @@ impl Finder<'_> {
             if let Some(seen) = self.found.get_mut(stamp.place) {
                 seen.qos = seen.qos.max(interest.qos);
                 seen.retain_as_published |= interest.retain_as_published;
-                seen.identifiers.extend(interest.identifier);
+                interest.identifier.into_iter().for_each(|identifier| seen.identifiers.push(identifier));
             }
             return;
         }
@@ -380,26 +382,43 @@ fn is_exact(filter: &str) -> bool {
 }
 
 fn put(entries: &mut Vec<Entry>, entry: Entry) -> bool {
-    match entries.iter_mut().find(|known| known.subscriber == entry.subscriber) {
-        Some(known) => {
-            *known = entry;
+    match place(entries, entry.subscriber) {
+        Ok(known) => {
+            if let Some(known) = entries.get_mut(known) {
+                *known = entry;
+            }
             false
         }
-        None => {
-            entries.push(entry);
+        Err(place) => {
+            entries.insert(place, entry);
             true
         }
     }
 }
 
 fn take(entries: &mut Vec<Entry>, subscriber: Subscriber) -> bool {
-    match entries.iter().position(|known| known.subscriber == subscriber) {
-        Some(place) => {
-            entries.swap_remove(place);
-            true
-        }
-        None => false,
-    }
+    let place = place(entries, subscriber);
+    place.map(|place| entries.remove(place)).is_ok()
+}
+
+/// Where a subscriber stands, or would stand: thousands may have one filter.
+fn place(entries: &[Entry], subscriber: Subscriber) -> Result<usize, usize> {
+    entries.binary_search_by(|known| {
+        look();
+        known.subscriber.cmp(&subscriber)
+    })
+}
+
+/// A subscriber of a filter is looked at, as it comes or leaves.
+fn look() {
+    #[cfg(test)]
+    LOOKED.with(|count| count.set(count.get() + 1));
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Looks of this thread.
+    pub(crate) static LOOKED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 const ROOT: u32 = 0;
@@ -443,8 +462,9 @@ mod tests {
         router.matches("a/b", None, &mut list);
         assert_eq!(list.len(), 1);
         assert_eq!(list[0].qos, QoS::ExactlyOnce);
-        list[0].identifiers.sort_unstable();
-        assert_eq!(list[0].identifiers, [1, 2, 3]);
+        let mut identifiers = list[0].identifiers.to_vec();
+        identifiers.sort_unstable();
+        assert_eq!(identifiers, [1, 2, 3]);
     }
 
     #[test]

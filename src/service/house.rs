@@ -13,14 +13,14 @@ use std::time::Duration;
 use adapter_api::Host;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::report::{self, Sources};
 use super::routes::{self, Route};
+use super::tasks::Tasks;
 use super::{ServiceError, descriptors, readings, watchdog};
 use crate::auth::{PasswordFile, RulesFile};
-use crate::bridge::{Bridge, Pace, Supply};
+use crate::bridge::{self, Bridge, Pace, Supply};
 use crate::broker::{self, Broker, Passwords};
 use crate::clock::Clock;
 use crate::config::Loaded;
@@ -121,7 +121,7 @@ impl House {
         let parts = field.parts();
         let host: Arc<dyn Host> = Arc::new(field);
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::default();
         readings::start(readings::adapters(loaded), &host, &stopped, &mut tasks);
         let bridges = self.start_bridges(loaded, &host, &stopped, &mut tasks);
         let sources = Arc::new(Sources {
@@ -146,9 +146,8 @@ impl House {
         // What the bridge and the adapters end with still passes the engine, and the engine's last writes
         // the store.
         stop.send_replace(true);
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if timeout(TASKS_END, all).await.is_err() {
-            tracing::warn!("adapters or bridges do not end in time");
+        for task in tasks.end(TASKS_END).await {
+            tracing::warn!(%task, "it does not end in time: what it had under way comes again");
         }
         control.abort();
         feeding.abort();
@@ -161,7 +160,7 @@ impl House {
         loaded: &Loaded,
         host: &Arc<dyn Host>,
         stopped: &watch::Receiver<bool>,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut Tasks,
     ) -> Vec<watch::Receiver<crate::bridge::Status>> {
         let mut watched = Vec::new();
         for (config, supplies) in loaded.bridges.iter().zip(std::mem::take(&mut self.supplies)) {
@@ -172,10 +171,12 @@ impl House {
                 self.store.clone(),
                 self.clock,
                 packet_size,
+                &loaded.gateway.data_dir,
                 Pace::default(),
             );
             watched.push(bridge.status());
-            tasks.spawn(bridge.run(host.clone(), stopped.clone()));
+            let name = format!("bridge {}", config.name);
+            tasks.start(name, bridge.run(host.clone(), stopped.clone()));
         }
         watched
     }
@@ -342,6 +343,8 @@ fn engine_limits(limits: &broker::Limits) -> engine::Limits {
 
 /// How long adapters and bridges may take to end.
 const TASKS_END: Duration = Duration::from_millis(1_500);
+/// A bridge whose upstream does not answer ends by itself, with time to spare.
+const _: () = assert!(bridge::ENDS_WITHIN.as_millis() + 500 <= TASKS_END.as_millis());
 /// How long engine and store may take after them; all together stays below 5 s.
 const THREADS_END: Duration = Duration::from_secs(3);
 /// In `data_dir`: the secret by which users who are unknown are answered.

@@ -7,6 +7,7 @@
 mod descriptors;
 mod house;
 mod readings;
+mod tasks;
 mod report;
 mod routes;
 mod watchdog;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use adapter_api::{Adapter, Host};
 use bytestring::ByteString;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
+use super::tasks::Tasks;
 use crate::config::Loaded;
 use crate::record::Message;
 
@@ -53,12 +53,12 @@ pub(super) fn start(
     adapters: Vec<Box<dyn Adapter>>,
     host: &Arc<dyn Host>,
     stop: &watch::Receiver<bool>,
-    tasks: &mut JoinSet<()>,
+    tasks: &mut Tasks,
 ) {
     for adapter in adapters {
         let name = adapter.name();
         let (run, stop) = (adapter.run(host.clone(), stop.clone()), stop.clone());
-        tasks.spawn(async move {
+        tasks.start(name.clone(), async move {
             run.await;
             if !*stop.borrow() {
                 tracing::error!(adapter = name, "an adapter has ended by itself");

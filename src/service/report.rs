@@ -94,6 +94,7 @@ fn figures(store: StoreStatus) -> StoreFigures {
         sessions,
         size: store.size,
         max_size: store.max_size,
+        put_aside: store.put_aside,
         commits: store.commits,
         written: store.written,
         trouble: store.trouble,

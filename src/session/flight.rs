@@ -55,6 +55,13 @@ pub struct Parcel {
     pub want: Want,
 }
 
+impl Parcel {
+    /// Bytes that it weighs where it waits.
+    pub fn weight(&self) -> usize {
+        self.message.weight() + self.want.subscription_ids.weight()
+    }
+}
+
 /// A group of clients that share a subscription; not used again while an exchange names it.
 /// In tests every comparison is counted, as those of [`Sought`](super::Sought).
 #[derive(Debug, Clone, Copy, Eq)]
@@ -100,7 +107,7 @@ impl Exchange {
     /// What the message weighs, where it is in no log and held for a group.
     pub fn weight(&self) -> usize {
         let held = self.parcel.as_ref().filter(|_| self.seq == Seq(0));
-        held.map_or(0, |parcel| parcel.message.weight())
+        held.map_or(0, |parcel| parcel.weight())
     }
 }
 

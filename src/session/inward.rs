@@ -24,6 +24,16 @@ impl Inward {
         self.ids.get(&packet_id).copied()
     }
 
+    /// How many are held.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// Frees an id; false where it was not held.
     pub fn release(&mut self, packet_id: u16) -> bool {
         self.ids.remove(&packet_id).is_some()

@@ -87,10 +87,8 @@ impl Session {
         self.backlog.as_ref().map_or(queue, |log| (queue.0 + log.waiting(), queue.1 + log.waiting_bytes()))
     }
 
-    /// Puts subscriptions in place of those with their filters; of several with one filter the last counts.
-    pub fn replace_subscriptions(&mut self, subscriptions: Vec<StoredSubscription>) {
-        let mut sought: BTreeMap<Sought, StoredSubscription> =
-            subscriptions.into_iter().map(|one| (Sought(one.filter.clone()), one)).collect();
+    /// Puts subscriptions, by their filters, in place of those with the same.
+    pub fn replace_subscriptions(&mut self, mut sought: BTreeMap<Sought, StoredSubscription>) {
         if sought.is_empty() {
             return;
         }

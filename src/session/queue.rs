@@ -31,7 +31,7 @@ impl Queue {
 
     /// Lets a message wait behind the others.
     pub fn push(&mut self, parcel: Parcel) {
-        self.weight += parcel.message.weight();
+        self.weight += parcel.weight();
         self.parcels.push_back(parcel);
     }
 
@@ -42,14 +42,14 @@ impl Queue {
 
     /// Lets a message wait before the others: it was taken and has come back.
     pub fn push_front(&mut self, parcel: Parcel) {
-        self.weight += parcel.message.weight();
+        self.weight += parcel.weight();
         self.parcels.push_front(parcel);
     }
 
     /// Takes the message that has waited longest.
     pub fn pop(&mut self) -> Option<Parcel> {
         let parcel = self.parcels.pop_front()?;
-        self.weight -= parcel.message.weight();
+        self.weight -= parcel.weight();
         Some(parcel)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::pack::{Unpack, put_number};
 use crate::codec::QoS;
-use crate::record::{ReaderId, Want};
+use crate::record::{Identifiers, ReaderId, Want};
 
 /// The members of an audience, sorted by reader.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,7 +39,7 @@ impl Audience {
             out.push(flags);
             if !want.subscription_ids.is_empty() {
                 put_number(out, want.subscription_ids.len() as u64);
-                for id in &want.subscription_ids {
+                for id in want.subscription_ids.iter() {
                     put_number(out, u64::from(*id));
                 }
             }
@@ -55,7 +55,7 @@ impl Audience {
             let reader = before.wrapping_add(unpack.number32()?);
             before = reader;
             let flags = unpack.byte()?;
-            let mut subscription_ids = Vec::new();
+            let mut subscription_ids = Identifiers::default();
             if flags & IDENTIFIED != 0 {
                 for _ in 0..unpack.number()? {
                     subscription_ids.push(unpack.number32()?);
@@ -114,7 +114,7 @@ mod tests {
             reader: ReaderId(reader),
             qos,
             retain,
-            subscription_ids: ids.to_vec(),
+            subscription_ids: ids.iter().copied().collect(),
         };
         let members = [
             (want(1, QoS::AtMostOnce, false, &[]), true),

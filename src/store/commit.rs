@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Checked;
+use super::aside;
 use super::log::{Doubt, Log};
 use super::numbers::Given;
 use super::open;
@@ -19,8 +20,10 @@ use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Room, Sizes};
 use super::schema::{Fault, unsigned};
+use super::segment;
 use super::successor::{self, Apart};
 use super::thread::Worker;
+use super::unread::{Patience, Unread};
 use crate::record::{Now, Seq};
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
@@ -50,7 +53,7 @@ pub(super) struct Database {
     /// Segments that have failed.
     pub(super) suspects: BTreeMap<u32, Doubt>,
     /// Segments that the disk could not read.
-    pub(super) unread: BTreeMap<u32, Unread>,
+    pub(super) unread: Unread,
     /// When the file was last shrunk a little.
     pub(super) shrunk_at: u64,
     /// Whether it is to be shrunk.
@@ -63,15 +66,6 @@ pub(super) struct Database {
     pub(super) sync: Sync,
     /// Older files that are read.
     pub(super) apart: Vec<Apart>,
-}
-
-/// A segment that the disk could not read.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Unread {
-    /// How often.
-    times: u32,
-    /// Before that it is not tried again.
-    pub(super) next: u64,
 }
 
 /// Whether the file has pages that it does not need.
@@ -133,15 +127,8 @@ impl Recovery {
     }
 }
 
-/// Whether something is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Patience {
-    Some,
-    None,
-}
-
 /// How long to wait after so many failures.
-fn backoff(failures: u32) -> u64 {
+pub(super) fn backoff(failures: u32) -> u64 {
     (BACKOFF_MILLIS_MIN << failures.min(6)).min(BACKOFF_MILLIS_MAX)
 }
 
@@ -279,22 +266,22 @@ impl Database {
 
     /// The disk does not read a segment: puts it off, longer each time, and gives it up in the end.
     fn put_off(&mut self, id: u32, now: u64) -> Patience {
-        let unread = self.unread.entry(id).or_default();
-        if unread.next > now {
-            return Patience::Some;
+        let patience = self.unread.put_off(id, now);
+        if patience == Patience::None {
+            // What it had is counted as damaged.
+            self.suspects.insert(id, Doubt::Unreadable);
         }
-        if unread.times == 0 {
-            tracing::error!(segment = id, "the disk cannot read a part of the store: its readers wait");
-        }
-        unread.next = now + backoff(unread.times);
-        unread.times += 1;
-        if unread.times < READ_ATTEMPTS {
-            return Patience::Some;
-        }
-        self.unread.remove(&id);
-        // It would keep its readers waiting for ever: what it had is counted as damaged.
-        self.suspects.insert(id, Doubt::Unreadable);
-        Patience::None
+        patience
+    }
+
+    /// Whether rows of a damaged segment that are sound can be had, by salvaging everything: where its table
+    /// is in this file, was not given up before, and the disk has room for a second database.
+    fn can_salvage(&self, id: u32) -> bool {
+        let Some(connection) = &self.connection else { return false };
+        let bytes = self.files.database_size() + self.files.wal_size();
+        !self.suspects.contains_key(&id)
+            && self.files.free_disk().is_none_or(|free| free / 4 * 3 > bytes)
+            && segment::has_table(connection, id)
     }
 
     /// Moves the WAL into the database, giving up the reserve if there is no other room.
@@ -505,6 +492,9 @@ impl Worker {
             }
             _ => {}
         }
+        if aside::remove_oldest(&self.database.files) {
+            return Ok(());
+        }
         let segments = 1 << self.recovery.full.saturating_sub(2).min(10);
         let mut dropped = self.database.drop_oldest(&self.config, segments);
         if dropped.as_ref().is_err_and(Fault::is_full) && self.database.reserve.release() {
@@ -533,12 +523,19 @@ impl Worker {
     fn start_over(&mut self, fault: &Fault) -> Result<(), Fault> {
         self.names = Names::default();
         match fault {
+            Fault::Segment(id)
+                if self.recovery.failures <= OTHER_ATTEMPTS && self.database.can_salvage(*id) =>
+            {
+                // Should even that fail, the next start over gives it up.
+                self.database.suspects.insert(*id, Doubt::Damaged);
+                self.database.replace_damaged((self.clock)().wall, fault)
+            }
             Fault::Segment(id) => {
                 self.database.suspects.insert(*id, Doubt::Damaged);
                 self.database.roll_back()
             }
             // What stands in the way of every commit is in no segment.
-            _ if fault.is_damage() && self.recovery.failures > OTHER_ATTEMPTS => {
+            _ if fault.is_damage_at_start() && self.recovery.failures > OTHER_ATTEMPTS => {
                 self.database.replace_damaged((self.clock)().wall, fault)
             }
             _ if self.database.connection.is_none() => self.database.reopen((self.clock)().wall),
@@ -564,9 +561,6 @@ const ROOM_ATTEMPTS: u32 = 12;
 
 /// So often the database is opened again without a wait.
 const OTHER_ATTEMPTS: u32 = 3;
-
-/// So often a segment that the disk cannot read is tried again: for about a minute.
-const READ_ATTEMPTS: u32 = 24;
 
 /// The first wait.
 const BACKOFF_MILLIS_MIN: u64 = 50;

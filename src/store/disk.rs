@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -20,6 +21,9 @@ pub(super) trait Disk: Debug + Send + Sync {
     /// SQLite's file layer for one that is only read: it takes no locks, so that it needs no right to
     /// write. The lock on the data directory keeps others away.
     fn layer_for_reading(&self) -> &'static str;
+
+    /// Opens a file to read it as it lies there, whatever SQLite makes of it.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Reading>>;
 
     /// Bytes of a file; `None` where there is none.
     fn size(&self, path: &Path) -> Option<u64>;
@@ -46,6 +50,12 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn sync_names(&self, dir: &Path) -> io::Result<()>;
 }
 
+/// A file that is only read.
+pub(super) trait Reading {
+    /// Reads from a place on. Fewer bytes than asked for come at the end of the file alone.
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
+}
+
 /// The system's own.
 #[derive(Debug)]
 pub(super) struct SystemDisk;
@@ -57,6 +67,10 @@ impl Disk for SystemDisk {
 
     fn layer_for_reading(&self) -> &'static str {
         layer::over(c"unix-none", c"tidegate-none")
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Reading>> {
+        Ok(Box::new(File::open(path)?))
     }
 
     fn size(&self, path: &Path) -> Option<u64> {
@@ -94,5 +108,20 @@ impl Disk for SystemDisk {
 
     fn sync_names(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+}
+
+impl Reading for File {
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match FileExt::read_at(self, rest, at + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
     }
 }

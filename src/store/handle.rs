@@ -221,6 +221,8 @@ pub struct StoreStatus {
     pub size: u64,
     /// `max_size`.
     pub max_size: u64,
+    /// Bytes of damaged databases that were put aside; they count in no limit.
+    pub put_aside: u64,
     /// Commits since the start.
     pub commits: u64,
     /// Bytes written to disk since the start.

@@ -1,8 +1,10 @@
 //! Sessions, routes and retained messages: the tables that are read whole at a start.
 //!
-//! Each row is one packed, sealed blob. A row whose seal is broken is left out, with a warning: one
-//! damaged session or retained message must not keep the others from coming back.
+//! Each row is one packed, sealed blob. Sessions and routes have a copy in `mirror`, which every commit
+//! writes to anyway, so that one page is no end of a session. A row that is damaged in every place is left
+//! out, with a warning: one damaged session or retained message must not keep the others from coming back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +15,7 @@ use super::audience::{pack_qos, unpack_qos};
 use super::log::{RETAIN, UNCLOCKED, message_flags};
 use super::pack::{Unpack, put_bytes, put_number, put_optional, seal, unseal};
 use super::reader::{Kind, Reader, State};
-use super::schema::{Fault, state};
+use super::schema::{Fault, signed, state, unsigned};
 use crate::codec::{Properties, RetainHandling, SubscriptionOptions};
 use crate::record::{Message, Mount, ReaderId, SessionRecord, SessionWill, StoredSubscription};
 
@@ -34,6 +36,15 @@ pub(super) struct StoredRoute {
     pub(super) standing: Standing,
 }
 
+/// What has a copy in `mirror`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Original {
+    /// A session.
+    Session,
+    /// A route.
+    Route,
+}
+
 /// Writes a route.
 pub(super) fn put_route(
     connection: &Connection,
@@ -43,14 +54,12 @@ pub(super) fn put_route(
 ) -> Result<(), Fault> {
     let mut blob = vec![u8::from(standing == Standing::Removed)];
     put_bytes(&mut blob, name.as_bytes());
-    seal(&mut blob, u64::from(reader.0));
-    connection.prepare_cached("REPLACE INTO routes VALUES (?, ?)")?.execute(params![reader.0, blob])?;
-    Ok(())
+    Ok(put_twice(connection, Original::Route, reader, &blob)?)
 }
 
 /// All routes, in the order of their making.
 pub(super) fn routes(connection: &Connection) -> rusqlite::Result<Vec<StoredRoute>> {
-    blobs(connection, "routes", |reader, body| {
+    blobs(connection, Original::Route, |reader, body| {
         let mut unpack = Unpack::new(body);
         let standing = if unpack.byte()? == 0 { Standing::Active } else { Standing::Removed };
         Some(StoredRoute { reader, name: unpack.text()?.into(), standing })
@@ -93,22 +102,20 @@ pub(super) fn put_session(connection: &Connection, record: &SessionRecord) -> Re
         Mount::None => put_optional(&mut blob, None),
         Mount::At(mount) => put_optional(&mut blob, Some(mount.as_bytes())),
     }
-    seal(&mut blob, u64::from(record.reader.0));
-    connection
-        .prepare_cached("REPLACE INTO sessions VALUES (?, ?)")?
-        .execute(params![record.reader.0, blob])?;
-    Ok(())
+    Ok(put_twice(connection, Original::Session, record.reader, &blob)?)
 }
 
 /// Removes a session.
 pub(super) fn remove_session(connection: &Connection, reader: ReaderId) -> Result<(), Fault> {
     connection.prepare_cached("DELETE FROM sessions WHERE reader = ?")?.execute([reader.0])?;
+    let copy = Original::Session.key_of_copy(reader);
+    connection.prepare_cached("DELETE FROM mirror WHERE reader = ?")?.execute([signed(copy)])?;
     Ok(())
 }
 
 /// All sessions.
 pub(super) fn sessions(connection: &Connection) -> rusqlite::Result<Vec<SessionRecord>> {
-    blobs(connection, "sessions", unpack_session)
+    blobs(connection, Original::Session, unpack_session)
 }
 
 fn unpack_session(reader: ReaderId, body: &[u8]) -> Option<SessionRecord> {
@@ -229,27 +236,77 @@ fn unpack_retained(topic: &str, body: &[u8]) -> Option<Message> {
     })
 }
 
-/// Sealed rows of a table that is keyed by reader.
-fn blobs<T>(
-    connection: &Connection,
-    table: &str,
-    read: impl Fn(ReaderId, &[u8]) -> Option<T>,
-) -> rusqlite::Result<Vec<T>> {
-    let mut statement = connection.prepare(&format!("SELECT reader, data FROM {table} ORDER BY reader"))?;
-    let mut rows = statement.query([])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let sound = || {
-            let reader: u32 = row.get(0).ok()?;
-            let body = unseal(row.get_ref(1).ok()?.as_blob().ok()?, u64::from(reader))?;
-            read(ReaderId(reader), body)
-        };
-        match sound() {
-            Some(value) => found.push(value),
-            None => tracing::warn!(table, "a row is damaged and left out"),
+impl Original {
+    fn table(self) -> &'static str {
+        match self {
+            Original::Session => "sessions",
+            Original::Route => "routes",
         }
     }
-    Ok(found)
+
+    /// Beyond every reader's number, under which `mirror` has its state.
+    fn key_of_copy(self, reader: ReaderId) -> u64 {
+        let kind = match self {
+            Original::Session => 1,
+            Original::Route => 2,
+        };
+        kind << 32 | u64::from(reader.0)
+    }
+}
+
+/// What a row of `mirror` is a copy of; `None` where it is a state.
+pub(super) fn original(key: u64) -> Option<(Original, ReaderId)> {
+    let reader = ReaderId(u32::try_from(key & u64::from(u32::MAX)).ok()?);
+    [Original::Session, Original::Route]
+        .into_iter()
+        .find(|original| original.key_of_copy(reader) == key)
+        .map(|original| (original, reader))
+}
+
+/// Writes a row and its copy.
+pub(super) fn put_twice(
+    connection: &Connection,
+    original: Original,
+    reader: ReaderId,
+    body: &[u8],
+) -> rusqlite::Result<()> {
+    let copy = original.key_of_copy(reader);
+    for (table, key) in [(original.table(), u64::from(reader.0)), ("mirror", copy)] {
+        let mut blob = body.to_vec();
+        seal(&mut blob, key);
+        let sql = format!("REPLACE INTO {table} VALUES (?, ?)");
+        connection.prepare_cached(&sql)?.execute(params![signed(key), blob])?;
+    }
+    Ok(())
+}
+
+/// Sealed rows of a table that is keyed by reader, from whichever place is sound, in the readers' order.
+fn blobs<T>(
+    connection: &Connection,
+    original: Original,
+    read: impl Fn(ReaderId, &[u8]) -> Option<T>,
+) -> rusqlite::Result<Vec<T>> {
+    let mut found = BTreeMap::new();
+    let (first, last) = (original.key_of_copy(ReaderId(0)), original.key_of_copy(ReaderId(u32::MAX)));
+    for (table, first, last) in [(original.table(), 0, u64::from(u32::MAX)), ("mirror", first, last)] {
+        let sql = format!("SELECT reader, data FROM {table} WHERE reader BETWEEN ? AND ?");
+        let mut statement = connection.prepare(&sql)?;
+        let mut rows = statement.query(params![signed(first), signed(last)])?;
+        while let Some(row) = rows.next()? {
+            let key = unsigned(row.get(0)?);
+            let Ok(reader) = u32::try_from(key - first).map(ReaderId) else { continue };
+            if found.get(&reader).is_some_and(Option::is_some) {
+                continue;
+            }
+            let sound = || read(reader, unseal(row.get_ref(1).ok()?.as_blob().ok()?, key)?);
+            let value = sound();
+            if value.is_none() {
+                tracing::warn!(table, reader = reader.0, "a row is damaged");
+            }
+            found.insert(reader, value);
+        }
+    }
+    Ok(found.into_values().flatten().collect())
 }
 
 pub(super) fn topic_key(topic: &str) -> u64 {

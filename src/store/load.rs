@@ -194,11 +194,11 @@ impl Log {
                 None => damage = Damage::Some,
             }
         }
-        self.segments.insert(id, segment);
         if !open {
-            // Without its header it is not worth keeping apart: it is given up, what it holds is damaged.
-            return Err(Fault::Segment(id));
+            self.load_headless(connection, id, &segment, rows)?;
+            return Ok(damage);
         }
+        self.segments.insert(id, segment);
         (self.names, self.index.open_id) = (names, id);
         for (seq, reader) in rows {
             let Some(state) = self.readers.get(&reader).map(|reader| &reader.state) else { continue };
@@ -210,6 +210,27 @@ impl Log {
         }
         self.dirty.clear();
         Ok(damage)
+    }
+
+    /// A closed segment whose header is damaged: whose its rows are is written there once more.
+    fn load_headless(
+        &mut self,
+        connection: &Connection,
+        id: u32,
+        segment: &Segment,
+        rows: Vec<(u64, ReaderId)>,
+    ) -> Result<(), Fault> {
+        let Segment { rows: count, bytes, last, .. } = *segment;
+        let mut header = Header { rows: count, bytes, last, ..Header::default() };
+        let readers: BTreeSet<ReaderId> = rows.into_iter().map(|(_, reader)| reader).collect();
+        for reader in readers {
+            // One that wanted nothing any more has none.
+            let Ok(rows) = segment::index(connection, id, reader) else { continue };
+            if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+                header.readers.insert(reader, (rows.count(), first, last));
+            }
+        }
+        self.load_closed(connection, id, &header)
     }
 
     fn give_up(&mut self, id: u32, doubt: Doubt) {

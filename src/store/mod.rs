@@ -8,6 +8,7 @@
 mod handle;
 mod config;
 mod thread;
+mod unread;
 mod batch;
 mod pace;
 mod commit;
@@ -29,8 +30,14 @@ mod reserve;
 mod load;
 mod kept;
 mod open;
+mod aside;
 mod successor;
 mod salvage;
+mod found;
+mod trees;
+mod image;
+mod wal;
+mod btree;
 mod schema;
 mod pack;
 mod times;
@@ -61,6 +68,7 @@ use reserve::Reserve;
 use room::{Files, Sizes};
 use schema::Fault;
 use thread::Worker;
+use unread::Unread;
 #[cfg(test)]
 pub(crate) use thread::{GivenUp, Scale, Stepped};
 
@@ -213,7 +221,7 @@ fn begin(
             reserve,
             epoch,
             suspects: BTreeMap::new(),
-            unread: BTreeMap::new(),
+            unread: Unread::default(),
             shrunk_at: 0,
             spare: Spare::Perhaps,
             now,

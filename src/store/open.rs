@@ -12,8 +12,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, Fault, OLDEST, VERSION, is_damage};
-use super::{salvage, segment, successor};
+use super::schema::{self, Fault, OLDEST, VERSION, is_damage, signed};
+use super::wal::Wal;
+use super::{aside, salvage, segment, successor};
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -85,10 +86,16 @@ pub(super) fn replace_damaged(
     wall: u64,
     why: &str,
 ) -> Result<Database, OpenError> {
-    if let Err(fault) = salvage::build(files, sizes, wall) {
-        tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store");
+    match salvage::build(files, sizes, wall) {
+        Ok(_) => {}
+        // The damaged one stays where it is, so that nothing is given up for want of a disk.
+        Err(fault) if fault.is_of_disk() => {
+            tracing::error!(reason = why, "THE STORE IS DAMAGED, and the disk does not let it be salvaged");
+            return Err(unavailable(files, &fault));
+        }
+        Err(fault) => tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store"),
     }
-    let aside = put_aside(files, wall, why)?;
+    let aside = aside::put(files, wall, why)?;
     let connection = connect(files, sizes).map_err(|refusal| match refusal {
         Refusal::Sqlite(error) => unavailable(files, &error),
         Refusal::Disk(error) => unavailable(files, &error),
@@ -174,8 +181,15 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
     connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
     let found = schema::version(&connection)?;
     if found > VERSION {
-        return Err(Refusal::Newer(found));
+        // A flipped bit of the header is no newer program: that would have sealed its version, too.
+        return Err(match schema::sealed_version(&connection).filter(|sealed| *sealed <= VERSION) {
+            Some(sealed) => {
+                Refusal::Damaged(format!("its header is of version {found}, its ledger of {sealed}"))
+            }
+            None => Refusal::Newer(found),
+        });
     }
+    check_log(files)?;
     if Pages::of(&connection)?.all == 0 {
         // Only now: on a database that is there, the second would write to a disk that may be full.
         connection.execute_batch(&format!("PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL;"))?;
@@ -197,6 +211,9 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
         return Err(Refusal::Damaged(format!("its journal is in mode {journal}")));
     }
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 {
+        check_header(&connection)?;
+    }
     match (found, tables) {
         (VERSION, _) => {}
         (OLDEST..VERSION, _) => schema::raise(&connection)?,
@@ -208,56 +225,43 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
     Ok(connection)
 }
 
-/// Moves a damaged database and its WAL out of the way.
-pub(super) fn put_aside(files: &Files, wall: u64, why: &str) -> Result<PathBuf, OpenError> {
-    let aside =
-        (0..).map(|more| aside_name(files, wall / 1_000 + more)).find(|path| files.disk.size(path).is_none());
-    let aside = aside.expect("a directory holds fewer files than there are numbers");
-    tracing::error!(
-        reason = why,
-        aside = %aside.display(),
-        "THE STORE IS DAMAGED: it is put aside, and a new one is begun with what can be read of it"
-    );
-    let failed = |path: &Path, error: io::Error| OpenError::Unavailable {
-        path: path.into(),
-        reason: error.to_string(),
-    };
-    let rename = |from: &Path, to: &Path| match files.disk.rename(from, to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(from, error)),
-        _ => Ok(()),
-    };
-    if files.disk.size(&files.database).is_none() {
-        // It was set apart before, and has no successor.
-        for path in successor::paths(files) {
-            successor::put_aside(files, &path, why).map_err(|error| failed(&path, error))?;
+/// SQLite would replay a log up to a damaged place, and write over what lies behind.
+fn check_log(files: &Files) -> Result<(), Refusal> {
+    let bytes = files.wal_size();
+    if bytes == 0 {
+        return Ok(());
+    }
+    match Wal::read(&*files.disk.open(&files.wal)?, bytes)?.behind {
+        0 => Ok(()),
+        frames => {
+            Err(Refusal::Damaged(format!("its write-ahead log is, before {frames} frames that were synced")))
         }
     }
-    // The WAL goes second: without its database it is inert, while a database without it looks sound.
-    rename(&files.database, &aside)?;
-    files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
-    rename(&files.wal, &with_suffix(&aside, "-wal"))?;
-    let _ = files.disk.remove(&with_suffix(&files.database, "-shm"));
-    files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
-    prune(files);
-    Ok(aside)
 }
 
-/// Removes the oldest of more than a few databases that were put aside.
-fn prune(files: &Files) {
-    let is_aside = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with(ASIDE) && !name.ends_with("-wal")
-    };
-    let asides: Vec<PathBuf> = files.disk.names(&files.dir).into_iter().filter(is_aside).collect();
-    for oldest in asides.iter().take(asides.len().saturating_sub(ASIDES_MAX)) {
-        tracing::warn!(path = %oldest.display(), "the oldest damaged store is removed");
-        let _ = files.disk.remove(oldest);
-        let _ = files.disk.remove(&with_suffix(oldest, "-wal"));
+/// What the header and the list of tables of every database of ours say, and SQLite would believe otherwise.
+fn check_header(connection: &Connection) -> Result<(), Refusal> {
+    let wrong = |what: &str| Err(Refusal::Damaged(format!("its {what} is not as it was made")));
+    let encoding: String = connection.pragma_query_value(None, "encoding", |row| row.get(0))?;
+    if encoding != "UTF-8" {
+        return wrong("text encoding");
     }
-}
-
-fn aside_name(files: &Files, seconds: u64) -> PathBuf {
-    files.dir.join(format!("{ASIDE}{seconds:012}"))
+    for (name, made) in
+        [("page_size", signed(PAGE)), ("auto_vacuum", 2), ("application_id", schema::APPLICATION)]
+    {
+        let found: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
+        if found != made {
+            return wrong(name);
+        }
+    }
+    let sql = "SELECT count(*), count(DISTINCT rootpage), max(rootpage) FROM sqlite_schema";
+    let (tables, roots, last): (i64, i64, i64) =
+        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    // SQLite keeps them together, behind two pages and between those of its pointer map.
+    if roots < tables || last > tables + 4 + tables / 819 {
+        return wrong("list of tables");
+    }
+    Ok(())
 }
 
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -269,12 +273,6 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 fn unavailable(files: &Files, error: &dyn std::fmt::Display) -> OpenError {
     OpenError::Unavailable { path: files.database.clone(), reason: error.to_string() }
 }
-
-/// Before the second in which it was put aside.
-const ASIDE: &str = "tidegate.db.damaged-";
-
-/// So many damaged databases are kept for salvage.
-const ASIDES_MAX: usize = 3;
 
 /// SQLite's page cache.
 const CACHE_KIB: u32 = 1_024;

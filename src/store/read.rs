@@ -95,7 +95,7 @@ impl Log {
                         answer.expired.push(Seq(seq));
                         continue;
                     }
-                    weight += row.message.weight();
+                    weight += row.message.weight() + row.want.subscription_ids.weight();
                     answer.rows.rows.push(row);
                 }
             }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Checked;
+use super::aside;
 use super::disk::{Disk, SystemDisk};
 use super::log::{Log, Segment};
 use super::reader::{Fate, Reader};
@@ -144,9 +145,13 @@ impl Log {
         files: &Files,
         config: &Checked,
     ) -> Result<(), Fault> {
-        while self.look_for_room(connection, files, config)? == Over::Yes
-            && self.drop_oldest_segment(connection)?
-        {}
+        while self.look_for_room(connection, files, config)? == Over::Yes {
+            let short = files.free_disk().is_some_and(|free| free < config.min_free_disk);
+            let gone = short && aside::remove_oldest(files);
+            if !gone && !self.drop_oldest_segment(connection)? {
+                break;
+            }
+        }
         Ok(())
     }
 

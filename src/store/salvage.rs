@@ -1,36 +1,50 @@
 //! What can still be read of a damaged database, in a new one.
 //!
-//! Each table is read from its front, and behind every place that cannot be read from the next row that
-//! can. Only what its checksum vouches for is taken. Which rows are whose is found anew from the rows, so
-//! that what is missing is known to be missing, and counted as damaged. The new database is built beside
-//! the damaged one and synced, before that one is put aside.
+//! What there is is found by `found.rs`, page by page, whatever SQLite makes of the file. Which rows are
+//! whose is found anew from the rows, so that what is missing is known to be missing, and counted as
+//! damaged. The new database is built beside the damaged one and synced, before that one is put aside.
+//! Where the disk has no room for all, the newest messages go first, and the others are left in the
+//! damaged file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::config::DbConfig;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, Row, params_from_iter};
+use rusqlite::Connection;
 
-use super::Config;
 use super::audience::Audience;
+use super::found::{Found, Group};
+use super::image::Image;
+use super::kept::{self, Original};
 use super::log::Log;
 use super::open::with_suffix;
-use super::pack::unseal;
-use super::room::{Files, Sizes};
+use super::reader::State;
+use super::reserve::Reserve;
+use super::room::{Files, PAGE, Pages, Sizes};
 use super::runs::Runs;
-use super::schema::{self, Fault, unsigned};
-use super::segment::{self, AsIs, Header, Named, RawRow};
-use super::successor;
+use super::schema::{self, Fault, LEDGER, Ledger, ROOTS};
+use super::segment::{self, Header, Named, RawRow};
+use super::trees::Trees;
+use super::{Config, successor};
 use crate::record::ReaderId;
 
 /// Builds a database of what is readable, and syncs it. Its name is no database's yet.
 pub(super) fn build(files: &Files, sizes: &Sizes, wall: u64) -> Result<PathBuf, Fault> {
     let path = path(files);
     successor::discard(files, &path);
-    let built = copy(files, sizes, wall, &path);
+    if files.free_disk().is_some_and(|free| free / 2 < files.database_size()) {
+        Reserve::within(files).release();
+    }
+    // Some of what is free is left for what comes in.
+    let room = files.free_disk().map_or(u64::MAX, |free| free / 4 * 3);
+    let mut built = copy(files, sizes, wall, &path, room);
+    for less in [room / 2, 0] {
+        if built.as_ref().is_err_and(Fault::is_full) {
+            successor::discard(files, &path);
+            built = copy(files, sizes, wall, &path, less);
+        }
+    }
     if built.is_err() {
         successor::discard(files, &path);
     }
@@ -62,31 +76,20 @@ pub(super) fn path(files: &Files) -> PathBuf {
     with_suffix(&files.database, ".salvaged")
 }
 
-fn copy(files: &Files, sizes: &Sizes, wall: u64, path: &Path) -> Result<(), Fault> {
-    let source = damaged(files)?;
+fn copy(files: &Files, sizes: &Sizes, wall: u64, path: &Path, room: u64) -> Result<(), Fault> {
+    let image = Image::open(files)?;
+    let trees = Trees::of(&image);
+    let found = Found::within(&image, &trees);
     let target = successor::begin_new(files, path)?;
     successor::attach(&target, files)?;
     target.execute_batch("BEGIN IMMEDIATE")?;
     target.execute_batch(&schema::tables())?;
-    let mut kept = 0;
-    for (from, to) in [
-        ("mirror", &["state", "mirror"][..]),
-        ("state", &["state", "mirror"][..]),
-        ("sessions", &["sessions"][..]),
-        ("routes", &["routes"][..]),
-    ] {
-        kept += copy_sealed(&source, &target, from, to)?;
-    }
-    kept += copy_retained(&source, &target)?;
-    let mut rows = 0;
-    for id in segments(&source) {
-        rows += match has_table(&source, id) {
-            true => copy_segment(&source, &target, id)?,
-            // Its rows are in a file that was set apart, or are lost.
-            false => copy_header(&source, &target, id)?,
-        };
-    }
-    if kept == 0 && rows == 0 {
+    put_found(&target, &found)?;
+    let apart = successor::attached(&target, files)?;
+    let elsewhere = apart.into_iter().flat_map(|apart| apart.segments).collect();
+    let mut rows = Salvaged { room, elsewhere, ..Salvaged::of(&found) };
+    rows.copy(&image, &trees, &found, &target)?;
+    if found.is_empty() && rows.taken.first().is_none() {
         return Err(Fault::Unusable("nothing of it can be read".into()));
     }
     // What is too much for a reader goes with the first commit to the new one.
@@ -100,166 +103,181 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, path: &Path) -> Result<(), Faul
     log.write_state(&target)?;
     target.execute_batch("COMMIT")?;
     successor::finish_new(files, path, target)?;
-    tracing::warn!(rows, "what can be read of the damaged store is in the new one");
+    let (count, left) = (rows.taken.count(), rows.left);
+    tracing::warn!(rows = count, "what can be read of the damaged store is in the new one");
+    if left > 0 {
+        tracing::error!(rows = left, "NO ROOM ON THE DISK: messages stay in the damaged store's file");
+    }
     Ok(())
 }
 
-/// The damaged database, as far as SQLite can be brought to look at it.
-fn damaged(files: &Files) -> Result<Connection, Fault> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let connection =
-        Connection::open_with_flags_and_vfs(&files.database, flags, files.disk.layer_for_reading())?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
-    // Entries of the schema that make no sense are passed over, and a file may be shorter than it says.
-    connection.execute_batch("PRAGMA writable_schema = ON; PRAGMA cell_size_check = ON;")?;
-    Ok(connection)
+/// Writes what is there beside the log.
+fn put_found(target: &Connection, found: &Found) -> Result<(), Fault> {
+    for (reader, body) in &found.states {
+        schema::put_state(target, *reader, body.clone())?;
+    }
+    for (original, rows) in [(Original::Session, &found.sessions), (Original::Route, &found.routes)] {
+        for (reader, body) in rows {
+            kept::put_twice(target, original, ReaderId(*reader), body)?;
+        }
+    }
+    for (topic, blob) in &found.retained {
+        target.prepare_cached("REPLACE INTO retained VALUES (?, ?)")?.execute((topic, blob))?;
+    }
+    Ok(())
 }
 
-/// Copies rows of a table of sealed blobs.
-fn copy_sealed(source: &Connection, target: &Connection, from: &str, to: &[&str]) -> Result<u64, Fault> {
-    let mut failed = None;
-    let mut copied = 0;
-    let sql = format!("SELECT reader, data FROM {from} WHERE reader > ?");
-    walk(source, &sql, -1, |key, row| {
-        let Some(blob) = row.get_ref(1).ok().and_then(|value| value.as_blob().ok()) else { return };
-        if unseal(blob, unsigned(key)).is_none() {
-            return;
-        }
-        copied += 1;
-        for table in to {
-            let sql = format!("REPLACE INTO {table} VALUES (?, ?)");
-            let put = target.prepare_cached(&sql).and_then(|mut put| put.execute((key, blob)));
-            failed = failed.take().or(put.err());
-        }
-    });
-    failed.map_or(Ok(copied), |error| Err(error.into()))
+/// The rows of the log, on their way.
+#[derive(Default)]
+struct Salvaged {
+    /// Bytes that the new database may take.
+    room: u64,
+    /// Segments in files that were set apart.
+    elsewhere: BTreeSet<u32>,
+    /// Readers that are there, with their state where that is.
+    readers: BTreeMap<ReaderId, Option<State>>,
+    /// Order numbers that have their row.
+    taken: Runs,
+    /// Rows for which there was no room.
+    left: u64,
 }
 
-/// Copies retained messages. They have texts for keys, so that there is no way around a damaged place but
-/// from the other end.
-fn copy_retained(source: &Connection, target: &Connection) -> Result<u64, Fault> {
-    let mut copied = BTreeSet::new();
-    for order in ["ASC", "DESC"] {
-        let sql = format!("SELECT topic, data FROM retained ORDER BY topic {order}");
-        let Ok(mut statement) = source.prepare(&sql) else { continue };
-        let Ok(mut rows) = statement.query([]) else { continue };
-        while let Ok(Some(row)) = rows.next() {
-            let topic = row.get::<_, String>(0);
-            let blob = row.get::<_, Vec<u8>>(1);
-            let (Ok(topic), Ok(blob)) = (topic, blob) else { continue };
-            if unseal(&blob, super::kept::topic_key(&topic)).is_some() {
-                target.execute("REPLACE INTO retained VALUES (?, ?)", (&topic, &blob))?;
-                copied.insert(topic);
+impl Salvaged {
+    fn of(found: &Found) -> Salvaged {
+        let state = |reader: &u32| found.states.get(reader).and_then(|body| State::unpack(body));
+        let readers = found.sessions.keys().chain(found.routes.keys());
+        let readers = readers.map(|reader| (ReaderId(*reader), state(reader))).collect();
+        Salvaged { readers, ..Salvaged::default() }
+    }
+
+    /// Copies every segment that is there, the newest first, each under a new number.
+    fn copy(
+        &mut self,
+        image: &Image,
+        trees: &Trees,
+        found: &Found,
+        target: &Connection,
+    ) -> Result<(), Fault> {
+        let logs = trees.leaves.iter().filter(|(root, _)| **root > 1 && !ROOTS.contains(root));
+        let mut logs: Vec<&Vec<u32>> = logs.map(|(_, pages)| pages).collect();
+        logs.sort_by_cached_key(|pages| Group::newest(image, pages));
+        let ledger = found.states.get(&LEDGER).and_then(|body| Ledger::unpack(body));
+        let known = found.headers.keys().chain(&self.elsewhere).max().copied().unwrap_or(0);
+        let mut id = ledger.map_or(known, |ledger| ledger.last_segment.max(known));
+        id = id.saturating_add(u32::try_from(logs.len()).unwrap_or(0));
+        while let Some(pages) = logs.pop() {
+            let group = Group::of(image, pages);
+            self.elsewhere.retain(|elsewhere| !group.is_of(*elsewhere, found.headers.get(elsewhere)));
+            self.put(target, id, &group)?;
+            id = id.saturating_sub(1);
+        }
+        for id in &self.elsewhere {
+            if let Some(header) = found.headers.get(id) {
+                segment::put_header(target, *id, header)?;
             }
         }
+        Ok(())
     }
-    Ok(copied.len() as u64)
-}
 
-/// Segments of which anything may be there.
-fn segments(source: &Connection) -> BTreeSet<u32> {
-    let mut found = BTreeSet::new();
-    walk(source, "SELECT id FROM segments WHERE id > ?", -1, |id, _| {
-        found.extend(u32::try_from(id));
-    });
-    let Ok(mut tables) = source.prepare("SELECT rowid, name FROM sqlite_schema WHERE rowid > ?") else {
-        return found;
-    };
-    if let Ok(mut rows) = tables.query([0]) {
-        while let Ok(Some(row)) = rows.next() {
-            let name = row.get::<_, String>(1).unwrap_or_default();
-            found.extend(name.strip_prefix("log_").and_then(|id| id.parse::<u32>().ok()));
+    /// Writes a segment with the rows of a group that somebody wants, its index and its header.
+    fn put(&mut self, target: &Connection, id: u32, group: &Group) -> Result<(), Fault> {
+        let mut segment = NewSegment { id, ..NewSegment::default() };
+        // Its first page, and pages that are not full.
+        let used = Pages::of(target)?.all * PAGE;
+        let mut room = self.room.saturating_sub(used).saturating_sub(2 * PAGE);
+        for (seq, row) in &group.rows {
+            let topic = group.named(&row.topic, |row| &row.topic);
+            let packed = group.named(&row.audience, |row| &row.audience);
+            let (Some(topic), Some(packed)) = (topic, packed) else { continue };
+            let Some(audience) = Audience::unpack(packed) else { continue };
+            if self.taken.contains(*seq) || !self.is_wanted(&audience, *seq) {
+                continue;
+            }
+            let bytes = topic.len() + packed.len() + row.properties.len() + row.payload.len();
+            let Some(rest) = room.checked_sub(taken_by(bytes as u64)) else {
+                self.left += 1;
+                continue;
+            };
+            room = rest;
+            let raw = RawRow {
+                seq: *seq,
+                topic: name(&mut segment.topics, topic, *seq),
+                audience: name(&mut segment.audiences, packed, *seq),
+                flags: row.flags,
+                wall: row.wall,
+                expiry: row.expiry,
+                numbers: &row.numbers,
+                properties: &row.properties,
+                payload: &row.payload,
+            };
+            segment.put(target, &raw, &audience)?;
+            self.taken.insert(*seq);
         }
+        segment.finish(target)
     }
-    found
-}
 
-fn has_table(source: &Connection, id: u32) -> bool {
-    source.prepare(&format!("SELECT seq FROM log_{id}")).is_ok()
-}
-
-fn copy_header(source: &Connection, target: &Connection, id: u32) -> Result<u64, Fault> {
-    let sql = "SELECT data FROM segments WHERE id = ?";
-    if let Ok(blob) = source.query_row(sql, [id], |row| row.get::<_, Vec<u8>>(0))
-        && unseal(&blob, u64::from(id)).is_some()
-    {
-        target.execute("REPLACE INTO segments VALUES (?, ?)", (id, &blob))?;
+    fn is_wanted(&self, audience: &Audience, seq: u64) -> bool {
+        audience.members.iter().any(|member| match self.readers.get(&member.want.reader) {
+            None => false,
+            Some(state) => state.as_ref().is_none_or(|state| !state.is_settled(seq)),
+        })
     }
-    Ok(0)
 }
 
-/// Copies the sound rows of a segment, and writes its index and header for them. Returns how many.
-fn copy_segment(source: &Connection, target: &Connection, id: u32) -> Result<u64, Fault> {
-    target.execute_batch(&segment::table(id))?;
-    let sql = format!("INSERT INTO main.log_{id} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
-    let mut insert = target.prepare(&sql)?;
-    let mut failed = None;
-    let mut header = Header::default();
-    let mut named: Vec<(u64, u64)> = Vec::new();
-    let mut audiences: HashMap<u64, Audience> = HashMap::new();
-    walk(source, &format!("SELECT * FROM log_{id} WHERE seq > ?"), 0, |_, row| {
-        let Some(sound) = RawRow::sound(row) else { return };
-        let columns = (0..10).map(|column| AsIs(row.get_ref(column).unwrap_or(ValueRef::Null)));
-        failed = failed.take().or(insert.execute(params_from_iter(columns)).err());
-        (header.rows, header.bytes) = (header.rows + 1, header.bytes + sound.weight());
-        header.last = header.last.max(sound.seq);
-        match sound.audience {
-            Named::At(at) => named.push((sound.seq, at)),
-            Named::Here(set) => {
-                audiences.insert(sound.seq, Audience::unpack(set).unwrap_or_default());
-                named.push((sound.seq, sound.seq));
+/// A segment that is written.
+#[derive(Default)]
+struct NewSegment {
+    id: u32,
+    header: Header,
+    /// Topics and audiences that have their row.
+    topics: HashMap<Vec<u8>, u64>,
+    audiences: HashMap<Vec<u8>, u64>,
+    index: BTreeMap<ReaderId, Runs>,
+}
+
+impl NewSegment {
+    fn put(&mut self, target: &Connection, row: &RawRow<'_>, audience: &Audience) -> Result<(), Fault> {
+        if self.header.rows == 0 {
+            target.execute_batch(&segment::table(self.id))?;
+        }
+        segment::insert(target, self.id, row)?;
+        self.header.rows += 1;
+        self.header.bytes += row.weight();
+        self.header.last = self.header.last.max(row.seq);
+        for member in audience.members.iter() {
+            self.index.entry(member.want.reader).or_default().insert(row.seq);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, target: &Connection) -> Result<(), Fault> {
+        if self.header.rows == 0 {
+            return Ok(());
+        }
+        for (reader, rows) in &self.index {
+            segment::put_index(target, self.id, *reader, rows)?;
+            if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+                self.header.readers.insert(*reader, (rows.count(), first, last));
             }
         }
-    });
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    let mut index: BTreeMap<ReaderId, Runs> = BTreeMap::new();
-    for (seq, at) in named {
-        for member in audiences.get(&at).map(|audience| &*audience.members).unwrap_or_default() {
-            index.entry(member.want.reader).or_default().insert(seq);
-        }
-    }
-    for (reader, rows) in &index {
-        segment::put_index(target, id, *reader, rows)?;
-        if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-            header.readers.insert(*reader, (rows.count(), first, last));
-        }
-    }
-    segment::put_header(target, id, &header)?;
-    Ok(header.rows)
-}
-
-/// Hands out rows whose first column is above `after`, and goes on behind what cannot be read.
-fn walk(source: &Connection, sql: &str, after: i64, mut take: impl FnMut(i64, &Row<'_>)) {
-    let (mut after, mut misses) = (after, 0);
-    while misses < MISSES_MAX {
-        let Ok(mut statement) = source.prepare_cached(sql) else { return };
-        let Ok(mut rows) = statement.query([after]) else { return };
-        loop {
-            match rows.next() {
-                Ok(Some(row)) => {
-                    let Ok(key) = row.get::<_, i64>(0) else { break };
-                    if key <= after {
-                        break;
-                    }
-                    (after, misses) = (key, 0);
-                    take(key, row);
-                }
-                Ok(None) => return,
-                Err(_) => break,
-            }
-        }
-        // One by one at first, then in longer and longer strides.
-        after = after.saturating_add(1 << (misses / STRIDE));
-        misses += 1;
+        segment::put_header(target, self.id, &self.header)
     }
 }
 
-/// So often a row is looked for behind a place that cannot be read: over some thousands of rows.
-const MISSES_MAX: u32 = 160;
+/// What a row has for a text or a set: the first one carries it.
+fn name<'a>(names: &mut HashMap<Vec<u8>, u64>, bytes: &'a [u8], seq: u64) -> Named<'a> {
+    if let Some(at) = names.get(bytes) {
+        return Named::At(*at);
+    }
+    names.insert(bytes.to_vec(), seq);
+    Named::Here(bytes)
+}
 
-/// After so many looks the stride doubles.
-const STRIDE: u32 = 16;
+/// About what a row of so many bytes takes, its place in an index included.
+fn taken_by(bytes: u64) -> u64 {
+    let whole = if bytes > PAGE - 100 { bytes.div_ceil(PAGE) * PAGE } else { bytes + bytes / 8 };
+    whole + ROW_BYTES
+}
+
+/// What a row takes beside its bytes.
+const ROW_BYTES: u64 = 48;

@@ -61,6 +61,18 @@ impl Fault {
         }
     }
 
+    /// Whether the disk, full or failing, is at fault, and not what lies on it.
+    pub(super) fn is_of_disk(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, ReadOnly, SystemIoFailure};
+        let code = match self {
+            Fault::Sqlite(error) => error.sqlite_error_code(),
+            _ => None,
+        };
+        self.is_full()
+            || matches!(self, Fault::Disk(_))
+            || matches!(code, Some(CannotOpen | ReadOnly | SystemIoFailure))
+    }
+
     /// Whether a sync has failed: what it covered is forgotten, and no later sync brings it back.
     pub(super) fn is_unsynced(&self) -> bool {
         match self {
@@ -135,6 +147,8 @@ impl Ledger {
         put_number(&mut out, self.stamp);
         put_number(&mut out, self.epoch);
         times::pack(&self.times, &mut out);
+        // Every later version keeps its own here.
+        put_number(&mut out, unsigned(VERSION));
         // Whoever does not know it does not read on.
         put_number(&mut out, u64::from(self.wrote_from));
         out
@@ -142,14 +156,30 @@ impl Ledger {
 
     pub(super) fn unpack(blob: &[u8]) -> Option<Ledger> {
         let mut unpack = Unpack::new(blob);
+        let mut ledger = Ledger::take(&mut unpack)?;
+        // Behind the version, which a program that did not write it leaves out.
+        if unpack.number().is_some() && !unpack.is_empty() {
+            ledger.wrote_from = unpack.number32()?;
+        }
+        Some(ledger)
+    }
+
+    /// The version of the schema that it was written in; `None` where it was not yet kept.
+    fn version(blob: &[u8]) -> Option<i64> {
+        let mut unpack = Unpack::new(blob);
+        Ledger::take(&mut unpack)?;
+        unpack.number().map(signed)
+    }
+
+    fn take(unpack: &mut Unpack<'_>) -> Option<Ledger> {
         Some(Ledger {
             last_seq: unpack.number()?,
             last_reader: unpack.number32()?,
             last_segment: unpack.number32()?,
             stamp: unpack.number()?,
             epoch: unpack.number()?,
-            times: times::unpack(&mut unpack)?,
-            wrote_from: if unpack.is_empty() { 0 } else { unpack.number32()? },
+            times: times::unpack(unpack)?,
+            wrote_from: 0,
         })
     }
 }
@@ -173,9 +203,20 @@ pub(super) fn tables() -> String {
     )
 }
 
-/// Marks a file of an older version, which is read as it is, as one that may hold what is new.
+/// Marks a file of an older version, which is read as it is, as one that may hold what is new: in its header
+/// and in its ledger at once, so that one of them alone is damage.
 pub(super) fn raise(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "user_version", VERSION)
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    connection.pragma_update(None, "user_version", VERSION)?;
+    if let Some(ledger) = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob)) {
+        put_state(connection, LEDGER, ledger.pack())?;
+    }
+    connection.execute_batch("COMMIT")
+}
+
+/// The version of the schema that the ledger has under its seal; `None` where it has none.
+pub(super) fn sealed_version(connection: &Connection) -> Option<i64> {
+    Ledger::version(&state(connection, LEDGER).ok()??)
 }
 
 /// The version of the schema that the file has; 0 where it is empty.
@@ -203,7 +244,8 @@ pub(super) fn remove_state(connection: &Connection, reader: u32) -> rusqlite::Re
 /// One reader's state from whichever place is sound; `None` where neither is.
 pub(super) fn state(connection: &Connection, reader: u32) -> rusqlite::Result<Option<Vec<u8>>> {
     for sql in ["SELECT data FROM state WHERE reader = ?", "SELECT data FROM mirror WHERE reader = ?"] {
-        let read = connection.prepare_cached(sql)?.query_row([reader], |row| row.get::<_, Vec<u8>>(0));
+        let blob = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_blob().unwrap_or_default().to_vec());
+        let read = connection.prepare_cached(sql)?.query_row([reader], blob);
         let blob = match read.optional() {
             Err(error) if !is_damage(&error) => return Err(error),
             other => other.ok().flatten(),
@@ -240,8 +282,12 @@ pub(super) const OLDEST: i64 = 1;
 /// The tables that are always there.
 pub(super) const TABLES: [&str; 6] = ["state", "mirror", "sessions", "routes", "segments", "retained"];
 
+/// The first page of each: they are made first of all, in this order, and never go, so that they are where they
+/// were whatever becomes of the list of tables.
+pub(super) const ROOTS: [u32; 6] = [3, 4, 5, 6, 7, 8];
+
 /// "tide" in the file's header.
-const APPLICATION: i64 = 0x7469_6465;
+pub(super) const APPLICATION: i64 = 0x7469_6465;
 
 /// The ledger's row.
 pub(super) const LEDGER: u32 = 0;

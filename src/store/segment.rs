@@ -83,6 +83,11 @@ pub(super) fn table(id: u32) -> String {
     )
 }
 
+/// Whether a segment's table is in the database itself.
+pub(super) fn has_table(connection: &Connection, id: u32) -> bool {
+    connection.prepare(&format!("SELECT 1 FROM main.log_{id}")).is_ok()
+}
+
 /// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable; one
 /// that was set apart goes with its file.
 pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> {
@@ -127,7 +132,7 @@ pub(super) fn headers(connection: &Connection) -> rusqlite::Result<Vec<(u32, Opt
     rows.collect()
 }
 
-fn unpack_header(body: &[u8]) -> Option<Header> {
+pub(super) fn unpack_header(body: &[u8]) -> Option<Header> {
     let mut unpack = Unpack::new(body);
     let mut header = Header {
         rows: unpack.number()?,
@@ -187,6 +192,8 @@ pub(super) fn with_row<T>(
     };
     match look() {
         Err(error) if is_damage(&error) => Ok(Found::Damaged),
+        // The table is not as it was made: asking again would not help.
+        Err(error) if is_missing(&error) => Err(Fault::Segment(id)),
         other => other.map_err(|error| fault(id, error)),
     }
 }
@@ -225,12 +232,18 @@ pub(super) fn put_index(
     Ok(())
 }
 
+/// Whether the index of a reader's rows is that of this segment.
+pub(super) fn is_index_of(id: u32, reader: ReaderId, blob: &[u8]) -> bool {
+    unseal(blob, index_key(id, reader)).is_some()
+}
+
 /// Which rows of the segment are a reader's.
 pub(super) fn index(connection: &Connection, id: u32, reader: ReaderId) -> Result<Runs, Fault> {
     let sql = format!("SELECT payload FROM log_{id} WHERE seq = ?");
     let look = || -> rusqlite::Result<Option<Vec<u8>>> {
         let mut statement = connection.prepare_cached(&sql)?;
-        statement.query_row([-i64::from(reader.0)], |row| row.get(0)).optional()
+        let blob = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_blob().unwrap_or_default().to_vec());
+        statement.query_row([-i64::from(reader.0)], blob).optional()
     };
     let blob = match look() {
         Err(error) if is_damage(&error) || is_missing(&error) => return Err(Fault::Segment(id)),
@@ -250,15 +263,21 @@ fn fault(id: u32, error: rusqlite::Error) -> Fault {
     if code == Some(ffi::SQLITE_IOERR_READ) { Fault::Unreadable(id) } else { error.into() }
 }
 
-/// Whether the error says that there is no such table.
+/// Whether the error says that there is no such table, or that it is another.
 pub(super) fn is_missing(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
+    // A column that is not there comes as an error in the SQL.
+    matches!(error, rusqlite::Error::SqlInputError { .. })
+        || error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
 }
 
 impl<'a> RawRow<'a> {
     /// The row, if it has the right form and its checksum holds.
     pub(super) fn sound(row: &'a rusqlite::Row<'_>) -> Option<RawRow<'a>> {
-        let at = |index: usize| row.get_ref(index).ok();
+        RawRow::of(|index| row.get_ref(index).ok())
+    }
+
+    /// The row of these columns, if they have the right form and its checksum holds.
+    pub(super) fn of(at: impl Fn(usize) -> Option<ValueRef<'a>>) -> Option<RawRow<'a>> {
         let named = |value| match value {
             ValueRef::Integer(seq) => Some(Named::At(unsigned(seq))),
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Named::Here(bytes)),

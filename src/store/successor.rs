@@ -26,7 +26,7 @@ pub(super) struct Apart {
     path: PathBuf,
     schema: String,
     /// Segments that are read from it.
-    segments: BTreeSet<u32>,
+    pub(super) segments: BTreeSet<u32>,
 }
 
 /// Gives the database another name: whoever opens the store next takes over from it.

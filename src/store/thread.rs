@@ -12,7 +12,7 @@ use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
 use super::room::{Pages, Room};
 use super::schema::Fault;
-use super::{Checked, successor, written};
+use super::{Checked, aside, successor, written};
 use crate::record::{DropReason, Full, HEARTBEAT, Now, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write};
 
 /// Everything that the thread owns.
@@ -325,7 +325,7 @@ impl Worker {
             if let Some(id) = segment
                 && self.held.len() == before
             {
-                self.database.unread.remove(&id);
+                self.database.unread.forget(id);
             }
         }
     }
@@ -337,7 +337,7 @@ impl Worker {
     }
 
     fn put_off_until(&self, segment: u32) -> u64 {
-        self.database.unread.get(&segment).map_or(0, |unread| unread.next)
+        self.database.unread.until(segment)
     }
 
     fn read(&mut self, reader: ReaderId, after: Seq, limit: u32, reply: Box<dyn FnOnce(Rows) + Send>) {
@@ -373,6 +373,7 @@ impl Worker {
             max_size: self.config.max_size,
             commits: self.commits,
             written: self.meter.total,
+            put_aside: aside::size(&self.database.files),
             trouble: self.recovery.trouble.clone(),
             full: self.full.clone(),
             ..StoreStatus::default()

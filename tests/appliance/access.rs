@@ -172,7 +172,9 @@ fn a_mount_point_is_a_house_of_its_own() {
     let lan = gateway.port().to_string();
     let address = gateway.status()["listeners"][1]["address"].as_str().unwrap().to_owned();
     let site = address.rsplit(':').next().unwrap().to_owned();
-    let sub = |port: &str| subscribe(&gateway, &["-p", port, "-t", "#", "-v", "-C", "2", "-W", "60"]);
+    let sub = |port: &str| {
+        subscribe(&gateway, &["-p", port, "-t", "#", "-T", "tidegate/#", "-v", "-C", "2", "-W", "60"])
+    };
     let (inside, outside) = (sub(&site), sub(&lan));
     for (port, topic) in [(&site, "y"), (&lan, "barn-2/x")] {
         run("mosquitto_pub", &["-p", port, "-t", topic, "-m", "hi"]);

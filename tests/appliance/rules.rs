@@ -180,6 +180,8 @@ fn listen(client: &mut Client, reader: usize, delivered: &mut Delivered) {
     client.send(&Packet::PingReq);
     loop {
         match client.next().expect("an answer") {
+            // What the gateway says of itself is no client's.
+            Packet::Publish(publish) if publish.topic.starts_with("tidegate/") => {}
             Packet::Publish(publish) => {
                 let publisher = String::from_utf8_lossy(&publish.payload).parse().unwrap();
                 delivered.insert((publisher, publish.topic.to_string(), reader));

@@ -95,3 +95,59 @@ fn commands_given_during_an_outage_arrive_after_it() {
         println!("measured: protocol {protocol}: 20 of 20 commands of the outage arrived, in order");
     }
 }
+
+#[test]
+fn a_command_too_large_for_the_gateway_is_passed_over_and_blocks_nothing() {
+    for protocol in [4, 5] {
+        let folder = tempfile::tempdir().unwrap();
+        let cloud = Cloud::start(folder.path(), &Security::Plain);
+        let gateway = Gateway::start(
+            program(),
+            folder.path(),
+            &format!(
+                "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtt://127.0.0.1:{}\"]\nprotocol = {protocol}\n\
+                 [[bridge.forward]]\nfilter = \"up/#\"\nto = \"{{topic}}\"\n\
+                 [[bridge.receive]]\nfilter = \"sites/{{gateway}}/commands/#\"\nto = \"commands/{{1}}\"\n",
+                cloud.port,
+            ),
+        );
+        let mut plc = Client::connect(gateway.port(), &Options::new("plc"));
+        plc.subscribe("commands/#", QoS::AtLeastOnce);
+        gateway.until("subscribed", |status| status["bridges"][0]["subscriptions"][0]["answer"] == "granted");
+        let mut operator = Client::connect(cloud.inside, &Options::new("operator"));
+        operator.publish_acknowledged("sites/barn-7/commands/firmware", vec![b'x'; 2_000_000]);
+        operator.publish_acknowledged("sites/barn-7/commands/valve", "open");
+        let message = plc.message();
+        assert_eq!((&*message.topic, &message.payload[..]), ("commands/valve", &b"open"[..]));
+        Client::connect(gateway.port(), &Options::new("sensor")).publish_acknowledged("up/x", "reading");
+        let status = gateway.until("delivered", |status| status["routes"][0]["delivered"] == 1);
+        let counts = &status["bridges"][0]["counts"];
+        assert_eq!(counts["connects"], 1, "{counts}");
+        // Over MQTT 5 upstream knows the limit and does not send it at all.
+        let cut = u64::from(protocol == 4);
+        assert_eq!(counts["too_large"], cut, "{counts}");
+        assert_eq!(gateway.log().contains("[limits] max_packet_size"), cut == 1, "{}", gateway.log());
+    }
+}
+
+#[test]
+fn a_stop_with_an_uplink_that_does_not_answer_is_clean() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(folder.path(), &Security::Plain);
+    let proxy = Proxy::start(cloud.port, Link::Open);
+    let mut gateway = Gateway::start(
+        program(),
+        folder.path(),
+        &format!(
+            "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtt://127.0.0.1:{}\"]\n\
+             [[bridge.forward]]\nfilter = \"up/#\"\nto = \"{{topic}}\"\n",
+            proxy.port,
+        ),
+    );
+    gateway.until("connected", |status| status["bridges"][0]["state"] == "connected");
+    proxy.set(Link::Silent);
+    Client::connect(gateway.port(), &Options::new("sensor")).publish_acknowledged("up/x", "reading");
+    gateway.until("sent", |status| status["bridges"][0]["counts"]["in_flight"] == 1);
+    assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.log());
+    assert!(!gateway.log().contains("in time"), "{}", gateway.log());
+}

@@ -11,7 +11,7 @@ use std::task::{Context, Waker};
 use super::*;
 use crate::bridge::Config;
 use crate::bridge::routes::Supply;
-use crate::bridge::uplink::{Overrun, Receipt};
+use crate::bridge::uplink::{Arrival, Receipt};
 use crate::record::ReaderId;
 use crate::store::Handle;
 
@@ -62,18 +62,6 @@ pub(crate) struct Arrived {
     pub(crate) payload: Bytes,
 }
 
-/// What the loop keeps from one step to the next.
-struct Kept {
-    uplink: Box<dyn Uplink>,
-    link: Link,
-    limits: Limits,
-    asked: VecDeque<usize>,
-    granted: bool,
-    backlog: VecDeque<Inbound>,
-    gate: Gate,
-    refusal_told: bool,
-}
-
 #[derive(Default)]
 struct Engine {
     requests: VecDeque<Request>,
@@ -107,6 +95,10 @@ impl Uplink for Wire {
 
     fn subscribe(&mut self, filter: &str, _qos: QoS) -> Result<(), Overrun> {
         self.ask(Request::Subscribe(filter.to_owned()))
+    }
+
+    fn unsubscribe(&mut self, filter: &str) -> Result<(), Overrun> {
+        panic!("{filter} is of no earlier configuration")
     }
 
     fn acknowledge(&mut self, receipt: Receipt) -> Result<(), Overrun> {
@@ -154,9 +146,10 @@ impl Stepped {
             keepalive: None,
         };
         let wire = Box::new(Wire(self.engine.clone()));
-        let mut work = Loop::new(self.session(), wire, &welcome).expect("upstream allows a window");
+        let mut work = Loop::new(self.session(), wire, Cuts::new(mpsc::channel(1).1), &welcome)
+            .expect("upstream allows a window");
         work.subscribe(session_present).expect("the engine takes it");
-        self.kept = Some(work.into_kept());
+        self.kept = Some(work.kept);
     }
 
     /// The loop takes so many happenings and does what it does before it waits. An error is the end of the
@@ -168,10 +161,10 @@ impl Stepped {
             let count = if kept.backlog.is_empty() { most.min(engine.happenings.len()) } else { 0 };
             engine.happenings.drain(..count).collect()
         };
-        let mut work = kept.into_loop(self.session());
+        let mut work = Loop { session: self.session(), kept };
         let result = work.step(happenings);
         match result {
-            Ok(()) => self.kept = Some(work.into_kept()),
+            Ok(()) => self.kept = Some(work.kept),
             Err(trouble) => {
                 work.close();
                 self.engine = Arc::default();
@@ -212,7 +205,7 @@ impl Stepped {
     pub(crate) fn lose(&mut self) {
         self.engine = Arc::default();
         if let Some(kept) = self.kept.take() {
-            kept.into_loop(self.session()).close();
+            Loop { session: self.session(), kept }.close();
         }
     }
 
@@ -232,14 +225,19 @@ impl Stepped {
         let Some(kept) = self.kept.take() else { return };
         let receipt = Receipt { packet_id: arrived.packet_id, qos: QoS::AtLeastOnce };
         let done = Done { connection: arrived.connection, receipt, denied: 0 };
-        let mut work = kept.into_loop(self.session());
+        let mut work = Loop { session: self.session(), kept };
         work.acknowledge(done).expect("the engine takes it");
-        self.kept = Some(work.into_kept());
+        self.kept = Some(work.kept);
     }
 
     /// Messages that were handed over and are not acknowledged.
     pub(crate) fn under_way(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.link.under_way())
+    }
+
+    /// Whether a connection has carried something.
+    pub(crate) fn has_worked(&self) -> bool {
+        self.memory.worked
     }
 
     /// Whether nothing is left to be done without a word from elsewhere.
@@ -263,27 +261,14 @@ impl Stepped {
 
 impl Loop<'_> {
     fn step(&mut self, happenings: Vec<Happening>) -> Result<(), Trouble> {
-        for happening in happenings {
-            self.react(happening)?;
-        }
+        self.kept.news.extend(happenings);
+        self.catch_up()?;
         self.watch_over()?;
         self.open_gate()?;
         self.offer()?;
         self.session.routes.flush();
         self.session.routes.read_ahead();
         Ok(())
-    }
-
-    fn into_kept(self) -> Kept {
-        let Loop { uplink, link, limits, asked, granted, backlog, gate, refusal_told, .. } = self;
-        Kept { uplink, link, limits, asked, granted, backlog, gate, refusal_told }
-    }
-}
-
-impl Kept {
-    fn into_loop(self, session: Session<'_>) -> Loop<'_> {
-        let Kept { uplink, link, limits, asked, granted, backlog, gate, refusal_told } = self;
-        Loop { session, uplink, link, limits, asked, granted, backlog, gate, refusal_told }
     }
 }
 

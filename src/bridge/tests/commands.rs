@@ -2,6 +2,7 @@
 //!
 //! Upstream is a script, so that it can do what no broker should.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adapter_api::Qos;
@@ -9,7 +10,7 @@ use adapter_api::Qos;
 use super::host::House;
 use super::shelf::{Leaves, Shelf, reading};
 use super::upstream::{Play, Step, Upstream, connack, message, suback};
-use super::{Running, config, pace, receive};
+use super::{ReceiveConfig, Running, Status, config, pace, receive};
 use crate::bridge::Supply;
 use crate::codec::{Carrier, Connect, Packet, Properties, Property, Publish, Reason};
 use crate::record::ReaderId;
@@ -273,4 +274,152 @@ async fn a_flood_from_upstream_waits_and_nothing_of_it_is_lost() {
     assert_eq!(upstream.saw().acknowledged, (1..=500).collect::<Vec<u16>>());
     assert_eq!(house.state().published.len(), 500);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_larger_than_the_broker_takes_is_acknowledged_counted_and_not_in_the_way() {
+    for (protocol, size) in [(4, 300_000), (5, 300_000), (4, 3_000_000)] {
+        let large = "x".repeat(size);
+        let upstream = Upstream::start(Sender(vec![
+            message("sites/barn-7/commands/firmware", &large, 1),
+            message("sites/barn-7/commands/valve", "open", 2),
+            message("sites/barn-7/commands/firmware", &large, 0),
+            message("sites/barn-7/commands/pump", "off", 3),
+        ]))
+        .await;
+        let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+        let mut config = config(&upstream.url(), protocol);
+        config.receive = vec![receive("sites/{gateway}/commands/#", "commands/{1}")];
+        let house = House::new();
+        let mut running = Running::start(&config, vec![Supply::Stored(READER)], shelf.handle.clone(), &house);
+        upstream.until("acknowledged", |saw| saw.acknowledged.len() == 3).await;
+        assert_eq!(house.state().taken, ["open", "off"]);
+        let status = running.until("counted", |status| status.counts.received == 4).await;
+        assert_eq!((status.counts.too_large, status.counts.connects), (2, 1));
+        let announced = upstream.saw().connects[0].properties.maximum_packet_size();
+        assert_eq!(announced, (protocol == 5).then_some(256_000));
+        running.stop().await;
+    }
+}
+
+/// Sends some commands after SUBACK and the others when the test says so.
+struct InTwo {
+    first: Vec<Packet>,
+    others: Arc<Mutex<Vec<Packet>>>,
+}
+
+impl Play for InTwo {
+    fn subscribe(&mut self, _number: usize, packet_id: u16) -> Vec<Step> {
+        let answer = suback(packet_id, Reason::GrantedQoS1);
+        std::iter::once(answer).chain(self.first.drain(..)).map(Step::Send).collect()
+    }
+
+    fn idle(&mut self, _number: usize) -> Vec<Step> {
+        self.others.lock().unwrap().drain(..).map(Step::Send).collect()
+    }
+}
+
+#[tokio::test]
+async fn commands_stay_in_order_when_the_store_was_full_for_a_while() {
+    let commands = |ids: std::ops::RangeInclusive<u16>| {
+        ids.map(|id| message("commands/valve", &id.to_string(), id)).collect::<Vec<_>>()
+    };
+    let others = Arc::new(Mutex::new(Vec::new()));
+    let upstream = Upstream::start(InTwo { first: commands(1..=10), others: others.clone() }).await;
+    let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+    let mut config = config(&upstream.url(), 4);
+    config.receive = vec![receive("commands/#", "{topic}")];
+    let house = House::new();
+    house.fill(true);
+    let running = Running::start(&config, vec![Supply::Stored(READER)], shelf.handle.clone(), &house);
+    house.until("turned down", |state| state.turned_down >= 10).await;
+    others.lock().unwrap().extend(commands(11..=40));
+    house.fill(false);
+    upstream.until("acknowledged", |saw| saw.acknowledged.len() == 40).await;
+    let expected: Vec<String> = (1..=40).map(|id: u16| id.to_string()).collect();
+    assert_eq!(house.state().taken, expected);
+    assert_eq!(upstream.saw().acknowledged, (1..=40).collect::<Vec<u16>>());
+    running.stop().await;
+}
+
+/// Sends commands and hangs up.
+struct Leaver(u16);
+
+impl Play for Leaver {
+    fn subscribe(&mut self, number: usize, packet_id: u16) -> Vec<Step> {
+        let mut steps = vec![Step::Send(suback(packet_id, Reason::GrantedQoS1))];
+        if number == 1 {
+            steps.extend((1..=self.0).map(|id| Step::Send(message("commands/a", "x", id))));
+            steps.push(Step::Cut);
+        }
+        steps
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_upstream_made_is_told_as_upstreams() {
+    // More than are taken while the broker is slow, so that the news of the end waits behind them.
+    let upstream = Upstream::start(Leaver(31)).await;
+    let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+    let mut config = config(&upstream.url(), 4);
+    config.receive = vec![receive("commands/#", "{topic}")];
+    let house = House::new();
+    house.let_commit(false);
+    let mut pace = pace();
+    pace.backoff_first = Duration::from_secs(3_600);
+    pace.backoff_last = pace.backoff_first;
+    let supplies = vec![Supply::Stored(READER)];
+    let running = Running::start_at(&config, supplies, shelf.handle.clone(), &house, pace);
+    let mut status = running.status.clone();
+    let down = loop {
+        shelf.put(READER, [reading("sensors/a", "x")]);
+        let down = status.wait_for(|status| status.next_attempt.is_some());
+        if let Ok(down) = tokio::time::timeout(Duration::from_millis(20), down).await {
+            break down.unwrap().clone();
+        }
+    };
+    assert_eq!(down.reason.as_deref(), Some("stay connected: upstream closed the connection"));
+    running.stop().await;
+}
+
+/// Keeps every session.
+struct Keeper;
+
+impl Play for Keeper {
+    fn connect(&mut self, number: usize, _connect: &Connect) -> Vec<Step> {
+        vec![Step::Send(connack(number > 1, Reason::Success))]
+    }
+}
+
+#[tokio::test]
+async fn a_receive_route_that_is_gone_is_unsubscribed_on_the_kept_session() {
+    for protocol in [4, 5] {
+        let folder = tempfile::tempdir().unwrap();
+        let upstream = Upstream::start(Keeper).await;
+        let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+        let mut config = config(&upstream.url(), protocol);
+        let (kept, gone) = (receive("commands/#", "{topic}"), receive("old/{gateway}/+", "{topic}"));
+        let mut run = async |receives: Vec<ReceiveConfig>, gone: usize| {
+            config.receive = receives;
+            let checked = config.check("barn-7").unwrap();
+            let supplies = vec![Supply::Stored(READER)];
+            let house = House::new();
+            let mut running =
+                Running::start_in(folder.path(), checked, supplies, shelf.handle.clone(), &house, pace());
+            let granted = |status: &Status| status.subscriptions.iter().all(|one| one.answer == "granted");
+            running.until("granted", granted).await;
+            upstream.until("unsubscribed", |saw| saw.unsubscribed.len() == gone).await;
+            let note = || std::fs::read_to_string(folder.path().join("bridge-cloud.json")).unwrap();
+            while gone > 0 && note().contains("old") {
+                tokio::task::yield_now().await;
+            }
+            running.stop().await;
+        };
+        run(vec![kept.clone(), gone], 0).await;
+        run(vec![kept.clone()], 1).await;
+        assert_eq!(upstream.saw().unsubscribed, ["old/barn-7/+"]);
+        // It is not asked for again.
+        run(vec![kept], 1).await;
+        assert_eq!(upstream.saw().connects.len(), 3);
+    }
 }

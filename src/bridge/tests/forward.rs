@@ -13,7 +13,7 @@ use super::host::House;
 use super::shelf::{Leaves, Shelf, reading};
 use super::upstream::{Play, Polite, Saw, Step, Upstream, connack, puback, refuse};
 use super::{Dice, Running, config, forward, pace};
-use crate::bridge::{Config, LinkState, Supply};
+use crate::bridge::{Config, Down, LinkState, Stepped, Supply, Up};
 use crate::codec::{ConnAck, Connect, Decoder, Packet, Properties, Property, Publish, QoS, Reason, Side};
 use crate::record::{DropReason, Message, ReaderId};
 use crate::unstored;
@@ -468,6 +468,97 @@ async fn a_link_that_confirms_nothing_is_not_called_connected_and_is_renewed() {
     running.until("again", |status| status.counts.connects == 2).await;
     assert!(!shelf.is_empty());
     running.stop().await;
+}
+
+/// Refuses so many publishes for now.
+struct Refuser {
+    reason: Reason,
+    refusals: usize,
+}
+
+impl Play for Refuser {
+    fn publish(&mut self, _number: usize, publish: &Publish) -> Vec<Step> {
+        let refuses = self.refusals > 0;
+        self.refusals = self.refusals.saturating_sub(1);
+        let reason = if refuses { self.reason } else { Reason::Success };
+        vec![Step::Send(refuse(publish.packet_id, reason))]
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_refuses_everything_is_not_called_connected_and_says_why() {
+    for (reason, words) in [
+        (Reason::QuotaExceeded, "quota exceeded): see the quotas there"),
+        (Reason::UnspecifiedError, "unspecified error): see upstream's own log"),
+    ] {
+        let upstream = Upstream::start(Refuser { reason, refusals: usize::MAX }).await;
+        let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+        shelf.put(READER, [reading("sensors/a", "x")]);
+        let mut pace = pace();
+        pace.stall = Duration::from_millis(50);
+        let (supplies, house) = (vec![Supply::Stored(READER)], House::new());
+        let written = config(&upstream.url(), 5);
+        let mut running = Running::start_at(&written, supplies, shelf.handle.clone(), &house, pace);
+        let told = running.until("told", |status| status.trouble == Some("refusing")).await;
+        let expected = format!("pass on \"sensors/a\": upstream refuses it for now ({words}");
+        assert_eq!(told.reason.as_deref(), Some(&*expected));
+        let stalled = running.until("stalled", |status| status.state == LinkState::Stalled).await;
+        assert_eq!(stalled.reason.as_deref(), Some(&*expected));
+        house
+            .until("reported", |state| {
+                let told = |health: &adapter_api::Health| health.reason.as_deref() == Some(&*expected);
+                state
+                    .reports
+                    .iter()
+                    .any(|(_, health)| health.state == adapter_api::State::Down && told(health))
+            })
+            .await;
+        assert_eq!(running.status.borrow().counts.connects, 1);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_until_the_message_is_taken() {
+    let upstream = Upstream::start(Refuser { reason: Reason::QuotaExceeded, refusals: 1 }).await;
+    let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
+    shelf.put(READER, [reading("sensors/a", "x")]);
+    let supplies = vec![Supply::Stored(READER)];
+    let written = config(&upstream.url(), 5);
+    let mut running = Running::start(&written, supplies, shelf.handle.clone(), &House::new());
+    let told = running.until("told", |status| status.trouble == Some("refusing")).await;
+    assert_eq!(told.state, LinkState::Connected);
+    let well = |status: &crate::bridge::Status| status.reason.is_none() && status.counts.acknowledged == 1;
+    running.until("well again", well).await;
+    running.stop().await;
+}
+
+#[test]
+fn the_bridges_own_word_is_no_sign_that_the_link_works() {
+    let shelf = Shelf::new(Leaves::AtSettle, Default::default());
+    let mut written = config("mqtt://192.0.2.1", 5);
+    written.status_topic = Some("sites/{gateway}/status".to_owned());
+    let mut bridge = Stepped::new(&written, &[READER], shelf.handle.clone());
+    let carry = |bridge: &mut Stepped, wanted: &str| {
+        loop {
+            bridge.turn(64).unwrap();
+            for packet in bridge.pass_on(64) {
+                let Up::Publish { packet_id, topic, .. } = packet else { panic!("{packet:?}") };
+                bridge.hear(Down::PubAck { packet_id, reason: Reason::Success });
+                bridge.turn(64).unwrap();
+                if topic == wanted {
+                    return;
+                }
+            }
+            std::thread::yield_now();
+        }
+    };
+    bridge.connect(false);
+    carry(&mut bridge, "sites/sim/status");
+    assert!(!bridge.has_worked());
+    shelf.put(READER, [reading("sensors/a", "x")]);
+    carry(&mut bridge, "sites/sim/sensors/a");
+    assert!(bridge.has_worked());
 }
 
 #[tokio::test]

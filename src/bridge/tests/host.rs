@@ -18,6 +18,8 @@ struct Inner {
     changed: watch::Sender<u64>,
     /// Whether publishes are answered.
     commits: watch::Sender<bool>,
+    /// Whether there is no room for any.
+    full: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -29,6 +31,10 @@ pub(super) struct State {
     pub(super) reports: Vec<(String, Health)>,
     /// Topics that may not be published to.
     pub(super) denied: Vec<String>,
+    /// Payloads of what was taken, in order.
+    pub(super) taken: Vec<String>,
+    /// Publishes that there was no room for.
+    pub(super) turned_down: usize,
 }
 
 impl House {
@@ -37,6 +43,7 @@ impl House {
             state: Mutex::default(),
             changed: watch::channel(0).0,
             commits: watch::channel(true).0,
+            full: watch::channel(false).0,
         }))
     }
 
@@ -47,6 +54,11 @@ impl House {
     /// Whether commits succeed from now on; while not, nothing is answered.
     pub(super) fn let_commit(&self, commits: bool) {
         self.0.commits.send_replace(commits);
+    }
+
+    /// Whether there is room for nothing from now on.
+    pub(super) fn fill(&self, full: bool) {
+        self.0.full.send_replace(full);
     }
 
     pub(super) async fn until(&self, what: &str, mut is_so: impl FnMut(&State) -> bool) {
@@ -77,9 +89,17 @@ impl Host for House {
                 house.note(|state| state.properties.push(properties));
                 let denied = house.state().denied.contains(&topic);
                 let payload = String::from_utf8(payload.to_vec()).unwrap();
-                house.note(|state| state.published.push((topic, payload, qos)));
+                house.note(|state| state.published.push((topic, payload.clone(), qos)));
                 commits.wait_for(|commits| *commits).await.unwrap();
-                let result = if denied { Err(Refusal::NotAuthorized) } else { Ok(()) };
+                let result = if denied {
+                    Err(Refusal::NotAuthorized)
+                } else if *house.0.full.borrow() {
+                    house.note(|state| state.turned_down += 1);
+                    Err(Refusal::QuotaExceeded)
+                } else {
+                    house.note(|state| state.taken.push(payload));
+                    Ok(())
+                };
                 if qos != Qos::AtMostOnce
                     && answers.send(ToPort::Published(Acknowledgement { id, result })).await.is_err()
                 {

@@ -30,6 +30,8 @@ struct Running {
     status: watch::Receiver<Status>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    /// Its own, where it was given none.
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Running {
@@ -48,11 +50,26 @@ impl Running {
         house: &House,
         pace: Pace,
     ) -> Running {
-        let bridge = Bridge::new(checked, supplies, store, Clock::start(), 256_000, pace);
+        let folder = tempfile::tempdir().unwrap();
+        let mut running = Running::start_in(folder.path(), checked, supplies, store, house, pace);
+        running.folder = Some(folder);
+        running
+    }
+
+    /// With what an earlier run has left in the folder.
+    fn start_in(
+        folder: &Path,
+        checked: Checked,
+        supplies: Vec<Supply>,
+        store: Handle,
+        house: &House,
+        pace: Pace,
+    ) -> Running {
+        let bridge = Bridge::new(checked, supplies, store, Clock::start(), 256_000, folder, pace);
         let (stop, stopped) = watch::channel(false);
         let status = bridge.status();
         let task = tokio::spawn(bridge.run(Arc::new(house.clone()), stopped));
-        Running { status, stop, task }
+        Running { status, stop, task, folder: None }
     }
 
     /// Waits until the status is so; fails the test where it does not come to that.
@@ -91,6 +108,7 @@ fn pace() -> Pace {
         connack: ever,
         suback: ever,
         stall: ever,
+        refill: moment,
         backoff_first: moment,
         backoff_last: moment,
         report: ever,

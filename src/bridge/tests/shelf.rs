@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::upstream::Saw;
 use crate::codec::{Properties, QoS};
-use crate::record::{DropReason, Message, ReaderId, Row, Rows, Seq, Want};
+use crate::record::{DropReason, Identifiers, Message, ReaderId, Row, Rows, Seq, Want};
 use crate::store::{Ask, Handle, Inbox};
 
 /// The test's end.
@@ -154,7 +154,8 @@ impl Worker {
         }
         let full = found.len() == limit;
         let last = found.last().map_or(after, |(seq, _)| *seq);
-        let want = Want { reader, qos: QoS::AtLeastOnce, retain: false, subscription_ids: vec![] };
+        let want =
+            Want { reader, qos: QoS::AtLeastOnce, retain: false, subscription_ids: Identifiers::default() };
         let rows = found
             .into_iter()
             .map(|(seq, message)| Row { seq, number: seq.0, message, want: want.clone() })

@@ -16,7 +16,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::bridge::dialer::Stream;
 use crate::codec::{
-    Ack, ConnAck, Connect, Decoder, Packet, Properties, Publish, QoS, Reason, Side, SubAck, Version, encode,
+    Ack, ConnAck, Connect, Decoder, Packet, Properties, Publish, QoS, Reason, Side, SubAck, UnsubAck,
+    Version, encode,
 };
 
 /// How the upstream of a test behaves. `number` counts connections from 1.
@@ -65,6 +66,8 @@ pub(super) struct Saw {
     pub(super) connects: Vec<Connect>,
     pub(super) publishes: Vec<Publish>,
     pub(super) filters: Vec<String>,
+    /// Filters of UNSUBSCRIBEs.
+    pub(super) unsubscribed: Vec<String>,
     /// Packet ids of our PUBLISHes that the bridge acknowledged.
     pub(super) acknowledged: Vec<u16>,
     /// Payloads whose PUBACK was written.
@@ -215,6 +218,12 @@ impl Served<'_> {
             Packet::PubAck(ack) => {
                 saw.acknowledged.push(ack.packet_id);
                 play.acknowledged(self.number, ack.packet_id)
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                let reasons = unsubscribe.filters.iter().map(|_| Reason::Success).collect();
+                saw.unsubscribed.extend(unsubscribe.filters.iter().map(ToString::to_string));
+                let (packet_id, properties) = (unsubscribe.packet_id, Properties::new());
+                vec![Step::Send(Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }))]
             }
             Packet::PingReq => vec![Step::Send(Packet::PingResp)],
             Packet::Disconnect(_) => {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::cutter::{Cut, Cutter};
 use super::dialer::Stream;
 use super::relay::{Relay, Verdict};
 use super::shape::{Outbound, Retain};
@@ -26,6 +27,9 @@ pub(super) trait Uplink: Send {
     fn publish(&mut self, outbound: Outbound) -> Result<(), Overrun>;
     /// Subscribes to one filter; answered by [`Happening::Subscribed`] in the order of these calls.
     fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<(), Overrun>;
+    /// Ends the subscription to one filter; answered by [`Happening::Unsubscribed`] in the order of these
+    /// calls.
+    fn unsubscribe(&mut self, filter: &str) -> Result<(), Overrun>;
     /// Acknowledges an arrival.
     fn acknowledge(&mut self, receipt: Receipt) -> Result<(), Overrun>;
     /// Leaves cleanly; told by [`Happening::Left`].
@@ -50,6 +54,8 @@ pub(super) enum Happening {
     Acknowledged(u16, Reason),
     /// SUBACK for the oldest SUBSCRIBE without one.
     Subscribed(Result<QoS, Reason>),
+    /// UNSUBACK for the oldest UNSUBSCRIBE without one.
+    Unsubscribed(Result<(), Reason>),
     /// A message from upstream.
     Arrived(Arrival),
     /// Another sign of life.
@@ -132,8 +138,17 @@ pub(super) struct Connection {
     pub(super) happenings: mpsc::Receiver<Happening>,
     /// How many QoS 0 messages have been written to upstream's socket.
     pub(super) written: watch::Receiver<u64>,
+    /// Which arrivals were too large, and so came without their payload.
+    pub(super) cuts: Cuts,
     /// Keeps it running.
     pub(super) guard: Guard,
+}
+
+/// Tells arrivals that were cut from all others.
+pub(super) struct Cuts {
+    receiver: mpsc::Receiver<Cut>,
+    next: Option<Cut>,
+    arrived: u64,
 }
 
 /// What runs below a connection. Dropped, it ends at once.
@@ -145,19 +160,40 @@ pub(super) struct Guard {
 impl Connection {
     /// Starts the protocol on a connected stream.
     pub(super) fn open(greeting: &Greeting, stream: Box<dyn Stream>) -> io::Result<Connection> {
-        let relay = Relay::start(stream)?;
+        let limit = usize::try_from(greeting.packet_size).unwrap_or(usize::MAX);
+        let (tell, cuts) = mpsc::channel(CUTS_MAX);
+        let relay = Relay::start(stream, Cutter::new(limit, greeting.version), tell)?;
         let (sender, happenings) = mpsc::channel(HAPPENINGS_MAX);
         let (uplink, driver) = match greeting.version {
             Version::V5 => mqtt5::start(greeting, relay.path(), sender),
             Version::V31 | Version::V311 => mqtt4::start(greeting, relay.path(), sender),
         };
         let written = relay.written();
-        Ok(Connection { uplink, happenings, written, guard: Guard { driver, relay } })
+        let guard = Guard { driver, relay };
+        Ok(Connection { uplink, happenings, written, cuts: Cuts::new(cuts), guard })
     }
 
     /// Where the reason stands if the stream below has failed.
     pub(super) fn verdict(&self) -> Verdict {
         self.guard.relay.verdict()
+    }
+}
+
+impl Cuts {
+    /// What the relay tells.
+    pub(super) fn new(receiver: mpsc::Receiver<Cut>) -> Cuts {
+        Cuts { receiver, next: None, arrived: 0 }
+    }
+
+    /// A message has arrived: what it was, if it was cut. To be asked once for each arrival, in order.
+    pub(super) fn of_arrival(&mut self) -> Option<Cut> {
+        self.arrived += 1;
+        // It is told before the message itself is passed on.
+        if self.next.is_none() {
+            self.next = self.receiver.try_recv().ok();
+        }
+        let arrived = self.arrived;
+        self.next.take_if(|cut| cut.message == arrived)
     }
 }
 
@@ -193,6 +229,8 @@ fn engine_inflight(window: u16) -> u16 {
 pub(super) const RECEIVE_MAXIMUM: u16 = 20;
 /// The largest SUBSCRIBE burst and what else may be asked for.
 const REQUESTS_BESIDE: usize = 1_024;
+/// Messages that were cut and wait for the bridge; beyond, nothing more is read from upstream.
+const CUTS_MAX: usize = 64;
 /// Happenings that wait for the bridge.
 const HAPPENINGS_MAX: usize = 32;
 /// What the status topic says while the bridge is connected.

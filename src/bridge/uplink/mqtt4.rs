@@ -64,6 +64,10 @@ impl Uplink for Mqtt4 {
         self.client.try_subscribe(filter, engine_qos(qos)).map_err(|_| Overrun)
     }
 
+    fn unsubscribe(&mut self, filter: &str) -> Result<(), Overrun> {
+        self.client.try_unsubscribe(filter).map_err(|_| Overrun)
+    }
+
     fn acknowledge(&mut self, receipt: Receipt) -> Result<(), Overrun> {
         let mut arrived = Publish::new("", engine_qos(receipt.qos), Vec::new());
         arrived.pkid = receipt.packet_id;
@@ -125,6 +129,7 @@ fn happening(event: Event) -> Option<Happening> {
             Some(SubscribeReasonCode::Success(qos)) => Ok(own_qos(*qos)),
             Some(SubscribeReasonCode::Failure) | None => Err(Reason::UnspecifiedError),
         }),
+        Event::Incoming(Packet::UnsubAck(_)) => Happening::Unsubscribed(Ok(())),
         Event::Incoming(Packet::Publish(publish)) => Happening::Arrived(Arrival {
             topic: publish.topic,
             payload: publish.payload,

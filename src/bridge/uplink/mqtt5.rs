@@ -8,7 +8,7 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::QoS as EngineQoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnectReturnCode, Filter, LastWill, Packet, PubAckReason, Publish, PublishProperties,
-    RetainForwardRule, SubscribeReasonCode,
+    RetainForwardRule, SubscribeReasonCode, UnsubAckReason,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 use rumqttc::{Outgoing, Transport};
@@ -85,6 +85,10 @@ impl Uplink for Mqtt5 {
         self.client.try_subscribe_many([filter]).map_err(|_| Overrun)
     }
 
+    fn unsubscribe(&mut self, filter: &str) -> Result<(), Overrun> {
+        self.client.try_unsubscribe(filter).map_err(|_| Overrun)
+    }
+
     fn acknowledge(&mut self, receipt: Receipt) -> Result<(), Overrun> {
         let arrived = Publish { pkid: receipt.packet_id, qos: engine_qos(receipt.qos), ..Publish::default() };
         self.client.try_ack(&arrived).map_err(|_| Overrun)
@@ -141,6 +145,7 @@ fn happening(event: Event) -> Option<Happening> {
         Event::Incoming(Packet::ConnAck(connack)) => Happening::Connected(welcome(&connack)),
         Event::Incoming(Packet::PubAck(ack)) => Happening::Acknowledged(ack.pkid, ack_reason(ack.reason)),
         Event::Incoming(Packet::SubAck(ack)) => Happening::Subscribed(granted(ack.return_codes.first())),
+        Event::Incoming(Packet::UnsubAck(ack)) => Happening::Unsubscribed(ended(ack.reasons.first())),
         Event::Incoming(Packet::Publish(publish)) => arrival(publish),
         Event::Incoming(_) => Happening::Heard,
     })
@@ -222,6 +227,17 @@ fn granted(code: Option<&SubscribeReasonCode>) -> Result<QoS, Reason> {
         Some(SubscribeReasonCode::Failure | SubscribeReasonCode::Unspecified) | None => {
             Reason::UnspecifiedError
         }
+    })
+}
+
+fn ended(code: Option<&UnsubAckReason>) -> Result<(), Reason> {
+    Err(match code {
+        Some(UnsubAckReason::Success | UnsubAckReason::NoSubscriptionExisted) => return Ok(()),
+        Some(UnsubAckReason::ImplementationSpecificError) => Reason::ImplementationSpecificError,
+        Some(UnsubAckReason::NotAuthorized) => Reason::NotAuthorized,
+        Some(UnsubAckReason::TopicFilterInvalid) => Reason::TopicFilterInvalid,
+        Some(UnsubAckReason::PacketIdentifierInUse) => Reason::PacketIdentifierInUse,
+        Some(UnsubAckReason::UnspecifiedError) | None => Reason::UnspecifiedError,
     })
 }
 

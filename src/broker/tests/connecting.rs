@@ -352,10 +352,13 @@ fn sessions_have_a_limit_and_those_that_stand_may_come_back() {
     one.limits.max_connections = 1;
     let mut script = Script::new(one);
     for number in 0..10 {
-        script.run(&["open 1", &format!("1 connect c{number}"), "commit", "1 lost"]);
+        script.run(&["open 1", &format!("1 connect c{number}"), "commit", "1 subscribe 1 t q1", "commit"]);
+        script.run(&["1 lost", "commit"]);
     }
-    script.run(&["--", "open 1", "1 connect c10", "open 1", "1 connect c3", "--", "commit"]);
-    assert_eq!(script.said, ["1 < connack present"]);
+    // Something waits in each, so none gives way.
+    script.run(&["open 2 port", "2 connect pub v5 clean", "2 publish t x q1 id=1", "commit"]);
+    script.run(&["open 1", "1 connect c10", "open 1", "1 connect c3", "--", "commit"]);
+    assert_eq!(script.said, ["1 < connack present", "1 < publish t x q1 id=1"]);
     script.run(&["1 lost", "open 1", "--", "1 connect c10"]);
     assert_eq!(script.said, ["1 < connack 0x97", "close 1"]);
 }

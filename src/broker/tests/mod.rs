@@ -17,6 +17,7 @@ mod limits;
 mod refusing;
 mod shares;
 mod bounds;
+mod crowds;
 mod sharing;
 mod leases;
 mod members;

@@ -142,7 +142,7 @@ fn who_exceeds_our_receive_maximum_is_disconnected() {
 }
 
 #[test]
-fn an_older_client_may_have_as_many_under_way_as_it_likes() {
+fn an_older_client_may_have_more_under_way_than_it_could_be_told() {
     let mut narrow = config();
     narrow.limits.max_inflight = 1;
     check_with(

@@ -523,6 +523,15 @@ fn what_is_set_aside_is_looked_at_again_only_where_that_can_help() {
 }
 
 #[test]
+fn a_group_that_one_packet_names_many_times_is_joined_a_few_times() {
+    let mut script = boss_is_away(config(), &[]);
+    let before = script.broker.groups.looks();
+    script.run(&[&format!("1 subscribe 3 {}", vec!["$share/g/# q1"; 1_000].join(", ")), "commit"]);
+    let looked = script.broker.groups.looks() - before;
+    assert!(looked <= 10, "{looked} looks for one packet");
+}
+
+#[test]
 fn other_rules_count_at_once_for_who_is_connected_and_who_is_away() {
     let mut script = Script::new(ruled(config()));
     for login in [login(1, "anna", "v5 clean"), login(2, "boss", "clean"), login(3, "anna", "")] {

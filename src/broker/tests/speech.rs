@@ -208,6 +208,7 @@ pub(crate) fn effect(effect: &Effect) -> Option<String> {
         | Effect::Note(Note::Connected { .. } | Note::Disconnected { .. } | Note::Refused { .. }) => {
             return None;
         }
+        Effect::Note(Note::GaveWay { client_id }) => format!("gave way {client_id}"),
         Effect::Note(Note::Foreign { client_id, claimant, owner, .. }) => {
             format!("foreign {client_id}: {claimant}, not {owner}")
         }

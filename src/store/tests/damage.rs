@@ -67,11 +67,44 @@ fn a_damaged_row_of_the_open_segment_is_counted() {
 }
 
 #[test]
-fn a_segment_whose_index_header_or_table_is_damaged_is_given_up() {
-    let second: Vec<u64> = (11..=20).collect();
-    check("UPDATE segments SET data = x'00' WHERE id = 2", &second);
-    check("DROP TABLE log_2", &second);
-    check("UPDATE log_2 SET payload = x'00' WHERE seq < 0", &second);
+fn a_segment_without_its_table_is_given_up() {
+    check("DROP TABLE log_2", &(11..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_segment_whose_header_or_index_is_damaged_loses_no_row() {
+    check("UPDATE segments SET data = x'00' WHERE id = 2", &[]);
+    check("UPDATE log_2 SET payload = x'00' WHERE seq < 0", &[]);
+    check("UPDATE segments SET data = x'00'; UPDATE log_2 SET payload = x'00' WHERE seq = 13", &[13]);
+}
+
+#[test]
+fn sessions_and_routes_survive_damage_in_either_place() {
+    let copies = "reader > 4294967295";
+    for sql in [
+        "UPDATE sessions SET data = x'00'; UPDATE routes SET data = x'00'".to_string(),
+        "DELETE FROM sessions; DELETE FROM routes".into(),
+        format!("UPDATE mirror SET data = x'00' WHERE {copies}"),
+        format!("DELETE FROM mirror WHERE {copies}"),
+    ] {
+        let (terms, route) = filled();
+        harm(&terms, &sql);
+        let trial = terms.open();
+        let sessions = &trial.opened.restored.sessions;
+        assert_eq!(sessions.iter().map(|session| session.record.reader.0).collect::<Vec<_>>(), [9], "{sql}");
+        assert_eq!((trial.route(), trial.wanted(ReaderId(9)).len()), (route, 35));
+        assert_eq!(trial.wanted(route).len(), 35);
+        trial.assert_conserved();
+    }
+}
+
+#[test]
+fn a_session_that_was_removed_comes_back_from_no_copy() {
+    let (terms, _) = filled();
+    let mut trial = terms.open();
+    trial.commit(vec![Write::SessionRemoved { reader: ReaderId(9) }]);
+    let trial = trial.close().open();
+    assert!(trial.opened.restored.sessions.is_empty());
 }
 
 #[test]

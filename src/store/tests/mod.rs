@@ -35,7 +35,7 @@ use super::reader::Fate;
 use super::*;
 use crate::codec::{Properties, QoS};
 use crate::record::machine::Machine;
-use crate::record::{Bounds, Message, Mount, Rows, Seq, SessionRecord, Want, Write};
+use crate::record::{Bounds, Identifiers, Message, Mount, Rows, Seq, SessionRecord, Want, Write};
 
 /// A store under test.
 pub(super) struct Trial {
@@ -252,7 +252,7 @@ pub(super) fn message(seq: u64, topic: &str) -> Arc<Message> {
 }
 
 pub(super) fn want(reader: ReaderId) -> Want {
-    Want { reader, qos: QoS::AtLeastOnce, retain: false, subscription_ids: Vec::new() }
+    Want { reader, qos: QoS::AtLeastOnce, retain: false, subscription_ids: Identifiers::default() }
 }
 
 /// A write of a message of so many bytes that these readers want.

@@ -51,7 +51,12 @@ fn a_newer_version_is_refused_and_left_untouched() {
     trial.commit(vec![put(1, &[route])]);
     let terms = trial.close();
     let path = terms.dir.path().join("tidegate.db");
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let newer = Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    let mut ledger = schema::state(&newer, 0).unwrap().unwrap();
+    *ledger.last_mut().unwrap() = 99;
+    schema::put_state(&newer, 0, ledger).unwrap();
+    drop(newer);
     let before = std::fs::read(&path).unwrap();
     let refused = Terms { dir: terms.dir.clone(), ..Terms::default() }.try_open();
     assert!(matches!(refused.err(), Some(OpenError::Newer { found: 99, .. })));
@@ -137,9 +142,11 @@ fn a_damaged_database_is_put_aside_and_a_new_one_serves() {
         let mut again = terms.open();
         let aside = again.opened.put_aside.clone().expect("it was put aside");
         assert_eq!(std::fs::read(&aside).unwrap(), bytes, "as it was found");
-        let route = again.route();
-        again.commit(vec![put(1, &[route])]);
-        assert_eq!(again.wanted(route), [1]);
+        let (route, next) = (again.route(), again.opened.restored.last_seq.0 + 1);
+        let salvaged = again.wanted(route);
+        assert!(salvaged.is_empty() || salvaged == [1], "{salvaged:?}");
+        again.commit(vec![put(next, &[route])]);
+        assert_eq!(again.wanted(route), [salvaged, vec![next]].concat());
         again.assert_conserved();
     }
 }

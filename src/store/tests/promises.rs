@@ -30,7 +30,12 @@ fn a_row_comes_back_as_it_went_in() {
     let full = Arc::new(full);
     let wants = [
         want(route),
-        Want { qos: QoS::ExactlyOnce, retain: true, subscription_ids: vec![3, 300], ..want(client) },
+        Want {
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            subscription_ids: [3, 300].into_iter().collect(),
+            ..want(client)
+        },
     ];
     let write = |seq, message: &Arc<Message>| Write::Message {
         seq: Seq(seq),

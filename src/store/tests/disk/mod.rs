@@ -17,7 +17,7 @@ use std::time::Duration;
 use rusqlite::ffi;
 
 use super::model::Random;
-use crate::store::disk::Disk;
+use crate::store::disk::{Disk, Reading};
 
 /// The disk, for whoever holds it: a test, the store, SQLite.
 #[derive(Clone)]
@@ -497,6 +497,17 @@ impl Opened {
     }
 }
 
+impl Reading for Opened {
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let size = self.size().map_err(|_| io::Error::other("the power is off"))?;
+        let there = size.saturating_sub(at as usize).min(into.len());
+        match self.read(at as usize, &mut into[..there]) {
+            Ok(()) => Ok(there),
+            Err(_) => Err(io::Error::other("the disk cannot be read")),
+        }
+    }
+}
+
 impl FaultyDisk {
     /// Opens a file for SQLite. Says whether it may be written.
     fn open(&self, path: Option<&Path>, flags: i32) -> Result<(Opened, bool), i32> {
@@ -533,6 +544,11 @@ impl Disk for FaultyDisk {
 
     fn layer_for_reading(&self) -> &'static str {
         layer::name()
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Reading>> {
+        let opened = FaultyDisk::open(self, Some(path), ffi::SQLITE_OPEN_READONLY);
+        opened.map(|(opened, _)| Box::new(opened) as _).map_err(|_| io::ErrorKind::NotFound.into())
     }
 
     fn size(&self, path: &Path) -> Option<u64> {
