@@ -68,9 +68,9 @@ use reserve::Reserve;
 use room::{Files, Sizes};
 use schema::Fault;
 use thread::Worker;
-use unread::Unread;
 #[cfg(test)]
 pub(crate) use thread::{GivenUp, Scale, Stepped};
+use unread::Unread;
 
 /// A store at work.
 pub struct Opened {
