@@ -21,7 +21,6 @@ fn with(script: &[&str], expected: &str) {
     check(&[RETAINED, script].concat(), expected);
 }
 
-// [MQTT5-3.3.2-5]
 #[test]
 fn a_retained_message_that_runs_out_of_time_leaves_the_disk_at_that_time() {
     with(&["after 39999"], "");
