@@ -268,8 +268,7 @@ impl Broker {
                 }
             };
             if message.remaining(&turn.now) == Some(0) {
-                self.retained.clear(&message.topic);
-                self.counters.expired += 1;
+                self.expire_retained(message.topic.clone(), turn);
                 continue;
             }
             let want = retained_want(walk, &message);

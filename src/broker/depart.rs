@@ -256,6 +256,8 @@ impl Broker {
     /// has been away for longer than it seemed.
     pub(super) fn age_sessions(&mut self, now: Now) {
         self.mend = now.span.mend;
+        self.retained.mend(self.mend);
+        self.arm_retained(now);
         for key in self.clients.keys() {
             let Some(client) = self.clients.get_mut(key) else { continue };
             let Some(ended) = client.ended else { continue };

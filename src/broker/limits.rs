@@ -72,8 +72,8 @@ pub struct Limits {
     pub max_inflight: u16,
     /// Messages that wait for one session that outlives its connection; see `when_queue_full`.
     pub max_queued_messages: u64,
-    /// What they may weigh: their bytes and a little for each. After a restart what was queued before is
-    /// weighed by the average of its segment, until it is read.
+    /// What they may weigh: their bytes and a little for each. After a restart each message that was
+    /// queued before weighs as much as those of the session do on the average, until it is read.
     pub max_queued_bytes: u64,
     /// What goes at either limit; counted for the session.
     pub when_queue_full: WhenFull,

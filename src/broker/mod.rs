@@ -26,6 +26,7 @@ mod authenticate;
 mod publish;
 mod fan;
 mod backlog;
+mod expire;
 mod answer;
 mod words;
 mod memory;
@@ -120,6 +121,8 @@ pub struct Broker {
     clients: Clients,
     router: Router,
     retained: Retained,
+    /// When the next of them is looked at, monotonic; never: `u64::MAX`.
+    retained_due: u64,
     ledger: Ledger,
     pace: Pace,
     timers: Timers,
@@ -189,7 +192,8 @@ impl Broker {
             connections: Connections::default(),
             clients: Clients::new(seed),
             router: Router::new(seed.rotate_left(16)),
-            retained: Retained::default(),
+            retained: Retained::new(now.span.mend),
+            retained_due: u64::MAX,
             ledger: Ledger::new(restored.last_seq, &config.refusals),
             pace: Pace::default(),
             timers: Timers::default(),
@@ -219,6 +223,7 @@ impl Broker {
         for message in restored.retained {
             broker.retained.set(message);
         }
+        broker.arm_retained(now);
         broker.restore_sessions(restored.sessions, restored.alive, now);
         broker
     }
@@ -513,7 +518,7 @@ impl Broker {
             self.timers.retain(|timer| match timer {
                 Timer::Connection(id) | Timer::Refused(id) => connections.get(id).is_some(),
                 Timer::Client(key) => clients.get(key).is_some(),
-                Timer::Sys => true,
+                Timer::Sys | Timer::Retained => true,
             });
         }
     }
@@ -525,6 +530,7 @@ impl Broker {
                 Timer::Refused(id) => self.on_refused_due(id, turn),
                 Timer::Client(key) => self.on_client_due(key, due, turn),
                 Timer::Sys => self.on_sys_due(turn),
+                Timer::Retained => self.on_retained_due(due, turn),
             }
         }
     }

@@ -53,7 +53,7 @@ impl Broker {
             unclocked: is_device && reading::is_unclocked(&publish.payload),
         });
         let may_refuse = connection.version == Version::V5 && publish.qos > QoS::AtMostOnce;
-        if may_refuse && message.retain && !self.may_retain(&message) {
+        if may_refuse && message.retain && self.lacks_to_retain(&message).is_some() {
             self.counters.not_accepted += 1;
             return self.turn_down(id, &publish, Reason::QuotaExceeded, turn);
         }

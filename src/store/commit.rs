@@ -183,7 +183,7 @@ impl Database {
         };
         match back() {
             Ok(log) => {
-                self.log = log;
+                self.log.renew(log);
                 Ok(())
             }
             Err(fault) => {
@@ -212,7 +212,7 @@ impl Database {
         }
         let opened = open::connect(&self.files, &self.sizes).map_err(Fault::from);
         let connection = self.watch(opened)?;
-        self.log = Log::load(&connection, self.sizes, &self.rules, &self.suspects)?;
+        self.log.renew(Log::load(&connection, self.sizes, &self.rules, &self.suspects)?);
         self.apart = successor::attached(&connection, &self.files)?;
         self.connection = Some(connection);
         Ok(())
@@ -226,7 +226,7 @@ impl Database {
             .map_err(|error| Fault::Unusable(error.to_string()))?;
         let mut log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
         log.number_on_from(&self.log);
-        self.log = log;
+        self.log.renew(log);
         self.suspects.clear();
         self.unread.clear();
         self.apart = successor::attached(&found.connection, &self.files)?;

@@ -185,7 +185,8 @@ fn a_message_whose_time_came_while_the_power_was_off_is_dropped() {
     let gone = "read r1 after 0 limit 20
          write dropped r1/1 expired
          write session sub r1 [t, r]
-         2 < suback 2 0x00";
+         2 < suback 2 0x00
+         write unretained r";
     coming(&["off 50000"], gone);
     coming(&["off 50000 unset", "after 1000", "set"], gone);
 }

@@ -377,6 +377,7 @@ fn written(write: &Write) -> String {
         }
         Write::Inward { reader, packet_id } => format!("inward r{}/{packet_id}", reader.0),
         Write::InwardReleased { reader, packet_id } => format!("released r{}/{packet_id}", reader.0),
+        Write::Unretained { topic } => format!("unretained {topic}"),
         Write::Session(record) => session(record),
         Write::SessionRemoved { reader } => format!("removed r{}", reader.0),
         Write::Leased { reader, seq, packet_id, holder } => {
