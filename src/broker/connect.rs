@@ -22,7 +22,8 @@ use super::words::fits;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn, Verdict};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
 use crate::record::{
-    LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, Ticket, Write,
+    LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, StoredSubscription, Ticket,
+    Write,
 };
 use crate::router::filter;
 use crate::session::{Backlog, Session, Stage, Weights};
@@ -81,6 +82,9 @@ impl Broker {
         let Phase::Verifying(connect) = std::mem::replace(&mut connection.phase, Phase::Fresh) else {
             return;
         };
+        if self.connections.is_gone(id) {
+            return self.on_verified_late(id, *connect, verdict, turn);
+        }
         let reason = match verdict {
             // The limits may have been reached while it waited.
             Verdict::Accepted => match self.objection(id, &connect) {
@@ -95,6 +99,24 @@ impl Broker {
             Verdict::TooManyFailures => Reason::ConnectionRateExceeded,
         };
         self.refuse(id, connect.client_id, reason, turn);
+    }
+
+    /// The client is gone meanwhile: what it has said is taken as if it had gone after. Whoever has come under
+    /// its client id since is let alone.
+    fn on_verified_late(&mut self, id: ConnectionId, connect: Connect, verdict: Verdict, turn: &mut Turn<'_>) {
+        let former = self.clients.named(&connect.client_id).and_then(|key| self.clients.get(key));
+        let is_back = former.is_some_and(|client| client.connection.is_some());
+        let accepted = verdict == Verdict::Accepted && !is_back && self.objection(id, &connect).is_none();
+        let before = turn.effects.len();
+        if accepted {
+            self.admit(id, connect, turn);
+            self.on_lost(id, turn);
+        } else {
+            self.drop_connection(id, turn);
+        }
+        // There is nobody to be told anything.
+        let said = turn.effects.split_off(before);
+        turn.effects.extend(said.into_iter().filter(|effect| effect.connection() != Some(id)));
     }
 
     /// What is wrong with a CONNECT, whoever sends it.
@@ -239,8 +261,11 @@ impl Broker {
         connection.phase = Phase::Opening(Box::new(Packet::ConnAck(answer)));
         self.network_clients += u32::from(!connection.is_port());
         self.counters.clients += 1;
-        self.counters.most_clients = self.counters.most_clients.max(self.counters.clients);
-        if self.clients.get(key).is_none_or(|client| client.session.backlog.is_none()) {
+        self.counters.house_clients += u64::from(connection.is_of_the_house());
+        let guests = self.counters.clients - self.counters.house_clients;
+        self.counters.most_guests = self.counters.most_guests.max(guests);
+        let ends_with_it = self.clients.get(key).is_none_or(|client| client.session.backlog.is_none());
+        if ends_with_it && !self.connections.is_gone(id) {
             return self.finish_opening(id, turn);
         }
         let ticket = self.write_session(key, turn);
@@ -264,6 +289,7 @@ impl Broker {
         let will = connect.will.as_ref().and_then(|will| kept_will(will, mount.as_ref())).map(Box::new);
         self.memory.wills += will.as_ref().map_or(0, |will| will_weight(will));
         let Some(client) = self.clients.get_mut(key) else { return };
+        let finds_mount = client.origin == Origin::Unknown && mount.is_some();
         self.memory.wills -= client.set_will(will);
         client.session.user = user;
         client.session.expiry = expiry;
@@ -274,10 +300,23 @@ impl Broker {
         client.will_due = None; // [MQTT5-3.1.3-9]
         client.ends = None;
         client.ended = None;
+        if finds_mount {
+            self.lead_anew(key);
+        }
         self.name_anew(key);
         let access = self.access_of(id, key);
         if let Some(client) = self.clients.get_mut(key) {
             client.access = access;
+        }
+    }
+
+    /// It is known at last where a session's own topics begin.
+    fn lead_anew(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        let own = |known: &&StoredSubscription| filter::of_share(&known.filter).is_none();
+        let subscriptions: Vec<_> = client.session.subscriptions.iter().filter(own).cloned().collect();
+        for subscription in &subscriptions {
+            self.lead(key, subscription);
         }
     }
 
@@ -357,11 +396,12 @@ impl Broker {
                 list.push(Property::RetainAvailable(0));
             }
             list.push(Property::MaximumPacketSize(limits.max_packet_size));
+            let told = self.response_information(connect, assigned.as_deref());
             list.extend(assigned.map(Property::AssignedClientIdentifier)); // [MQTT5-3.2.2-16]
             if limits.max_topic_alias > 0 {
                 list.push(Property::TopicAliasMaximum(limits.max_topic_alias));
             }
-            list.extend(self.response_information(connect));
+            list.extend(told);
             let keep_alive = self.granted_keep_alive(id, connect);
             if keep_alive != connect.keep_alive {
                 list.push(Property::ServerKeepAlive(keep_alive)); // [MQTT5-3.2.2-21]
@@ -377,12 +417,12 @@ impl Broker {
     }
 
     /// Where the client may have its answers sent, if it asks. [MQTT5-3.1.2-28]
-    fn response_information(&self, connect: &Connect) -> Option<Property> {
+    fn response_information(&self, connect: &Connect, assigned: Option<&str>) -> Option<Property> {
         let asked = connect.properties.request_response_information() == Some(1);
         let pattern = &self.config.limits.response_information;
         // A client id with a wildcard in it makes no topic.
-        let id = &*connect.client_id;
-        let named = !pattern.contains("%c") || (!id.is_empty() && !id.contains(['+', '#']));
+        let id = assigned.unwrap_or(&connect.client_id);
+        let named = !pattern.contains("%c") || !id.contains(['+', '#']);
         let told = asked && !pattern.is_empty() && named;
         told.then(|| Property::ResponseInformation(pattern.replace("%c", id).into()))
     }
@@ -405,6 +445,8 @@ impl Broker {
             pings: 0,
             maximum_packet_size: connection.maximum_packet_size,
             mount: connection.peer.terms.mount.clone(),
+            ahead: self.config.limits.ahead(),
+            asked: None,
         };
         let peer = connection.peer.name.clone();
         self.counters.connections_accepted += 1;

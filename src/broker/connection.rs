@@ -4,7 +4,7 @@
 //! packets that come meanwhile, in order. How much it can hold is bounded: it is paused, so no more
 //! comes than one read had already decoded.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytestring::ByteString;
 
@@ -49,6 +49,8 @@ pub(super) struct Connection {
     /// Answers that wait for a commit, in their order.
     pub(super) answers: VecDeque<Pending>,
     pub(super) rhythm: Rhythm,
+    /// Until when its next publish waits, monotonic, since finding who wants the last one was much work.
+    pub(super) rests: u64,
     pub(super) held: VecDeque<Held>,
     pub(super) paused: bool,
     /// Where its CONNECT has named an authentication method.
@@ -93,6 +95,11 @@ pub(super) enum Held {
 }
 
 impl Held {
+    /// Whether its client has lost it if it is not taken.
+    pub(super) fn is_once(&self) -> bool {
+        matches!(self, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce)
+    }
+
     /// Bytes that it takes, those that it slices out of a read buffer included.
     pub(super) fn weight(&self) -> usize {
         let own = match self {
@@ -178,6 +185,7 @@ impl Connection {
             unanswered: 0,
             answers: VecDeque::new(),
             rhythm: Rhythm::new(counts),
+            rests: 0,
             held: VecDeque::new(),
             paused: false,
             exchange: None,
@@ -220,6 +228,13 @@ impl Connection {
         matches!(&self.peer.trust, Trust::Port { user: Some(user), .. } if is_house_user(user))
     }
 
+    /// Whether a packet of its has to wait until it has rested.
+    pub(super) fn must_rest(&self, packet: &Packet, now: u64) -> bool {
+        self.rests > now
+            && matches!(packet, Packet::Publish(_))
+            && !matches!(self.phase, Phase::Ending)
+    }
+
     /// Whether it brings readings of a device that our adapter has rendered.
     pub(super) fn is_device(&self) -> bool {
         matches!(&self.peer.trust, Trust::Port { user: Some(user), .. } if is_device_user(user))
@@ -255,6 +270,9 @@ impl Connection {
 #[derive(Default)]
 pub(super) struct Connections {
     slots: Vec<Option<Box<Connection>>>,
+    /// Those that are gone while their password is compared: what they have said is taken after. Their slots
+    /// may be others' by now. There are as many at most as passwords may wait.
+    gone: BTreeMap<ConnectionId, Box<Connection>>,
 }
 
 impl Connections {
@@ -269,16 +287,31 @@ impl Connections {
     }
 
     pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection> {
-        self.slots.get(id.slot as usize)?.as_deref().filter(|connection| connection.id == id)
+        let here = self.slots.get(id.slot as usize)?.as_deref().filter(|connection| connection.id == id);
+        here.or_else(|| self.gone.get(&id).map(|connection| &**connection))
     }
 
     pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.slots.get_mut(id.slot as usize)?.as_deref_mut().filter(|connection| connection.id == id)
+        let here = self.slots.get_mut(id.slot as usize)?.as_deref_mut();
+        let here = here.filter(|connection| connection.id == id);
+        here.or_else(|| self.gone.get_mut(&id).map(|connection| &mut **connection))
     }
 
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
-        self.get(id)?;
-        self.slots.get_mut(id.slot as usize)?.take()
+        let here = self.slots.get_mut(id.slot as usize)?.take_if(|connection| connection.id == id);
+        here.or_else(|| self.gone.remove(&id))
+    }
+
+    /// Its link is gone, and it is not to be forgotten yet.
+    pub(super) fn outlive(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.remove(id) {
+            self.gone.insert(id, connection);
+        }
+    }
+
+    /// Whether its link is gone.
+    pub(super) fn is_gone(&self, id: ConnectionId) -> bool {
+        self.gone.contains_key(&id)
     }
 
     /// The connection that has this slot now.
@@ -286,9 +319,10 @@ impl Connections {
         self.slots.get(slot as usize)?.as_deref().map(|connection| connection.id)
     }
 
-    /// Every connection, in the order of slots.
+    /// Every connection: those that are gone, then the others in the order of slots.
     pub(super) fn ids(&self) -> Vec<ConnectionId> {
-        self.slots.iter().flatten().map(|connection| connection.id).collect()
+        let here = self.slots.iter().flatten().map(|connection| connection.id);
+        self.gone.keys().copied().chain(here).collect()
     }
 }
 

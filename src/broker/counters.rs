@@ -11,8 +11,10 @@ use crate::record::{DropReason, ReaderId};
 pub struct Counters {
     /// Clients connected, ports too.
     pub clients: u64,
-    /// The most that were connected at once.
-    pub most_clients: u64,
+    /// Those of them that are a part of the house: its adapters and bridges.
+    pub house_clients: u64,
+    /// The most others that were connected at once.
+    pub most_guests: u64,
     /// Sessions, connected or not.
     pub sessions: u64,
     /// Sessions that outlive their connections.
@@ -45,7 +47,8 @@ pub struct Counters {
     pub not_accepted: u64,
     /// Of these, those that a stored route would have had but for a full destination; grow.
     pub not_accepted_by_route: BTreeMap<ReaderId, u64>,
-    /// Publishes that came faster than `max_publish_rate` and had to wait; grows.
+    /// Publishes that came faster than `max_publish_rate`, or right behind one whose readers took long to find, and
+    /// had to wait; grows.
     pub slowed: u64,
     /// Copies that ran out of time before their client could take them; grows.
     pub expired: u64,

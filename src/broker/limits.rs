@@ -155,6 +155,14 @@ impl Default for LimitsConfig {
     }
 }
 
+impl Limits {
+    /// Bytes of retained messages of QoS 0 that a client is sent before it is asked what it has taken: with the
+    /// half of the buffer that may be full then there is room left for what others publish.
+    pub(super) fn ahead(&self) -> u32 {
+        u32::try_from(self.max_send_buffer / 4).unwrap_or(u32::MAX)
+    }
+}
+
 impl LimitsConfig {
     /// The limits, or everything that is wrong with them.
     pub fn check(&self) -> Result<Limits, Vec<Problem>> {

@@ -43,7 +43,7 @@ pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
 pub use refuse::Refusals;
 pub use rights::is_house_user;
-pub use sys::Carried;
+pub use sys::{Carried, Unsent};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -246,6 +246,7 @@ impl Broker {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         self.clients.count(&mut counters);
+        self.count_unsent(&mut counters);
         let (groups, members) = self.groups.count();
         counters.subscriptions = (self.router.len() - self.config.routes.len() - groups + members) as u64;
         counters.shared_subscriptions = members as u64;
@@ -280,6 +281,7 @@ impl Broker {
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
+            Event::Room { connection } => self.on_room(connection, turn),
             Event::Resting { bytes } => self.memory.resting = bytes,
             Event::Rules(rules) => {
                 self.on_rules(rules);
@@ -341,6 +343,10 @@ impl Broker {
         if let Phase::Authenticating(_) = connection.phase {
             return self.on_unproven(id, packet, turn);
         }
+        if connection.must_rest(&packet, turn.now.mono) {
+            let until = connection.rests;
+            return self.slow_down(id, packet, until, turn);
+        }
         if let Some(until) = self.too_soon(id, &packet, turn.now.mono) {
             return self.slow_down(id, packet, until, turn);
         }
@@ -353,7 +359,7 @@ impl Broker {
                 self.hold_refused(id, publish, turn);
             }
             Packet::Publish(publish) => self.on_publish(id, publish, turn),
-            Packet::PubAck(ack) => self.on_puback(id, ack.packet_id, turn),
+            Packet::PubAck(ack) => self.on_puback(id, &ack, turn),
             Packet::PubRec(ack) => self.on_pubrec(id, &ack, turn),
             Packet::PubRel(ack) => self.on_pubrel(id, ack.packet_id, turn),
             Packet::PubComp(ack) => self.on_pubcomp(id, ack.packet_id, turn),
@@ -443,6 +449,7 @@ impl Broker {
                 no_local: false,
                 retain_as_published: true,
                 identifier: None,
+                dollar_at: 0,
             };
             debug_assert!(
                 filter::check_filter(&route.filter).is_ok(),

@@ -23,6 +23,10 @@ pub(super) struct Outlet {
     pub(super) maximum_packet_size: Option<u32>,
     /// Stands before the client's topics, unseen by it.
     pub(super) mount: Option<Arc<str>>,
+    /// Bytes of retained messages of QoS 0 that may be sent before it is asked what of them has left.
+    pub(super) ahead: u32,
+    /// While that is asked: what the next of them weighs.
+    pub(super) asked: Option<u32>,
 }
 
 /// How one copy leaves.
@@ -50,8 +54,10 @@ impl Outlet {
 
     /// Whether the client takes a packet of this size. [MQTT5-3.1.2-24]
     pub(super) fn takes(&self, message: &Message, qos: QoS, subscription_ids: &[u32]) -> bool {
-        self.maximum_packet_size
-            .is_none_or(|maximum| packet_size(message, qos, subscription_ids) <= u64::from(maximum))
+        self.maximum_packet_size.is_none_or(|maximum| {
+            let unseen = u64::from(self.hidden(&message.topic));
+            packet_size(message, qos, subscription_ids) - unseen <= u64::from(maximum)
+        })
     }
 
     /// Bytes of the topic that the client does not see.
@@ -94,7 +100,7 @@ impl Outlet {
     }
 }
 
-/// Bytes of the PUBLISH of MQTT 5, at most.
+/// Bytes of the PUBLISH of MQTT 5, at most, with the topic as the house knows it.
 fn packet_size(message: &Message, qos: QoS, subscription_ids: &[u32]) -> u64 {
     let expiry = if message.expiry.is_some() { EXPIRY_PROPERTY } else { 0 };
     let mended = if message.unclocked { MENDED_TIME } else { 0 };

@@ -116,4 +116,6 @@ mod tests;
 #[cfg(test)]
 mod secure;
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod framed;

@@ -15,6 +15,7 @@ pub(super) struct Notes {
     refused: Limiter,
     disconnected: Limiter,
     foreign: Limiter,
+    refused_message: Limiter,
 }
 
 impl Notes {
@@ -25,6 +26,7 @@ impl Notes {
             Note::Refused { .. } => &mut self.refused,
             Note::Disconnected { .. } => &mut self.disconnected,
             Note::Foreign { .. } => &mut self.foreign,
+            Note::RefusedMessage { .. } => &mut self.refused_message,
         };
         let Some(missed) = limiter.admit(now) else { return };
         if missed > 0 {
@@ -41,6 +43,12 @@ impl Notes {
                 warn!(
                     client_id = %client_id, peer = %peer, user = %claimant, owner = %owner,
                     "client refused: the session of its client id belongs to another user until it ends"
+                );
+            }
+            Note::RefusedMessage { client_id, reason, words } => {
+                warn!(
+                    client_id = %client_id, reason = ?reason, words = ?words,
+                    "client has refused a message, which is dropped for it"
                 );
             }
             Note::Disconnected { client_id, reason } => {

@@ -48,6 +48,8 @@ pub(super) struct Socket {
     watches_writable: bool,
     /// Something was sent since the last read that found nothing.
     spoken: bool,
+    /// The broker waits until so little waits to leave.
+    awaited: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +118,7 @@ impl Socket {
             blocked: false,
             watches_writable: false,
             spoken: false,
+            awaited: None,
         }
     }
 
@@ -410,6 +413,17 @@ impl Socket {
             return true;
         }
         false
+    }
+
+    /// The broker is to be told once no more than this waits to leave.
+    pub(super) fn await_room(&mut self, most: usize) {
+        self.awaited = Some(u32::try_from(most).unwrap_or(u32::MAX));
+    }
+
+    /// Whether the broker is to be told so now; it is once.
+    pub(super) fn has_awaited_room(&mut self) -> bool {
+        let waiting = self.outbox.waiting();
+        self.awaited.take_if(|most| waiting <= *most as usize).is_some()
     }
 
     /// The broker has done with it.
