@@ -2,7 +2,7 @@
 //!
 //! It reads what the service would read, and opens neither the database nor a device.
 
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, say};
 use crate::config::{self, Loaded};
 
 /// Reads the configuration as the service would, and runs nothing.
@@ -14,8 +14,7 @@ pub fn check(args: &ConfigArgs) -> Result<(), Failure> {
     if !loaded.unready.is_empty() {
         return Err(Failure::Configuration(loaded.unready));
     }
-    println!("{}", summary(&loaded));
-    Ok(())
+    say(&format!("{}\n", summary(&loaded)))
 }
 
 fn summary(loaded: &Loaded) -> String {

@@ -11,6 +11,7 @@ mod mqtt;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -107,6 +108,17 @@ impl fmt::Display for Failure {
             // Errors are worded to follow "cannot".
             Failure::Failed(error) => write!(out, "tidegate: cannot {}", in_full(error)),
         }
+    }
+}
+
+/// Says something on standard output; whoever has closed it wants no more, which is no failure.
+pub(super) fn say(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(anyhow::Error::new(error).context("write to standard output")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use adapter_api::units::{show_duration, show_size};
 use clap::Args;
 
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, say};
 use crate::config;
 use crate::control::{self, Ask, BridgeStatus, Status};
 
@@ -35,13 +35,11 @@ pub fn status(args: &StatusArgs) -> Result<(), Failure> {
     };
     let answer = control::ask(&run_dir, Ask::Status).map_err(Failure::failed)?;
     if args.json {
-        println!("{answer:#}");
-        return Ok(());
+        return say(&format!("{answer:#}\n"));
     }
     let status: Status =
         serde_json::from_value(answer).map_err(|_| Failure::failed(control::AskError::Nonsense))?;
-    print!("{}", render(&status, adapter_api::clock::wall().millis));
-    Ok(())
+    say(&render(&status, adapter_api::clock::wall().millis))
 }
 
 /// The table; `now` in milliseconds since 1970.
@@ -136,6 +134,10 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
     }
     let width = widest(status.routes.iter().map(|route| &route.name));
     for route in &status.routes {
+        if route.unknown {
+            let _ = writeln!(out, "  {:width$}  not known: the store does not answer", route.name);
+            continue;
+        }
         let reasons: Vec<String> =
             route.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
@@ -252,6 +254,13 @@ adapters
         let route = control::RouteStatus { name: "r".to_owned(), received: 2, ..Default::default() };
         let status = Status { routes: vec![route], ..Status::default() };
         assert!(render(&status, 0).contains("DOES NOT ADD UP"));
+    }
+
+    #[test]
+    fn figures_that_nobody_knows_are_not_told_as_zeros() {
+        let route = control::RouteStatus { name: "r".to_owned(), unknown: true, ..Default::default() };
+        let told = render(&Status { routes: vec![route], ..Status::default() }, 0);
+        assert!(told.contains("  r  not known: the store does not answer\n"), "{told}");
     }
 
     #[test]

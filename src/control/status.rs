@@ -165,6 +165,9 @@ pub struct RouteStatus {
     pub name: String,
     /// Its bridge.
     pub bridge: String,
+    /// Whether the store does not say: the figures stand for nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
     /// Counted in the transaction that holds the message.
     pub received: u64,
     /// Acknowledged upstream.

@@ -31,10 +31,11 @@ pub struct Field {
 }
 
 impl Field {
-    /// A field whose tasks run on this runtime. It publishes what adapters report until the engine ends.
-    pub fn new(inputs: Inputs, clock: Clock, runtime: Handle) -> Field {
+    /// A field whose tasks run on this runtime. It publishes what adapters report until the engine ends, and
+    /// clears the topics of states that nobody reports any more.
+    pub fn new(inputs: Inputs, clock: Clock, runtime: Handle, stale: Vec<String>) -> Field {
         let field = Field { inputs, runtime, opened: Arc::default(), parts: Parts::default(), clock };
-        field.runtime.spawn(states::publish(field.clone()));
+        field.runtime.spawn(states::publish(field.clone(), stale));
         field
     }
 

@@ -1,24 +1,25 @@
-//! Publishes what adapters report, retained, under `tidegate/<path>/state`.
+//! Publishes, retained, that the gateway is there, under `tidegate/status`, and what adapters report, under
+//! `tidegate/<path>/state`.
 //!
 //! A new state is published at once, mere counters once in a while, one message at a time: each is a
-//! write to flash.
+//! write to flash. What an earlier run has left of parts that are no longer configured is cleared.
 
 use std::time::Duration;
 
-use adapter_api::{FromPort, Hello, Host, Port, PortClosed, Qos, ToPort};
+use adapter_api::{FromPort, Hello, Host, Port, PortClosed, Qos, ToPort, Will};
 use bytes::Bytes;
 
 use super::Field;
 use super::parts::Due;
 
-/// Publishes until the engine ends.
-pub(super) async fn publish(field: Field) {
+/// Publishes until the engine ends; first it clears the topics that are stale.
+pub(super) async fn publish(field: Field, mut stale: Vec<String>) {
     loop {
         let mut port = field.open(hello());
         if matches!(port.next().await, Some(ToPort::Connected { .. })) {
             field.parts.publish_again();
             // It ends where the broker closes the port, which is then opened anew.
-            let _ = publish_on(&field, &mut port).await;
+            let _ = publish_on(&field, &mut port, &mut stale).await;
         }
         if field.inputs.is_closed() {
             return;
@@ -27,7 +28,11 @@ pub(super) async fn publish(field: Field) {
     }
 }
 
-async fn publish_on(field: &Field, port: &mut Port) -> Result<(), PortClosed> {
+async fn publish_on(field: &Field, port: &mut Port, stale: &mut Vec<String>) -> Result<(), PortClosed> {
+    publish_one(port, STATUS.to_owned(), ONLINE.to_owned()).await?;
+    while let Some(topic) = stale.pop() {
+        publish_one(port, topic, String::new()).await?;
+    }
     let mut counters = tokio::time::interval(COUNTERS);
     counters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -63,11 +68,22 @@ fn hello() -> Hello {
         user: Some("tidegate".to_owned()),
         clean_start: true,
         session_expiry: 0,
-        will: None,
+        // Also where the service ends in good order.
+        will: Some(Will {
+            topic: STATUS.to_owned(),
+            payload: Bytes::from_static(OFFLINE.as_bytes()),
+            qos: Qos::AtLeastOnce,
+            retain: true,
+        }),
         credit: 0,
         waits: false,
     }
 }
+
+/// Whether the gateway is there.
+const STATUS: &str = "tidegate/status";
+const ONLINE: &str = "online";
+const OFFLINE: &str = "offline";
 
 /// How often counters alone are published.
 const COUNTERS: Duration = Duration::from_secs(60);

@@ -45,9 +45,14 @@ async fn subscribe(port: &mut Port, filter: &str, qos: Qos) {
 
 /// Runs the test beside a thread that runs the field's tasks, as the appliance's runtime does.
 fn run(mode: StoreMode, test: impl AsyncFnOnce(&mut Running, &Field)) {
+    run_after(Vec::new(), mode, test);
+}
+
+/// The same with topics that an earlier run has left.
+fn run_after(stale: Vec<String>, mode: StoreMode, test: impl AsyncFnOnce(&mut Running, &Field)) {
     let mut running = Running::start(mode, |_| {});
     let tasks = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let field = Field::new(running.inputs.clone(), running.clock, tasks.handle().clone());
+    let field = Field::new(running.inputs.clone(), running.clock, tasks.handle().clone(), stale);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::spawn(move || tasks.block_on(ended));
     let here = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -235,5 +240,25 @@ fn what_an_adapter_reports_is_published_and_retained() {
         late.subscribe("tidegate/#", QoS::AtMostOnce);
         assert_eq!(state(&mut late), second);
         assert_eq!(field.parts().read()["modbus/line-1"].health.state, State::Down);
+    });
+}
+
+/// What an earlier run has left.
+const STALE: &str = "tidegate/modbus/gone/state";
+
+#[test]
+fn the_gateway_says_that_it_is_there_and_clears_what_nobody_reports_any_more() {
+    run_after(vec![STALE.to_owned()], StoreMode::Prompt, async |running, field| {
+        let mut client = Client::connect(running.address, Version::V5, "client");
+        client.subscribe("tidegate/#", QoS::AtMostOnce);
+        let said = client.message();
+        assert_eq!((&*said.topic, &*said.payload), ("tidegate/status", &b"online"[..]));
+        field.report("serial/scale", Health { state: State::Up, reason: None, counters: json!({}) });
+        let mut next = client.message();
+        if &*next.topic == STALE {
+            assert!(next.payload.is_empty());
+            next = client.message();
+        }
+        assert_eq!(&*next.topic, "tidegate/serial/scale/state");
     });
 }

@@ -5,6 +5,7 @@
 //! were told is on disk before the store closes.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 
 use super::report::{self, Sources};
 use super::routes::{self, Route};
-use super::{ServiceError, readings, watchdog};
+use super::{ServiceError, descriptors, readings, watchdog};
 use crate::auth::{PasswordFile, RulesFile};
 use crate::bridge::{Bridge, Pace, Supply};
 use crate::broker::{self, Broker, Passwords};
@@ -42,6 +43,9 @@ pub(super) struct House {
     store_is_back: Option<oneshot::Receiver<()>>,
     routes: Vec<Route>,
     supplies: Vec<Vec<Supply>>,
+    /// Topics of states that nobody reports any more.
+    stale: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// Why a house was taken down.
@@ -72,6 +76,11 @@ impl House {
             set_topics: readings::set_topics(loaded),
             refusals,
         };
+        let mut limits = engine_limits(&loaded.limits);
+        let (room, too_few_files) = descriptors::connections(limits.max_connections);
+        limits.max_connections = room;
+        too_few_files.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let stale = readings::stale_states(loaded, &opened.restored.retained);
         let heartbeat = watchdog::heartbeat();
         let engine = Engine::new(engine::Parts {
             inbox,
@@ -79,7 +88,7 @@ impl House {
             broker: Broker::new(config, getrandom::u64()?, opened.restored, clock.now()),
             store: opened.handle.clone(),
             listeners: loaded.listeners.clone(),
-            limits: engine_limits(&loaded.limits),
+            limits,
             auth: auth_files(loaded),
             unstored: routes::inlets(&routes),
             heartbeat: heartbeat.clone(),
@@ -100,12 +109,15 @@ impl House {
             store_is_back: is_back,
             routes,
             supplies,
+            stale,
+            warnings: opened.put_aside.iter().map(|path| put_aside(path)).chain(too_few_files).collect(),
         })
     }
 
     /// Runs bridges, adapters and the control socket until the end, and takes everything down.
     pub(super) async fn live(mut self, loaded: &Loaded, hangup: &mut Signal) -> Ending {
-        let field = Field::new(self.inputs.clone(), self.clock, tokio::runtime::Handle::current());
+        let (runtime, stale) = (tokio::runtime::Handle::current(), std::mem::take(&mut self.stale));
+        let field = Field::new(self.inputs.clone(), self.clock, runtime, stale);
         let parts = field.parts();
         let host: Arc<dyn Host> = Arc::new(field);
         let (stop, stopped) = watch::channel(false);
@@ -120,6 +132,7 @@ impl House {
             routes: std::mem::take(&mut self.routes),
             bridges,
             parts,
+            warnings: std::mem::take(&mut self.warnings),
         });
         let control = tokio::spawn(serve_control(loaded.gateway.run_dir.clone(), sources));
         let feeding = tokio::spawn(watchdog::feed(self.heartbeat.clone(), self.store.clone()));
@@ -262,8 +275,7 @@ fn open_store(
     match store::open(dir, config, names, surroundings) {
         Ok(opened) => {
             if let Some(path) = &opened.put_aside {
-                let path = path.display();
-                tracing::error!(%path, "the database was damaged and is put aside; a new one is begun");
+                tracing::error!("{}", put_aside(path));
             }
             Ok(Store { opened, is_back: None })
         }
@@ -281,6 +293,11 @@ fn open_store(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+fn put_aside(path: &Path) -> String {
+    let path = path.display();
+    format!("the database was damaged; what could be read of it serves on, the rest is put aside as {path}")
 }
 
 async fn serve_control(run_dir: std::path::PathBuf, sources: Arc<Sources>) {

@@ -4,6 +4,7 @@
 //! for the end, and takes them down in the order in which nothing is lost. Where the store cannot be
 //! opened the field is served without it, and the house is built anew once it can.
 
+mod descriptors;
 mod house;
 mod readings;
 mod report;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Loaded;
+use crate::record::Message;
 
 /// Every configured adapter, ready to run.
 pub(super) fn adapters(loaded: &Loaded) -> Vec<Box<dyn Adapter>> {
@@ -24,6 +25,27 @@ pub(super) fn set_topics(loaded: &Loaded) -> Vec<ByteString> {
     let modbus = loaded.modbus.iter().map(|bus| format!("modbus/{}/+/+/set", bus.name));
     let serial = loaded.serial.iter().map(|line| format!("{}/set", line.topic));
     modbus.chain(serial).map(ByteString::from).collect()
+}
+
+/// Topics under which an earlier run has left the state of a part that is no longer configured.
+pub(super) fn stale_states(loaded: &Loaded, retained: &[Arc<Message>]) -> Vec<String> {
+    let is_configured = |path: &str| {
+        let mut parts = path.splitn(3, '/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("modbus"), Some(bus), device) => loaded.modbus.iter().any(|found| {
+                found.name == bus
+                    && device.is_none_or(|name| found.devices.iter().any(|device| device.name == name))
+            }),
+            (Some("serial"), Some(line), None) => loaded.serial.iter().any(|found| found.name == line),
+            (Some("bridge"), Some(name), None) => loaded.bridges.iter().any(|found| found.name == name),
+            (Some("mqtt-sn"), None, None) => loaded.mqtt_sn.is_some(),
+            _ => false,
+        }
+    };
+    let path = |topic: &str| Some(topic.strip_prefix("tidegate/")?.strip_suffix("/state")?.to_owned());
+    let stale =
+        retained.iter().filter(|message| path(&message.topic).is_some_and(|path| !is_configured(&path)));
+    stale.map(|message| message.topic.to_string()).collect()
 }
 
 /// Starts them.

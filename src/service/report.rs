@@ -29,6 +29,8 @@ pub(super) struct Sources {
     pub(super) routes: Vec<Route>,
     pub(super) bridges: Vec<watch::Receiver<bridge::Status>>,
     pub(super) parts: Parts,
+    /// What went wrong at the start and stays worth knowing.
+    pub(super) warnings: Vec<String>,
 }
 
 /// The document as it stands now.
@@ -42,6 +44,7 @@ pub(super) async fn status(sources: Arc<Sources>) -> Value {
         routes: sources.routes.iter().map(|route| route_status(route, store.as_ref(), &engine)).collect(),
         store: store.map(figures),
         adapters: adapters(&sources.parts),
+        warnings: sources.warnings.clone(),
         ..Status::default()
     };
     if status.store.is_none() {
@@ -109,7 +112,7 @@ fn route_status(route: &Route, store: Option<&StoreStatus>, engine: &Value) -> R
                 RouteStatus { not_accepted: refused.and_then(Value::as_u64).unwrap_or(0), full, ..named };
             match store.and_then(|store| store.readers.get(reader)) {
                 Some(counts) => of_reader(named, counts),
-                None => named,
+                None => RouteStatus { unknown: true, ..named },
             }
         }
         Place::Unstored(inlet) => {

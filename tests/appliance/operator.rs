@@ -3,7 +3,7 @@
 //! Wrong configurations are refused with every mistake and its line, a stop is clean, and a second
 //! instance does not touch the first one's data.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::program;
 use crate::stand::{Client, Gateway, Options};
@@ -26,6 +26,25 @@ fn five_mistakes_are_all_told_with_their_lines() {
     }
     assert!(said.contains("commit_interval"), "a near name is offered:\n{said}");
     println!("measured:\n{said}");
+}
+
+#[test]
+fn who_hears_no_more_ends_a_command_and_a_full_disk_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.toml");
+    std::fs::write(&file, "[gateway]\nid = \"barn-7\"\n").unwrap();
+    let check = |out: Stdio| {
+        let mut command = Command::new(program());
+        command.arg("check").arg("--config").arg(&file).stdout(out).stderr(Stdio::piped()).output().unwrap()
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = check(writer.into());
+    assert_eq!(output.status.code(), Some(0), "{}", both(&output));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = check(full.into());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(both(&output).contains("cannot write to standard output: No space left"), "{}", both(&output));
 }
 
 #[test]
