@@ -32,7 +32,8 @@ impl Aliases {
             let known = self.topics.get(index).filter(|known| !known.is_empty());
             return known.cloned().ok_or(Reason::ProtocolError);
         }
-        if matches!(filter::check_topic(topic), Err(filter::NotATopic::Empty | filter::NotATopic::Character)) {
+        if matches!(filter::check_topic(topic), Err(filter::NotATopic::Empty | filter::NotATopic::Character))
+        {
             return Err(Reason::TopicNameInvalid);
         }
         if self.topics.len() <= index {

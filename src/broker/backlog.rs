@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use super::client::{Client, ClientKey};
 use super::fan::{NOBODY, Offered};
 use super::ledger::Step;
-use super::outlet::Label;
+use super::outlet::{Ahead, Label};
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
 use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
@@ -254,7 +254,7 @@ impl Broker {
         while let Some(client) = self.clients.get(key)
             && let Some(walk) = client.session.walks.front()
             && self.ledger.is_committed(walk.behind)
-            && client.outlet.as_ref().is_some_and(|outlet| outlet.asked.is_none())
+            && client.outlet.as_ref().is_some_and(|outlet| outlet.ahead != Ahead::ASKED)
         {
             if turn.walks == 0 || turn.looks == 0 {
                 self.walkers.insert(key);
@@ -338,24 +338,26 @@ impl Broker {
 impl Broker {
     /// Sends one retained message of QoS 0. None is lost because there are many: of what a network client has not
     /// yet taken there is never more than its buffer holds. [MQTT5-3.3.1-9]
-    fn bring_once(&mut self, key: ClientKey, message: &Arc<Message>, want: Want, turn: &mut Turn<'_>) -> bool {
-        let most = self.config.limits.max_send_buffer;
+    fn bring_once(
+        &mut self,
+        key: ClientKey,
+        message: &Arc<Message>,
+        want: Want,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let (full, buffer) = (self.config.limits.ahead(), self.config.limits.max_send_buffer);
         let Some(outlet) = self.clients.get_mut(key).and_then(|client| client.outlet.as_mut()) else {
             return false;
         };
+        let weight = message.weight();
         match outlet.credit {
             Some(0) => return false,
             Some(_) => {}
+            None if outlet.ahead.take(weight, full) => {}
             None => {
-                let weight = message.weight();
-                let size = u32::try_from(weight).unwrap_or(u32::MAX);
-                let Some(left) = outlet.ahead.checked_sub(size) else {
-                    outlet.asked = Some(size);
-                    let most = (most / 2).min(most.saturating_sub(weight));
-                    turn.effects.push(Effect::AwaitRoom { connection: outlet.connection, most });
-                    return false;
-                };
-                outlet.ahead = left;
+                let most = (buffer / 2).min(buffer.saturating_sub(weight));
+                turn.effects.push(Effect::AwaitRoom { connection: outlet.connection, most });
+                return false;
             }
         }
         self.offer_once(key.slot, message, want, turn);
@@ -364,13 +366,12 @@ impl Broker {
 
     /// A client has taken most of what it was sent.
     pub(super) fn on_room(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
-        let ahead = self.config.limits.ahead();
         let Some(key) = self.connections.get(id).and_then(|connection| connection.client) else { return };
         let outlet = self.clients.get_mut(key).and_then(|client| client.outlet.as_mut());
         if let Some(outlet) = outlet
-            && let Some(size) = outlet.asked.take()
+            && outlet.ahead == Ahead::ASKED
         {
-            outlet.ahead = ahead.max(size);
+            outlet.ahead = Ahead::GRANTED;
             self.pump(key, turn);
         }
     }

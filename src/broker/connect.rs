@@ -22,8 +22,8 @@ use super::words::fits;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn, Verdict};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
 use crate::record::{
-    LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, StoredSubscription, Ticket,
-    Write,
+    LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, StoredSubscription,
+    Ticket, Write,
 };
 use crate::router::filter;
 use crate::session::{Backlog, Session, Stage, Weights};
@@ -99,24 +99,6 @@ impl Broker {
             Verdict::TooManyFailures => Reason::ConnectionRateExceeded,
         };
         self.refuse(id, connect.client_id, reason, turn);
-    }
-
-    /// The client is gone meanwhile: what it has said is taken as if it had gone after. Whoever has come under
-    /// its client id since is let alone.
-    fn on_verified_late(&mut self, id: ConnectionId, connect: Connect, verdict: Verdict, turn: &mut Turn<'_>) {
-        let former = self.clients.named(&connect.client_id).and_then(|key| self.clients.get(key));
-        let is_back = former.is_some_and(|client| client.connection.is_some());
-        let accepted = verdict == Verdict::Accepted && !is_back && self.objection(id, &connect).is_none();
-        let before = turn.effects.len();
-        if accepted {
-            self.admit(id, connect, turn);
-            self.on_lost(id, turn);
-        } else {
-            self.drop_connection(id, turn);
-        }
-        // There is nobody to be told anything.
-        let said = turn.effects.split_off(before);
-        turn.effects.extend(said.into_iter().filter(|effect| effect.connection() != Some(id)));
     }
 
     /// What is wrong with a CONNECT, whoever sends it.
@@ -443,10 +425,9 @@ impl Broker {
             window: connection.window,
             credit: connection.credit,
             pings: 0,
-            maximum_packet_size: connection.maximum_packet_size,
+            maximum_packet_size: connection.maximum_packet_size.unwrap_or(u32::MAX),
             mount: connection.peer.terms.mount.clone(),
             ahead: self.config.limits.ahead(),
-            asked: None,
         };
         let peer = connection.peer.name.clone();
         self.counters.connections_accepted += 1;

@@ -49,8 +49,6 @@ pub(super) struct Connection {
     /// Answers that wait for a commit, in their order.
     pub(super) answers: VecDeque<Pending>,
     pub(super) rhythm: Rhythm,
-    /// Until when its next publish waits, monotonic, since finding who wants the last one was much work.
-    pub(super) rests: u64,
     pub(super) held: VecDeque<Held>,
     pub(super) paused: bool,
     /// Where its CONNECT has named an authentication method.
@@ -81,7 +79,7 @@ pub(super) enum Phase {
     Open,
     /// As open, but a publish of its waits for the store.
     Waiting,
-    /// As open, but a publish of its came too soon and waits until then, monotonic.
+    /// As open, but a publish of its came too soon, or was much work, and the next waits until then, monotonic.
     Slowed(u64),
     /// As open, but its end has come: what it said before is taken without waiting for its time.
     Ending,
@@ -185,7 +183,6 @@ impl Connection {
             unanswered: 0,
             answers: VecDeque::new(),
             rhythm: Rhythm::new(counts),
-            rests: 0,
             held: VecDeque::new(),
             paused: false,
             exchange: None,
@@ -226,13 +223,6 @@ impl Connection {
     /// Whether it is a part of the house, its adapters and bridges among them, and speaks for nobody outside.
     pub(super) fn is_of_the_house(&self) -> bool {
         matches!(&self.peer.trust, Trust::Port { user: Some(user), .. } if is_house_user(user))
-    }
-
-    /// Whether a packet of its has to wait until it has rested.
-    pub(super) fn must_rest(&self, packet: &Packet, now: u64) -> bool {
-        self.rests > now
-            && matches!(packet, Packet::Publish(_))
-            && !matches!(self.phase, Phase::Ending)
     }
 
     /// Whether it brings readings of a device that our adapter has rendered.

@@ -47,8 +47,8 @@ pub struct Counters {
     pub not_accepted: u64,
     /// Of these, those that a stored route would have had but for a full destination; grow.
     pub not_accepted_by_route: BTreeMap<ReaderId, u64>,
-    /// Publishes that came faster than `max_publish_rate`, or right behind one whose readers took long to find, and
-    /// had to wait; grows.
+    /// Publishes that came faster than `max_publish_rate` and had to wait, and those whose readers were so much work
+    /// to find that what came behind had to; grows.
     pub slowed: u64,
     /// Copies that ran out of time before their client could take them; grows.
     pub expired: u64,

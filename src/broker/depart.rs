@@ -12,8 +12,8 @@ use super::fan::Pressure;
 use super::memory::will_weight;
 use super::publish::is_volatile;
 use super::repeat::Ending;
-use super::{Broker, ConnectionId, Effect, Note, Turn};
-use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
+use super::{Broker, ConnectionId, Effect, Note, Turn, Verdict};
+use crate::codec::{Connect, Disconnect, Packet, Properties, QoS, Reason, Version};
 use crate::record::{DropReason, Message, Now, SessionWill, Write};
 
 /// Why a connection ends.
@@ -101,6 +101,30 @@ impl Broker {
             }
             _ => self.part(id, Cause::Lost, turn),
         }
+    }
+
+    /// The client was gone before its password was compared: what it has said is taken as if it had gone after.
+    /// Whoever has come under its client id since is let alone.
+    pub(super) fn on_verified_late(
+        &mut self,
+        id: ConnectionId,
+        connect: Connect,
+        verdict: Verdict,
+        turn: &mut Turn<'_>,
+    ) {
+        let former = self.clients.named(&connect.client_id).and_then(|key| self.clients.get(key));
+        let is_back = former.is_some_and(|client| client.connection.is_some());
+        let accepted = verdict == Verdict::Accepted && !is_back && self.objection(id, &connect).is_none();
+        let before = turn.effects.len();
+        if accepted {
+            self.admit(id, connect, turn);
+            self.on_lost(id, turn);
+        } else {
+            self.drop_connection(id, turn);
+        }
+        // There is nobody to be told anything.
+        let said = turn.effects.split_off(before);
+        turn.effects.extend(said.into_iter().filter(|effect| effect.connection() != Some(id)));
     }
 
     /// Forgets what a connection that is over held and waited for.

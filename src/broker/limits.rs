@@ -7,6 +7,8 @@ use adapter_api::schema::{Key, Kind, Problem};
 use adapter_api::units::{Rate, parse_duration, parse_rate, parse_size};
 use serde::Deserialize;
 
+use super::outlet::Ahead;
+
 /// The table as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -158,8 +160,8 @@ impl Default for LimitsConfig {
 impl Limits {
     /// Bytes of retained messages of QoS 0 that a client is sent before it is asked what it has taken: with the
     /// half of the buffer that may be full then there is room left for what others publish.
-    pub(super) fn ahead(&self) -> u32 {
-        u32::try_from(self.max_send_buffer / 4).unwrap_or(u32::MAX)
+    pub(super) fn ahead(&self) -> Ahead {
+        Ahead::of(self.max_send_buffer / 4)
     }
 }
 

@@ -343,10 +343,6 @@ impl Broker {
         if let Phase::Authenticating(_) = connection.phase {
             return self.on_unproven(id, packet, turn);
         }
-        if connection.must_rest(&packet, turn.now.mono) {
-            let until = connection.rests;
-            return self.slow_down(id, packet, until, turn);
-        }
         if let Some(until) = self.too_soon(id, &packet, turn.now.mono) {
             return self.slow_down(id, packet, until, turn);
         }

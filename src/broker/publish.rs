@@ -58,9 +58,7 @@ impl Broker {
         let pressure = if is_house { Pressure::Insist } else { Pressure::Wait };
         let topic = message.topic.clone();
         let looks = self.router.looks();
-        let routed = self.route(message, Some(source.slot), inward, pressure, turn);
-        self.rest(id, self.router.looks() - looks, turn);
-        match routed {
+        match self.route(message, Some(source.slot), inward, pressure, turn) {
             Routed::Refused => self.refuse_publish(id, publish, &topic, turn),
             Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
             Routed::Unkept => {
@@ -77,6 +75,7 @@ impl Broker {
                 self.acknowledge(id, &publish, ticket, wanted, turn);
             }
         }
+        self.rest(id, self.router.looks() - looks, turn);
     }
 
     fn count_received(&mut self, publish: &Publish) {
@@ -133,7 +132,9 @@ impl Broker {
     /// The topic by name or alias, or what is wrong with the packet.
     fn topic_of(&mut self, id: ConnectionId, publish: &Publish) -> Result<ByteString, Unusable> {
         let limits = &self.config.limits;
-        let Some(connection) = self.connections.get_mut(id) else { return Err(Reason::UnspecifiedError.into()) };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Err(Reason::UnspecifiedError.into());
+        };
         let mut topic = publish.topic.clone();
         if publish.properties.is_empty() || connection.version != Version::V5 {
             if publish.topic.is_empty() && connection.version == Version::V5 {

@@ -63,13 +63,20 @@ impl Broker {
 
     /// Filters may be such that a single topic leads to tens of thousands of places of the tree. Who publishes
     /// there rests three times as long as that took, about, so that the others have their turns between.
-    pub(super) fn rest(&mut self, id: ConnectionId, looks: u64, turn: &Turn<'_>) {
-        if looks > LOOKS_FREE
-            && let Some(connection) = self.connections.get_mut(id)
-            && !connection.is_port()
-        {
-            connection.rests = turn.now.mono + looks.div_ceil(LOOKS_A_MILLISECOND);
+    pub(super) fn rest(&mut self, id: ConnectionId, looks: u64, turn: &mut Turn<'_>) {
+        if looks <= LOOKS_FREE {
+            return;
         }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.is_port() || !matches!(connection.phase, Phase::Open) {
+            return;
+        }
+        connection.phase = Phase::Slowed(turn.now.mono + looks.div_ceil(LOOKS_A_MILLISECOND));
+        if !std::mem::replace(&mut connection.paused, true) {
+            turn.effects.push(Effect::Pause { connection: id });
+        }
+        self.counters.slowed += 1;
+        self.arm(id);
     }
 
     /// Its time has come.

@@ -20,7 +20,9 @@ fn retained_messages_wait_for_a_reader_that_is_slower_than_the_broker() {
     let (messages, payload) = (3_000, vec![7; 1_000]);
     for number in 0..messages {
         let topic = format!("r/{number}");
-        let Packet::Publish(mut packet) = publish(&topic, &payload, QoS::AtMostOnce, 0) else { panic!("PUBLISH") };
+        let Packet::Publish(mut packet) = publish(&topic, &payload, QoS::AtMostOnce, 0) else {
+            panic!("PUBLISH")
+        };
         packet.retain = true;
         publisher.send(&Packet::Publish(packet));
     }

@@ -48,8 +48,8 @@ pub(super) struct Socket {
     watches_writable: bool,
     /// Something was sent since the last read that found nothing.
     spoken: bool,
-    /// The broker waits until so little waits to leave.
-    awaited: Option<u32>,
+    /// The broker waits until so little waits to leave, in KiB; [`NOTHING_AWAITED`] where it does not.
+    awaited: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Socket {
             blocked: false,
             watches_writable: false,
             spoken: false,
-            awaited: None,
+            awaited: NOTHING_AWAITED,
         }
     }
 
@@ -417,13 +417,17 @@ impl Socket {
 
     /// The broker is to be told once no more than this waits to leave.
     pub(super) fn await_room(&mut self, most: usize) {
-        self.awaited = Some(u32::try_from(most).unwrap_or(u32::MAX));
+        self.awaited = u16::try_from(most >> 10).unwrap_or(u16::MAX).min(NOTHING_AWAITED - 1);
     }
 
     /// Whether the broker is to be told so now; it is once.
     pub(super) fn has_awaited_room(&mut self) -> bool {
-        let waiting = self.outbox.waiting();
-        self.awaited.take_if(|most| waiting <= *most as usize).is_some()
+        let is_awaited = self.awaited != NOTHING_AWAITED;
+        let has_room = is_awaited && self.outbox.waiting() <= usize::from(self.awaited) << 10;
+        if has_room {
+            self.awaited = NOTHING_AWAITED;
+        }
+        has_room
     }
 
     /// The broker has done with it.
@@ -454,6 +458,9 @@ impl Socket {
         Farewell::Linger
     }
 }
+
+/// Stands for no number of KiB.
+const NOTHING_AWAITED: u16 = u16::MAX;
 
 /// How much of a turn a packet is: what thousands of filters ask for in a few packets is as much.
 fn work(packet: &Packet) -> usize {

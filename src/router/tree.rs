@@ -216,7 +216,8 @@ impl Router {
     pub fn matches(&mut self, topic: &str, publisher: Option<Subscriber>, found: &mut Vec<Match>) {
         found.clear();
         self.turn += 1;
-        let mut finder = Finder { turn: self.turn, topic, publisher, stamps: &mut self.stamps, found, looks: 0 };
+        let mut finder =
+            Finder { turn: self.turn, topic, publisher, stamps: &mut self.stamps, found, looks: 0 };
         if let Some(entries) = self.exact.get(topic) {
             finder.take(entries);
         }

@@ -283,12 +283,25 @@ fn what_came_behind_connect_is_taken_though_the_connection_is_gone() {
 #[test]
 fn what_came_behind_a_password_is_taken_once_it_is_found_right_though_the_connection_is_gone() {
     let old = ConnectionId { slot: 1, generation: 1 };
-    for (session, end) in [("clean", "disconnect ; lost"), ("clean", "lost"), ("expiry=60", "disconnect ; lost"), ("expiry=60", "lost")] {
+    for (session, end) in [
+        ("clean", "disconnect ; lost"),
+        ("clean", "lost"),
+        ("expiry=60", "disconnect ; lost"),
+        ("expiry=60", "lost"),
+    ] {
         for verdict in [Verdict::Accepted, Verdict::Wrong] {
             let mut script = Script::new(with_passwords());
             let come = format!("1 connect a v5 {session} user=u pass=x ; publish t 1 ; publish t 2 ; {end}");
             // Another has its place in the table already.
-            script.run(&["open 2", "2 connect b clean", "2 subscribe 1 t", "open 1 password", &come, "open 1", "--"]);
+            script.run(&[
+                "open 2",
+                "2 connect b clean",
+                "2 subscribe 1 t",
+                "open 1 password",
+                &come,
+                "open 1",
+                "--",
+            ]);
             assert!(script.broker.counters().memory > 0);
             script.handle(vec![Event::Verified { connection: old, verdict }]);
             script.run(&["commit"]);

@@ -500,7 +500,8 @@ fn what_expires_at_once_is_for_whom_it_can_start_with_at_once() {
             "commit",
             "--",
         ]);
-        for (id, payload, more) in [(1, "at-once", "expiry=0"), (2, "too-late", "expiry=0"), (3, "later", "")] {
+        for (id, payload, more) in [(1, "at-once", "expiry=0"), (2, "too-late", "expiry=0"), (3, "later", "")]
+        {
             script.run(&[&publish(id, payload, more), "commit"]);
         }
         script.run(&["2 puback 1", "rows", "commit"]);

@@ -202,9 +202,8 @@ fn a_packet_is_as_large_as_the_client_sees_it() {
             "2 connect pub v5 clean",
         ]);
         for (qos, most) in [("", 34), ("q1 id=1", 32), ("q2 id=2", 32)] {
-            let lost = |script: &Script| {
-                script.broker.counters().dropped.remove(&DropReason::TooLarge).unwrap_or(0)
-            };
+            let lost =
+                |script: &Script| script.broker.counters().dropped.remove(&DropReason::TooLarge).unwrap_or(0);
             let before = lost(&script);
             let mut publish = |length: usize| {
                 let payload = "x".repeat(length);
@@ -316,7 +315,11 @@ fn a_dollar_hides_a_topic_from_a_group_s_members_there_and_not_from_others() {
 
 #[test]
 fn a_dollar_hides_a_topic_from_a_session_that_is_away_also_after_a_restart() {
-    for crash in [&["commit"][..], &["commit", "crash"], &["commit", "crash old", "open 1 mount=barn/", "1 connect a", "commit", "1 lost"]] {
+    for crash in [
+        &["commit"][..],
+        &["commit", "crash"],
+        &["commit", "crash old", "open 1 mount=barn/", "1 connect a", "commit", "1 lost"],
+    ] {
         let mut script = Script::new(config());
         script.run(&BARNS);
         script.run(crash);

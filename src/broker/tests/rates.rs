@@ -204,7 +204,8 @@ fn who_publishes_where_very_many_filters_meet_rests_between() {
     script.run(&[come(1), come(2), come(3)].concat().iter().map(String::as_str).collect::<Vec<_>>());
     // Each of eleven levels by name and by wildcard: 4,094 places, and every one is looked at.
     let filter = |number: u32| {
-        let levels: Vec<&str> = (0..11).map(|level| if number >> level & 1 == 0 { "a" } else { "+" }).collect();
+        let levels: Vec<&str> =
+            (0..11).map(|level| if number >> level & 1 == 0 { "a" } else { "+" }).collect();
         levels.join("/")
     };
     for batch in 0..8 {
@@ -224,6 +225,9 @@ fn who_publishes_where_very_many_filters_meet_rests_between() {
     script.run(&["--", "after 1", "1 publish x 4"]);
     assert_eq!(script.said, ["1 < pong", "resume 1"]);
     assert_eq!(script.broker.counters().slowed, 2);
+    // One alone, too, so that the next turn is another's.
+    script.run(&["--", &format!("1 publish {deep} 5"), "after 2"]);
+    assert_eq!(script.said[2..], ["pause 1", "resume 1"]);
     // What was said before the end of a connection does not wait.
     script.run(&["--", &twice, "1 lost"]);
     assert_eq!(script.said.iter().filter(|line| line.contains("< publish")).count(), 4);

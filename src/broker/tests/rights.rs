@@ -552,12 +552,25 @@ fn a_denied_publish_of_qos_2_is_one_however_often_it_is_sent() {
         let mut script = Script::new(ruled(config()));
         let login = login(1, "anna", session);
         script.run(&login.each_ref().map(String::as_str));
-        script.run(&["commit", "--", "1 publish x hi q2 id=6", "commit", "1 publish x hi q2 id=6 dup", "commit"]);
+        script.run(&[
+            "commit",
+            "--",
+            "1 publish x hi q2 id=6",
+            "commit",
+            "1 publish x hi q2 id=6 dup",
+            "commit",
+        ]);
         let count = |script: &Script| script.broker.counters().dropped.get(&DropReason::Denied).copied();
         assert_eq!(count(&script), Some(1), "{session}");
         if session.is_empty() {
             // A restart knows it too.
-            script.run(&["crash", "open 1 password", "1 connect anna-1 user=anna pass=x", "1 verified", "commit"]);
+            script.run(&[
+                "crash",
+                "open 1 password",
+                "1 connect anna-1 user=anna pass=x",
+                "1 verified",
+                "commit",
+            ]);
             script.run(&["1 publish x hi q2 id=6 dup", "commit"]);
             assert_eq!(count(&script), None);
         }

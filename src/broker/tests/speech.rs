@@ -64,9 +64,9 @@ pub(crate) fn packet(text: &str) -> Packet {
     let ack = || Ack {
         packet_id: words.at(1).parse().expect("a packet id"),
         reason: words.reason(),
-        properties: words.value("why").map_or_else(Properties::new, |why| {
-            Properties::from_list(&[Property::ReasonString(why.into())])
-        }),
+        properties: words
+            .value("why")
+            .map_or_else(Properties::new, |why| Properties::from_list(&[Property::ReasonString(why.into())])),
     };
     match words.at(0) {
         "connect" => Packet::Connect(Box::new(connect(&words))),

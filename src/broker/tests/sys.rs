@@ -221,7 +221,8 @@ fn the_house_s_own_ports_are_no_clients_there() {
         "--",
         "1 subscribe 1 $SYS/broker/clients/+",
     ]);
-    for (name, count) in [("total", 2), ("connected", 2), ("active", 2), ("maximum", 2), ("disconnected", 0)] {
+    for (name, count) in [("total", 2), ("connected", 2), ("active", 2), ("maximum", 2), ("disconnected", 0)]
+    {
         let line = format!("1 < publish $SYS/broker/clients/{name} {count} retain");
         assert!(script.said.contains(&line), "{line}: {:?}", script.said);
     }
@@ -242,7 +243,6 @@ fn what_the_engine_drops_is_dropped_and_not_sent() {
         assert!(script.said.contains(&line), "{line}: {:?}", script.said);
     }
     let dropped = script.broker.counters().dropped;
-    let reasons =
-        [(DropReason::SendBufferFull, 1), (DropReason::MemoryFull, 2), (DropReason::TooLarge, 3)];
+    let reasons = [(DropReason::SendBufferFull, 1), (DropReason::MemoryFull, 2), (DropReason::TooLarge, 3)];
     assert_eq!(dropped, reasons.into());
 }
