@@ -140,11 +140,9 @@ impl Engine {
                 });
             }
             Effect::AwaitRoom { connection, most } => {
-                if let Some(socket) = self.table.socket(connection) {
-                    socket.await_room(most);
-                    // What has left is looked at when it is flushed.
-                    self.mark_dirty(connection);
-                }
+                self.table.await_room(connection, most);
+                // What has left is looked at when it is flushed.
+                self.mark_dirty(connection);
             }
             Effect::Survey => {
                 let inputs = self.courier.inputs.clone();

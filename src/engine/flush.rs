@@ -5,7 +5,7 @@
 use super::outbox::Flushed;
 use super::socket::Farewell;
 use super::turn::Engine;
-use crate::broker::{ConnectionId, Event, Level};
+use crate::broker::{ConnectionId, Event};
 use crate::record::Now;
 
 impl Engine {
@@ -50,20 +50,10 @@ impl Engine {
                 if socket.choke(self.limits.max_send_buffer) {
                     self.intake.list(&mut self.table, id);
                 }
-                self.tell_room(id);
+                if self.table.has_awaited_room(id, self.courier.memory) {
+                    self.events.push(Event::Room { connection: id });
+                }
             }
-        }
-    }
-
-    /// Tells the broker that a connection has the room that it waits for. While memory is short none does whose
-    /// peer takes nothing: what it were sent would be the first to be dropped.
-    fn tell_room(&mut self, id: ConnectionId) {
-        let is_short = self.courier.memory > Level::Ample;
-        if let Some(socket) = self.table.socket(id)
-            && !(is_short && socket.is_blocked())
-            && socket.has_awaited_room()
-        {
-            self.events.push(Event::Room { connection: id });
         }
     }
 

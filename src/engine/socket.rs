@@ -48,8 +48,6 @@ pub(super) struct Socket {
     watches_writable: bool,
     /// Something was sent since the last read that found nothing.
     spoken: bool,
-    /// The broker waits until so little waits to leave, in KiB; [`NOTHING_AWAITED`] where it does not.
-    awaited: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +116,6 @@ impl Socket {
             blocked: false,
             watches_writable: false,
             spoken: false,
-            awaited: NOTHING_AWAITED,
         }
     }
 
@@ -415,21 +412,6 @@ impl Socket {
         false
     }
 
-    /// The broker is to be told once no more than this waits to leave.
-    pub(super) fn await_room(&mut self, most: usize) {
-        self.awaited = u16::try_from(most >> 10).unwrap_or(u16::MAX).min(NOTHING_AWAITED - 1);
-    }
-
-    /// Whether the broker is to be told so now; it is once.
-    pub(super) fn has_awaited_room(&mut self) -> bool {
-        let is_awaited = self.awaited != NOTHING_AWAITED;
-        let has_room = is_awaited && self.outbox.waiting() <= usize::from(self.awaited) << 10;
-        if has_room {
-            self.awaited = NOTHING_AWAITED;
-        }
-        has_room
-    }
-
     /// The broker has done with it.
     pub(super) fn close(&mut self) {
         if self.is_open() {
@@ -458,9 +440,6 @@ impl Socket {
         Farewell::Linger
     }
 }
-
-/// Stands for no number of KiB.
-const NOTHING_AWAITED: u16 = u16::MAX;
 
 /// How much of a turn a packet is: what thousands of filters ask for in a few packets is as much.
 fn work(packet: &Packet) -> usize {
