@@ -1,16 +1,18 @@
 //! A client's answers to what it was sent, and what their commits allow.
 //!
 //! For a kept session each answer is a write: the row is settled (lazily), a PUBREC is recorded before
-//! PUBREL leaves, and a QoS 2 packet id is free only once the end of its exchange is committed.
+//! PUBREL leaves, and a QoS 2 packet id is free only once the end of its exchange is committed. Nor is it free
+//! because the message is gone: whoever has had PUBLISH would take the next one under it for a repeat.
 
 use super::backlog::pubrel;
 use super::client::{Client, ClientKey};
 use super::ledger::Step;
 use super::outlet::Label;
+use super::share::Groups;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Ack, QoS, Reason};
-use crate::record::{DropReason, Seq, Write};
-use crate::session::{Sending, Stage};
+use crate::record::{DropReason, ReaderId, Seq, Write};
+use crate::session::{Exchange, Sending, Stage};
 
 impl Broker {
     fn client_of(&self, id: ConnectionId) -> Option<ClientKey> {
@@ -65,21 +67,15 @@ impl Broker {
             let packet = pubrel(packet_id, Reason::PacketIdentifierNotFound);
             return turn.effects.push(Effect::Send { connection: id, packet });
         };
-        // What is in no log, or whose client ends with its connection, has nothing to be recorded.
         let own = client.session.backlog.as_ref().map(|backlog| backlog.reader);
-        let lease_reader = match exchange.group {
-            None => own,
-            Some(_) if own.is_none() || exchange.seq == Seq(0) => None,
-            Some(id) => self.groups.get(id).and_then(|group| Some(group.backlog.as_ref()?.reader)),
-        };
+        let leased_by = leased_by(exchange, own, &self.groups);
         match exchange.stage {
             Stage::Sent if ack.reason.is_error() => self.complete_refused(key, ack, turn), // [MQTT5-4.3.3-4]
-            Stage::Sent => match lease_reader {
+            Stage::Sent => match leased_by {
                 Some(reader) => {
                     exchange.stage = Stage::Recording;
-                    let write = Write::LeaseReceived { reader, seq: exchange.seq };
-                    let ticket = self.ledger.write(write, turn.effects);
-                    self.ledger.after(ticket, Step::Release(key, packet_id));
+                    let row = (reader, exchange.seq);
+                    self.record_release(key, packet_id, row, turn.effects);
                 }
                 None => {
                     exchange.stage = Stage::Released;
@@ -150,6 +146,51 @@ impl Broker {
         }
     }
 
+    /// The message of an exchange can never be sent again: a rule or a limit takes it for this reason, or has
+    /// taken it before. Where its client may hold a packet id of QoS 2, PUBREL ends the exchange at both sides:
+    /// whoever knows nothing of it answers that, too. [MQTT5-4.3.3-11] [MQTT311-4.3.3-2]
+    pub(super) fn abandon(
+        &mut self,
+        key: ClientKey,
+        packet_id: u16,
+        dropped: Option<DropReason>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let own = client.session.backlog.as_ref().map(|backlog| backlog.reader);
+        let Some(exchange) = client.session.flight.find(packet_id) else { return };
+        let Some(reader) = leased_by(exchange, own, &self.groups) else {
+            return self.end_exchange(key, packet_id, dropped, turn);
+        };
+        let (seq, may_be_held) = (exchange.seq, exchange.sending.repeats());
+        if may_be_held {
+            exchange.stage = Stage::Recording;
+            // It has its place in the window as if PUBLISH had been sent.
+            client.session.flight.resume(packet_id);
+        }
+        if let Some(reason) = dropped {
+            self.ledger.write(Write::Dropped { reader, seq, reason }, turn.effects);
+            self.counters.drop(reason, 1);
+        }
+        if may_be_held {
+            self.record_release(key, packet_id, (reader, seq), turn.effects);
+        } else {
+            self.end_exchange(key, packet_id, None, turn);
+        }
+    }
+
+    /// PUBREL is to leave for an exchange in [`Stage::Recording`].
+    pub(super) fn record_release(
+        &mut self,
+        key: ClientKey,
+        packet_id: u16,
+        (reader, seq): (ReaderId, Seq),
+        effects: &mut Vec<Effect>,
+    ) {
+        let ticket = self.ledger.write(Write::LeaseReceived { reader, seq }, effects);
+        self.ledger.after(ticket, Step::Release(key, packet_id));
+    }
+
     /// Message and packet id of a QoS 2 exchange are committed: PUBLISH leaves.
     pub(super) fn on_leased(&mut self, key: ClientKey, packet_id: u16, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -196,6 +237,16 @@ impl Broker {
             client.session.flight.remove(packet_id);
             self.pump(key, turn);
         }
+    }
+}
+
+/// The reader with the lease of a QoS 2 exchange. What is in no log, or whose client ends with its connection, has
+/// nothing to be recorded.
+fn leased_by(exchange: &Exchange, own: Option<ReaderId>, groups: &Groups) -> Option<ReaderId> {
+    own.filter(|_| exchange.qos == QoS::ExactlyOnce && exchange.seq > Seq(0))?;
+    match exchange.group {
+        None => own,
+        Some(id) => Some(groups.get(id)?.backlog.as_ref()?.reader),
     }
 }
 

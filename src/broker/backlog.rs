@@ -188,11 +188,11 @@ impl Broker {
         match exchange.stage {
             // The rules may have changed since, or the client came back through another listener.
             Stage::Sent | Stage::Leasing if !readable => {
-                self.end_exchange(key, packet_id, Some(DropReason::Denied), turn);
+                self.abandon(key, packet_id, Some(DropReason::Denied), turn);
             }
             // The client may have come back with a smaller Maximum Packet Size. [MQTT5-3.1.2-25]
             Stage::Sent if !outlet.takes(&parcel.message, exchange.qos, &parcel.want.subscription_ids) => {
-                self.end_exchange(key, packet_id, Some(DropReason::TooLarge), turn);
+                self.abandon(key, packet_id, Some(DropReason::TooLarge), turn);
             }
             // [MQTT5-4.4.0-1] [MQTT5-3.3.1-1] [MQTT311-4.4.0-1] [MQTT311-3.3.1-1]
             Stage::Sent => {
@@ -210,11 +210,11 @@ impl Broker {
         }
     }
 
-    /// Exchanges whose rows were not found again can never be sent: they are over.
+    /// Exchanges whose rows were not found again can never be sent.
     fn forget_vanished(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get(key) else { return };
         for packet_id in client.session.flight.unread() {
-            self.complete(key, packet_id, turn);
+            self.abandon(key, packet_id, None, turn);
         }
     }
 
@@ -393,10 +393,10 @@ pub(super) fn pubrel(packet_id: u16, reason: Reason) -> Packet {
 
 /// Retained messages that one call looks for, whoever subscribes to how much: what they take until they are
 /// sent is bounded so. The rest comes with the next calls, which follow at once.
-pub(super) const WALKS_MAX: u32 = 256;
+pub(super) const WALKS_MAX: u32 = 64;
 
 /// Places of the tree of retained messages that one call looks at, whoever subscribes to what matches little.
-pub(super) const LOOKS_MAX: u32 = 2_048;
+pub(super) const LOOKS_MAX: u32 = 512;
 
 /// Rows of one question, so that an answer does not hold much RAM whatever the client's window.
 const ROWS_MAX: u32 = 128;

@@ -22,8 +22,7 @@ use super::words::fits;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn, Verdict};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
 use crate::record::{
-    LeaseState, Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, StoredSubscription,
-    Ticket, Write,
+    Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, StoredSubscription, Ticket, Write,
 };
 use crate::router::filter;
 use crate::session::{Backlog, Session, Stage, Weights};
@@ -481,28 +480,24 @@ impl Broker {
     /// A session that was found in the store; its connection ended at the latest now, and where it is known until
     /// when the house was alive, at the latest then.
     fn restore(&mut self, restored: RestoredSession, alive: u64, now: Now, unsaid: &mut Vec<Effect>) {
-        let RestoredSession { record, cursor, last, queued, queued_bytes, leases, inward } = restored;
-        let waiting = queued.saturating_sub(leases.len() as u64);
-        let weights = Weights::of(waiting, queued_bytes / queued.max(1) * waiting);
+        let (rows, bytes) = restored.waiting();
+        let weights = Weights::of(rows, bytes);
+        let RestoredSession { record, cursor, last, mut leases, inward, .. } = restored;
         // A limit that was lowered since holds for what is found, too: so an operator can end what nobody will.
         let expiry = record.expiry.min(self.config.limits.max_session_expiry);
         let mut session = Session::new(record.client_id, record.user, expiry);
         session.backlog = Some(Box::new(Backlog::restored(record.reader, cursor, last, weights)));
         session.subscriptions = record.subscriptions;
-        let mut leases = leases;
         leases.sort_by_key(|lease| lease.seq);
-        for lease in leases {
-            let stage = match lease.state {
-                LeaseState::Begun | LeaseState::Sent => Stage::Sent,
-                LeaseState::Received => Stage::Released,
-            };
-            session.flight.restore(lease.packet_id, lease.seq, stage);
-        }
+        leases.retain(|lease| session.flight.restore(lease, None) == Stage::Recording);
         let held = inward.len() * INWARD_BYTES;
         for packet_id in inward {
             session.inward.hold(packet_id, Ticket(0));
         }
         let key = self.clients.insert(session);
+        for lease in leases {
+            self.record_release(key, lease.packet_id, (record.reader, lease.seq), unsaid);
+        }
         let alive = if alive == 0 { now.house } else { alive };
         let ended = record.ended.unwrap_or(alive).min(now.house);
         let passed = now.age(ended);

@@ -179,7 +179,7 @@ impl Broker {
         let Some((key, packet_id)) = group.repeats.remove(place) else { return };
         match found {
             Some(parcel) => self.repeat(id, (key, packet_id), parcel, turn),
-            None => self.end_exchange(key, packet_id, None, turn),
+            None => self.abandon(key, packet_id, None, turn),
         }
     }
 

@@ -111,6 +111,7 @@ impl Broker {
             }
             let reader = backlog.reader;
             self.ledger.write(Write::Dropped { reader, seq, reason: DropReason::Purged }, effects);
+            self.ledger.write(Write::Settled { reader, seq }, effects);
         }
         self.counters.drop(DropReason::Purged, 1);
     }
@@ -126,9 +127,15 @@ impl Broker {
             let seq = lease.seq;
             let Some(group) = self.groups.get_mut(id) else { return };
             let holder = lease.holder.and_then(|holder| self.clients.reading(holder));
-            if let Some(client) = holder.and_then(|key| self.clients.get_mut(key)) {
-                client.session.flight.restore_shared(lease.packet_id, seq, lease.state, id);
+            if let Some(key) = holder
+                && let Some(client) = self.clients.get_mut(key)
+            {
                 group.drawn += 1;
+                if client.session.flight.restore(&lease, Some(id)) == Stage::Recording {
+                    self.record_release(key, lease.packet_id, (reader, seq), effects);
+                }
+            } else if !lease.has_row {
+                self.ledger.write(Write::Settled { reader, seq }, effects);
             } else if lease.holder == Some(NOBODY) || lease.state > LeaseState::Begun {
                 self.purge(id, seq, effects); // [MQTT5-4.8.2-5]
             } else if let Some(backlog) = &mut group.backlog {
@@ -199,7 +206,7 @@ impl Broker {
         }
         match fetched {
             Fetched::Row(parcel) => self.repeat(id, (key, packet_id), parcel, turn),
-            _ => self.end_exchange(key, packet_id, None, turn),
+            _ => self.abandon(key, packet_id, None, turn),
         }
         true
     }
@@ -220,10 +227,10 @@ impl Broker {
         let Client { session, outlet: Some(outlet), .. } = client else { return };
         let Some(exchange) = session.flight.find(packet_id) else { return };
         if !readable {
-            return self.end_exchange(key, packet_id, Some(DropReason::Denied), turn);
+            return self.abandon(key, packet_id, Some(DropReason::Denied), turn);
         }
         if !outlet.takes(&message, exchange.qos, &want.subscription_ids) {
-            return self.end_exchange(key, packet_id, Some(DropReason::TooLarge), turn);
+            return self.abandon(key, packet_id, Some(DropReason::TooLarge), turn);
         }
         if exchange.stage != Stage::Sent {
             return;

@@ -304,14 +304,13 @@ impl Broker {
 
     /// A group that was found in the store; its members come with their sessions.
     pub(super) fn restore_group(&mut self, restored: &RestoredSession) {
-        let RestoredSession { record, cursor, last, queued, queued_bytes, leases, .. } = restored;
+        let RestoredSession { record, cursor, last, leases, .. } = restored;
         let Some(filter) = record.client_id.strip_prefix(GROUP_MARK) else { return };
-        let waiting = queued.saturating_sub(leases.len() as u64);
-        let weights = Weights::of(waiting, queued_bytes / (*queued).max(1) * waiting);
-        let backlog = Backlog::restored(record.reader, *cursor, *last, weights);
+        let (rows, bytes) = restored.waiting();
+        let backlog = Backlog::restored(record.reader, *cursor, *last, Weights::of(rows, bytes));
         let id = self.groups.enter(filter, Some(backlog));
         if let Some(group) = self.groups.get_mut(id) {
-            group.leased = leases.iter().map(|lease| lease.seq).collect();
+            group.leased = leases.iter().filter(|lease| lease.has_row).map(|lease| lease.seq).collect();
         }
     }
 

@@ -28,6 +28,11 @@ pub(super) struct Courier {
     pub(super) pool: Pool,
     /// Connections with something to send.
     pub(super) dirty: Vec<ConnectionId>,
+    /// Those of them that wait to be flushed in a later turn, and whether it is their time.
+    pub(super) put_off: VecDeque<ConnectionId>,
+    pub(super) is_flushing: bool,
+    /// Work done for those who speak at length since it last was.
+    pub(super) unsent_work: usize,
     /// Connections that the broker has closed and that are not yet gone, with the time at which they go
     /// in any case; in the order of that time.
     pub(super) farewells: VecDeque<(u64, ConnectionId)>,
@@ -56,6 +61,9 @@ impl Courier {
         Courier {
             pool: Pool::default(),
             dirty: Vec::new(),
+            put_off: VecDeque::new(),
+            is_flushing: false,
+            unsent_work: 0,
             farewells: VecDeque::new(),
             gathered: 0,
             memory: Level::Ample,
@@ -219,7 +227,8 @@ impl Engine {
         if qos == QoS::AtMostOnce && socket.is_full(bytes.len(), limit) {
             // Much may be sent in one turn; only what the peer does not take is over the limit.
             let written = &mut self.counters.bytes_out;
-            let flushed = socket.flush(connection, self.inbox.poll.registry(), &mut courier.pool, written);
+            let registry = self.inbox.poll.registry();
+            let flushed = socket.flush(connection, registry, &mut courier.pool, usize::MAX, written);
             if flushed != Flushed::All && socket.is_full(bytes.len(), limit) {
                 self.counters.dropped_send_buffer += 1;
                 self.counters.dropped_bytes += payload;
@@ -314,8 +323,9 @@ fn is_spared(socket: &Socket, memory: Level, heaviest: usize) -> bool {
     socket.is_blocked() && socket.waiting() > share
 }
 
-/// Where one turn has more for everybody together, outboxes are flushed before its end.
-const GATHERED_BYTES_MAX: usize = 1 << 20;
+/// Where more has gathered for everybody together, because one packet means so much, outboxes are flushed at
+/// once.
+const GATHERED_BYTES_MAX: usize = 2 << 20;
 
 /// Milliseconds that a closed connection has to take its last bytes and to see the end.
 const FAREWELL: u64 = 2_000;

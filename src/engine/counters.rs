@@ -6,11 +6,13 @@ use serde::Serialize;
 
 use crate::broker::{Carried, Unsent};
 
-/// Counts since the start, and two gauges.
+/// Counts since the start, and three gauges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Counters {
     /// Turns of the loop.
     pub turns: u64,
+    /// The most that one of them took, in tenths of a microsecond as they are weighed.
+    pub most_work: u64,
     /// Network clients that are connected, or whose last words are on their way.
     pub sockets: u64,
     /// In-process clients.

@@ -1,10 +1,13 @@
-//! The end of a turn: one write for each connection that has something, and who is gone by then.
+//! Sending: one write for each connection that has something, and who is gone by then.
 //!
-//! A connection that cannot take all of it is written on when the kernel says that it can.
+//! What those who say little have caused leaves at once. The rest gathers while others speak at length, and
+//! then leaves some at a time. A connection that cannot take all of it is written on when the kernel says that
+//! it can.
 
 use super::outbox::Flushed;
 use super::socket::Farewell;
 use super::turn::Engine;
+use super::work;
 use crate::broker::{ConnectionId, Event};
 use crate::record::Now;
 
@@ -18,25 +21,72 @@ impl Engine {
         }
     }
 
-    /// Flushes every connection that has something to send.
+    /// Flushes every connection that has something to send, whatever it takes: memory is what counts.
     pub(super) fn flush_all(&mut self) {
+        self.put_off();
+        while let Some(id) = self.courier.put_off.pop_front() {
+            self.flush(id, usize::MAX);
+        }
         self.courier.gathered = 0;
+    }
+
+    /// Flushes those for whom something was said just now; beyond some dozens they wait.
+    pub(super) fn flush_promptly(&mut self) {
+        let most = self.work + PROMPTLY_MAX * work::FLUSH;
         let mut dirty = std::mem::take(&mut self.courier.dirty);
         for id in dirty.drain(..) {
-            self.flush(id);
+            if self.work < most {
+                self.flush(id, FLUSH_BYTES_MAX);
+            } else {
+                self.courier.put_off.push_back(id);
+            }
         }
         self.courier.dirty = dirty;
     }
 
-    fn flush(&mut self, id: ConnectionId) {
-        self.flush_one(id);
-        self.table.weigh(id);
+    /// Those who are to be flushed stand behind those who wait for that.
+    pub(super) fn put_off(&mut self) {
+        self.courier.put_off.extend(self.courier.dirty.drain(..));
     }
 
-    fn flush_one(&mut self, id: ConnectionId) {
+    /// Whether it is time to flush those who wait for it. Nobody speaks at length meanwhile.
+    pub(super) fn is_flush_due(&mut self) -> bool {
+        let courier = &mut self.courier;
+        let is_due = courier.gathered >= UNSENT_BYTES_MAX || courier.unsent_work >= UNSENT_WORK_MAX;
+        courier.is_flushing |= is_due || !self.intake.is_long();
+        courier.is_flushing
+    }
+
+    /// Flushes some of those who wait for it.
+    pub(super) fn flush_some(&mut self) {
+        let most = self.work + SOME * work::FLUSH;
+        while self.work < most
+            && let Some(id) = self.courier.put_off.pop_front()
+        {
+            self.flush(id, FLUSH_BYTES_MAX);
+        }
+        if self.courier.put_off.is_empty() {
+            (self.courier.is_flushing, self.courier.unsent_work) = (false, 0);
+            self.courier.gathered = 0;
+        }
+    }
+
+    fn flush(&mut self, id: ConnectionId, most: usize) {
+        let before = self.counters.bytes_out;
+        self.flush_one(id, most);
+        self.table.weigh(id);
+        let written = usize::try_from(self.counters.bytes_out - before).unwrap_or(usize::MAX);
+        self.work += work::FLUSH + work::of_bytes(written);
+    }
+
+    fn flush_one(&mut self, id: ConnectionId, most: usize) {
         let Some(socket) = self.table.socket(id) else { return };
         let written = &mut self.counters.bytes_out;
-        match socket.flush(id, self.inbox.poll.registry(), &mut self.courier.pool, written) {
+        let flushed = socket.flush(id, self.inbox.poll.registry(), &mut self.courier.pool, most, written);
+        if flushed == Flushed::Part && socket.mark_dirty() {
+            self.courier.put_off.push_back(id);
+        }
+        match flushed {
             Flushed::Gone if socket.is_open() => {
                 self.events.push(Event::Lost { connection: id });
                 self.table.remove(id);
@@ -46,7 +96,7 @@ impl Engine {
                 Farewell::Done => self.table.remove(id),
                 Farewell::Linger => self.intake.list(&mut self.table, id),
             },
-            Flushed::All | Flushed::Blocked => {
+            Flushed::All | Flushed::Part | Flushed::Blocked => {
                 if socket.choke(self.limits.max_send_buffer) {
                     self.intake.list(&mut self.table, id);
                 }
@@ -74,3 +124,17 @@ impl Engine {
         self.courier.farewells.front().map(|(deadline, _)| *deadline)
     }
 }
+
+/// So many are flushed as soon as something was said for them, or fewer with more to send; the others wait.
+const PROMPTLY_MAX: usize = 128;
+
+/// So many of those who wait are flushed in one turn, or fewer with more to send.
+const SOME: usize = 8;
+
+/// What those who speak at length cause leaves after so many bytes or so much work at the latest, which is some
+/// thousands of packets: a write for each of them would cost more than they do.
+const UNSENT_BYTES_MAX: usize = 1 << 20;
+const UNSENT_WORK_MAX: usize = 1 << 15;
+
+/// What is written for one of them at once, as far as the stream lets us choose.
+const FLUSH_BYTES_MAX: usize = 64 << 10;

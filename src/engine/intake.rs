@@ -1,32 +1,41 @@
 //! Reading: whose turn it is, how much, and into what.
 //!
 //! All connections read into one buffer. What was read is cut off and shared, so payloads are slices of
-//! it and an idle connection holds none. Each turn has a limit on bytes and packets, in all and for each
-//! connection; who has more is served again in the next turn, after the others. What a turn brings goes to
-//! the broker in slices, so that the broker's words for it never fill the memory.
+//! it and an idle connection holds none. Who says little is served first. Who has more than that, is new,
+//! or goes, stands in a second lane, of which a turn serves so much and no more: what thousands of them want
+//! keeps nobody waiting. What a turn brings goes to the broker in shares that begin small, so that the
+//! broker's words for it are few when one packet means many of them.
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
 use super::counters::Counters;
-use super::socket::Served;
+use super::socket::{Served, Socket};
 use super::table::Table;
+use super::work;
 use crate::broker::{ConnectionId, Event};
 
 /// The connections that may have something, and the buffer that they read into.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    ready: VecDeque<ConnectionId>,
+    /// Who says little.
+    brief: VecDeque<ConnectionId>,
+    /// All others.
+    long: VecDeque<ConnectionId>,
     buffer: ReadBuffer,
-    /// How many of `ready` are still to be served in this turn.
-    unserved: usize,
-    /// What is left of this turn.
-    bytes: usize,
-    packets: usize,
 }
 
-/// What one connection may take of a turn.
+/// Where a connection waits to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// It has come in, and it said all that it had to say when it was last served.
+    Brief,
+    /// It said more than that, has not said anything whole yet, or goes.
+    Long,
+}
+
+/// What one connection may take when it is served.
 #[derive(Debug)]
 pub(super) struct Allowance {
     /// Bytes to read.
@@ -35,15 +44,21 @@ pub(super) struct Allowance {
     pub(super) packets: usize,
     /// Packets that it has decoded.
     pub(super) decoded: u64,
+    /// Their work.
+    pub(super) done: usize,
 }
 
-/// Whether a turn has more for the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Slice {
-    /// Somebody has not had his turn.
-    Full,
-    /// Everybody has, or the turn's limits are reached.
-    Last,
+/// What a share of a lane may take, and what it took.
+#[derive(Debug)]
+pub(super) struct Share {
+    /// Whether the lane was not served before in this turn.
+    pub(super) is_first: bool,
+    /// Packets, by their work.
+    pub(super) packets: usize,
+    /// Work that is left.
+    pub(super) left: usize,
+    /// Work done.
+    pub(super) done: usize,
 }
 
 /// Memory to read into.
@@ -57,54 +72,66 @@ impl Intake {
     /// Notes that a connection may have something to read or to decode.
     pub(super) fn list(&mut self, table: &mut Table, id: ConnectionId) {
         if let Some(socket) = table.socket(id)
-            && socket.enlist()
+            && let Some(lane) = socket.enlist()
         {
-            self.ready.push_back(id);
+            self.lane(lane).push_back(id);
+        }
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<ConnectionId> {
+        match lane {
+            Lane::Brief => &mut self.brief,
+            Lane::Long => &mut self.long,
         }
     }
 
     /// Whether somebody is to be served.
     pub(super) fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.brief.is_empty() || self.is_long()
     }
 
-    /// Begins a turn: everybody who is listed now may be served once.
-    pub(super) fn begin_turn(&mut self) {
-        self.unserved = self.ready.len();
-        self.bytes = TURN_BYTES_MAX;
-        self.packets = TURN_PACKETS_MAX;
+    /// Whether somebody has more to say than a few words.
+    pub(super) fn is_long(&self) -> bool {
+        !self.long.is_empty()
     }
 
-    /// Serves listed connections until the broker has enough for one call. Puts into `dirty` those that
-    /// have to be flushed.
+    /// Serves those of a lane in turn until the share is taken. Puts into `dirty` those that have to be
+    /// flushed.
     pub(super) fn serve(
         &mut self,
+        lane: Lane,
+        share: &mut Share,
         table: &mut Table,
         events: &mut Vec<Event>,
         dirty: &mut Vec<ConnectionId>,
         counters: &mut Counters,
-    ) -> Slice {
-        while self.unserved > 0 && self.bytes > 0 && self.packets > 0 {
-            if events.len() >= SLICE_EVENTS {
-                return Slice::Full;
-            }
-            self.unserved -= 1;
-            let Some(id) = self.ready.pop_front() else { break };
+    ) {
+        while share.packets > 0 && share.left > 0 {
+            let Some(id) = self.lane(lane).pop_front() else { return };
             let Some(socket) = table.socket(id) else { continue };
-            let granted = (CONNECTION_BYTES_MAX.min(self.bytes), CONNECTION_PACKETS_MAX.min(self.packets));
-            let mut left = Allowance { bytes: granted.0, packets: granted.1, decoded: 0 };
+            let most = match lane {
+                Lane::Brief => (BRIEF_BYTES_MAX, BRIEF_PACKETS_MAX.min(share.packets)),
+                Lane::Long => (work::bytes_within(share.left).min(CONNECTION_BYTES_MAX), share.packets),
+            };
+            let mut left = Allowance { bytes: most.0, packets: most.1, decoded: 0, done: 0 };
             let served = socket.serve(id, &mut self.buffer, &mut left, events);
             // Reading may have made the stream itself answer.
             if socket.wants_write() && socket.mark_dirty() {
                 dirty.push(id);
             }
             table.weigh(id);
-            self.bytes -= granted.0 - left.bytes;
-            self.packets -= granted.1 - left.packets;
-            counters.bytes_in += (granted.0 - left.bytes) as u64;
+            let bytes = most.0 - left.bytes;
+            counters.bytes_in += bytes as u64;
             counters.packets_in += left.decoded;
+            share.packets = share.packets.saturating_sub(left.done.max(1));
+            share.take(work::SERVE + work::of_bytes(bytes) + left.done * work::PACKET);
             match served {
-                Served::Again => self.ready.push_back(id),
+                Served::Again if share.is_first && lane == Lane::Brief => {
+                    // The first share is a single packet, so he has not had what he may.
+                    table.socket(id).into_iter().for_each(Socket::list_anew);
+                    self.brief.push_back(id);
+                }
+                Served::Again => self.long.push_back(id),
                 Served::Idle => {}
                 Served::Malformed => counters.malformed += 1,
                 Served::Lost => {
@@ -113,11 +140,22 @@ impl Intake {
                     }
                     events.push(Event::Lost { connection: id });
                     table.remove(id);
+                    share.take(work::CLOSE);
                 }
-                Served::Ended => table.remove(id),
+                Served::Ended => {
+                    table.remove(id);
+                    share.take(work::CLOSE);
+                }
             }
         }
-        Slice::Last
+    }
+}
+
+impl Share {
+    /// So much of it is done.
+    pub(super) fn take(&mut self, work: usize) {
+        self.done += work;
+        self.left = self.left.saturating_sub(work);
     }
 }
 
@@ -139,21 +177,14 @@ impl ReadBuffer {
     }
 }
 
-/// What one connection may read in one turn; more waits for the next.
+/// What one connection may read at once; more waits until others were served.
 pub(super) const CONNECTION_BYTES_MAX: usize = 64 << 10;
 
-/// Packets that one connection may send in one turn; more waits for the next.
-const CONNECTION_PACKETS_MAX: usize = 256;
+/// What one of the first lane may read in one turn; more is served in the second.
+const BRIEF_BYTES_MAX: usize = 16 << 10;
 
-/// The broker is called when it has so many events: one message may go to thousands, and all that the
-/// broker says of one call is in memory at once.
-const SLICE_EVENTS: usize = 128;
-
-/// What all connections may read in one turn together.
-const TURN_BYTES_MAX: usize = 512 << 10;
-
-/// Packets of one turn: its length is everybody's latency, since what is said leaves at its end.
-const TURN_PACKETS_MAX: usize = 4_096;
+/// Packets that one of the first lane may send in one turn; more are served in the second.
+const BRIEF_PACKETS_MAX: usize = 16;
 
 /// A new chunk is begun where less than this is left of the old one.
 const READ_BYTES_MIN: usize = 16 << 10;

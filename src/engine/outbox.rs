@@ -18,6 +18,8 @@ pub(super) struct Outbox {
 pub(super) enum Flushed {
     /// Nothing is left.
     All,
+    /// As much has left as was to leave.
+    Part,
     /// The peer takes no more for now.
     Blocked,
     /// The peer is gone.
@@ -48,8 +50,16 @@ impl Outbox {
         &mut self.bytes
     }
 
-    /// Writes until all has left or the peer takes no more. Adds to `written` what has left.
-    pub(super) fn flush(&mut self, stream: &mut impl Write, pool: &mut Pool, written: &mut u64) -> Flushed {
+    /// Writes until all has left, or `most` and what its last write took beside, or the peer takes no more.
+    /// Adds to `written` what has left.
+    pub(super) fn flush(
+        &mut self,
+        stream: &mut impl Write,
+        pool: &mut Pool,
+        most: usize,
+        written: &mut u64,
+    ) -> Flushed {
+        let mut left = most;
         loop {
             let waiting = self.bytes.get(self.sent..).unwrap_or_default();
             if waiting.is_empty() {
@@ -62,10 +72,15 @@ impl Outbox {
                     Err(_) => return Flushed::Gone,
                 }
             }
+            if left == 0 {
+                self.close_gap();
+                return Flushed::Part;
+            }
             match stream.write(waiting) {
                 Ok(0) => return Flushed::Gone,
                 Ok(count) => {
                     self.sent += count;
+                    left = left.saturating_sub(count);
                     *written += count as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -156,11 +171,11 @@ mod tests {
         let (mut outbox, mut pool, mut written) = (Outbox::default(), Pool::default(), 0);
         let mut peer = Peer { takes: vec![3, 5], got: Vec::new() };
         outbox.buffer(&mut pool).extend_from_slice(b"ebb and flow");
-        assert_eq!(outbox.flush(&mut peer, &mut pool, &mut written), Flushed::Blocked);
+        assert_eq!(outbox.flush(&mut peer, &mut pool, usize::MAX, &mut written), Flushed::Blocked);
         assert_eq!((outbox.waiting(), written), (4, 8));
         outbox.buffer(&mut pool).extend_from_slice(b" again");
         peer.takes = vec![100];
-        assert_eq!(outbox.flush(&mut peer, &mut pool, &mut written), Flushed::All);
+        assert_eq!(outbox.flush(&mut peer, &mut pool, usize::MAX, &mut written), Flushed::All);
         assert_eq!((peer.got.as_slice(), written), (&b"ebb and flow again"[..], 18));
     }
 
@@ -169,7 +184,7 @@ mod tests {
         let (mut outbox, mut pool, mut written) = (Outbox::default(), Pool::default(), 0);
         for size in [10, BUFFER_BYTES_MAX + 1] {
             outbox.buffer(&mut pool).resize(size, 0);
-            assert_eq!(outbox.flush(&mut io::sink(), &mut pool, &mut written), Flushed::All);
+            assert_eq!(outbox.flush(&mut io::sink(), &mut pool, usize::MAX, &mut written), Flushed::All);
             assert_eq!(outbox.bytes.capacity(), 0);
         }
         let mut many: Vec<Outbox> = (0..100_000).map(|_| Outbox::default()).collect();
@@ -177,7 +192,7 @@ mod tests {
             outbox.buffer(&mut pool).push(0);
         }
         for outbox in &mut many {
-            outbox.flush(&mut io::sink(), &mut pool, &mut written);
+            outbox.flush(&mut io::sink(), &mut pool, usize::MAX, &mut written);
         }
         assert!(pool.bytes <= POOL_BYTES_MAX);
         assert_eq!(pool.bytes, pool.buffers.iter().map(Vec::capacity).sum::<usize>());

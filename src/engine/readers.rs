@@ -1,4 +1,6 @@
 //! Tests of readers that are slower than the broker: what waits for them, and what becomes of it.
+//!
+//! They read from a Unix socket, whose buffers are small, so that what is not read soon stands in ours.
 
 use std::os::unix::net::UnixStream;
 

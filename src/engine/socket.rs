@@ -7,7 +7,7 @@ use std::io;
 
 use mio::{Interest, Registry, Token};
 
-use super::intake::{Allowance, ReadBuffer};
+use super::intake::{Allowance, Lane, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
 use crate::codec::{Alias, Aliases, Decoder, Packet, Reason, Side, Version};
@@ -31,11 +31,10 @@ pub(super) struct Socket {
     readable: bool,
     /// The peer has ended its half: a read will say so, however little came before.
     hung_up: bool,
-    /// Packets were handed over since it was last said that nothing is left undecoded: the allowance of a
-    /// turn may have ended between the two.
+    /// Packets were handed over since it was last said that nothing is left undecoded: what may be taken at
+    /// once may have ended between the two.
     undrained: bool,
-    /// Stands in the list of those to be served.
-    listed: bool,
+    standing: Standing,
     /// By the broker.
     paused: bool,
     /// Its outbox is full, so it is not read on: answers to what it sends would make it fuller.
@@ -48,6 +47,19 @@ pub(super) struct Socket {
     watches_writable: bool,
     /// Something was sent since the last read that found nothing.
     spoken: bool,
+}
+
+/// How it stands in the lanes of those to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// In none; it said little when it was last served.
+    Brief,
+    /// In none; it said more than it may at once.
+    Long,
+    /// In one.
+    Listed,
+    /// In one, and not for the first time.
+    Again,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +121,7 @@ impl Socket {
             readable: false,
             hung_up: false,
             undrained: false,
-            listed: false,
+            standing: Standing::Long,
             paused: false,
             choked: false,
             dirty: false,
@@ -156,11 +168,24 @@ impl Socket {
         }
     }
 
-    /// Whether it has to be put into the list of those to be served.
-    pub(super) fn enlist(&mut self) -> bool {
-        let wanted = !self.listed && self.is_read();
-        self.listed |= wanted;
-        wanted
+    /// In which lane it now has to be put, if it has to be served.
+    pub(super) fn enlist(&mut self) -> Option<Lane> {
+        let is_brief = match self.standing {
+            Standing::Listed | Standing::Again => return None,
+            // Who has said which version he speaks has said something whole.
+            Standing::Brief => self.decoder.version().is_some() && !self.hung_up,
+            Standing::Long => false,
+        };
+        if !self.is_read() {
+            return None;
+        }
+        self.standing = Standing::Listed;
+        Some(if is_brief && self.phase == Phase::Open { Lane::Brief } else { Lane::Long })
+    }
+
+    /// It stands in its lane as if it had not been served yet.
+    pub(super) fn list_anew(&mut self) {
+        self.standing = Standing::Listed;
     }
 
     fn is_read(&self) -> bool {
@@ -179,13 +204,18 @@ impl Socket {
         left: &mut Allowance,
         events: &mut Vec<Event>,
     ) -> Served {
-        self.listed = false;
         let served = match self.phase {
             Phase::Open if self.is_read() => self.read_and_decode(id, buffer, left, events),
             Phase::Lingering => self.discard(buffer, left),
             Phase::Open | Phase::Silenced | Phase::Closing => Served::Idle,
         };
-        self.listed = served == Served::Again;
+        self.standing = match self.standing {
+            _ if served == Served::Again => Standing::Again,
+            // Once it is found with a few words again, it is brief. TLS says only when it is asked again that there
+            // was no more.
+            Standing::Again if left.decoded > 0 => Standing::Long,
+            _ => Standing::Brief,
+        };
         served
     }
 
@@ -225,12 +255,14 @@ impl Socket {
         }
     }
 
-    /// Decodes what was fed; `None` once nothing whole is left.
+    /// Decodes what was fed, as much as is allowed; `None` once nothing whole is left.
     fn decode(&mut self, id: ConnectionId, left: &mut Allowance, events: &mut Vec<Event>) -> Option<Served> {
         while left.packets > 0 {
             match self.decoder.decode() {
                 Ok(Some(packet)) => {
-                    left.packets = left.packets.saturating_sub(work(&packet));
+                    let work = work(&packet);
+                    left.packets = left.packets.saturating_sub(work);
+                    left.done += work;
                     left.decoded += 1;
                     self.undrained = true;
                     events.push(Event::Packet { connection: id, packet });
@@ -239,7 +271,8 @@ impl Socket {
                 Err(malformed) => return Some(self.silence(id, malformed.reason(), events)),
             }
         }
-        Some(Served::Again)
+        // Who has said all that there was is not to be taken for one who has more.
+        (self.readable || !self.decoder.is_empty()).then_some(Served::Again)
     }
 
     /// Reads nothing more from a peer that has broken the rules, and tells the broker.
@@ -367,12 +400,13 @@ impl Socket {
         !std::mem::replace(&mut self.dirty, true)
     }
 
-    /// Sends what waits. Adds to `written` what has left.
+    /// Sends what waits, not much more than `most`. Adds to `written` what has left.
     pub(super) fn flush(
         &mut self,
         id: ConnectionId,
         registry: &Registry,
         pool: &mut Pool,
+        most: usize,
         written: &mut u64,
     ) -> Flushed {
         self.dirty = false;
@@ -380,7 +414,7 @@ impl Socket {
             return Flushed::Blocked;
         }
         self.spoken |= self.is_sending();
-        let flushed = self.outbox.flush(&mut self.stream, pool, written);
+        let flushed = self.outbox.flush(&mut self.stream, pool, most, written);
         if flushed == Flushed::Blocked {
             self.blocked = true;
             if !self.watches_writable && self.watch_writable(id, registry).is_err() {
@@ -463,7 +497,7 @@ mod tests {
     /// What one turn with this allowance of packets brings: packets, and whether all are drained.
     fn turn(socket: &mut Socket, packets: usize) -> (Served, usize, bool) {
         let (mut buffer, mut events) = (ReadBuffer::default(), Vec::new());
-        let mut left = Allowance { bytes: 65_536, packets, decoded: 0 };
+        let mut left = Allowance { bytes: 65_536, packets, decoded: 0, done: 0 };
         let served = socket.serve(ID, &mut buffer, &mut left, &mut events);
         let drained = events.pop_if(|last| *last == Event::Drained { connection: ID }).is_some();
         (served, events.len(), drained)
@@ -488,7 +522,37 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_ends_with_the_turn_s_allowance_is_drained_in_the_next() {
+    fn who_said_little_when_he_was_last_served_is_served_first() {
+        let (stream, mut peer) = mio::net::UnixStream::pair().unwrap();
+        let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 1_000);
+        let (mut hello, mut ping) = (Vec::new(), Vec::new());
+        encode(&connect(Version::V311, "a"), Version::V311, &mut hello).unwrap();
+        encode(&Packet::PingReq, Version::V311, &mut ping).unwrap();
+        let mut comes = |socket: &mut Socket, bytes: &[u8], lane| {
+            peer.write_all(bytes).unwrap();
+            socket.readable = true;
+            assert_eq!(socket.enlist(), lane, "{} bytes", bytes.len());
+            assert_eq!(socket.enlist(), None, "it stands there already");
+        };
+        // A stranger, and half a word of his is none.
+        comes(&mut socket, &hello[..5], Some(Lane::Long));
+        assert_eq!(turn(&mut socket, 4).0, Served::Idle);
+        comes(&mut socket, &hello[5..], Some(Lane::Long));
+        assert_eq!(turn(&mut socket, 4).0, Served::Idle);
+        comes(&mut socket, &ping.repeat(6), Some(Lane::Brief));
+        assert_eq!(turn(&mut socket, 4), (Served::Again, 4, false));
+        assert_eq!(socket.enlist(), None, "it stands in the other lane");
+        assert_eq!(turn(&mut socket, 4), (Served::Idle, 2, true));
+        comes(&mut socket, &ping, Some(Lane::Long));
+        assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
+        comes(&mut socket, &ping, Some(Lane::Brief));
+        assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
+        socket.hung_up = true;
+        comes(&mut socket, &[], Some(Lane::Long));
+    }
+
+    #[test]
+    fn who_has_said_all_that_there_was_is_drained_though_he_said_as_much_as_he_may() {
         let (stream, mut peer) = mio::net::UnixStream::pair().unwrap();
         let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 1_000);
         let mut pings = Vec::new();
@@ -499,8 +563,8 @@ mod tests {
         encode(&connect(Version::V311, "a"), Version::V311, &mut hello).unwrap();
         peer.write_all(&[hello, pings.clone()].concat()).unwrap();
         socket.readable = true;
-        assert_eq!(turn(&mut socket, 4), (Served::Again, 4, false));
-        assert_eq!(turn(&mut socket, 4), (Served::Idle, 0, true));
+        assert_eq!(turn(&mut socket, 3), (Served::Again, 3, false));
+        assert_eq!(turn(&mut socket, 1), (Served::Idle, 1, true));
         assert_eq!(turn(&mut socket, 4), (Served::Idle, 0, false), "once is enough");
         // A packet that has come in part is undecoded.
         peer.write_all(&pings[..3]).unwrap();

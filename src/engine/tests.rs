@@ -85,6 +85,35 @@ fn more_than_a_turn_takes_is_taken_in_the_turns_after() {
     sender.join().unwrap();
 }
 
+/// One message means a hundred here, and thousands of them come at once. What is counted is the work of the
+/// largest turn, since that is what everybody else waits for.
+#[test]
+fn a_turn_takes_so_much_whatever_is_asked_for() {
+    let running = start();
+    let mut bystander = Client::connect(running.address, Version::V5, "bystander");
+    let readers: Vec<Client> = (0..20)
+        .map(|number| {
+            let mut client = Client::connect(running.address, Version::V311, &format!("all-{number}"));
+            for filter in ["#", "+/#", "+/+/#", "a/#", "a/+/c"] {
+                client.subscribe(filter, QoS::AtMostOnce);
+            }
+            client
+        })
+        .collect();
+    let flood = Client::connect(running.address, Version::V311, "flood");
+    let bytes = flood.bytes(&publish("a/b/c", &[7; 1_000], QoS::AtMostOnce, 0)).repeat(2_000);
+    let sent = running.count("bytes_in") + bytes.len() as u64;
+    let mut stream = flood.into_stream();
+    let sender = std::thread::spawn(move || stream.write_all(&bytes).map(|()| stream));
+    running.until(|status| {
+        bystander.ping();
+        status["engine"]["bytes_in"].as_u64() >= Some(sent)
+    });
+    let most = running.count("most_work");
+    assert!(most > 1_000 && most < 8_000, "{most} of 2,000,000 in one turn");
+    drop((sender.join().unwrap(), readers));
+}
+
 #[test]
 fn a_slow_reader_loses_qos_0_beyond_its_buffer_and_it_is_counted() {
     let running = Running::start(StoreMode::Prompt, |parts| parts.limits.max_send_buffer = 100_000);

@@ -1,6 +1,7 @@
 //! The loop: poll, gather, ask the broker, carry out, flush.
 //!
-//! One turn is one call of the broker, however much has come.
+//! A turn does all that a few words of anybody's ask for, and of everything else so much and no more: who has
+//! little to say waits for no more than that.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -14,13 +15,14 @@ use tracing::{debug, warn};
 use super::carry::Courier;
 use super::counters::Counters;
 use super::inbox::WAKER;
-use super::intake::{Intake, Slice};
+use super::intake::{Intake, Lane, Share};
 use super::notes::Limiter;
 use super::port::Port;
 use super::socket::Socket;
 use super::status;
 use super::table::{Link, Table};
 use super::verify::{Effort, Verifier};
+use super::work;
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
 use crate::broker::{AuthOutcome, Broker, ConnectionId, Effect, Event, Level, Peer, Terms, Verdict};
 use crate::clock::Clock;
@@ -38,6 +40,8 @@ pub struct Engine {
     /// What the next call of the broker will be told.
     pub(super) events: Vec<Event>,
     pub(super) counters: Counters,
+    /// What this turn took so far.
+    pub(super) work: usize,
     pub(super) limits: Limits,
     clock: Clock,
     broker: Broker,
@@ -79,6 +83,7 @@ impl Engine {
             intake: Intake::default(),
             events: Vec::new(),
             counters: Counters::default(),
+            work: 0,
             limits,
             clock,
             broker,
@@ -112,25 +117,13 @@ impl Engine {
                 _ => {}
             }
             self.counters.turns += 1;
+            self.work = 0;
             self.heartbeat.turns.fetch_add(1, Ordering::Relaxed);
             let now = self.clock.now();
             self.gather(&polled, now);
             self.tell_memory();
-            self.intake.begin_turn();
-            loop {
-                let slice = self.intake.serve(
-                    &mut self.table,
-                    &mut self.events,
-                    &mut self.courier.dirty,
-                    &mut self.counters,
-                );
-                self.broker.carried(self.counters.carried());
-                self.broker.handle(&mut self.events, now, &mut effects);
-                self.carry_out(&mut effects, now);
-                if slice == Slice::Last {
-                    break;
-                }
-            }
+            self.serve_brief(&mut effects, now);
+            self.serve_long(&mut effects, now);
             self.end_turn(&mut effects);
             self.end_farewells(now);
             self.answer_status();
@@ -157,11 +150,72 @@ impl Engine {
         }
     }
 
-    /// Hands the turn's writes to the store, then sends what is to leave.
-    fn end_turn(&mut self, effects: &mut Vec<Effect>) {
+    /// What has happened, and those who say little: what that causes leaves before anything else is done.
+    fn serve_brief(&mut self, effects: &mut Vec<Effect>, now: Now) {
+        self.serve(Lane::Brief, BRIEF_WORK_MAX, effects, now);
         // First, so that the disk works meanwhile.
         self.courier.hand_over();
-        self.flush_all();
+        self.flush_promptly();
+    }
+
+    /// Some of what others want: to come in, to say more, to be sent what waits for them.
+    fn serve_long(&mut self, effects: &mut Vec<Effect>, now: Now) {
+        if !self.is_flush_due() || self.courier.put_off.is_empty() {
+            let before = self.work;
+            if self.stopping.is_none() {
+                self.let_in(now);
+            }
+            if self.intake.is_long() {
+                let left = LONG_WORK_MAX.saturating_sub(self.work - before);
+                self.serve(Lane::Long, left.max(LONG_WORK_MAX / 4), effects, now);
+                self.courier.hand_over();
+            }
+            self.put_off();
+            self.courier.unsent_work += self.work - before;
+        }
+        if self.is_flush_due() {
+            self.flush_some();
+        }
+    }
+
+    /// Serves those of a lane, about so much. The first share is one packet, and the next are as large as what
+    /// the one before took lets them be, so that it does not become much where little means much.
+    fn serve(&mut self, lane: Lane, most: usize, effects: &mut Vec<Effect>, now: Now) {
+        let mut share = Share { is_first: true, packets: 1, left: most, done: 0 };
+        let mut packets = 1;
+        loop {
+            let (courier, counters) = (&mut self.courier, &mut self.counters);
+            self.intake.serve(
+                lane,
+                &mut share,
+                &mut self.table,
+                &mut self.events,
+                &mut courier.dirty,
+                counters,
+            );
+            let said = self.ask_broker(effects, now);
+            share.take(said);
+            self.work += share.done;
+            if share.left == 0 || share.packets > 0 {
+                return;
+            }
+            let fit = share.left * packets / share.done.max(1);
+            packets = fit.clamp(1, (packets * SHARE_GROWTH_MAX).min(SHARE_PACKETS_MAX));
+            share = Share { is_first: false, packets, left: share.left, done: 0 };
+        }
+    }
+
+    /// Tells the broker what has happened and does what it says; how much work that was.
+    fn ask_broker(&mut self, effects: &mut Vec<Effect>, now: Now) -> usize {
+        self.broker.carried(self.counters.carried());
+        self.broker.handle(&mut self.events, now, effects);
+        let (said, gathered) = (effects.len(), self.courier.gathered);
+        self.carry_out(effects, now);
+        said * work::EFFECT + work::of_bytes(self.courier.gathered.saturating_sub(gathered))
+    }
+
+    fn end_turn(&mut self, effects: &mut Vec<Effect>) {
+        self.counters.most_work = self.counters.most_work.max(self.work as u64);
         // One message to very many has made it large.
         effects.shrink_to(EFFECTS_KEPT);
     }
@@ -169,6 +223,7 @@ impl Engine {
     /// How long the loop may sleep.
     fn timeout(&self) -> Option<Duration> {
         let busy = self.intake.is_ready()
+            || !self.courier.put_off.is_empty()
             || !self.events.is_empty()
             || !self.inbox.is_empty()
             || (self.doors.is_knocked() && self.stopping.is_none());
@@ -194,11 +249,7 @@ impl Engine {
                 Token(slot) => self.socket_polled(slot, event),
             }
         }
-        // First, since places at the doors become free by them.
         self.take_inputs(now);
-        if self.stopping.is_none() {
-            self.let_in(now);
-        }
         if self.broker.deadline().is_some_and(|deadline| deadline <= now.mono) {
             self.events.push(Event::Tick);
         }
@@ -209,7 +260,7 @@ impl Engine {
         let was_blocked = socket.is_blocked();
         socket.polled(event);
         if was_blocked && !socket.is_blocked() && socket.mark_dirty() {
-            self.courier.dirty.push(id);
+            self.courier.put_off.push_back(id);
         }
         self.intake.list(&mut self.table, id);
     }
@@ -218,6 +269,7 @@ impl Engine {
         self.doors.try_again(self.inbox.poll.registry(), FIRST_DOOR, now.mono);
         for _ in 0..TURN_ACCEPTED_MAX {
             let Some(knock) = self.doors.accept(now.mono) else { return };
+            self.work += work::ACCEPT;
             if !self.is_room_for(knock.peer(), now) {
                 continue;
             }
@@ -302,6 +354,7 @@ impl Engine {
         self.inbox.rearm();
         for _ in 0..TURN_INPUTS_MAX {
             let Some(input) = self.inbox.next() else { break };
+            self.work += work::PACKET;
             self.take_input(input, now);
         }
     }
@@ -420,10 +473,23 @@ const FIRST_DOOR: usize = 1 << 31;
 const TOLD_BYTES: usize = 64 << 10;
 
 /// What the kernel tells in one turn; more waits for the next.
-const POLLED_MAX: usize = 1_024;
+const POLLED_MAX: usize = 256;
+
+/// What those who say little may take of a turn: a crowd of more than a hundred.
+const BRIEF_WORK_MAX: usize = 4_096;
+
+/// What all others may take of it.
+const LONG_WORK_MAX: usize = 512;
+
+/// Packets that the broker is told of at once: what it says of them is in memory all together.
+const SHARE_PACKETS_MAX: usize = 16;
+
+/// So many times as large as the share before it a share may be: the packets before may not have been the dear
+/// ones.
+const SHARE_GROWTH_MAX: usize = 8;
 
 /// Clients let in in one turn; more waits for the next.
-const TURN_ACCEPTED_MAX: usize = 256;
+const TURN_ACCEPTED_MAX: usize = 2;
 
 /// So many beyond `max_connections` are let in, for the broker to refuse them in MQTT's own words; who
 /// comes beyond these finds the connection closed.
@@ -433,7 +499,7 @@ const TURNED_AWAY_POLITELY: usize = 64;
 const EFFECTS_KEPT: usize = 4_096;
 
 /// Inputs taken in one turn; more waits for the next.
-const TURN_INPUTS_MAX: usize = 1_024;
+const TURN_INPUTS_MAX: usize = 128;
 
 /// Milliseconds from [`Input::Stop`] to the end, at most.
 const STOP: u64 = 1_000;

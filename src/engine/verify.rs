@@ -14,6 +14,7 @@ use std::{io, thread};
 use adapter_api::units::Rate;
 use bytes::Bytes;
 use bytestring::ByteString;
+use rustix::process::nice;
 use tracing::{info, warn};
 
 use super::queue::Queue;
@@ -168,6 +169,9 @@ impl Tray {
 }
 
 fn work(mut desk: Desk, tray: &Tray, clock: Clock, inputs: &Inputs) {
+    // Strangers decide how much there is to compare, so it steps back where a processor is short. Where that is
+    // forbidden it goes on as it is.
+    let _ = nice(NICE);
     let tell = |answer: Option<Answer>| match answer {
         Some((connection, verdict, effort)) => {
             inputs.send_blocking(Input::Verified { connection, verdict, effort }).is_ok()
@@ -291,6 +295,9 @@ const QUESTIONS_MAX: usize = 1_024;
 
 /// Passwords that wait to be compared, some seconds' work; beyond it one client is turned away.
 const WAITING_MAX: usize = 64;
+
+/// A tenth of another thread's share of a processor, where both want all of it.
+const NICE: i32 = 10;
 
 /// Milliseconds between two looks at the files where nobody logs in.
 const LOOK_EVERY: u64 = 30_000;

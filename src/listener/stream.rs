@@ -155,11 +155,16 @@ impl StreamPeer {
     }
 }
 
+/// The kernel may have room for megabytes, and to copy them would keep others waiting.
+fn at_once(bytes: &[u8]) -> &[u8] {
+    bytes.get(..WRITE_BYTES_MAX).unwrap_or(bytes)
+}
+
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Stream::Tcp(stream) => stream.write(bytes),
-            Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tcp(stream) => stream.write(at_once(bytes)),
+            Stream::Unix(stream) => stream.write(at_once(bytes)),
             Stream::Tls(stream) => stream.write(bytes),
             Stream::WebSocket(stream) => stream.write(bytes),
         }
@@ -221,3 +226,6 @@ impl fmt::Display for StreamPeer {
         }
     }
 }
+
+/// What one write hands to the kernel at most.
+const WRITE_BYTES_MAX: usize = 64 << 10;

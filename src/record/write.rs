@@ -78,21 +78,23 @@ pub enum Write {
         /// Which row.
         seq: Seq,
     },
-    /// QoS 2 outward: PUBREC came; committed before our PUBREL leaves.
+    /// QoS 2 outward: PUBREC came, or PUBLISH can never be sent again; committed before our PUBREL leaves.
     LeaseReceived {
         /// Whose.
         reader: ReaderId,
         /// Which row.
         seq: Seq,
     },
-    /// The reader has the message (PUBACK, PUBCOMP): its row is no longer wanted by it, its lease ends.
+    /// The reader has the message (PUBACK, PUBCOMP): its row is no longer wanted by it, and is not counted where
+    /// it was gone before. Its lease ends.
     Settled {
         /// Whose.
         reader: ReaderId,
         /// Which row.
         seq: Seq,
     },
-    /// A limit or a rule took one row from the reader; says nothing of a row that it no longer wants.
+    /// A limit or a rule took one row from the reader; says nothing of a row that it no longer wants. Its lease
+    /// stays, as with every row that goes unsettled: the client may hold its packet id.
     Dropped {
         /// Whose.
         reader: ReaderId,
@@ -330,6 +332,15 @@ pub struct RestoredSession {
     pub inward: Vec<u16>,
 }
 
+impl RestoredSession {
+    /// Rows that are in no exchange, and what they weigh, about.
+    pub fn waiting(&self) -> (u64, u64) {
+        let leased = self.leases.iter().filter(|lease| lease.has_row).count() as u64;
+        let waiting = self.queued.saturating_sub(leased);
+        (waiting, self.queued_bytes / self.queued.max(1) * waiting)
+    }
+}
+
 /// A QoS 2 exchange outward that was under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
@@ -341,6 +352,8 @@ pub struct Lease {
     pub state: LeaseState,
     /// Whose packet id it is; see [`Write::Leased`].
     pub holder: Option<ReaderId>,
+    /// Whether there is something to send again: a limit may have taken the row, which frees no packet id.
+    pub has_row: bool,
 }
 
 /// How far a QoS 2 exchange outward is.
@@ -350,6 +363,6 @@ pub enum LeaseState {
     Begun,
     /// PUBLISH was sent; said of groups only.
     Sent,
-    /// PUBREC came: PUBREL is repeated.
+    /// PUBREC came, or is waited for no longer: PUBREL is repeated.
     Received,
 }

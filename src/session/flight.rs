@@ -1,15 +1,15 @@
 //! Exchanges of QoS 1 and 2 towards one client, in the order of their first sending.
 //!
 //! The packet id of a QoS 2 exchange of a kept session stays taken until the commit that ends it, even
-//! when the client has already completed it. What is under way on the present connection is counted:
-//! that count is what Receive Maximum bounds.
+//! when the client has already completed it, and also when its message is gone. What is under way on the
+//! present connection is counted: that count is what Receive Maximum bounds.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::codec::QoS;
-use crate::record::{LeaseState, Message, Seq, Want};
+use crate::record::{Lease, LeaseState, Message, Seq, Want};
 
 /// The exchanges of one session.
 #[derive(Debug, Default)]
@@ -87,7 +87,8 @@ pub enum Stage {
     Leasing,
     /// PUBLISH is sent, or must be sent again.
     Sent,
-    /// QoS 2 of a kept session: PUBREC came and is not yet committed, PUBREL waits for it.
+    /// QoS 2 of a kept session: PUBREC came, or PUBLISH can never be sent again; that is not yet committed, and
+    /// PUBREL waits for it.
     Recording,
     /// PUBREL is sent, or must be sent again.
     Released,
@@ -162,31 +163,17 @@ impl Flight {
         self.exchanges.back_mut()
     }
 
-    /// Takes up an exchange that was under way before a restart. They come in the order of their rows.
-    pub fn restore(&mut self, packet_id: u16, seq: Seq, stage: Stage) {
-        self.restore_of(packet_id, seq, (stage, Sending::Perhaps), None);
-    }
-
-    /// The same for one that was drawn from a group.
-    pub fn restore_shared(&mut self, packet_id: u16, seq: Seq, state: LeaseState, group: GroupId) {
-        let so_far = match state {
-            LeaseState::Begun => (Stage::Sent, Sending::Perhaps),
-            LeaseState::Sent => (Stage::Sent, Sending::Surely),
-            LeaseState::Received => (Stage::Released, Sending::Surely),
+    /// Takes up an exchange that was under way before a restart, in the order of their rows; how far it is.
+    pub fn restore(&mut self, lease: &Lease, group: Option<GroupId>) -> Stage {
+        let (stage, sending) = match (lease.state, lease.has_row) {
+            (LeaseState::Received, _) => (Stage::Released, Sending::Surely),
+            (_, false) => (Stage::Recording, Sending::Perhaps),
+            (LeaseState::Begun, true) => (Stage::Sent, Sending::Perhaps),
+            (LeaseState::Sent, true) => (Stage::Sent, Sending::Surely),
         };
-        self.restore_of(packet_id, seq, so_far, Some(group));
-    }
-
-    fn restore_of(
-        &mut self,
-        packet_id: u16,
-        seq: Seq,
-        (stage, sending): (Stage, Sending),
-        group: Option<GroupId>,
-    ) {
         self.exchanges.push_back(Exchange {
-            packet_id,
-            seq,
+            packet_id: lease.packet_id,
+            seq: lease.seq,
             group,
             qos: QoS::ExactlyOnce,
             stage,
@@ -195,6 +182,7 @@ impl Flight {
             parcel: None,
             number: 0,
         });
+        stage
     }
 
     /// The exchange with this packet id.
@@ -258,7 +246,8 @@ impl Flight {
     /// Packet ids whose PUBLISH was to be read and sent again and was not.
     pub fn unread(&self) -> Vec<u16> {
         let unread = |exchange: &&Exchange| {
-            exchange.group.is_none() && exchange.stage == Stage::Sent && !exchange.under_way
+            let waits = matches!(exchange.stage, Stage::Leasing | Stage::Sent);
+            exchange.group.is_none() && waits && !exchange.under_way
         };
         self.exchanges.iter().filter(unread).map(|exchange| exchange.packet_id).collect()
     }
@@ -356,7 +345,9 @@ mod tests {
     #[test]
     fn an_id_from_before_a_restart_is_left_out() {
         let mut flight = Flight::default();
-        flight.restore(2, Seq(1), Stage::Sent);
+        let begun = LeaseState::Begun;
+        let lease = Lease { seq: Seq(1), packet_id: 2, state: begun, holder: None, has_row: true };
+        flight.restore(&lease, None);
         let mut next =
             || flight.begin(Seq(9), QoS::AtLeastOnce, Stage::Sent).map(|exchange| exchange.packet_id);
         assert_eq!((next(), next()), (Some(1), Some(3)));

@@ -2,7 +2,8 @@
 //!
 //! Rows that a reader wants are those in its spans that lie beyond its cursor and in no range ahead of
 //! it; a row anywhere else is settled, whatever its table still says. So a row can end only once: a
-//! settle of a row that was dropped meanwhile finds nothing, and counts nothing.
+//! settle of a row that was dropped meanwhile finds nothing, and counts nothing. Of a row in a QoS 2 exchange
+//! the lease outlives the row, settled as that then is, until the exchange ends.
 
 use rusqlite::Connection;
 
@@ -48,7 +49,7 @@ impl Log {
         Ok(None)
     }
 
-    /// Ends one row for a reader, if it still wants it, and counts that.
+    /// Ends one row for a reader, if it still wants it, and counts that. A lease ends with what is delivered only.
     pub(super) fn end(
         &mut self,
         connection: &Connection,
@@ -56,14 +57,35 @@ impl Log {
         seq: u64,
         fate: Fate,
     ) -> Result<bool, Fault> {
-        let Some(key) = self.find_span(connection, id, seq)? else { return Ok(false) };
+        let Some(key) = self.find_span(connection, id, seq)? else {
+            if fate == Fate::Delivered {
+                self.end_lease(id, seq);
+            }
+            return Ok(false);
+        };
         let Some(reader) = self.readers.get_mut(&id) else { return Ok(false) };
         reader.state.counters.count(fate, 1);
-        reader.state.leases.remove(&seq);
+        if fate == Fate::Delivered {
+            reader.state.leases.remove(&seq);
+        }
         self.dirty.insert(id);
         self.reduce(id, key, 1);
         self.absorb(connection, id, seq)?;
         Ok(true)
+    }
+
+    /// Settles a row that is in an exchange and in no span, so that its lease is known to have none.
+    pub(super) fn settle_if_lost(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        seq: u64,
+    ) -> Result<(), Fault> {
+        let is_settled = self.readers.get(&id).is_none_or(|reader| reader.state.is_settled(seq));
+        if !is_settled && self.find_span(connection, id, seq)?.is_none() {
+            self.absorb(connection, id, seq)?;
+        }
+        Ok(())
     }
 
     /// The key of the span in which the reader still wants the row.
@@ -186,7 +208,6 @@ impl Log {
         {
             reader.state.cursor = through;
             reader.state.ahead.remove_through(through);
-            reader.state.leases = reader.state.leases.split_off(&through.saturating_add(1));
             reader.state.counters.count(fate, dropped);
             self.dirty.insert(id);
             self.settle_front(connection, id)?;

@@ -243,6 +243,7 @@ impl Log {
     pub(super) fn reconcile(&mut self, connection: &Connection) -> Result<(), Fault> {
         let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
         for id in ids {
+            self.settle_lost(connection, id)?;
             let queued = self.queued(connection, id)?;
             let Some(reader) = self.readers.get_mut(&id) else { continue };
             let counters = &mut reader.state.counters;
@@ -261,6 +262,16 @@ impl Log {
                 counters.count(Fate::Dropped(DropReason::Damaged), missing);
             }
             self.dirty.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Rows that are in exchanges and nowhere to be found are settled, as others that a lease has outlived.
+    fn settle_lost(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
+        let Some(state) = self.readers.get(&id).map(|reader| &reader.state) else { return Ok(()) };
+        let leased: Vec<u64> = state.leases.keys().copied().filter(|seq| !state.is_settled(*seq)).collect();
+        for seq in leased {
+            self.settle_if_lost(connection, id, seq)?;
         }
         Ok(())
     }
@@ -306,18 +317,21 @@ impl Log {
         let queued = self.queued(connection, record.reader)?;
         let (_, queued_bytes) = self.waiting_of(record.reader);
         let Some(reader) = self.readers.get(&record.reader) else { return Ok(None) };
-        let leases = reader.state.leases.iter();
+        let state = &reader.state;
         Ok(Some(RestoredSession {
             cursor: Seq(reader.state.cursor),
             last: Seq(reader.last()),
             queued,
             queued_bytes,
-            leases: leases
+            leases: state
+                .leases
+                .iter()
                 .map(|(seq, held)| Lease {
                     seq: Seq(*seq),
                     packet_id: held.packet_id,
                     state: held.state,
                     holder: held.holder,
+                    has_row: !state.is_settled(*seq),
                 })
                 .collect(),
             inward: reader.state.inward.iter().copied().collect(),

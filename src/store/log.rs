@@ -179,19 +179,15 @@ impl Log {
             }
             Write::Leased { reader, seq, packet_id, holder } => {
                 let held = Held { packet_id: *packet_id, state: LeaseState::Begun, holder: *holder };
-                if self.find_span(connection, *reader, seq.0)?.is_some() {
-                    self.change(*reader, |reader| {
-                        reader.state.leases.insert(seq.0, held);
-                    });
-                }
+                self.change(*reader, |reader| {
+                    reader.state.leases.insert(seq.0, held);
+                });
+                // PUBLISH leaves all the same where the row has just gone, or has found no room.
+                self.settle_if_lost(connection, *reader, seq.0)?;
             }
             Write::LeaseSent { reader, seq } => self.advance_lease(*reader, *seq, LeaseState::Sent),
             Write::LeaseReceived { reader, seq } => self.advance_lease(*reader, *seq, LeaseState::Received),
-            Write::Unleased { reader, seq } => {
-                self.change(*reader, |reader| {
-                    reader.state.leases.remove(&seq.0);
-                });
-            }
+            Write::Unleased { reader, seq } => self.end_lease(*reader, seq.0),
             Write::Settled { reader, seq } => drop(self.end(connection, *reader, seq.0, Fate::Delivered)?),
             Write::Dropped { reader, seq, reason } => {
                 self.end(connection, *reader, seq.0, Fate::Dropped(*reason))?;
@@ -308,6 +304,15 @@ impl Log {
                 held.state = held.state.max(state);
             }
         });
+    }
+
+    /// A QoS 2 exchange is over, whatever became of its row.
+    pub(super) fn end_lease(&mut self, reader: ReaderId, seq: u64) {
+        if let Some(known) = self.readers.get_mut(&reader)
+            && known.state.leases.remove(&seq).is_some()
+        {
+            self.dirty.insert(reader);
+        }
     }
 
     /// A reader is there, with its bounds.

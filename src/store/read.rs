@@ -108,7 +108,9 @@ impl Log {
         let Some(reader) = self.readers.get(&id).filter(|reader| reader.kind == Kind::Session) else {
             return Ok(0);
         };
-        let leased = reader.state.leases.range(through.saturating_add(1)..).count() as u64;
+        let state = &reader.state;
+        let leased = state.leases.range(through.saturating_add(1)..);
+        let leased = leased.filter(|(seq, _)| !state.is_settled(**seq)).count() as u64;
         let beyond = reader.spans.iter().filter(|(_, span)| span.last > through);
         let spans: Vec<(u64, u32)> = beyond.map(|(first, span)| (*first, span.segment)).collect();
         let mut left = 0;

@@ -65,7 +65,7 @@ pub(super) struct State {
     /// Conservation.
     pub(super) counters: Counters,
     /// QoS 2 exchanges outward, by row; at most the receiver's Receive Maximum, for a group those of its
-    /// members.
+    /// members, and beside them such as have lost their rows to a limit: those rows are settled.
     pub(super) leases: BTreeMap<u64, Held>,
     /// QoS 2 packet ids inward; at most our Receive Maximum.
     pub(super) inward: BTreeSet<u16>,

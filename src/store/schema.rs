@@ -224,7 +224,8 @@ pub(super) fn unsigned(number: i64) -> u64 {
 /// says through which mount point it was made, which an older program would not heed, and an exchange of a group whether
 /// its PUBLISH was sent, in a number that version 2 would take for damage. Since 4 stamps are taken from the house's
 /// time, which the ledger keeps, and a row may say that its reading had no clock; an older program would take
-/// the stamps for the wall clock's.
+/// the stamps for the wall clock's. And an exchange may be of a row that is settled, which an older program would
+/// take for one that waits.
 pub(super) const VERSION: i64 = 4;
 
 /// The oldest version that this program reads: all that it may hold is the same in the newest.

@@ -16,18 +16,18 @@ use crate::program;
 use crate::stand::{Client, Gateway, Options, monotonic, proof};
 
 /// A gateway, and somebody who only wants his messages.
-pub(super) struct Scene {
+struct Scene {
     gateway: Gateway,
     honest: Client,
     idle: u64,
     /// The most connections that there were.
     clients: u64,
-    pub(super) quiet: Duration,
+    quiet: Duration,
     _folder: tempfile::TempDir,
 }
 
 impl Scene {
-    pub(super) fn new(limits: &str) -> Scene {
+    fn new(limits: &str) -> Scene {
         let folder = tempfile::tempdir().unwrap();
         let configuration = format!("[limits]\nmax_memory = \"{MAX_MEMORY}KB\"\n{limits}");
         let gateway = Gateway::start(program(), folder.path(), &configuration);
@@ -39,7 +39,7 @@ impl Scene {
         scene
     }
 
-    pub(super) fn port(&self) -> u16 {
+    fn port(&self) -> u16 {
         self.gateway.port()
     }
 
@@ -60,7 +60,7 @@ impl Scene {
     }
 
     /// The best of three tries, since this machine has others to serve.
-    pub(super) fn slowest_of_tries(&mut self) -> Duration {
+    fn slowest_of_tries(&mut self) -> Duration {
         (0..3).map(|_| self.slowest_of_most()).min().unwrap()
     }
 
@@ -72,7 +72,7 @@ impl Scene {
     }
 
     /// The memory is within its bound with so many clients, and the others' wait within this one.
-    pub(super) fn holds(&mut self, what: &str, clients: u64, slowest: Duration, patience: Duration) {
+    fn holds(&mut self, what: &str, clients: u64, slowest: Duration, patience: Duration) {
         self.clients = self.clients.max(clients);
         let bound = self.idle + 2 * self.clients + MAX_MEMORY;
         let most = self.gateway.most_resident();

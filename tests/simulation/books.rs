@@ -55,10 +55,6 @@ pub(super) struct State {
     pub(super) last_seq: u64,
     /// Rows that a limit, an expiry, a refusal or a removal took.
     pub(super) taken: BTreeSet<(ReaderId, u64)>,
-    /// Exchanges whose row a full store took: after a start nobody here knows that their packet ids are still
-    /// taken at the client, which then takes another message for a repeat. A fault that is known: the checks
-    /// let such a client forget the exchange, and nothing else.
-    pub(super) orphans: BTreeSet<(ReaderId, u16)>,
 }
 
 #[derive(Default)]
@@ -268,7 +264,12 @@ impl State {
                 self.sessions.remove(reader);
                 self.readers.remove(reader);
             }
-            Write::Settled { reader, seq } => self.end(*reader, seq.0, None),
+            Write::Settled { reader, seq } => {
+                self.end(*reader, seq.0, None);
+                self.change(*reader, |reader| {
+                    reader.leases.remove(&seq.0);
+                });
+            }
             Write::Dropped { reader, seq, reason } => self.end(*reader, seq.0, Some(*reason)),
             Write::DropOldest { reader, after, count } => self.drop_oldest(*reader, after.0, *count),
             Write::Shed { reader, reason, count } => self.change(*reader, |reader| {
@@ -285,10 +286,8 @@ impl State {
     fn lease(&mut self, write: &Write) {
         match write {
             Write::Leased { reader, seq, packet_id, holder } => self.change(*reader, |reader| {
-                if reader.wanted.contains_key(&seq.0) {
-                    let held = Held { packet_id: *packet_id, state: LeaseState::Begun, holder: *holder };
-                    reader.leases.insert(seq.0, held);
-                }
+                let held = Held { packet_id: *packet_id, state: LeaseState::Begun, holder: *holder };
+                reader.leases.insert(seq.0, held);
             }),
             Write::LeaseSent { reader, seq } => self.advance(*reader, seq.0, LeaseState::Sent),
             Write::LeaseReceived { reader, seq } => self.advance(*reader, seq.0, LeaseState::Received),
@@ -320,7 +319,6 @@ impl State {
         if reader.wanted.remove(&seq).is_none() {
             return;
         }
-        reader.leases.remove(&seq);
         match reason {
             None => reader.delivered += 1,
             Some(DropReason::Expired) => reader.expired += 1,
@@ -376,8 +374,6 @@ impl State {
             let news = full.saturating_sub(known);
             let rows: Vec<u64> = reader.wanted.keys().copied().take(news as usize).collect();
             for seq in &rows {
-                let lease = self.readers[id].leases.get(seq);
-                self.orphans.extend(lease.map(|held| (held.holder.unwrap_or(*id), held.packet_id)));
                 self.end(*id, *seq, Some(DropReason::StoreFull));
             }
             gone.insert(*id, rows);
@@ -438,6 +434,11 @@ impl State {
             .collect();
         if leases != reader.leases {
             return Some(format!("exchanges of {id:?} {leases:?}, not {:?}", reader.leases));
+        }
+        for lease in &found.leases {
+            if lease.has_row != reader.wanted.contains_key(&lease.seq.0) {
+                return Some(format!("exchanges of {id:?}: {lease:?}, of rows {:?}", reader.wanted.keys()));
+            }
         }
         let inward: BTreeSet<u16> = found.inward.iter().copied().collect();
         if inward != reader.inward {

@@ -136,13 +136,6 @@ impl Course {
     }
 }
 
-impl Course {
-    /// Whether the store is so small that it gives rows away.
-    pub(super) fn is_tight(&self) -> bool {
-        self.max_size < 1_000_000
-    }
-}
-
 #[test]
 fn a_script_is_read_as_it_was_written() {
     let script = Script::random(7, 300);

@@ -359,11 +359,6 @@ impl Client {
         }
     }
 
-    /// It no longer knows a message of QoS 2 that it has not released.
-    pub(crate) fn forget_exchange(&mut self, packet_id: u16) {
-        self.inward.remove(&packet_id);
-    }
-
     /// Its session is over.
     fn forget(&mut self) {
         self.outward.clear();

@@ -452,7 +452,8 @@ fn a_new_port_of_a_session_has_packet_ids_of_its_own() {
 
 #[test]
 fn a_repeat_that_has_become_too_large_is_dropped_and_the_rest_flows() {
-    for (qos, lease) in [("q1", ""), ("q2", "write leased r1/2 id=2")] {
+    let of_qos_2 = ["write received r1/1", "write leased r1/2 id=2", "2 < pubrel 1"];
+    for (qos, exchange) in [("q1", &[][..]), ("q2", &of_qos_2)] {
         let mut script = Script::new(config());
         script.run(&[
             "open 1",
@@ -475,7 +476,7 @@ fn a_repeat_that_has_become_too_large_is_dropped_and_the_rest_flows() {
         let said: Vec<&str> =
             script.said.iter().map(String::as_str).filter(|line| !line.starts_with("1 <")).collect();
         let mut expected = vec!["2 < connack present", "write dropped r1/1 too_large"];
-        expected.extend(Some(lease).filter(|lease| !lease.is_empty()));
+        expected.extend(exchange);
         let short = format!("2 < publish t short {qos} id=2");
         expected.push(&short);
         assert_eq!(said, expected);
@@ -532,4 +533,34 @@ fn what_expires_at_once_is_for_whom_it_can_start_with_at_once() {
         assert!(!script.said.iter().any(|line| line.contains("< publish")), "{filter}: {:?}", script.said);
         assert_eq!(script.broker.counters().expired, 1, "{filter}");
     }
+}
+
+#[test]
+fn what_was_never_sent_gives_its_packet_id_back_without_a_word() {
+    let before = [
+        "2 lost",
+        "open 2",
+        "2 connect sub v5 expiry=60 keep=9",
+        "commit",
+        "1 publish t/a this-is-thirty-three-and-too-long q2 id=1",
+        "2 lost",
+        "open 2",
+        "2 connect sub v5 expiry=60 keep=9 size=40",
+        "--",
+        "commit",
+        "commit",
+        "1 publish t/a 2 q2 id=2",
+        "commit",
+    ];
+    pair(
+        &before,
+        "1 < pubrec 1
+         2 < connack present
+         write dropped r1/1 too_large
+         write settled r1/1
+         write message 2 t/a 2 for [r1 q2]
+         write leased r1/2 id=2
+         1 < pubrec 2
+         2 < publish t/a 2 q2 id=2",
+    );
 }

@@ -177,3 +177,39 @@ fn a_row_that_has_come_back_is_the_oldest_that_waits() {
     assert_eq!(said(&script, "3 < publish"), ["3 < publish t/a 2 q1 id=1", "3 < publish t/a 3 q1 id=2"]);
     assert_eq!(script.broker.counters().dropped.get(&DropReason::QueueFull), Some(&1));
 }
+
+// [MQTT5-4.8.2-4]
+#[test]
+fn a_packet_id_of_a_member_outlives_the_message_of_its_group() {
+    let mut script = kept(&["1 publish t/a 1 q2 id=1", "commit", "commit", "lose r3/1", "--", "crash"]);
+    script.run(&["open 2", "2 connect a"]);
+    settle(&mut script);
+    assert_eq!(said(&script, "write received"), ["write received r3/1"]);
+    assert_eq!(said(&script, "2 < "), ["2 < connack present", "2 < pubrel 1"]);
+    script.run(&["open 1", "1 connect pub v5 clean", "1 publish t/a 2 q2 id=2", "commit", "2 pubcomp 1"]);
+    settle(&mut script);
+    assert_eq!(said(&script, "2 < publish"), ["2 < publish t/a 2 q2 id=2"]);
+    assert_eq!(said(&script, "write settled"), ["write settled r3/1"]);
+}
+
+#[test]
+fn a_message_of_a_group_that_is_not_found_again_keeps_its_packet_id() {
+    let mut script = kept(&["1 publish t/a 1 q2 id=1", "commit", "commit", "crash", "lose r3/1", "--"]);
+    script.run(&["open 2", "2 connect a"]);
+    settle(&mut script);
+    assert_eq!(said(&script, "write settled"), NOTHING);
+    assert_eq!(said(&script, "2 < "), ["2 < connack present", "2 < pubrel 1"]);
+}
+
+#[test]
+fn an_exchange_without_message_and_holder_is_over_at_the_start() {
+    // Of a member that ended with its connection.
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect pub v5 clean", "open 2", "2 connect a", "commit"]);
+    script.run(&["2 subscribe 1 $share/g/t/# q2", "commit", "2 lost", "open 3", "3 connect b v5 clean"]);
+    script.run(&["3 subscribe 1 $share/g/t/# q2", "commit", "1 publish t/a 1 q2 id=1", "commit"]);
+    script.run(&["lose r2/1", "--", "crash"]);
+    settle(&mut script);
+    assert_eq!(script.said, ["write settled r2/1"]);
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::Purged), None);
+}

@@ -70,7 +70,10 @@ impl State {
             | Write::LeaseSent { .. }
             | Write::Unleased { .. }
             | Write::LeaseReceived { .. } => self.lease(write),
-            Write::Settled { reader, seq } => self.end(*reader, *seq),
+            Write::Settled { reader, seq } => {
+                self.end(*reader, *seq);
+                self.leases.remove(&(*reader, *seq));
+            }
             Write::Dropped { reader, seq, reason } => {
                 if self.has(*reader, *seq) {
                     self.taken.insert((*reader, *seq));
@@ -105,10 +108,10 @@ impl State {
                     lease.holder.unwrap_or(key.0) == owner && lease.packet_id == *packet_id
                 });
                 assert!(owner == ReaderId(0) || !twice, "packet id {packet_id} of {owner:?} is leased twice");
-                assert!(self.has(*reader, *seq), "only a row is leased");
-                let lease =
-                    Lease { seq: *seq, packet_id: *packet_id, state: LeaseState::Begun, holder: *holder };
-                let former = self.leases.insert((*reader, *seq), lease);
+                // Where the store has lost the row meanwhile, the packet id is taken all the same.
+                let (seq, packet_id, holder) = (*seq, *packet_id, *holder);
+                let lease = Lease { seq, packet_id, state: LeaseState::Begun, holder, has_row: true };
+                let former = self.leases.insert((*reader, seq), lease);
                 assert_eq!(former, None, "a row is leased to one at a time");
             }
             Write::LeaseSent { reader, seq } => {
@@ -135,7 +138,6 @@ impl State {
 
     fn end(&mut self, reader: ReaderId, seq: Seq) {
         self.rows.entry(reader).or_default().remove(&seq);
-        self.leases.remove(&(reader, seq));
     }
 }
 
@@ -197,8 +199,8 @@ impl Model {
             let rows = disk.rows.get(&record.reader);
             let cursor =
                 rows.and_then(|rows| rows.keys().next()).map_or(disk.last_seq, |first| Seq(first.0 - 1));
-            let leases =
-                disk.leases.iter().filter(|(key, _)| key.0 == record.reader).map(|(_, lease)| *lease);
+            let leases = disk.leases.iter().filter(|(key, _)| key.0 == record.reader);
+            let leases = leases.map(|(key, lease)| Lease { has_row: disk.has(key.0, key.1), ..*lease });
             RestoredSession {
                 record: SessionRecord::clone(record),
                 cursor,

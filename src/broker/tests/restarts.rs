@@ -63,6 +63,90 @@ fn a_restart_repeats_pubrel_for_what_was_past_pubrec() {
     );
 }
 
+/// The store has lost row 1 under its exchange, and row 2 waits.
+const ROWLESS: [&str; 6] =
+    ["1 publish t/b 1 q2 id=1", "commit", "2 lost", "1 publish t/b 2 q2 id=2", "commit", "lose r1/1"];
+
+// [MQTT5-4.3.3-11] [MQTT311-4.3.3-2]
+#[test]
+fn a_packet_id_whose_message_is_gone_is_not_used_before_its_pubcomp() {
+    for version in ["v31", "v311", "v5 keep=9 expiry=1000000"] {
+        let come = format!("2 connect sub {version}");
+        let after = [
+            "--",
+            "crash",
+            "open 2",
+            &come,
+            "commit",
+            "rows",
+            "commit",
+            "2 pubcomp 1",
+            "commit",
+            "2 pubrec 2",
+            "commit",
+            "2 pubcomp 2",
+        ];
+        let present = if version == "v31" { "" } else { " present" };
+        pair(
+            &[&ROWLESS[..], &after].concat(),
+            &format!(
+                "write received r1/1
+                 write session sub r1 [t/#]
+                 2 < connack{present}
+                 2 < pubrel 1
+                 read r1 after 1 limit 19
+                 write leased r1/2 id=2
+                 2 < publish t/b 2 q2 id=2
+                 write settled r1/1
+                 write received r1/2
+                 2 < pubrel 2
+                 write settled r1/2"
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_second_restart_before_pubcomp_knows_of_the_packet_id_too() {
+    let come = ["open 2", "2 connect sub", "commit", "crash", "open 2", "--", "2 connect sub", "commit"];
+    pair(
+        &[&ROWLESS[..], &["crash"], &come].concat(),
+        "write session sub r1 [t/#]
+         2 < connack present
+         2 < pubrel 1
+         read r1 after 1 limit 19",
+    );
+}
+
+#[test]
+fn a_message_that_goes_after_a_restart_keeps_its_packet_id_too() {
+    let come = ["open 2", "2 connect sub", "--", "commit", "rows", "commit", "2 pubcomp 1"];
+    pair(
+        &[&ROWLESS[..5], &["crash", "lose r1/1"], &come].concat(),
+        "2 < connack present
+         read r1 after 0 limit 20
+         write leased r1/2 id=2
+         write received r1/1
+         2 < publish t/b 2 q2 id=2
+         2 < pubrel 1
+         write settled r1/1",
+    );
+}
+
+#[test]
+fn an_exchange_whose_message_is_gone_does_not_count_as_one_that_waits() {
+    // The one row that there is waits, and is all that may: the next takes its place.
+    let mut few = narrow(20);
+    few.limits.max_queued_messages = 1;
+    let after = ["crash", "open 1", "1 connect pub clean", "--", "1 publish t/b 3 q2 id=3"];
+    pair_with(
+        few,
+        &[&ROWLESS[..], &after].concat(),
+        "write message 3 t/b 3 for [r1 q2]
+         write oldest 1 of r1 after 1",
+    );
+}
+
 #[test]
 fn rows_for_a_connection_that_is_gone_are_thrown_away_and_asked_for_again() {
     pair(

@@ -379,6 +379,7 @@ fn a_session_that_ends_gives_its_qos_1_back_and_its_qos_2_up() {
             "2 connect a clean",
         ],
         "write dropped r3/1 purged
+         write settled r3/1
          write removed r1
          2 < connack",
     );
@@ -419,7 +420,8 @@ fn a_member_that_ends_with_its_connection_may_share_with_one_that_stays() {
          3 < publish t/a 1 q2 id=1
          write leased r2/1 id=1 of r0
          1 < pubrec 1
-         write dropped r2/1 purged",
+         write dropped r2/1 purged
+         write settled r2/1",
     );
     script(
         &["1 publish t/a 1 q2 id=1", "commit", "crash", "open 2", "--", "2 connect a", "commit", "rows"],

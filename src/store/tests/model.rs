@@ -256,10 +256,10 @@ impl Script {
 
     fn lease(&mut self) -> Option<Write> {
         let (reader, seq) = self.target()?;
-        let model = self.model.readers.get_mut(&reader)?;
-        if model.wanted.contains_key(&seq) {
-            model.leased.insert(seq);
+        if seq > self.model.last_seq {
+            return None;
         }
+        self.model.readers.get_mut(&reader)?.leased.insert(seq);
         Some(Write::Leased { reader, seq: Seq(seq), packet_id: 1, holder: None })
     }
 
@@ -418,6 +418,9 @@ impl Script {
             assert_eq!(session.queued, model.wanted.len() as u64, "{:?}", session.record.reader);
             let leases: BTreeSet<u64> = session.leases.iter().map(|lease| lease.seq.0).collect();
             assert_eq!(leases, model.leased);
+            for lease in &session.leases {
+                assert_eq!(lease.has_row, model.wanted.contains_key(&lease.seq.0), "{lease:?}");
+            }
         }
         assert!(self.trial.opened.restored.last_seq.0 == self.model.last_seq);
         self.commit(Vec::new());
@@ -496,10 +499,13 @@ impl Model {
     /// A row ends for a reader, if it still wants it.
     fn end(&mut self, id: ReaderId, seq: u64, reason: Option<DropReason>) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
+        // An exchange outlives its row, until it ends itself.
+        if reason.is_none() {
+            reader.leased.remove(&seq);
+        }
         if reader.wanted.remove(&seq).is_none() {
             return;
         }
-        reader.leased.remove(&seq);
         match reason {
             None => reader.delivered += 1,
             Some(DropReason::Expired) => reader.expired += 1,

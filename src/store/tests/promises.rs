@@ -97,9 +97,15 @@ fn a_session_comes_back_whole() {
     assert_eq!(
         session.leases,
         [
-            Lease { seq: Seq(1), packet_id: 11, state: LeaseState::Begun, holder: None },
-            Lease { seq: Seq(2), packet_id: 12, state: LeaseState::Received, holder: Some(two) },
-            Lease { seq: Seq(4), packet_id: 13, state: LeaseState::Sent, holder: None },
+            Lease { seq: Seq(1), packet_id: 11, state: LeaseState::Begun, holder: None, has_row: true },
+            Lease {
+                seq: Seq(2),
+                packet_id: 12,
+                state: LeaseState::Received,
+                holder: Some(two),
+                has_row: true
+            },
+            Lease { seq: Seq(4), packet_id: 13, state: LeaseState::Sent, holder: None, has_row: true },
         ]
     );
     assert_eq!(again.wanted(one), [1, 2, 4]);
@@ -274,4 +280,60 @@ fn what_a_full_store_has_dropped_is_not_left_for_a_session() {
     assert!(status.readers[&reader].dropped[&DropReason::StoreFull] > 0, "it was full");
     let rows = trial.read(reader, 0, 10);
     assert_eq!(rows.left, status.readers[&reader].queued - 10);
+}
+
+#[test]
+fn an_exchange_outlives_its_row_and_is_counted_once() {
+    let mut trial = Terms { max_size: Some(300_000), ..Terms::default() }.open();
+    let reader = ReaderId(trial.route().0 + 1);
+    let leased = |seq, packet_id| Write::Leased { reader, seq: Seq(seq), packet_id, holder: None };
+    trial.commit(vec![session(reader)]);
+    trial.commit((1..=4).map(|seq| put(seq, &[reader])).collect());
+    trial.commit(vec![leased(1, 11), leased(2, 12), leased(3, 13)]);
+    // A rule takes one row, and the full store all others.
+    trial.commit(vec![Write::Dropped { reader, seq: Seq(2), reason: DropReason::Denied }]);
+    for block in 1..=40_u64 {
+        trial.commit((1..=200).map(|seq| put(block * 200 + seq, &[reader])).collect());
+    }
+    assert_eq!(trial.wanted(reader).iter().filter(|seq| **seq <= 4).count(), 0);
+    // PUBLISH of a row that is gone is about to leave, PUBREC comes for another.
+    trial.commit(vec![leased(4, 14), Write::LeaseReceived { reader, seq: Seq(3) }]);
+    let mut again = trial.killed().open();
+    let begun = Lease { seq: Seq(1), packet_id: 11, state: LeaseState::Begun, holder: None, has_row: false };
+    let mut expected = vec![
+        begun,
+        Lease { seq: Seq(2), packet_id: 12, ..begun },
+        Lease { seq: Seq(3), packet_id: 13, state: LeaseState::Received, ..begun },
+        Lease { seq: Seq(4), packet_id: 14, ..begun },
+    ];
+    let found = &again.opened.restored.sessions[0];
+    assert_eq!(found.leases, expected);
+    assert_eq!(found.waiting().0, found.queued, "all rows wait");
+    let before = again.assert_conserved().readers[&reader].clone();
+    assert_eq!((before.delivered, before.dropped[&DropReason::Denied]), (0, 1));
+    assert_eq!(again.read(reader, 0, 10).left, before.queued - 10);
+    // PUBCOMP; and a group's row would be nobody's.
+    again.commit(vec![Write::Settled { reader, seq: Seq(3) }, Write::Unleased { reader, seq: Seq(4) }]);
+    assert_eq!(again.assert_conserved().readers[&reader], before);
+    expected.truncate(2);
+    assert_eq!(again.killed().open().opened.restored.sessions[0].leases, expected);
+}
+
+#[test]
+fn a_row_that_found_no_room_has_an_exchange_without_a_row() {
+    let mut trial = Terms::default().open();
+    let (reader, other) = (ReaderId(5), ReaderId(6));
+    trial.commit(vec![
+        session(reader),
+        session(other),
+        put(1, &[reader]),
+        put(2, &[other]),
+        put(3, &[reader]),
+    ]);
+    trial.commit(vec![Write::Leased { reader, seq: Seq(2), packet_id: 7, holder: None }]);
+    let again = trial.killed().open();
+    let found = &again.opened.restored.sessions[0];
+    let leases: Vec<_> = found.leases.iter().map(|lease| (lease.seq.0, lease.has_row)).collect();
+    assert_eq!((leases, found.waiting().0), (vec![(2, false)], 2));
+    assert_eq!(again.wanted(reader), [1, 3]);
 }

@@ -24,7 +24,8 @@ struct Line {
     route: bool,
     /// Row to its number.
     rows: BTreeMap<u64, u64>,
-    leases: BTreeMap<u64, (u16, LeaseState)>,
+    /// Row to packet id, how far it is, and whether the row is there.
+    leases: BTreeMap<u64, (u16, LeaseState, bool)>,
     inward: BTreeSet<u16>,
     received: u64,
     delivered: u64,
@@ -82,7 +83,8 @@ impl Picture {
                 return Err(format!("{session:?} has no reader"));
             };
             line.inward = session.inward.iter().copied().collect();
-            let lease = |lease: &crate::record::Lease| (lease.seq.0, (lease.packet_id, lease.state));
+            let lease =
+                |lease: &crate::record::Lease| (lease.seq.0, (lease.packet_id, lease.state, lease.has_row));
             line.leases = session.leases.iter().map(lease).collect();
         }
         Ok(picture)
@@ -266,7 +268,7 @@ impl Picture {
         let leased = line.leases.keys().next().copied().filter(|_| random.below(3) > 0);
         let Some(leased) = leased else {
             let packet_id = random.below(60_000) as u16 + 1;
-            line.leases.insert(row, (packet_id, LeaseState::Begun));
+            line.leases.insert(row, (packet_id, LeaseState::Begun, true));
             return Some(Write::Leased { reader, seq: Seq(row), packet_id, holder: None });
         };
         let (seq, lease) = (Seq(leased), line.leases.get_mut(&leased)?);
@@ -305,8 +307,12 @@ impl Picture {
 
     fn end(&mut self, reader: ReaderId, seq: u64, reason: Option<DropReason>) {
         let line = self.line(reader);
-        if line.rows.remove(&seq).is_some() {
+        if reason.is_none() {
             line.leases.remove(&seq);
+        } else if let Some(lease) = line.leases.get_mut(&seq) {
+            lease.2 = false;
+        }
+        if line.rows.remove(&seq).is_some() {
             match reason {
                 None => line.delivered += 1,
                 Some(reason) => *line.dropped.entry(reason).or_default() += 1,
