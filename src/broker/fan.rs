@@ -417,27 +417,22 @@ impl Broker {
         let readable = !self.restricted || client.may_read(&message.topic);
         let Client { session, outlet: Some(outlet), .. } = client else { return };
         let reader = want.reader;
-        // [MQTT5-3.3.2-5] [MQTT5-3.1.2-25]
-        let gone = if message.remaining(&turn.now) == Some(0) && message.expiry != Some(0) {
-            Some(DropReason::Expired)
-        } else if !readable {
+        let gone = if !readable {
             Some(DropReason::Denied)
         } else if !outlet.takes(&message, want.qos, &want.subscription_ids) {
-            Some(DropReason::TooLarge)
+            Some(DropReason::TooLarge) // [MQTT5-3.1.2-25]
         } else {
             None
         };
         if let Some(reason) = gone {
             self.ledger.write(Write::Dropped { reader, seq, reason }, turn.effects);
-            match reason {
-                DropReason::Expired => self.counters.expired += 1,
-                reason => self.counters.drop(reason, 1),
-            }
-            return;
+            return self.counters.drop(reason, 1);
         }
         if want.qos != QoS::ExactlyOnce {
             let Some(exchange) = session.flight.begin(seq, want.qos, Stage::Sent) else { return };
-            let label = Label::of(&want, exchange.packet_id);
+            // [MQTT5-3.3.1-1] [MQTT311-3.3.1-1]
+            let dup = session.backlog.as_ref().is_some_and(|backlog| backlog.may_be_sent(seq));
+            let label = Label { dup, ..Label::of(&want, exchange.packet_id) };
             outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);
             return;
         }

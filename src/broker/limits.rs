@@ -7,6 +7,8 @@ use adapter_api::schema::{Key, Kind, Problem};
 use adapter_api::units::{Rate, parse_duration, parse_rate, parse_size};
 use serde::Deserialize;
 
+use super::outlet::Ahead;
+
 /// The table as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -157,6 +159,14 @@ impl Default for LimitsConfig {
             retain: true,
             response_information: "replies/%c".into(),
         }
+    }
+}
+
+impl Limits {
+    /// Bytes of retained messages of QoS 0 that a client is sent before it is asked what it has taken: with the
+    /// half of the buffer that may be full then there is room left for what others publish.
+    pub(super) fn ahead(&self) -> Ahead {
+        Ahead::of(self.max_send_buffer / 4)
     }
 }
 

@@ -45,7 +45,7 @@ pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
 pub use refuse::Refusals;
 pub use rights::is_house_user;
-pub use sys::Carried;
+pub use sys::{Carried, Unsent};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -256,6 +256,7 @@ impl Broker {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         self.clients.count(&mut counters);
+        self.count_unsent(&mut counters);
         let (groups, members) = self.groups.count();
         counters.subscriptions = (self.router.len() - self.config.routes.len() - groups + members) as u64;
         counters.shared_subscriptions = members as u64;
@@ -292,6 +293,7 @@ impl Broker {
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
+            Event::Room { connection } => self.on_room(connection, turn),
             Event::Resting { bytes } => self.memory.resting = bytes,
             Event::Rules(rules) => {
                 self.on_rules(rules);
@@ -365,7 +367,7 @@ impl Broker {
                 self.hold_refused(id, publish, turn);
             }
             Packet::Publish(publish) => self.on_publish(id, publish, turn),
-            Packet::PubAck(ack) => self.on_puback(id, ack.packet_id, turn),
+            Packet::PubAck(ack) => self.on_puback(id, &ack, turn),
             Packet::PubRec(ack) => self.on_pubrec(id, &ack, turn),
             Packet::PubRel(ack) => self.on_pubrel(id, ack.packet_id, turn),
             Packet::PubComp(ack) => self.on_pubcomp(id, ack.packet_id, turn),
@@ -455,6 +457,7 @@ impl Broker {
                 no_local: false,
                 retain_as_published: true,
                 identifier: None,
+                dollar_at: 0,
             };
             debug_assert!(
                 filter::check_filter(&route.filter).is_ok(),

@@ -174,6 +174,10 @@ pub enum DropReason {
     MemoryFull,
     /// Its Message Expiry Interval has passed; counted as expired, not as dropped.
     Expired,
+    /// The subscriber has answered it with an error.
+    RefusedBySubscriber,
+    /// A QoS 0 message found its connection's send buffer full.
+    SendBufferFull,
 }
 
 impl DropReason {
@@ -192,6 +196,8 @@ impl DropReason {
             DropReason::LinkDown => "link_down",
             DropReason::MemoryFull => "memory_full",
             DropReason::Expired => "expired",
+            DropReason::RefusedBySubscriber => "refused_by_subscriber",
+            DropReason::SendBufferFull => "send_buffer_full",
         }
     }
 }

@@ -306,6 +306,8 @@ fn pack_reason(reason: DropReason) -> u64 {
         DropReason::LinkDown => 10,
         DropReason::Expired => 11,
         DropReason::MemoryFull => 12,
+        DropReason::RefusedBySubscriber => 13,
+        DropReason::SendBufferFull => 14,
     }
 }
 
@@ -313,7 +315,7 @@ fn unpack_reason(number: u64) -> Option<DropReason> {
     REASONS.into_iter().find(|reason| pack_reason(*reason) == number)
 }
 
-pub(super) const REASONS: [DropReason; 12] = [
+pub(super) const REASONS: [DropReason; 14] = [
     DropReason::QueueFull,
     DropReason::StoreFull,
     DropReason::StoreBusy,
@@ -326,6 +328,8 @@ pub(super) const REASONS: [DropReason; 12] = [
     DropReason::LinkDown,
     DropReason::Expired,
     DropReason::MemoryFull,
+    DropReason::RefusedBySubscriber,
+    DropReason::SendBufferFull,
 ];
 
 #[cfg(test)]
