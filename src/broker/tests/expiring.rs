@@ -1,4 +1,6 @@
 //! Retained messages that run out of time, and what of `max_size` retained messages may take.
+//!
+//! Whatever ends them, what RAM and disk hold of them is the same.
 
 use super::super::{Config, Refusals};
 use super::script::{Script, check, config};
