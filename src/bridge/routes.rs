@@ -292,7 +292,7 @@ mod tests {
     use super::*;
     use crate::bridge::{Config, ForwardConfig};
     use crate::codec::{Properties, QoS};
-    use crate::record::{Row, Want};
+    use crate::record::{Identifiers, Row, Want};
     use crate::store::{Ask, Inbox};
 
     const READER: ReaderId = ReaderId(1);
@@ -315,7 +315,8 @@ mod tests {
             received: 0,
             unclocked: false,
         };
-        let want = Want { reader: READER, qos: QoS::AtLeastOnce, retain: false, subscription_ids: vec![] };
+        let subscription_ids = Identifiers::default();
+        let want = Want { reader: READER, qos: QoS::AtLeastOnce, retain: false, subscription_ids };
         Row { seq: Seq(seq), number: seq, message: Arc::new(message), want }
     }
 

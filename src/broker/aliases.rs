@@ -32,7 +32,10 @@ impl Aliases {
             let known = self.topics.get(index).filter(|known| !known.is_empty());
             return known.cloned().ok_or(Reason::ProtocolError);
         }
-        filter::check_topic(topic).map_err(|_| Reason::TopicNameInvalid)?;
+        if matches!(filter::check_topic(topic), Err(filter::NotATopic::Empty | filter::NotATopic::Character))
+        {
+            return Err(Reason::TopicNameInvalid);
+        }
         if self.topics.len() <= index {
             self.topics.resize(index + 1, ByteString::new());
         }

@@ -9,7 +9,7 @@ use super::client::{Client, ClientKey};
 use super::ledger::Step;
 use super::outlet::Label;
 use super::share::Groups;
-use super::{Broker, ConnectionId, Effect, Turn};
+use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Ack, QoS, Reason};
 use crate::record::{DropReason, ReaderId, Seq, Write};
 use crate::session::{Exchange, Sending, Stage};
@@ -19,18 +19,42 @@ impl Broker {
         self.connections.get(id)?.client
     }
 
-    pub(super) fn on_puback(&mut self, id: ConnectionId, packet_id: u16, turn: &mut Turn<'_>) {
+    pub(super) fn on_puback(&mut self, id: ConnectionId, ack: &Ack, turn: &mut Turn<'_>) {
         let Some(key) = self.client_of(id) else { return };
         let Some(client) = self.clients.get_mut(key) else { return };
         let known = client
             .session
             .flight
-            .find(packet_id)
+            .find(ack.packet_id)
             .is_some_and(|exchange| exchange.qos == QoS::AtLeastOnce && exchange.sending.repeats());
-        if !known {
-            return;
+        match known {
+            true if ack.reason.is_error() => self.complete_refused(key, ack, turn),
+            true => self.complete(key, ack.packet_id, turn),
+            false => {}
         }
-        self.complete(key, packet_id, turn);
+    }
+
+    /// A client refuses a message: it is over with that, and not delivered.
+    fn complete_refused(&mut self, key: ClientKey, ack: &Ack, turn: &mut Turn<'_>) {
+        // No client says this; the engine does where a packet turns out to be too large for its client.
+        let reason = if ack.reason == Reason::PacketTooLarge {
+            DropReason::TooLarge
+        } else {
+            self.note_refused(key, ack, turn);
+            DropReason::RefusedBySubscriber
+        };
+        self.end_exchange(key, ack.packet_id, Some(reason), turn);
+        self.pump(key, turn);
+    }
+
+    fn note_refused(&self, key: ClientKey, ack: &Ack, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get(key) else { return };
+        let words = ack.properties.reason_string().unwrap_or_default();
+        turn.effects.push(Effect::Note(Note::RefusedMessage {
+            client_id: client.session.client_id.clone(),
+            reason: ack.reason,
+            words: words.chars().take(WORDS_MAX).collect(),
+        }));
     }
 
     pub(super) fn on_pubrec(&mut self, id: ConnectionId, ack: &Ack, turn: &mut Turn<'_>) {
@@ -46,7 +70,7 @@ impl Broker {
         let own = client.session.backlog.as_ref().map(|backlog| backlog.reader);
         let leased_by = leased_by(exchange, own, &self.groups);
         match exchange.stage {
-            Stage::Sent if ack.reason.is_error() => self.complete(key, packet_id, turn), // [MQTT5-4.3.3-4]
+            Stage::Sent if ack.reason.is_error() => self.complete_refused(key, ack, turn), // [MQTT5-4.3.3-4]
             Stage::Sent => match leased_by {
                 Some(reader) => {
                     exchange.stage = Stage::Recording;
@@ -225,3 +249,6 @@ fn leased_by(exchange: &Exchange, own: Option<ReaderId>, groups: &Groups) -> Opt
         Some(id) => Some(groups.get(id)?.backlog.as_ref()?.reader),
     }
 }
+
+/// Characters of a client's reason that the log shows.
+const WORDS_MAX: usize = 200;

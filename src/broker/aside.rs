@@ -132,8 +132,10 @@ impl Broker {
     pub(super) fn recall(&mut self, id: GroupId, key: ClientKey) {
         let Broker { groups, clients, memory, .. } = self;
         let Some(group) = groups.get_mut(id) else { return };
+        let share = &group.filter;
         let may_read = |key: ClientKey, topic: &str| {
-            group.members.contains_key(&key) && clients.get(key).is_some_and(|client| client.may_read(topic))
+            let client = clients.get(key).filter(|_| group.members.contains_key(&key));
+            client.is_some_and(|client| client.may_draw(share, topic))
         };
         let mut due: Vec<Seq> = group.aside.unnamed.iter().copied().collect();
         for (topic, waiting) in &mut group.aside.topics {

@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use super::client::{Client, ClientKey};
 use super::fan::{NOBODY, Offered};
 use super::ledger::Step;
-use super::outlet::Label;
+use super::outlet::{Ahead, Label};
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
 use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
@@ -171,10 +171,17 @@ impl Broker {
         let Client { session, outlet: Some(outlet), .. } = client else { return };
         let Some(backlog) = &mut session.backlog else { return };
         let Some(exchange) = session.flight.of(seq) else {
-            if backlog.read(seq) == Next::New {
-                self.start_row(key, seq, parcel, turn);
+            if backlog.read(seq) == Next::Taken {
+                return;
             }
-            return;
+            // What begins at once may have no time at all; what has waited may not. [MQTT5-3.3.2-5]
+            if parcel.message.remaining(&turn.now) == Some(0) {
+                let write = Write::Dropped { reader: backlog.reader, seq, reason: DropReason::Expired };
+                self.ledger.write(write, turn.effects);
+                self.counters.expired += 1;
+                return;
+            }
+            return self.start_row(key, seq, parcel, turn);
         };
         backlog.skip(seq);
         let packet_id = exchange.packet_id;
@@ -247,6 +254,7 @@ impl Broker {
         while let Some(client) = self.clients.get(key)
             && let Some(walk) = client.session.walks.front()
             && self.ledger.is_committed(walk.behind)
+            && client.outlet.as_ref().is_some_and(|outlet| outlet.ahead != Ahead::ASKED)
         {
             if turn.walks == 0 || turn.looks == 0 {
                 self.walkers.insert(key);
@@ -268,13 +276,13 @@ impl Broker {
                 }
             };
             if message.remaining(&turn.now) == Some(0) {
-                self.retained.clear(&message.topic);
-                self.counters.expired += 1;
+                self.expire_retained(message.topic.clone(), turn);
                 continue;
             }
             let want = retained_want(walk, &message);
             let topic = message.topic.clone();
-            if !self.bring_retained(key, message, want, turn) {
+            let is_hidden = self.restricted && client.is_hidden(&walk.filter, &topic);
+            if !is_hidden && !self.bring_retained(key, message, want, turn) {
                 return;
             }
             self.walk_on(key, topic);
@@ -301,10 +309,8 @@ impl Broker {
             return true;
         }
         if want.qos == QoS::AtMostOnce {
-            self.offer_once(key.slot, &message, want, turn);
-            return true;
+            return self.bring_once(key, &message, want, turn);
         }
-        let Some(client) = self.clients.get(key) else { return false };
         let Some(backlog) = &client.session.backlog else {
             let ready = self.has_room(key) && client.session.queue.is_empty();
             if ready {
@@ -325,6 +331,48 @@ impl Broker {
             self.offer_kept(key, seq, Parcel { message, want }, turn);
         }
         ready
+    }
+}
+
+impl Broker {
+    /// Sends one retained message of QoS 0. None is lost because there are many: of what a network client has not
+    /// yet taken there is never more than its buffer holds. [MQTT5-3.3.1-9]
+    fn bring_once(
+        &mut self,
+        key: ClientKey,
+        message: &Arc<Message>,
+        want: Want,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let (full, buffer) = (self.config.limits.ahead(), self.config.limits.max_send_buffer);
+        let Some(outlet) = self.clients.get_mut(key).and_then(|client| client.outlet.as_mut()) else {
+            return false;
+        };
+        let weight = message.weight();
+        match outlet.credit {
+            Some(0) => return false,
+            Some(_) => {}
+            None if outlet.ahead.take(weight, full) => {}
+            None => {
+                let most = (buffer / 2).min(buffer.saturating_sub(weight));
+                turn.effects.push(Effect::AwaitRoom { connection: outlet.connection, most });
+                return false;
+            }
+        }
+        self.offer_once(key.slot, message, want, turn);
+        true
+    }
+
+    /// A client has taken most of what it was sent.
+    pub(super) fn on_room(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let Some(key) = self.connections.get(id).and_then(|connection| connection.client) else { return };
+        let outlet = self.clients.get_mut(key).and_then(|client| client.outlet.as_mut());
+        if let Some(outlet) = outlet
+            && outlet.ahead == Ahead::ASKED
+        {
+            outlet.ahead = Ahead::GRANTED;
+            self.pump(key, turn);
+        }
     }
 }
 

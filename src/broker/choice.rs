@@ -40,7 +40,7 @@ impl Broker {
                 continue;
             };
             some_have_room = true;
-            let readable = !restricted || client.may_read(&message.topic);
+            let readable = !restricted || client.may_draw(&group.filter, &message.topic);
             if readable && group.fits(key, client, message, qos) {
                 found = Some(key);
                 break;
@@ -63,7 +63,7 @@ impl Broker {
         for key in group.members.keys() {
             group.look();
             let Some(client) = self.clients.get(*key) else { continue };
-            if self.restricted && !client.may_read(&message.topic) {
+            if self.restricted && !client.may_draw(&group.filter, &message.topic) {
                 barred = true;
             } else if client.outlet.is_none() {
                 away = away.or(Some(*key));

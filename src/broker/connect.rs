@@ -21,7 +21,9 @@ use super::share::is_group;
 use super::words::fits;
 use super::{Broker, ConnectionId, Effect, Note, Passwords, Trust, Turn, Verdict};
 use crate::codec::{ConnAck, Connect, Packet, Properties, Property, Reason, Version, Will};
-use crate::record::{Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, Ticket, Write};
+use crate::record::{
+    Now, Presence, ReaderId, RestoredSession, SessionRecord, SessionWill, StoredSubscription, Ticket, Write,
+};
 use crate::router::filter;
 use crate::session::{Backlog, Session, Stage, Weights};
 
@@ -79,6 +81,9 @@ impl Broker {
         let Phase::Verifying(connect) = std::mem::replace(&mut connection.phase, Phase::Fresh) else {
             return;
         };
+        if self.connections.is_gone(id) {
+            return self.on_verified_late(id, *connect, verdict, turn);
+        }
         let reason = match verdict {
             // The limits may have been reached while it waited.
             Verdict::Accepted => match self.objection(id, &connect) {
@@ -240,8 +245,11 @@ impl Broker {
         connection.phase = Phase::Opening(Box::new(Packet::ConnAck(answer)));
         self.network_clients += u32::from(!connection.is_port());
         self.counters.clients += 1;
-        self.counters.most_clients = self.counters.most_clients.max(self.counters.clients);
-        if self.clients.get(key).is_none_or(|client| client.session.backlog.is_none()) {
+        self.counters.house_clients += u64::from(connection.is_of_the_house());
+        let guests = self.counters.clients - self.counters.house_clients;
+        self.counters.most_guests = self.counters.most_guests.max(guests);
+        let ends_with_it = self.clients.get(key).is_none_or(|client| client.session.backlog.is_none());
+        if ends_with_it && !self.connections.is_gone(id) {
             return self.finish_opening(id, turn);
         }
         let ticket = self.write_session(key, turn);
@@ -265,6 +273,7 @@ impl Broker {
         let will = connect.will.as_ref().and_then(|will| kept_will(will, mount.as_ref())).map(Box::new);
         self.memory.wills += will.as_ref().map_or(0, |will| will_weight(will));
         let Some(client) = self.clients.get_mut(key) else { return };
+        let finds_mount = client.origin == Origin::Unknown && mount.is_some();
         self.memory.wills -= client.set_will(will);
         client.session.user = user;
         client.session.expiry = expiry;
@@ -275,10 +284,23 @@ impl Broker {
         client.will_due = None; // [MQTT5-3.1.3-9]
         client.ends = None;
         self.clients.set_ended(key, None);
+        if finds_mount {
+            self.lead_anew(key);
+        }
         self.name_anew(key);
         let access = self.access_of(id, key);
         if let Some(client) = self.clients.get_mut(key) {
             client.access = access;
+        }
+    }
+
+    /// It is known at last where a session's own topics begin.
+    fn lead_anew(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else { return };
+        let own = |known: &&StoredSubscription| filter::of_share(&known.filter).is_none();
+        let subscriptions: Vec<_> = client.session.subscriptions.iter().filter(own).cloned().collect();
+        for subscription in &subscriptions {
+            self.lead(key, subscription);
         }
     }
 
@@ -358,11 +380,12 @@ impl Broker {
                 list.push(Property::RetainAvailable(0));
             }
             list.push(Property::MaximumPacketSize(limits.max_packet_size));
+            let told = self.response_information(connect, assigned.as_deref());
             list.extend(assigned.map(Property::AssignedClientIdentifier)); // [MQTT5-3.2.2-16]
             if limits.max_topic_alias > 0 {
                 list.push(Property::TopicAliasMaximum(limits.max_topic_alias));
             }
-            list.extend(self.response_information(connect));
+            list.extend(told);
             let keep_alive = self.granted_keep_alive(id, connect);
             if keep_alive != connect.keep_alive {
                 list.push(Property::ServerKeepAlive(keep_alive)); // [MQTT5-3.2.2-21]
@@ -378,12 +401,12 @@ impl Broker {
     }
 
     /// Where the client may have its answers sent, if it asks. [MQTT5-3.1.2-28]
-    fn response_information(&self, connect: &Connect) -> Option<Property> {
+    fn response_information(&self, connect: &Connect, assigned: Option<&str>) -> Option<Property> {
         let asked = connect.properties.request_response_information() == Some(1);
         let pattern = &self.config.limits.response_information;
         // A client id with a wildcard in it makes no topic.
-        let id = &*connect.client_id;
-        let named = !pattern.contains("%c") || (!id.is_empty() && !id.contains(['+', '#']));
+        let id = assigned.unwrap_or(&connect.client_id);
+        let named = !pattern.contains("%c") || !id.contains(['+', '#']);
         let told = asked && !pattern.is_empty() && named;
         told.then(|| Property::ResponseInformation(pattern.replace("%c", id).into()))
     }
@@ -404,8 +427,9 @@ impl Broker {
             window: connection.window,
             credit: connection.credit,
             pings: 0,
-            maximum_packet_size: connection.maximum_packet_size,
+            maximum_packet_size: connection.maximum_packet_size.unwrap_or(u32::MAX),
             mount: connection.peer.terms.mount.clone(),
+            ahead: self.config.limits.ahead(),
         };
         let peer = connection.peer.name.clone();
         let is_house = connection.is_of_the_house();

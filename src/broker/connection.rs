@@ -4,7 +4,7 @@
 //! packets that come meanwhile, in order. How much it can hold is bounded: it is paused, so no more
 //! comes than one read had already decoded.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytestring::ByteString;
 
@@ -79,7 +79,7 @@ pub(super) enum Phase {
     Open,
     /// As open, but a publish of its waits for the store.
     Waiting,
-    /// As open, but a publish of its came too soon and waits until then, monotonic.
+    /// As open, but a publish of its came too soon, or was much work, and the next waits until then, monotonic.
     Slowed(u64),
     /// As open, but its end has come: what it said before is taken without waiting for its time.
     Ending,
@@ -93,6 +93,11 @@ pub(super) enum Held {
 }
 
 impl Held {
+    /// Whether its client has lost it if it is not taken.
+    pub(super) fn is_once(&self) -> bool {
+        matches!(self, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce)
+    }
+
     /// Bytes that it takes, those that it slices out of a read buffer included.
     pub(super) fn weight(&self) -> usize {
         let own = match self {
@@ -255,6 +260,9 @@ impl Connection {
 #[derive(Default)]
 pub(super) struct Connections {
     slots: Vec<Option<Box<Connection>>>,
+    /// Those that are gone while their password is compared: what they have said is taken after. Their slots
+    /// may be others' by now. There are as many at most as passwords may wait.
+    gone: BTreeMap<ConnectionId, Box<Connection>>,
 }
 
 impl Connections {
@@ -269,16 +277,31 @@ impl Connections {
     }
 
     pub(super) fn get(&self, id: ConnectionId) -> Option<&Connection> {
-        self.slots.get(id.slot as usize)?.as_deref().filter(|connection| connection.id == id)
+        let here = self.slots.get(id.slot as usize)?.as_deref().filter(|connection| connection.id == id);
+        here.or_else(|| self.gone.get(&id).map(|connection| &**connection))
     }
 
     pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.slots.get_mut(id.slot as usize)?.as_deref_mut().filter(|connection| connection.id == id)
+        let here = self.slots.get_mut(id.slot as usize)?.as_deref_mut();
+        let here = here.filter(|connection| connection.id == id);
+        here.or_else(|| self.gone.get_mut(&id).map(|connection| &mut **connection))
     }
 
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
-        self.get(id)?;
-        self.slots.get_mut(id.slot as usize)?.take()
+        let here = self.slots.get_mut(id.slot as usize)?.take_if(|connection| connection.id == id);
+        here.or_else(|| self.gone.remove(&id))
+    }
+
+    /// Its link is gone, and it is not to be forgotten yet.
+    pub(super) fn outlive(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.remove(id) {
+            self.gone.insert(id, connection);
+        }
+    }
+
+    /// Whether its link is gone.
+    pub(super) fn is_gone(&self, id: ConnectionId) -> bool {
+        self.gone.contains_key(&id)
     }
 
     /// The connection that has this slot now.
@@ -286,9 +309,10 @@ impl Connections {
         self.slots.get(slot as usize)?.as_deref().map(|connection| connection.id)
     }
 
-    /// Every connection, in the order of slots.
+    /// Every connection: those that are gone, then the others in the order of slots.
     pub(super) fn ids(&self) -> Vec<ConnectionId> {
-        self.slots.iter().flatten().map(|connection| connection.id).collect()
+        let here = self.slots.iter().flatten().map(|connection| connection.id);
+        self.gone.keys().copied().chain(here).collect()
     }
 }
 

@@ -12,8 +12,10 @@ use crate::record::{DropReason, ReaderId};
 pub struct Counters {
     /// Clients connected, ports too.
     pub clients: u64,
-    /// The most that were connected at once.
-    pub most_clients: u64,
+    /// Those of them that are a part of the house: its adapters and bridges.
+    pub house_clients: u64,
+    /// The most others that were connected at once.
+    pub most_guests: u64,
     /// Sessions, connected or not.
     pub sessions: u64,
     /// Sessions that outlive their connections.
@@ -48,7 +50,8 @@ pub struct Counters {
     pub not_accepted: u64,
     /// Of these, those that a stored route would have had but for a full destination; grow.
     pub not_accepted_by_route: BTreeMap<ReaderId, u64>,
-    /// Publishes that came faster than `max_publish_rate` and had to wait; grows.
+    /// Publishes that came faster than `max_publish_rate` and had to wait, and those whose readers were so much work
+    /// to find that what came behind had to; grows.
     pub slowed: u64,
     /// Copies that ran out of time before their client could take them; grows.
     pub expired: u64,

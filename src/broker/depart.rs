@@ -12,8 +12,8 @@ use super::fan::Pressure;
 use super::memory::will_weight;
 use super::publish::{INWARD_BYTES, is_volatile};
 use super::repeat::Ending;
-use super::{Broker, ConnectionId, Effect, Note, Turn};
-use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version};
+use super::{Broker, ConnectionId, Effect, Note, Turn, Verdict};
+use crate::codec::{Connect, Disconnect, Packet, Properties, QoS, Reason, Version};
 use crate::record::{DropReason, Message, Now, SessionWill, Write};
 
 /// Why a connection ends.
@@ -80,7 +80,17 @@ impl Broker {
     pub(super) fn on_lost(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         self.take_slowed(id, turn);
         let Some(connection) = self.connections.get_mut(id) else { return };
-        // What it still had to say was never answered; only its goodbye counts.
+        match connection.phase {
+            // It counts as said by whoever it turns out to be. Of QoS 1 and 2 the client keeps it.
+            Phase::Verifying(_) if connection.held.iter().any(Held::is_once) => {
+                return self.connections.outlive(id);
+            }
+            // Its session is there, whether that is on disk yet or not.
+            Phase::Opening(_) => self.take_held(id, turn),
+            _ => {}
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        // What waits for the store and was not answered is forgotten; only its goodbye counts.
         let place =
             connection.held.iter().position(|held| matches!(held, Held::Packet(Packet::Disconnect(_))));
         let goodbye = place.and_then(|place| connection.held.remove(place));
@@ -93,16 +103,39 @@ impl Broker {
         }
     }
 
+    /// The client was gone before its password was compared: what it has said is taken as if it had gone after.
+    /// Whoever has come under its client id since is let alone.
+    pub(super) fn on_verified_late(
+        &mut self,
+        id: ConnectionId,
+        connect: Connect,
+        verdict: Verdict,
+        turn: &mut Turn<'_>,
+    ) {
+        let former = self.clients.named(&connect.client_id).and_then(|key| self.clients.get(key));
+        let is_back = former.is_some_and(|client| client.connection.is_some());
+        let accepted = verdict == Verdict::Accepted && !is_back && self.objection(id, &connect).is_none();
+        let before = turn.effects.len();
+        if accepted {
+            self.admit(id, connect, turn);
+            self.on_lost(id, turn);
+        } else {
+            self.drop_connection(id, turn);
+        }
+        // There is nobody to be told anything.
+        let said = turn.effects.split_off(before);
+        turn.effects.extend(said.into_iter().filter(|effect| effect.connection() != Some(id)));
+    }
+
     /// Forgets what a connection that is over held and waited for.
     pub(super) fn forget_held(&mut self, connection: &mut Connection) {
         self.pace.forget(&mut connection.rhythm);
         self.memory.unproven -= connection.unproven();
         self.forget_refused(connection);
-        let is_once = |held: &Held| matches!(held, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce);
         let mut lost = 0;
         for held in connection.held.drain(..) {
             self.memory.held -= held.weight();
-            lost += u64::from(is_once(&held));
+            lost += u64::from(held.is_once());
         }
         self.memory.held -= connection.answers.drain(..).map(|pending| pending.weight).sum::<usize>();
         self.memory.held -= std::mem::take(&mut connection.connect) as usize;
@@ -155,12 +188,13 @@ impl Broker {
         if !matches!(cause, Cause::Expelled(_)) {
             self.take_slowed(id, turn);
         }
+        let is_gone = self.connections.is_gone(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.forget_held(&mut connection);
         if let Phase::Waiting = connection.phase {
             self.waiting.retain(|waiting| *waiting != id);
         }
-        if cause != Cause::Lost {
+        if cause != Cause::Lost && !is_gone {
             if let (Some(reason), Version::V5, true) =
                 (cause.told(), connection.version, connection.is_open())
             {
@@ -172,6 +206,7 @@ impl Broker {
         let Some(key) = connection.client else { return };
         self.network_clients -= u32::from(!connection.is_port());
         self.counters.clients -= 1;
+        self.counters.house_clients -= u64::from(connection.is_of_the_house());
         if let (Some(client), Some(reason), true) =
             (self.clients.get(key), cause.told(), connection.is_of_the_house())
         {
@@ -237,7 +272,7 @@ impl Broker {
         self.memory.wills -= will_weight(&will);
         let SessionWill { qos, retain, topic, payload, properties } = *will;
         if !self.clients.get(key).is_some_and(|client| self.may_publish(client, &topic)) {
-            return self.count_denied(&topic);
+            return self.count_withheld(&topic, DropReason::Denied);
         }
         let message = Message {
             qos: if is_volatile(&topic) { QoS::AtMostOnce } else { qos },
@@ -256,6 +291,8 @@ impl Broker {
     /// has been away for longer than it seemed.
     pub(super) fn age_sessions(&mut self, now: Now) {
         self.mend = now.span.mend;
+        self.retained.mend(self.mend);
+        self.arm_retained(now);
         for key in self.clients.keys() {
             let Some(client) = self.clients.get_mut(key) else { continue };
             let Some(ended) = client.ended else { continue };

@@ -68,17 +68,28 @@ impl Broker {
             (Some(_), None) => {}
             // Nobody is let go for what a group holds, so it must not grow.
             (None, _) if level == Level::Full => self.counters.drop(DropReason::MemoryFull, 1),
-            (None, _) => {
-                // Its own bytes: it is held until it is answered.
-                let parcel = Parcel { message: Arc::new(message.compact()), want };
-                if group.queue.weight() + parcel.weight() > self.config.limits.max_send_buffer {
-                    return self.counters.drop(DropReason::QueueFull, 1);
-                }
-                self.memory.queues += parcel.weight();
-                group.queue.push(parcel);
-                self.pump_group(id, turn);
-            }
+            (None, _) => self.offer_group_live(id, message, want, turn),
         }
+    }
+
+    /// QoS 1 and 2 for a group of which nobody keeps his session: now, or from RAM when a member has room.
+    fn offer_group_live(&mut self, id: GroupId, message: &Arc<Message>, want: Want, turn: &mut Turn<'_>) {
+        // Its own bytes: it is held until it is answered.
+        let parcel = Parcel { message: Arc::new(message.compact()), want };
+        let Some(group) = self.groups.get(id) else { return };
+        let at_once = group.queue.is_empty() && group.repeats.is_empty();
+        if at_once && self.pick(id, &parcel.message, parcel.want.qos) != Pick::Nobody {
+            self.hand_out(id, Seq(0), parcel, turn);
+            return;
+        }
+        let Some(group) = self.groups.get_mut(id) else { return };
+        let weight = parcel.weight();
+        if group.queue.weight() + weight > self.config.limits.max_send_buffer {
+            return self.counters.drop(DropReason::QueueFull, 1);
+        }
+        self.memory.queues += weight;
+        group.queue.push(parcel);
+        self.pump_group(id, turn);
     }
 
     /// QoS 0: to a member that takes it now, or to nobody.
@@ -90,7 +101,7 @@ impl Broker {
         for key in group.in_turn().chain(group.everybody()) {
             let Some(member) = group.members.get(&key) else { continue };
             let Some(client) = self.clients.get_mut(key) else { continue };
-            if self.restricted && !client.may_read(&message.topic) {
+            if self.restricted && !client.may_draw(&group.filter, &message.topic) {
                 continue;
             }
             let Some(outlet) = &mut client.outlet else { continue };
@@ -148,7 +159,7 @@ impl Broker {
         let Some(group) = self.groups.get_mut(id) else { return };
         if group.again.remove(&seq) {
             if let Some(parcel) = found
-                && !self.hand_out(id, seq, parcel, turn)
+                && !self.hand_on(id, seq, parcel, turn)
                 && let Some(group) = self.groups.get_mut(id)
             {
                 group.again.insert(seq);
@@ -201,7 +212,7 @@ impl Broker {
             return backlog.skip(seq);
         }
         if backlog.read(seq) == Next::New
-            && !self.hand_out(id, seq, parcel, turn)
+            && !self.hand_on(id, seq, parcel, turn)
             && let Some(group) = self.groups.get_mut(id)
         {
             group.again.insert(seq);
@@ -217,7 +228,7 @@ impl Broker {
         }
         let Some(parcel) = self.groups.get_mut(id).and_then(|group| group.queue.pop()) else { return false };
         self.memory.queues -= parcel.weight();
-        self.hand_out(id, Seq(0), parcel, turn);
+        self.hand_on(id, Seq(0), parcel, turn);
         true
     }
 
@@ -233,7 +244,7 @@ impl Broker {
             Fetched::Later => return false,
             Fetched::Gone => drop(group.again.remove(&seq)),
             Fetched::Row(parcel) => {
-                let given = self.hand_out(id, seq, parcel, turn);
+                let given = self.hand_on(id, seq, parcel, turn);
                 let Some(group) = self.groups.get_mut(id) else { return false };
                 if !given {
                     group.stuck = true;
@@ -306,10 +317,7 @@ impl Broker {
 
     /// Gives a message to a member, or drops it for good; false where nobody can take it now.
     fn hand_out(&mut self, id: GroupId, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) -> bool {
-        // [MQTT5-3.3.2-5]
-        let has_expired = parcel.message.remaining(&turn.now) == Some(0) && parcel.message.expiry != Some(0);
         let dropped = match self.pick(id, &parcel.message, parcel.want.qos) {
-            _ if has_expired => DropReason::Expired,
             Pick::Member(key) => {
                 self.assign(id, key, seq, parcel, turn);
                 return true;
@@ -323,15 +331,30 @@ impl Broker {
             Pick::Away(_) | Pick::Barred => DropReason::Denied,
             Pick::TooLarge => DropReason::TooLarge,
         };
+        self.lose(id, seq, dropped, turn);
+        true
+    }
+
+    /// Gives a message that has waited to a member, unless its time is over: what begins at once may have no
+    /// time at all. [MQTT5-3.3.2-5]
+    fn hand_on(&mut self, id: GroupId, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) -> bool {
+        if parcel.message.remaining(&turn.now) == Some(0) {
+            self.lose(id, seq, DropReason::Expired, turn);
+            return true;
+        }
+        self.hand_out(id, seq, parcel, turn)
+    }
+
+    /// Nobody gets a message of the group.
+    fn lose(&mut self, id: GroupId, seq: Seq, reason: DropReason, turn: &mut Turn<'_>) {
         let reader = self.groups.get(id).and_then(|group| group.backlog.as_ref()).map(|own| own.reader);
         if let Some(reader) = reader.filter(|_| seq > Seq(0)) {
-            self.ledger.write(Write::Dropped { reader, seq, reason: dropped }, turn.effects);
+            self.ledger.write(Write::Dropped { reader, seq, reason }, turn.effects);
         }
-        match dropped {
+        match reason {
             DropReason::Expired => self.counters.expired += 1,
             reason => self.counters.drop(reason, 1),
         }
-        true
     }
 
     fn assign(&mut self, id: GroupId, key: ClientKey, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {

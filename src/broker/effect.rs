@@ -97,6 +97,11 @@ pub enum Event {
         /// Who has most, and how much.
         heaviest: Option<(ConnectionId, usize)>,
     },
+    /// The answer to [`Effect::AwaitRoom`].
+    Room {
+        /// Where.
+        connection: ConnectionId,
+    },
     /// What connections take whatever waits in them: TLS keeps keys and buffers.
     Resting {
         /// Bytes of all.
@@ -256,6 +261,13 @@ pub enum Effect {
         /// At most so many.
         limit: u32,
     },
+    /// Say when no more than so many bytes wait on the connection; answered by [`Event::Room`].
+    AwaitRoom {
+        /// Where.
+        connection: ConnectionId,
+        /// So many.
+        most: usize,
+    },
     /// Ask the store how it and its routes do; answered by [`Event::Surveyed`].
     Survey,
     /// Hand a message to a route that keeps nothing (`store = false`).
@@ -269,6 +281,30 @@ pub enum Effect {
     Memory(Level),
     /// Something an operator may want to read; level and fields are the engine's.
     Note(Note),
+}
+
+impl Effect {
+    /// The connection that it is for.
+    pub(super) fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Effect::Speak { connection, .. }
+            | Effect::Send { connection, .. }
+            | Effect::Deliver(Copy { connection, .. })
+            | Effect::Close { connection }
+            | Effect::Pause { connection }
+            | Effect::Resume { connection }
+            | Effect::AwaitRoom { connection, .. }
+            | Effect::Verify { connection, .. }
+            | Effect::Authenticate { connection, .. } => Some(*connection),
+            Effect::Write(_)
+            | Effect::Hurry
+            | Effect::Read { .. }
+            | Effect::Survey
+            | Effect::Forward { .. }
+            | Effect::Memory(_)
+            | Effect::Note(_) => None,
+        }
+    }
 }
 
 /// One copy of a message for one connection.
@@ -370,6 +406,15 @@ pub enum Note {
     GaveWay {
         /// Client id.
         client_id: ByteString,
+    },
+    /// A client has answered a message with an error, and does not get it again.
+    RefusedMessage {
+        /// Client id.
+        client_id: ByteString,
+        /// Its reason code.
+        reason: Reason,
+        /// Its reason string, or the start of it; empty where it gives none.
+        words: String,
     },
     /// A client is gone.
     Disconnected {

@@ -14,7 +14,7 @@ use super::outlet::Label;
 use super::publish::is_volatile;
 use super::{Broker, Effect, Taker, Turn, WhenFull};
 use crate::codec::{QoS, Reason};
-use crate::record::{DropReason, Message, Presence, ReaderId, Seq, Ticket, Want, Write};
+use crate::record::{DropReason, Message, Now, Presence, ReaderId, Seq, Ticket, Want, Write};
 use crate::router::Match;
 use crate::session::{Backlog, Parcel, Reading, Stage};
 
@@ -72,8 +72,8 @@ impl Broker {
         let volatile = is_volatile(&message.topic);
         let mut retains = message.retain && self.changes_retained(&message);
         // The house's own figures are few, and always of the same names.
-        let mut too_much = retains && !volatile && !self.may_retain(&message);
-        retains &= !too_much;
+        let mut lack = if retains && !volatile { self.lacks_to_retain(&message) } else { None };
+        retains &= lack.is_none();
         let wanted = !matches.is_empty();
         let full = self.full_queues(&message, &mut matches);
         let mut audience = if volatile { Vec::new() } else { self.audience(&message, &matches) };
@@ -88,7 +88,7 @@ impl Broker {
             // Who is not answered sends it again, so for him nothing is lost.
             if durable && !asks {
                 self.counters.drop(DropReason::StoreBusy, 1);
-                too_much = false;
+                lack = None;
             }
             retains &= self.has_room_to_retain(&message);
             durable = false;
@@ -98,12 +98,14 @@ impl Broker {
                 return Routed::Busy;
             }
             self.counters.drop(DropReason::StoreBusy, 1);
-            (retains, durable, too_much) = (false, false, false);
+            (retains, durable, lack) = (false, false, None);
             for want in audience.drain(..) {
                 *self.shed.entry((want.reader, DropReason::StoreBusy)).or_default() += 1;
             }
         }
-        self.counters.drop(DropReason::MemoryFull, u64::from(too_much));
+        if let Some(reason) = lack {
+            self.counters.drop(reason, 1);
+        }
         self.count_full(&full);
         let message = if durable || retains { Arc::new(message.compact()) } else { message };
         let kept = durable.then(|| {
@@ -111,7 +113,7 @@ impl Broker {
             Kept { seq, ticket }
         });
         if retains {
-            self.retain(message.clone());
+            self.retain(message.clone(), turn.now);
         }
         self.fan_out(&message, &mut matches, kept, turn);
         matches.clear();
@@ -194,12 +196,13 @@ impl Broker {
         message.payload.is_empty() || self.retained_with(message) <= UNKEPT_RETAINED_BYTES_MAX
     }
 
-    fn retain(&mut self, message: Arc<Message>) {
+    fn retain(&mut self, message: Arc<Message>, now: Now) {
         // [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT311-3.3.1-5] [MQTT311-3.3.1-10]
         if message.payload.is_empty() {
             self.retained.clear(&message.topic);
         } else {
             self.retained.set(message);
+            self.arm_retained(now);
         }
     }
 
@@ -414,27 +417,22 @@ impl Broker {
         let readable = !self.restricted || client.may_read(&message.topic);
         let Client { session, outlet: Some(outlet), .. } = client else { return };
         let reader = want.reader;
-        // [MQTT5-3.3.2-5] [MQTT5-3.1.2-25]
-        let gone = if message.remaining(&turn.now) == Some(0) && message.expiry != Some(0) {
-            Some(DropReason::Expired)
-        } else if !readable {
+        let gone = if !readable {
             Some(DropReason::Denied)
         } else if !outlet.takes(&message, want.qos, &want.subscription_ids) {
-            Some(DropReason::TooLarge)
+            Some(DropReason::TooLarge) // [MQTT5-3.1.2-25]
         } else {
             None
         };
         if let Some(reason) = gone {
             self.ledger.write(Write::Dropped { reader, seq, reason }, turn.effects);
-            match reason {
-                DropReason::Expired => self.counters.expired += 1,
-                reason => self.counters.drop(reason, 1),
-            }
-            return;
+            return self.counters.drop(reason, 1);
         }
         if want.qos != QoS::ExactlyOnce {
             let Some(exchange) = session.flight.begin(seq, want.qos, Stage::Sent) else { return };
-            let label = Label::of(&want, exchange.packet_id);
+            // [MQTT5-3.3.1-1] [MQTT311-3.3.1-1]
+            let dup = session.backlog.as_ref().is_some_and(|backlog| backlog.may_be_sent(seq));
+            let label = Label { dup, ..Label::of(&want, exchange.packet_id) };
             outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);
             return;
         }

@@ -7,6 +7,8 @@ use adapter_api::schema::{Key, Kind, Problem};
 use adapter_api::units::{Rate, parse_duration, parse_rate, parse_size};
 use serde::Deserialize;
 
+use super::outlet::Ahead;
+
 /// The table as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -72,8 +74,8 @@ pub struct Limits {
     pub max_inflight: u16,
     /// Messages that wait for one session that outlives its connection; see `when_queue_full`.
     pub max_queued_messages: u64,
-    /// What they may weigh: their bytes and a little for each. After a restart what was queued before is
-    /// weighed by the average of its segment, until it is read.
+    /// What they may weigh: their bytes and a little for each. After a restart each message that was
+    /// queued before weighs as much as those of the session do on the average, until it is read.
     pub max_queued_bytes: u64,
     /// What goes at either limit; counted for the session.
     pub when_queue_full: WhenFull,
@@ -157,6 +159,14 @@ impl Default for LimitsConfig {
             retain: true,
             response_information: "replies/%c".into(),
         }
+    }
+}
+
+impl Limits {
+    /// Bytes of retained messages of QoS 0 that a client is sent before it is asked what it has taken: with the
+    /// half of the buffer that may be full then there is room left for what others publish.
+    pub(super) fn ahead(&self) -> Ahead {
+        Ahead::of(self.max_send_buffer / 4)
     }
 }
 

@@ -13,8 +13,8 @@ use super::refuse::Refused;
 use super::share::group_weight;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Connect, Packet, Reason};
-use crate::record::{Message, SessionRecord, SessionWill, StoredSubscription};
-use crate::router::{Router, filter};
+use crate::record::{DropReason, Message, SessionRecord, SessionWill, StoredSubscription};
+use crate::router::{Retained, Router, filter};
 use crate::session::Session;
 
 /// How full the memory is.
@@ -217,18 +217,26 @@ impl Broker {
         client.routed = u32::try_from(routed).unwrap_or(u32::MAX);
     }
 
-    /// Whether a message may become its topic's retained one.
-    pub(super) fn may_retain(&self, message: &Message) -> bool {
+    /// What a message lacks to become its topic's retained one, if anything.
+    pub(super) fn lacks_to_retain(&self, message: &Message) -> Option<DropReason> {
+        if message.payload.is_empty() {
+            return None;
+        }
         let (most, retained) = (self.config.limits.max_memory, self.retained_with(message));
-        message.payload.is_empty()
-            || retained <= self.retained.weight()
-            || retained + self.memory.wills.max(most / 8) <= most / 2
+        if retained > self.retained.weight() && retained + self.memory.wills.max(most / 8) > most / 2 {
+            return Some(DropReason::MemoryFull);
+        }
+        let former = self.retained.of(&message.topic).map_or(0, |former| former.size_retained());
+        let size = self.retained.size() - former + message.size_retained();
+        (size > self.retained.size() && size > self.config.refusals.retained).then_some(DropReason::StoreFull)
     }
 
     /// What retained messages would weigh with this one among them, its topic's places included.
     pub(super) fn retained_with(&self, message: &Message) -> usize {
-        let former = self.retained.of(&message.topic).map_or(0, |former| former.weight());
-        self.retained.weight() - former + message.weight() + self.retained.places_for(&message.topic)
+        let former = self.retained.of(&message.topic).map_or(0, |former| Retained::weight_of(former));
+        self.retained.weight() - former
+            + Retained::weight_of(message)
+            + self.retained.places_for(&message.topic)
     }
 
     /// At the end of a call: the engine is told how it stands, and somebody is let go if need be.

@@ -26,6 +26,7 @@ mod authenticate;
 mod publish;
 mod fan;
 mod backlog;
+mod expire;
 mod answer;
 mod words;
 mod memory;
@@ -44,7 +45,7 @@ pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
 pub use memory::Level;
 pub use refuse::Refusals;
 pub use rights::is_house_user;
-pub use sys::Carried;
+pub use sys::{Carried, Unsent};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -120,6 +121,8 @@ pub struct Broker {
     clients: Clients,
     router: Router,
     retained: Retained,
+    /// When the next of them is looked at, monotonic; never: `u64::MAX`.
+    retained_due: u64,
     ledger: Ledger,
     pace: Pace,
     timers: Timers,
@@ -189,7 +192,8 @@ impl Broker {
             connections: Connections::default(),
             clients: Clients::new(seed),
             router: Router::new(seed.rotate_left(16)),
-            retained: Retained::default(),
+            retained: Retained::new(now.span.mend),
+            retained_due: u64::MAX,
             ledger: Ledger::new(restored.last_seq, &config.refusals),
             pace: Pace::default(),
             timers: Timers::default(),
@@ -219,6 +223,7 @@ impl Broker {
         for message in restored.retained {
             broker.retained.set(message);
         }
+        broker.arm_retained(now);
         broker.restore_sessions(restored.sessions, restored.alive, now);
         broker
     }
@@ -251,6 +256,7 @@ impl Broker {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         self.clients.count(&mut counters);
+        self.count_unsent(&mut counters);
         let (groups, members) = self.groups.count();
         counters.subscriptions = (self.router.len() - self.config.routes.len() - groups + members) as u64;
         counters.shared_subscriptions = members as u64;
@@ -287,6 +293,7 @@ impl Broker {
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
             }
+            Event::Room { connection } => self.on_room(connection, turn),
             Event::Resting { bytes } => self.memory.resting = bytes,
             Event::Rules(rules) => {
                 self.on_rules(rules);
@@ -360,7 +367,7 @@ impl Broker {
                 self.hold_refused(id, publish, turn);
             }
             Packet::Publish(publish) => self.on_publish(id, publish, turn),
-            Packet::PubAck(ack) => self.on_puback(id, ack.packet_id, turn),
+            Packet::PubAck(ack) => self.on_puback(id, &ack, turn),
             Packet::PubRec(ack) => self.on_pubrec(id, &ack, turn),
             Packet::PubRel(ack) => self.on_pubrel(id, ack.packet_id, turn),
             Packet::PubComp(ack) => self.on_pubcomp(id, ack.packet_id, turn),
@@ -450,6 +457,7 @@ impl Broker {
                 no_local: false,
                 retain_as_published: true,
                 identifier: None,
+                dollar_at: 0,
             };
             debug_assert!(
                 filter::check_filter(&route.filter).is_ok(),
@@ -513,7 +521,7 @@ impl Broker {
             self.timers.retain(|timer| match timer {
                 Timer::Connection(id) | Timer::Refused(id) => connections.get(id).is_some(),
                 Timer::Client(key) => clients.get(key).is_some(),
-                Timer::Sys => true,
+                Timer::Sys | Timer::Retained => true,
             });
         }
     }
@@ -525,6 +533,7 @@ impl Broker {
                 Timer::Refused(id) => self.on_refused_due(id, turn),
                 Timer::Client(key) => self.on_client_due(key, due, turn),
                 Timer::Sys => self.on_sys_due(turn),
+                Timer::Retained => self.on_retained_due(due, turn),
             }
         }
     }

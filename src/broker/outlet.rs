@@ -19,10 +19,39 @@ pub(super) struct Outlet {
     pub(super) credit: Option<u32>,
     /// A port's PINGREQs, answered once nothing waits for it.
     pub(super) pings: u32,
-    /// The client's Maximum Packet Size.
-    pub(super) maximum_packet_size: Option<u32>,
+    /// The client's Maximum Packet Size; the highest number where it has named none.
+    pub(super) maximum_packet_size: u32,
     /// Stands before the client's topics, unseen by it.
     pub(super) mount: Option<Arc<str>>,
+    /// What it may be sent of retained messages of QoS 0.
+    pub(super) ahead: Ahead,
+}
+
+/// Bytes that may be sent before it is asked what of them has left, or how that stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ahead(u32);
+
+impl Ahead {
+    /// It is asked, and nothing is sent meanwhile.
+    pub(super) const ASKED: Ahead = Ahead(u32::MAX);
+    /// There is room for the one that it was asked for, whatever that weighs.
+    pub(super) const GRANTED: Ahead = Ahead(u32::MAX - 1);
+
+    /// So many bytes.
+    pub(super) fn of(bytes: usize) -> Ahead {
+        Ahead(u32::try_from(bytes).unwrap_or(u32::MAX).min(u32::MAX - 2))
+    }
+
+    /// Takes what a message weighs, of `full` where there is room anew; false where it is to be asked first.
+    pub(super) fn take(&mut self, weight: usize, full: Ahead) -> bool {
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        let left = match *self {
+            Ahead::GRANTED => Some(full.0.saturating_sub(weight)),
+            Ahead(left) => left.checked_sub(weight),
+        };
+        *self = left.map_or(Ahead::ASKED, Ahead);
+        left.is_some()
+    }
 }
 
 /// How one copy leaves.
@@ -50,8 +79,11 @@ impl Outlet {
 
     /// Whether the client takes a packet of this size. [MQTT5-3.1.2-24]
     pub(super) fn takes(&self, message: &Message, qos: QoS, subscription_ids: &[u32]) -> bool {
-        self.maximum_packet_size
-            .is_none_or(|maximum| packet_size(message, qos, subscription_ids) <= u64::from(maximum))
+        let maximum = self.maximum_packet_size;
+        maximum == u32::MAX || {
+            let unseen = u64::from(self.hidden(&message.topic));
+            packet_size(message, qos, subscription_ids) - unseen <= u64::from(maximum)
+        }
     }
 
     /// Bytes of the topic that the client does not see.
@@ -94,7 +126,7 @@ impl Outlet {
     }
 }
 
-/// Bytes of the PUBLISH of MQTT 5, at most.
+/// Bytes of the PUBLISH of MQTT 5, at most, with the topic as the house knows it.
 fn packet_size(message: &Message, qos: QoS, subscription_ids: &[u32]) -> u64 {
     let expiry = if message.expiry.is_some() { EXPIRY_PROPERTY } else { 0 };
     let mended = if message.unclocked { MENDED_TIME } else { 0 };

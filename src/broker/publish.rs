@@ -19,14 +19,15 @@ use super::rights::mounted_topic;
 use super::words::Said;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason, Version};
-use crate::record::{Message, ReaderId, Ticket, Write};
-use crate::router::filter;
+use crate::record::{DropReason, Message, ReaderId, Ticket, Write};
+use crate::router::filter::{self, NotATopic};
 
 impl Broker {
     pub(super) fn on_publish(&mut self, id: ConnectionId, publish: Publish, turn: &mut Turn<'_>) {
         let topic = match self.topic_of(id, &publish).and_then(|said| self.mounted(id, said)) {
             Ok(topic) => topic,
-            Err(reason) => return self.expel(id, reason, turn),
+            Err(Unusable::Wrong(reason)) => return self.expel(id, reason, turn),
+            Err(Unusable::TooLong(topic)) => return self.turn_away(id, &publish, &topic, turn),
         };
         if publish.qos > QoS::AtMostOnce {
             if self.repeats(id, &publish, turn) {
@@ -53,7 +54,7 @@ impl Broker {
             unclocked: is_device && reading::is_unclocked(&publish.payload),
         });
         let may_refuse = connection.version == Version::V5 && publish.qos > QoS::AtMostOnce;
-        if may_refuse && message.retain && !self.may_retain(&message) {
+        if may_refuse && message.retain && self.lacks_to_retain(&message).is_some() {
             self.counters.not_accepted += 1;
             return self.turn_down(id, &publish, Reason::QuotaExceeded, turn);
         }
@@ -61,6 +62,7 @@ impl Broker {
         // What the house says of itself is little, and wanted most when something is full.
         let pressure = if is_house { Pressure::Insist } else { Pressure::Wait };
         let topic = message.topic.clone();
+        let looks = self.router.looks();
         match self.route(message, Some(source.slot), inward, pressure, turn) {
             Routed::Refused => self.refuse_publish(id, publish, &topic, turn),
             Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
@@ -78,6 +80,7 @@ impl Broker {
                 self.acknowledge(id, &publish, ticket, wanted, turn);
             }
         }
+        self.rest(id, self.router.looks() - looks, turn);
     }
 
     fn count_received(&mut self, publish: &Publish) {
@@ -103,35 +106,57 @@ impl Broker {
                 self.answer(id, None, Kind::Publish, Answer::PubAck(publish.packet_id, reason), turn);
             }
             QoS::ExactlyOnce => {
-                self.answer(id, None, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
+                // What is acknowledged is known again; after a refusal the packet id is free.
+                let ticket = if v5 { None } else { self.hold_id(id, publish, None, turn) };
+                self.answer(id, ticket, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
             }
         }
     }
 
+    /// Turns away a publish to a topic of more levels or bytes than there may be. Its name is a valid one, so
+    /// that the connection stands.
+    fn turn_away(&mut self, id: ConnectionId, publish: &Publish, topic: &str, turn: &mut Turn<'_>) {
+        if self.repeats(id, publish, turn) {
+            return;
+        }
+        if publish.qos > QoS::AtMostOnce && self.is_too_many(id, publish.qos) {
+            return self.expel(id, Reason::ReceiveMaximumExceeded, turn);
+        }
+        let v5 = self.connections.get(id).is_some_and(|connection| connection.version == Version::V5);
+        if v5 && publish.qos > QoS::AtMostOnce {
+            self.counters.not_accepted += 1;
+        } else {
+            self.count_withheld(topic, DropReason::TooLarge);
+        }
+        self.turn_down(id, publish, Reason::TopicNameInvalid, turn);
+    }
+
     /// A client's topic as the house knows it.
-    fn mounted(&self, id: ConnectionId, said: ByteString) -> Result<ByteString, Reason> {
+    fn mounted(&self, id: ConnectionId, said: ByteString) -> Result<ByteString, Unusable> {
         let mount = self.connections.get(id).and_then(|connection| connection.peer.terms.mount.as_ref());
-        mounted_topic(mount, said)
+        mounted_topic(mount, said).map_err(Unusable::TooLong)
     }
 
     /// The topic by name or alias, or what is wrong with the packet.
-    fn topic_of(&mut self, id: ConnectionId, publish: &Publish) -> Result<ByteString, Reason> {
+    fn topic_of(&mut self, id: ConnectionId, publish: &Publish) -> Result<ByteString, Unusable> {
         let limits = &self.config.limits;
-        let Some(connection) = self.connections.get_mut(id) else { return Err(Reason::UnspecifiedError) };
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Err(Reason::UnspecifiedError.into());
+        };
         let mut topic = publish.topic.clone();
         if publish.properties.is_empty() || connection.version != Version::V5 {
             if publish.topic.is_empty() && connection.version == Version::V5 {
-                return Err(Reason::ProtocolError);
+                return Err(Reason::ProtocolError.into());
             }
         } else {
             let properties = &publish.properties;
             // [MQTT5-3.3.4-6]
             if properties.subscription_identifiers().next().is_some() {
-                return Err(Reason::ProtocolError);
+                return Err(Reason::ProtocolError.into());
             }
             // [MQTT5-3.3.2-14]
             if properties.response_topic().is_some_and(|topic| filter::check_topic(&topic).is_err()) {
-                return Err(Reason::ProtocolError);
+                return Err(Reason::ProtocolError.into());
             }
             if let Some(alias) = properties.topic_alias() {
                 let aliases = connection.aliases.get_or_insert_default();
@@ -141,14 +166,20 @@ impl Broker {
                 topic = named?;
             }
             if topic.is_empty() {
-                return Err(Reason::ProtocolError);
+                return Err(Reason::ProtocolError.into());
             }
         }
-        filter::check_topic(&topic).map_err(|_| Reason::TopicNameInvalid)?;
-        if connection.version == Version::V5 && publish.retain && !limits.retain {
-            return Err(Reason::RetainNotSupported); // [MQTT5-3.2.2-14]
+        let checked = filter::check_topic(&topic);
+        if matches!(checked, Err(NotATopic::Empty | NotATopic::Character)) {
+            return Err(Reason::TopicNameInvalid.into());
         }
-        Ok(topic)
+        if connection.version == Version::V5 && publish.retain && !limits.retain {
+            return Err(Reason::RetainNotSupported.into()); // [MQTT5-3.2.2-14]
+        }
+        match checked {
+            Ok(()) => Ok(topic),
+            Err(_) => Err(Unusable::TooLong(topic)),
+        }
     }
 
     /// Whether a publish of QoS 1 or 2 is one more than the client may have under way, or leave unreleased.
@@ -213,15 +244,28 @@ impl Broker {
                 self.answer(id, ticket, Kind::Publish, Answer::PubAck(publish.packet_id, reason), turn);
             }
             QoS::ExactlyOnce => {
-                let ticket = ticket.or_else(|| {
-                    let (reader, packet_id) = self.inward_of(id, publish)?;
-                    Some(self.ledger.write(Write::Inward { reader, packet_id }, turn.effects))
-                });
-                let key = self.connections.get(id).and_then(|connection| connection.client);
-                self.hold_inward(key, publish.packet_id, ticket.unwrap_or_default());
+                let ticket = self.hold_id(id, publish, ticket, turn);
                 self.answer(id, ticket, Kind::Publish, Answer::PubRec(publish.packet_id, reason), turn);
             }
         }
+    }
+
+    /// Remembers the packet id of a QoS 2 publish that is acknowledged, whatever became of it; the write to wait
+    /// for, if its session outlives the connection.
+    fn hold_id(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish,
+        ticket: Option<Ticket>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Ticket> {
+        let ticket = ticket.or_else(|| {
+            let (reader, packet_id) = self.inward_of(id, publish)?;
+            Some(self.ledger.write(Write::Inward { reader, packet_id }, turn.effects))
+        });
+        let key = self.connections.get(id).and_then(|connection| connection.client);
+        self.hold_inward(key, publish.packet_id, ticket.unwrap_or_default());
+        ticket
     }
 
     /// Nothing waits here for a publish that was not kept: what bounds it is the client's own window, and
@@ -373,6 +417,20 @@ impl Broker {
         };
         self.memory.inward -= if known { INWARD_BYTES } else { 0 };
         (known, ticket)
+    }
+}
+
+/// Why the topic of a publish cannot be used.
+enum Unusable {
+    /// Its packet breaks the rules, and ends the connection.
+    Wrong(Reason),
+    /// It has more levels or bytes than a topic may have here; as far as it can be said.
+    TooLong(ByteString),
+}
+
+impl From<Reason> for Unusable {
+    fn from(reason: Reason) -> Unusable {
+        Unusable::Wrong(reason)
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Refusals {
     pub timeout: u64,
     /// Bytes of messages that may wait for their commit where somebody refuses.
     pub in_flight: usize,
+    /// Bytes that retained messages may take on disk.
+    pub retained: usize,
 }
 
 /// What is held of a client that knows no refusal.
@@ -45,6 +47,7 @@ impl Default for Refusals {
             routes: BTreeMap::new(),
             timeout: 30_000,
             in_flight: super::ledger::UNCOMMITTED_BYTES_MAX,
+            retained: usize::MAX,
         }
     }
 }

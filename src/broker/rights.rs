@@ -74,7 +74,7 @@ impl Broker {
             // A group wants what one of its members may read.
             Taker::Group(id) => self.groups.get(id).is_none_or(|group| {
                 let mut members = group.members.keys().filter_map(|key| self.clients.get(*key));
-                members.any(|client| client.may_read(topic))
+                members.any(|client| client.may_draw(&group.filter, topic))
             }),
         });
     }
@@ -104,7 +104,7 @@ impl Broker {
         if v5 && publish.qos > QoS::AtMostOnce {
             self.counters.not_accepted += 1;
         } else {
-            self.count_denied(topic);
+            self.count_withheld(topic, DropReason::Denied);
         }
         self.turn_down(id, publish, Reason::NotAuthorized, turn);
     }
@@ -112,10 +112,10 @@ impl Broker {
     /// Counts a message that nobody gets and whose publisher does not know: in all, and for every stored
     /// route that would have had it, where it counts as received and dropped. A route that keeps nothing
     /// counts what enters its queue, and this does not.
-    pub(super) fn count_denied(&mut self, topic: &str) {
-        self.counters.drop(DropReason::Denied, 1);
+    pub(super) fn count_withheld(&mut self, topic: &str, reason: DropReason) {
+        self.counters.drop(reason, 1);
         for reader in self.stored_routes_of(topic) {
-            *self.shed.entry((reader, DropReason::Denied)).or_default() += 1;
+            *self.shed.entry((reader, reason)).or_default() += 1;
         }
     }
 
@@ -142,6 +142,24 @@ impl Client {
             && self.access.as_ref().is_none_or(|access| access.may_read(topic))
     }
 
+    /// The same of a message for a group that it is a member of.
+    pub(super) fn may_draw(&self, share: &str, topic: &str) -> bool {
+        self.may_read(topic) && !self.is_hidden(filter::of_share(share).unwrap_or(share), topic)
+    }
+
+    /// Where in a topic `$` hides it from one of this client's filters; see `Interest::dollar_at`.
+    pub(super) fn dollar_at(&self, filter: &str) -> u16 {
+        let Some(mount) = self.mount.as_deref() else { return 0 };
+        let begins_wild = filter.strip_prefix(mount).is_some_and(|said| said.starts_with(['+', '#']));
+        if begins_wild { u16::try_from(mount.len()).unwrap_or(0) } else { 0 }
+    }
+
+    /// Whether `$` hides a topic that matches one of its filters. [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
+    pub(super) fn is_hidden(&self, filter: &str, topic: &str) -> bool {
+        let at = usize::from(self.dollar_at(filter));
+        at > 0 && topic.as_bytes().get(at) == Some(&b'$')
+    }
+
     /// A topic as this client knows it.
     pub(super) fn seen<'a>(&self, topic: &'a str) -> &'a str {
         self.mount.as_deref().and_then(|mount| topic.strip_prefix(mount)).unwrap_or(topic)
@@ -159,12 +177,13 @@ impl Client {
     }
 }
 
-/// A topic of a client behind this mount point, as the house knows it.
-pub(super) fn mounted_topic(mount: Option<&Arc<str>>, said: ByteString) -> Result<ByteString, Reason> {
+/// A topic of a client behind this mount point, as the house knows it; in any case its name, which may be more than
+/// a topic can have.
+pub(super) fn mounted_topic(mount: Option<&Arc<str>>, said: ByteString) -> Result<ByteString, ByteString> {
     let Some(mount) = mount else { return Ok(said) };
     let topic = ByteString::from(format!("{mount}{said}"));
     if topic.len() > TOPIC_BYTES_MAX || filter::check_topic(&topic).is_err() {
-        return Err(Reason::TopicNameInvalid);
+        return Err(topic);
     }
     Ok(topic)
 }

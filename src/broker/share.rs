@@ -323,7 +323,14 @@ impl Broker {
         let inner = ByteString::from(inner);
         match highest {
             Some(qos) => {
-                let interest = Interest { qos, no_local: false, retain_as_published: true, identifier: None };
+                let interest = Interest {
+                    qos,
+                    no_local: false,
+                    retain_as_published: true,
+                    identifier: None,
+                    // Each member is asked for itself.
+                    dollar_at: 0,
+                };
                 self.router.subscribe(&inner, subscriber, interest);
             }
             None => drop(self.router.unsubscribe(&inner, subscriber)),

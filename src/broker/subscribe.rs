@@ -126,12 +126,18 @@ impl Broker {
         if filter::of_share(&subscription.filter).is_some() {
             return self.join(key, subscription, effects);
         }
+        self.lead(key, subscription);
+    }
+
+    /// The same for a subscription that is not shared.
+    pub(super) fn lead(&mut self, key: ClientKey, subscription: &StoredSubscription) {
         let StoredSubscription { filter, options, identifier } = subscription;
         let interest = Interest {
             qos: options.qos,
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,
             identifier: *identifier,
+            dollar_at: self.clients.get(key).map_or(0, |client| client.dollar_at(filter)),
         };
         let subscriber = self.subscriber(key.slot);
         self.router.subscribe(filter, subscriber, interest);

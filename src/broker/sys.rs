@@ -14,7 +14,7 @@ use super::publish::is_volatile;
 use super::timers::Timer;
 use super::{Broker, Counters, Effect, Taker, Turn};
 use crate::codec::{Properties, QoS};
-use crate::record::{Message, Survey};
+use crate::record::{DropReason, Message, Survey};
 use crate::router::{Subscriber, filter};
 
 /// What the engine has carried since its start.
@@ -30,6 +30,37 @@ pub struct Carried {
     pub packets_out: u64,
     /// Network connections accepted.
     pub sockets: u64,
+    /// Copies of QoS 0 that were handed to the engine and dropped there.
+    pub unsent: Unsent,
+}
+
+/// What the engine has dropped, which the broker had counted as sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unsent {
+    /// Where the connection's send buffer was full.
+    pub send_buffer: u64,
+    /// Where memory was short.
+    pub memory: u64,
+    /// Where the client takes no packet that large.
+    pub too_large: u64,
+    /// Bytes of all their payloads.
+    pub bytes: u64,
+}
+
+impl Unsent {
+    /// Moves them from what was sent to what was dropped.
+    fn correct(&self, counters: &mut Counters) {
+        let reasons = [
+            (DropReason::SendBufferFull, self.send_buffer),
+            (DropReason::MemoryFull, self.memory),
+            (DropReason::TooLarge, self.too_large),
+        ];
+        for (reason, count) in reasons {
+            counters.drop(reason, count);
+            counters.sent = counters.sent.saturating_sub(count);
+        }
+        counters.sent_bytes = counters.sent_bytes.saturating_sub(self.bytes);
+    }
 }
 
 /// What lies between two publications.
@@ -73,6 +104,11 @@ impl Broker {
     /// Learns what the engine has carried so far.
     pub fn carried(&mut self, carried: Carried) {
         self.sys.carried = carried;
+    }
+
+    /// Takes out of what was sent what the engine has dropped.
+    pub(super) fn count_unsent(&self, counters: &mut Counters) {
+        self.sys.carried.unsent.correct(counters);
     }
 
     /// Somebody subscribes: what he reads first is of now.
@@ -220,14 +256,16 @@ impl Broker {
     fn figures(&self, counters: &Counters, now: u64) -> Vec<(String, String)> {
         let Carried { bytes_in, bytes_out, packets_in, packets_out, .. } = self.sys.carried;
         let away = counters.sessions - counters.clients.min(counters.sessions);
+        // The house is nobody's client.
+        let here = counters.clients - counters.house_clients;
         let stored = counters.retained + counters.queued;
         let numbers = [
-            ("clients/total", counters.sessions),
-            ("clients/connected", counters.clients),
-            ("clients/active", counters.clients),
+            ("clients/total", here + away),
+            ("clients/connected", here),
+            ("clients/active", here),
             ("clients/disconnected", away),
             ("clients/inactive", away),
-            ("clients/maximum", counters.most_clients),
+            ("clients/maximum", counters.most_guests),
             ("clients/expired", counters.sessions_expired),
             ("messages/received", packets_in),
             ("messages/sent", packets_out),

@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Refused(ConnectionId),
     Client(ClientKey),
     Sys,
+    /// The next retained message that runs out of time.
+    Retained,
 }
 
 /// The reminders.

@@ -147,6 +147,11 @@ impl Engine {
                     let _ = inputs.send_blocking(Input::Rows(rows));
                 });
             }
+            Effect::AwaitRoom { connection, most } => {
+                self.table.await_room(connection, most);
+                // What has left is looked at when it is flushed.
+                self.mark_dirty(connection);
+            }
             Effect::Survey => {
                 let inputs = self.courier.inputs.clone();
                 self.courier.store.status(move |status| {
@@ -188,6 +193,7 @@ impl Engine {
 
     fn deliver(&mut self, copy: Copy) {
         let (connection, qos, packet_id) = (copy.connection, copy.qos, copy.packet_id);
+        let payload = copy.message.payload.len() as u64;
         let limit = self.limits.max_send_buffer;
         if self.courier.gathered > self.limits.max_memory / 8 {
             // What nobody takes shows only when it is tried.
@@ -216,7 +222,7 @@ impl Engine {
         let encoded = courier.templates.encode(socket.version, copy, alias);
         let Some(Encoded { bytes, places, topic }) = encoded.filter(|encoded| encoded.bytes.len() <= most)
         else {
-            return self.discard(connection, qos, packet_id);
+            return self.discard(connection, qos, packet_id, payload);
         };
         if qos == QoS::AtMostOnce && socket.is_full(bytes.len(), limit) {
             // Much may be sent in one turn; only what the peer does not take is over the limit.
@@ -225,6 +231,7 @@ impl Engine {
             let flushed = socket.flush(connection, registry, &mut courier.pool, usize::MAX, written);
             if flushed != Flushed::All && socket.is_full(bytes.len(), limit) {
                 self.counters.dropped_send_buffer += 1;
+                self.counters.dropped_bytes += payload;
                 return;
             }
         }
@@ -232,6 +239,7 @@ impl Engine {
         let memory = courier.memory.max(level);
         if qos == QoS::AtMostOnce && is_spared(socket, memory, heaviest) {
             self.counters.dropped_memory += 1;
+            self.counters.dropped_bytes += payload;
             return;
         }
         courier.gathered += bytes.len();
@@ -243,13 +251,15 @@ impl Engine {
         }
     }
 
-    /// A message that the client cannot be sent counts as sent, for the broker has to go on.
-    /// [MQTT5-3.1.2-25]
-    fn discard(&mut self, connection: ConnectionId, qos: QoS, packet_id: u16) {
-        self.counters.dropped_too_large += 1;
+    /// A message that the client cannot be sent: its exchange is over. [MQTT5-3.1.2-25]
+    fn discard(&mut self, connection: ConnectionId, qos: QoS, packet_id: u16, payload: u64) {
         let ack = Ack { packet_id, reason: Reason::PacketTooLarge, properties: Properties::new() };
         let packet = match qos {
-            QoS::AtMostOnce => return,
+            QoS::AtMostOnce => {
+                self.counters.dropped_too_large += 1;
+                self.counters.dropped_bytes += payload;
+                return;
+            }
             QoS::AtLeastOnce => Packet::PubAck(ack),
             QoS::ExactlyOnce => Packet::PubRec(ack),
         };

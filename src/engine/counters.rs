@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::broker::Carried;
+use crate::broker::{Carried, Unsent};
 
 /// Counts since the start, and three gauges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -35,8 +35,10 @@ pub struct Counters {
     pub dropped_send_buffer: u64,
     /// QoS 0 deliveries dropped because memory was short and the receiver among the slowest.
     pub dropped_memory: u64,
-    /// Deliveries dropped because the receiver takes no packet that large.
+    /// QoS 0 deliveries dropped because the receiver takes no packet that large.
     pub dropped_too_large: u64,
+    /// Bytes of the payloads of all of these.
+    pub dropped_bytes: u64,
     /// Ports closed because they did not read what they had granted.
     pub ports_overrun: u64,
     /// Clients refused because their listener's `max_connections` were there.
@@ -66,6 +68,12 @@ impl Counters {
             packets_in: self.packets_in,
             packets_out: self.packets_out,
             sockets: self.accepted,
+            unsent: Unsent {
+                send_buffer: self.dropped_send_buffer,
+                memory: self.dropped_memory,
+                too_large: self.dropped_too_large,
+                bytes: self.dropped_bytes,
+            },
         }
     }
 }

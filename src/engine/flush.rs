@@ -100,6 +100,9 @@ impl Engine {
                 if socket.choke(self.limits.max_send_buffer) {
                     self.intake.list(&mut self.table, id);
                 }
+                if self.table.has_awaited_room(id, self.courier.memory) {
+                    self.events.push(Event::Room { connection: id });
+                }
             }
         }
     }

@@ -117,4 +117,6 @@ mod tests;
 #[cfg(test)]
 mod secure;
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod framed;

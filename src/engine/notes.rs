@@ -16,6 +16,7 @@ pub(super) struct Notes {
     disconnected: Limiter,
     foreign: Limiter,
     gave_way: Limiter,
+    refused_message: Limiter,
 }
 
 impl Notes {
@@ -27,6 +28,7 @@ impl Notes {
             Note::Disconnected { .. } => &mut self.disconnected,
             Note::Foreign { .. } => &mut self.foreign,
             Note::GaveWay { .. } => &mut self.gave_way,
+            Note::RefusedMessage { .. } => &mut self.refused_message,
         };
         let Some(missed) = limiter.admit(now) else { return };
         if missed > 0 {
@@ -49,6 +51,12 @@ impl Notes {
                 warn!(
                     client_id = %client_id,
                     "session ended: nothing waited in it, it was absent for longest, and another needed its place"
+                );
+            }
+            Note::RefusedMessage { client_id, reason, words } => {
+                warn!(
+                    client_id = %client_id, reason = ?reason, words = ?words,
+                    "client has refused a message, which is dropped for it"
                 );
             }
             Note::Disconnected { client_id, reason } => {

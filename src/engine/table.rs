@@ -6,7 +6,7 @@ use slab::Slab;
 
 use super::port::Port;
 use super::socket::Socket;
-use crate::broker::ConnectionId;
+use crate::broker::{ConnectionId, Level};
 use crate::listener::{Address, Guests, Objection, Stay, Way};
 
 /// Every connection.
@@ -28,6 +28,8 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Entry {
     generation: u32,
+    /// The broker waits until no more bytes than this wait to leave; [`NOTHING_AWAITED`] where it does not.
+    awaited: u32,
     link: Link,
     /// What it holds in memory, as it was last weighed.
     held: usize,
@@ -96,7 +98,7 @@ impl Table {
             self.sockets += 1;
             self.resting += socket.resting();
         }
-        self.slots.insert(Entry { generation: id.generation, link, held: 0 });
+        self.slots.insert(Entry { generation: id.generation, awaited: NOTHING_AWAITED, link, held: 0 });
         id
     }
 
@@ -162,6 +164,29 @@ impl Table {
         (entry.generation == id.generation).then_some(&mut entry.link)
     }
 
+    /// The broker is to be told once no more than this waits to leave on a connection.
+    pub(super) fn await_room(&mut self, id: ConnectionId, most: usize) {
+        let entry = self.slots.get_mut(id.slot as usize);
+        if let Some(entry) = entry.filter(|entry| entry.generation == id.generation) {
+            entry.awaited = u32::try_from(most).unwrap_or(u32::MAX).min(NOTHING_AWAITED - 1);
+        }
+    }
+
+    /// Whether the broker is to be told so now; it is once. Not of one that takes nothing while memory is short:
+    /// what it were sent would be the first to be dropped.
+    pub(super) fn has_awaited_room(&mut self, id: ConnectionId, memory: Level) -> bool {
+        let entry = self.slots.get_mut(id.slot as usize);
+        let Some(entry) = entry.filter(|entry| entry.generation == id.generation) else { return false };
+        let Link::Socket(socket) = &entry.link else { return false };
+        let has_room = entry.awaited != NOTHING_AWAITED
+            && socket.waiting() <= entry.awaited as usize
+            && (memory == Level::Ample || !socket.is_blocked());
+        if has_room {
+            entry.awaited = NOTHING_AWAITED;
+        }
+        has_room
+    }
+
     /// The socket with this number.
     pub(super) fn socket(&mut self, id: ConnectionId) -> Option<&mut Socket> {
         match self.link(id)? {
@@ -188,3 +213,6 @@ impl Table {
         }
     }
 }
+
+/// Stands for no number of bytes.
+const NOTHING_AWAITED: u32 = u32::MAX;

@@ -130,6 +130,9 @@ fn a_slow_reader_loses_qos_0_beyond_its_buffer_and_it_is_counted() {
         assert!(published < 100_000, "no kernel buffers that much");
     }
     let dropped = running.count("dropped_send_buffer");
+    let figures = running.status()["broker"].clone();
+    assert_eq!(figures["dropped"]["send_buffer_full"], dropped);
+    assert_eq!(figures["messages_sent"], published - dropped);
     let mut last = None;
     for _ in 0..published - dropped {
         let number = u64::from_be_bytes(slow.message().payload[..8].try_into().unwrap());

@@ -457,6 +457,7 @@ impl Engine {
         self.counters.ports = self.table.ports() as u64;
         self.doors.post();
         let (doors, handshakes) = (self.board().read(), self.doors.handshakes());
+        self.broker.carried(self.counters.carried());
         let status = status::of(&self.counters, &self.broker.counters(), &doors, &handshakes);
         for reply in self.asked.drain(..) {
             // Who has asked may have given up.

@@ -57,7 +57,18 @@ impl Message {
 
     /// Bytes that it weighs in a queue or a limit.
     pub fn weight(&self) -> usize {
-        self.topic.len() + self.payload.len() + self.properties.as_bytes().len() + MESSAGE_OVERHEAD
+        Message::weight_of(self.topic.len() + self.payload.len() + self.properties.as_bytes().len())
+    }
+
+    /// The same, of one whose topic, payload and properties have so many bytes.
+    pub fn weight_of(bytes: usize) -> usize {
+        bytes + MESSAGE_OVERHEAD
+    }
+
+    /// Bytes that it takes on disk while it is retained, about: a long one has pages of its own.
+    pub fn size_retained(&self) -> usize {
+        let bytes = self.weight();
+        if bytes < LONG { bytes + bytes / 2 } else { bytes.div_ceil(PAGE) * PAGE + LONG }
     }
 
     /// Seconds of its expiry that are left; `Some(0)` has expired, `None` never does.
@@ -77,6 +88,12 @@ impl Message {
         reading::mend(&self.payload, mend.shift, mended).map(Bytes::from)
     }
 }
+
+/// What does not stand among others in a page of the disk has pages of its own.
+const LONG: usize = 1_000;
+
+/// Bytes of a page.
+const PAGE: usize = 4_096;
 
 /// What a message weighs beside its own bytes.
 const MESSAGE_OVERHEAD: usize = 96;

@@ -43,6 +43,11 @@ pub enum Write {
         /// Packet id.
         packet_id: u16,
     },
+    /// A topic's retained message has run out of time.
+    Unretained {
+        /// Topic name.
+        topic: ByteString,
+    },
     /// A session that outlives its connection was made or has changed; the whole of it. Does not touch
     /// its rows.
     Session(Arc<SessionRecord>),
@@ -137,6 +142,7 @@ impl Write {
                 | Write::Unleased { .. }
                 | Write::SessionRemoved { .. }
                 | Write::Shed { .. }
+                | Write::Unretained { .. }
         )
     }
 }
@@ -168,6 +174,10 @@ pub enum DropReason {
     MemoryFull,
     /// Its Message Expiry Interval has passed; counted as expired, not as dropped.
     Expired,
+    /// The subscriber has answered it with an error.
+    RefusedBySubscriber,
+    /// A QoS 0 message found its connection's send buffer full.
+    SendBufferFull,
 }
 
 impl DropReason {
@@ -186,6 +196,8 @@ impl DropReason {
             DropReason::LinkDown => "link_down",
             DropReason::MemoryFull => "memory_full",
             DropReason::Expired => "expired",
+            DropReason::RefusedBySubscriber => "refused_by_subscriber",
+            DropReason::SendBufferFull => "send_buffer_full",
         }
     }
 }
@@ -318,7 +330,7 @@ pub struct RestoredSession {
     pub last: Seq,
     /// Rows that it still wants.
     pub queued: u64,
-    /// What they weigh, about: each as much as the rows of its segment on the average.
+    /// What they weigh, about: each as much as its own rows of the same segment on the average.
     pub queued_bytes: u64,
     /// QoS 2 exchanges outward.
     pub leases: Vec<Lease>,

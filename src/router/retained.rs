@@ -2,16 +2,16 @@
 //!
 //! Read step by step: a walk says where it stopped and goes on from there, whatever has changed in between.
 //! So a broad filter never needs all its messages at once, and one that matches little never the whole tree.
-//! Expiry is the caller's to judge.
+//! Which one runs out of time next is known, and the caller's to act on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use bytestring::ByteString;
 
 use super::filter::split_level;
-use crate::record::Message;
+use crate::record::{Mend, Message};
 
 /// Retained messages by topic.
 #[derive(Default)]
@@ -19,6 +19,10 @@ pub struct Retained {
     root: Node,
     count: usize,
     weight: usize,
+    size: usize,
+    /// When those that expire do, in the house's time.
+    expiring: BTreeSet<(u64, ByteString)>,
+    mend: Mend,
 }
 
 #[derive(Default)]
@@ -28,6 +32,46 @@ struct Node {
 }
 
 impl Retained {
+    /// Nothing is retained; `mend` is what is known of stamps.
+    pub fn new(mend: Mend) -> Retained {
+        Retained { mend, ..Retained::default() }
+    }
+
+    /// Stamps say something else from now on.
+    pub fn mend(&mut self, mend: Mend) {
+        self.mend = mend;
+        for (_, topic) in std::mem::take(&mut self.expiring) {
+            if let Some(due) = self.of(&topic).and_then(|message| self.due(message)) {
+                self.expiring.insert((due, topic));
+            }
+        }
+    }
+
+    /// When the next one runs out of time, in the house's time.
+    pub fn next_due(&self) -> Option<u64> {
+        self.expiring.first().map(|(due, _)| *due)
+    }
+
+    /// The topic of one that has by this time.
+    pub fn next_expired(&self, house: u64) -> Option<ByteString> {
+        self.expiring.first().filter(|(due, _)| *due <= house).map(|(_, topic)| topic.clone())
+    }
+
+    fn due(&self, message: &Message) -> Option<u64> {
+        let millis = u64::from(message.expiry?) * 1_000;
+        Some(self.mend.stamp(message.received).saturating_add(millis))
+    }
+
+    /// What a message weighs among them, without the places of its topic.
+    pub fn weight_of(message: &Message) -> usize {
+        message.weight() + if message.expiry.is_some() { EXPIRY_BYTES } else { 0 }
+    }
+
+    /// Bytes of all of them on disk, about.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// How many messages are retained.
     pub fn len(&self) -> usize {
         self.count
@@ -56,7 +100,10 @@ impl Retained {
 
     /// Retains a message in place of its topic's last one.
     pub fn set(&mut self, message: Arc<Message>) {
-        self.weight += message.weight();
+        self.weight += Retained::weight_of(&message);
+        self.size += message.size_retained();
+        let expires = self.due(&message);
+        self.expiring.extend(expires.map(|due| (due, message.topic.clone())));
         let mut node = &mut self.root;
         for level in message.topic.split('/') {
             if !node.children.contains_key(level) {
@@ -66,7 +113,7 @@ impl Retained {
             node = node.children.get_mut(level).expect("the level stands or was just inserted");
         }
         match node.message.replace(message) {
-            Some(former) => self.weight -= former.weight(),
+            Some(former) => self.forget(&former, expires),
             None => self.count += 1,
         }
     }
@@ -75,8 +122,19 @@ impl Retained {
     pub fn clear(&mut self, topic: &str) -> bool {
         let Some(gone) = clear(&mut self.root, topic, &mut self.weight) else { return false };
         self.count -= 1;
-        self.weight -= gone.weight();
+        self.forget(&gone, None);
         true
+    }
+
+    /// A message is not there any more; one that expires then has taken its place, if any does.
+    fn forget(&mut self, gone: &Message, then: Option<u64>) {
+        self.weight -= Retained::weight_of(gone);
+        self.size -= gone.size_retained();
+        if let Some(due) = self.due(gone)
+            && then != Some(due)
+        {
+            self.expiring.remove(&(due, gone.topic.clone()));
+        }
     }
 
     /// The message of one topic.
@@ -240,6 +298,9 @@ fn take(node: &Node, from: From<'_>) -> Go {
         _ => Go::Continue(()),
     }
 }
+
+/// What it takes to know when a message expires, about.
+const EXPIRY_BYTES: usize = 64;
 
 /// What a node of the map takes, about.
 const FIRST_PLACE_BYTES: usize = 720;

@@ -28,6 +28,9 @@ pub struct Interest {
     pub retain_as_published: bool,
     /// Subscription identifier.
     pub identifier: Option<u32>,
+    /// Where in a topic `$` hides it from the filter: behind the mount point of a client whose own words begin
+    /// with a wildcard there. 0 for others, whose topics begin where the tree does.
+    pub dollar_at: u16,
 }
 
 /// One subscriber that wants the topic, over all its filters.
@@ -57,6 +60,8 @@ pub struct Router {
     text: usize,
     stamps: Vec<Stamp>,
     turn: u64,
+    /// Places of the tree that were looked at so far.
+    looks: u64,
 }
 
 /// Marks where in the list a subscriber already stands, so that no set is needed.
@@ -115,7 +120,13 @@ impl Router {
             text: 0,
             stamps: Vec::new(),
             turn: 0,
+            looks: 0,
         }
+    }
+
+    /// How many places of the tree were looked at so far: what all matching has cost.
+    pub fn looks(&self) -> u64 {
+        self.looks
     }
 
     /// How many subscriptions there are.
@@ -207,12 +218,14 @@ impl Router {
     pub fn matches(&mut self, topic: &str, publisher: Option<Subscriber>, found: &mut Vec<Match>) {
         found.clear();
         self.turn += 1;
-        let mut finder = Finder { turn: self.turn, publisher, stamps: &mut self.stamps, found };
+        let mut finder =
+            Finder { turn: self.turn, topic, publisher, stamps: &mut self.stamps, found, looks: 0 };
         if let Some(entries) = self.exact.get(topic) {
             finder.take(entries);
         }
         if self.wildcards > 0 {
             walk(&self.nodes, &self.edges, ROOT, topic, &mut finder);
+            self.looks += finder.looks;
         }
     }
 
@@ -307,9 +320,11 @@ enum Multi {
 
 struct Finder<'a> {
     turn: u64,
+    topic: &'a str,
     publisher: Option<Subscriber>,
     stamps: &'a mut Vec<Stamp>,
     found: &'a mut Vec<Match>,
+    looks: u64,
 }
 
 impl Finder<'_> {
@@ -317,6 +332,12 @@ impl Finder<'_> {
         for Entry { subscriber, interest } in entries {
             // [MQTT5-3.8.3-3]
             if interest.no_local && self.publisher == Some(*subscriber) {
+                continue;
+            }
+            // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
+            if interest.dollar_at > 0
+                && self.topic.as_bytes().get(usize::from(interest.dollar_at)) == Some(&b'$')
+            {
                 continue;
             }
             self.add(*subscriber, interest);
@@ -366,6 +387,7 @@ fn walk(
     let literal = edges.get(&EdgeRef { parent: at, level }).copied();
     let plus = if hidden { None } else { node.plus };
     for next in [literal, plus].into_iter().flatten() {
+        finder.looks += 1;
         match (rest, nodes.get(next as usize)) {
             (Some(rest), _) => walk(nodes, edges, next, rest, finder),
             (None, Some(last)) => {
@@ -437,7 +459,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn interest(qos: QoS) -> Interest {
-        Interest { qos, no_local: false, retain_as_published: false, identifier: None }
+        Interest { qos, no_local: false, retain_as_published: false, identifier: None, dollar_at: 0 }
     }
 
     fn found(router: &mut Router, topic: &str) -> Vec<u32> {

@@ -52,6 +52,7 @@ pub(super) fn refusals(
         routes: readers.iter().copied().zip(policies).collect(),
         timeout: u64::try_from(store.refuse_timeout.as_millis()).unwrap_or(u64::MAX),
         in_flight: usize::try_from(store.in_flight()).unwrap_or(usize::MAX),
+        retained: usize::try_from(store.retained()).unwrap_or(usize::MAX),
     }
 }
 

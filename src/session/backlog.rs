@@ -17,6 +17,8 @@ pub struct Backlog {
     cursor: Seq,
     taken: Seq,
     last: Seq,
+    /// The newest row that it had at the start: nobody knows which of those up to it were sent before.
+    found: Seq,
     /// The rows after `taken`.
     waiting: Weights,
     /// A limit has taken rows from the log whose numbers are not known here.
@@ -56,6 +58,7 @@ impl Backlog {
             cursor: last,
             taken: last,
             last,
+            found: Seq(0),
             waiting: Weights::default(),
             shortened: false,
             shortened_by: Ticket(0),
@@ -66,7 +69,7 @@ impl Backlog {
 
     /// A reader as it was found at the start; `waiting` has its rows, leased ones apart.
     pub fn restored(reader: ReaderId, cursor: Seq, last: Seq, waiting: Weights) -> Backlog {
-        Backlog { last, waiting, ..Backlog::new(reader, cursor) }
+        Backlog { last, found: last, waiting, ..Backlog::new(reader, cursor) }
     }
 
     /// Whether every row that it wants has been read on this connection.
@@ -82,6 +85,12 @@ impl Backlog {
     /// Rows up to here are under way or done.
     pub fn taken(&self) -> Seq {
         self.taken
+    }
+
+    /// Whether a row without a lease may have been sent before a restart: of QoS 1 the store knows only what was
+    /// acknowledged.
+    pub fn may_be_sent(&self, seq: Seq) -> bool {
+        seq <= self.found
     }
 
     /// Rows that wait.

@@ -2,7 +2,7 @@
 //!
 //! A route has bounds in messages, bytes and age, and may want only the latest message of each topic; what
 //! goes is counted where it goes. A reader that keeps what it has is asked before it gets more. Bytes are
-//! known about: no row is read for them. What is remembered of topics is bounded and found again from the
+//! known about: no row is read for them (`tally.rs`). What is remembered of topics is bounded and found again from the
 //! rows when it is first needed.
 
 use std::collections::HashMap;
@@ -11,11 +11,12 @@ use rusqlite::Connection;
 
 use super::log::Log;
 use super::read::Names;
-use super::reader::{Fate, Reader, Span};
+use super::reader::{Fate, Kind, Reader};
 use super::room::Room;
 use super::schema::Fault;
 use super::segment::{self, Found};
-use crate::record::{DropReason, Full, Keep, Message, Now, Policy, ReaderId, Seq};
+use super::tally::Tally;
+use crate::record::{Bounds, DropReason, Full, Keep, Message, Now, Policy, ReaderId, Seq};
 
 /// Whether a reader gets a message of which it is an audience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,23 +60,10 @@ impl Log {
         if bounds.max_messages.is_none() && bounds.max_bytes.is_none() {
             return None;
         }
-        let (rows, bytes) = self.waiting_of(id);
+        let Tally { rows, bytes } = self.readers.get(&id)?.waiting;
         let many = bounds.max_messages.is_some_and(|most| rows >= most);
         let much = bounds.max_bytes.is_some_and(|most| bytes.saturating_add(message.weight() as u64) > most);
         (many || much).then_some(DropReason::QueueFull)
-    }
-
-    /// Rows that a reader still wants, and what they take, about: each as much as the rows of its segment on
-    /// the average.
-    pub(super) fn waiting_of(&self, id: ReaderId) -> (u64, u64) {
-        let spans = self.readers.get(&id).into_iter().flat_map(|reader| reader.spans.values());
-        let of_span = |span: &Span| {
-            let segment = self.segments.get(&span.segment)?;
-            let wanted = self.wanted_of(span.segment, id);
-            let bytes = u128::from(wanted) * u128::from(segment.bytes) / u128::from(segment.rows.max(1));
-            Some((wanted, u64::try_from(bytes).unwrap_or(u64::MAX)))
-        };
-        spans.filter_map(of_span).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
     }
 
     /// Holds every reader to its bounds: the end of a transaction.
@@ -138,7 +126,8 @@ impl Log {
         Ok(Some((seq, received)))
     }
 
-    /// Drops the oldest rows of a reader that has too many, where that is its policy.
+    /// Drops the oldest rows of a reader that has too many, where that is its policy. What was handed out does
+    /// not count: it arrives whatever is decided here, and so it is neither dropped.
     fn drop_surplus(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
         let Some(reader) = self.readers.get(&id) else { return Ok(()) };
         let bounds = reader.bounds;
@@ -146,7 +135,9 @@ impl Log {
             return Ok(());
         }
         loop {
-            let (rows, bytes) = self.waiting_of(id);
+            let Some(Tally { rows, bytes }) = self.readers.get(&id).map(Reader::waits_behind) else {
+                return Ok(());
+            };
             let many = bounds.max_messages.map_or(0, |most| rows.saturating_sub(most));
             let over = bounds.max_bytes.map_or(0, |most| bytes.saturating_sub(most));
             // The mean of all: where the oldest are small, it is looked at again.
@@ -155,7 +146,7 @@ impl Log {
                 return Ok(());
             }
             self.drop_oldest(connection, id, Seq(0), count)?;
-            if self.waiting_of(id).0 == rows {
+            if self.readers.get(&id).is_none_or(|reader| reader.waits_behind().rows == rows) {
                 return Ok(());
             }
         }
@@ -167,9 +158,8 @@ impl Log {
         if self.readers.get(&id).is_none_or(|reader| reader.bounds.when_full != Policy::Refuse) {
             return;
         }
-        let (rows, bytes) = self.waiting_of(id);
         let Some(reader) = self.readers.get_mut(&id) else { return };
-        let bounds = reader.bounds;
+        let (Tally { rows, bytes }, bounds) = (reader.waiting, reader.bounds);
         let was = reader.is_full;
         let reached = |now: u64, most: Option<u64>| {
             let edge = |most: u64| if was { (most - most / 8).saturating_sub(1) } else { most - 1 };
@@ -249,6 +239,38 @@ impl Log {
             reader.latest = Some(latest);
         }
         Ok(())
+    }
+}
+
+impl Reader {
+    /// Whether what it was handed has to be known, since its oldest rows may go.
+    fn is_trimmed(&self) -> bool {
+        let Bounds { max_messages, max_bytes, when_full, .. } = self.bounds;
+        self.kind == Kind::Route
+            && when_full == Policy::DropOldest
+            && (max_messages.is_some() || max_bytes.is_some())
+    }
+
+    /// What it wants and was not yet handed.
+    fn waits_behind(&self) -> Tally {
+        let mut waits = self.waiting;
+        let over = |most: Option<u64>, now: u64| most.is_some_and(|most| now > most);
+        if over(self.bounds.max_messages, waits.rows) || over(self.bounds.max_bytes, waits.bytes) {
+            waits.take(Tally { rows: self.handed.len() as u64, bytes: self.handed.values().sum() });
+        }
+        waits
+    }
+
+    /// It is about to be given rows after this one: what it had of them before it does not have any more.
+    pub(super) fn begin_handing(&mut self, after: u64) {
+        drop(self.handed.split_off(&after.saturating_add(1)));
+    }
+
+    /// It was given a row of this weight.
+    pub(super) fn hand(&mut self, seq: u64, weight: u64) {
+        if self.is_trimmed() {
+            self.handed.insert(seq, weight);
+        }
     }
 }
 

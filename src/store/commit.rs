@@ -260,7 +260,7 @@ impl Database {
 
     /// Goes on with a log that was loaded anew.
     fn take(&mut self, log: Log) {
-        self.log = log;
+        self.log.renew(log);
         self.given.raise(&mut self.log);
     }
 

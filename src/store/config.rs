@@ -102,6 +102,11 @@ impl Checked {
         Bounds { when_full: self.when_full, ..Bounds::default() }
     }
 
+    /// Bytes that retained messages may take of `max_size`, so that they leave the most of it to what waits.
+    pub fn retained(&self) -> u64 {
+        self.max_size / RETAINED_SHARE
+    }
+
     /// Bytes of messages that may wait for a commit where somebody refuses: they fit between the place where
     /// the store says that it is full and `max_size`.
     pub fn in_flight(&self) -> u64 {
@@ -168,6 +173,9 @@ fn duration(problems: &mut Vec<Problem>, key: &str, text: &str) -> Duration {
 fn wrong(problems: &mut Vec<Problem>, key: &str, text: String) {
     problems.push(Problem { key: key.into(), text });
 }
+
+/// Retained messages have one part of so many.
+const RETAINED_SHARE: u64 = 4;
 
 /// Below this there is no room for a WAL and a handful of segments.
 const MAX_SIZE_MIN: u64 = 1_000_000;

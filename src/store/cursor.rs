@@ -8,7 +8,7 @@
 use rusqlite::Connection;
 
 use super::log::Log;
-use super::reader::{Fate, Span};
+use super::reader::{Fate, Reader, Span};
 use super::schema::Fault;
 use crate::record::{DropReason, ReaderId, Seq};
 
@@ -68,6 +68,7 @@ impl Log {
         if fate == Fate::Delivered {
             reader.state.leases.remove(&seq);
         }
+        reader.handed.remove(&seq);
         self.dirty.insert(id);
         self.reduce(id, key, 1);
         self.absorb(connection, id, seq)?;
@@ -109,16 +110,15 @@ impl Log {
 
     /// Takes so many rows from what a reader wants of a span's segment.
     fn reduce(&mut self, id: ReaderId, key: u64, rows: u64) {
-        let Some(reader) = self.readers.get_mut(&id) else { return };
-        let Some(span) = reader.spans.get(&key).copied() else { return };
+        let Some(span) = self.readers.get(&id).and_then(|reader| reader.spans.get(&key)).copied() else {
+            return;
+        };
         self.touched.insert(span.segment);
-        let Some(segment) = self.segments.get_mut(&span.segment) else { return };
-        let left = segment.wanted.get(&id).copied().unwrap_or(0).saturating_sub(rows);
-        if left == 0 {
-            segment.wanted.remove(&id);
+        let wants_more = self.unwant(span.segment, id, rows);
+        if let Some(reader) = self.readers.get_mut(&id)
+            && !wants_more
+        {
             reader.remove_span(key);
-        } else {
-            segment.wanted.insert(id, left);
         }
     }
 
@@ -157,7 +157,7 @@ impl Log {
         Ok(())
     }
 
-    /// Drops the oldest rows of a reader that are not in a QoS 2 exchange.
+    /// Drops the oldest rows of a reader that are not in a QoS 2 exchange and were not handed out.
     pub(super) fn drop_oldest(
         &mut self,
         connection: &Connection,
@@ -169,7 +169,10 @@ impl Log {
         while dropped < count {
             let Some(next) = self.next_wanted(connection, id, after)? else { break };
             after = next;
-            if self.readers.get(&id).is_some_and(|reader| reader.state.leases.contains_key(&next)) {
+            let is_out = |reader: &Reader| {
+                reader.state.leases.contains_key(&next) || reader.handed.contains_key(&next)
+            };
+            if self.readers.get(&id).is_some_and(is_out) {
                 continue;
             }
             self.end(connection, id, next, Fate::Dropped(DropReason::QueueFull))?;
@@ -208,6 +211,7 @@ impl Log {
         {
             reader.state.cursor = through;
             reader.state.ahead.remove_through(through);
+            reader.handed = reader.handed.split_off(&through.saturating_add(1));
             reader.state.counters.count(fate, dropped);
             self.dirty.insert(id);
             self.settle_front(connection, id)?;
@@ -217,7 +221,7 @@ impl Log {
 
     /// Rows that a reader still wants of a segment.
     pub(super) fn wanted_of(&self, segment: u32, id: ReaderId) -> u64 {
-        self.segments.get(&segment).and_then(|segment| segment.wanted.get(&id)).copied().unwrap_or(0)
+        self.segments.get(&segment).map_or(0, |segment| segment.wanted.of(id).rows)
     }
 
     /// Rows up to `through` that a reader still wants of a segment, counted one by one.

@@ -185,13 +185,15 @@ fn unpack_options(bits: u8) -> Option<SubscriptionOptions> {
     })
 }
 
-/// Keeps a retained message, or forgets its topic's if it is empty. // [MQTT5-3.3.1-6]
+/// Forgets a topic's retained message.
+pub(super) fn remove_retained(connection: &Connection, topic: &str) -> Result<(), Fault> {
+    connection.prepare_cached("DELETE FROM retained WHERE topic = ?")?.execute([topic])?;
+    Ok(())
+}
+
+/// Keeps a retained message.
 pub(super) fn put_retained(connection: &Connection, message: &Message) -> Result<(), Fault> {
     let topic = &*message.topic;
-    if message.payload.is_empty() {
-        connection.prepare_cached("DELETE FROM retained WHERE topic = ?")?.execute([topic])?;
-        return Ok(());
-    }
     let mut blob = vec![message_flags(message)];
     put_number(&mut blob, message.received);
     put_number(&mut blob, message.expiry.map_or(0, |expiry| u64::from(expiry) + 1));

@@ -130,7 +130,7 @@ impl Log {
 
     /// A closed segment, from its header.
     fn load_closed(&mut self, connection: &Connection, id: u32, header: &Header) -> Result<(), Fault> {
-        let mut segment =
+        let segment =
             Segment { rows: header.rows, bytes: header.bytes, last: header.last, ..Segment::default() };
         let mut spans = Vec::new();
         for (reader, (count, first, last)) in &header.readers {
@@ -143,17 +143,18 @@ impl Log {
                 false => self.count_wanted(connection, *reader, id, u64::MAX)?,
             };
             if wanted > 0 {
-                segment.wanted.insert(*reader, wanted);
-                spans.push((*reader, *first, Span { segment: id, last: *last }));
-            }
-        }
-        for (reader, first, span) in spans {
-            if let Some(reader) = self.readers.get_mut(&reader) {
-                reader.spans.insert(first, span);
+                let span = Span { segment: id, last: *last };
+                spans.push((*reader, *first, span, header.tally(*reader).share(wanted)));
             }
         }
         self.touched.insert(id);
         self.segments.insert(id, segment);
+        for (reader, first, span, wanted) in spans {
+            self.want(id, reader, wanted);
+            if let Some(reader) = self.readers.get_mut(&reader) {
+                reader.spans.insert(first, span);
+            }
+        }
         Ok(())
     }
 
@@ -163,7 +164,7 @@ impl Log {
         let mut segment = Segment::default();
         let mut names = Dictionary::default();
         let mut audiences: HashMap<u64, Audience> = HashMap::new();
-        let mut named: Vec<(u64, u64)> = Vec::new();
+        let mut named: Vec<Naming> = Vec::new();
         segment::scan(connection, id, |seq, row| {
             segment.rows += 1;
             segment.last = segment.last.max(seq);
@@ -175,21 +176,27 @@ impl Log {
             if let Named::Here(topic) = row.topic {
                 names.topics.insert(topic.into(), seq);
             }
-            match row.audience {
-                Named::At(at) => named.push((seq, at)),
-                Named::Here(set) => {
-                    names.audiences.insert(set.into(), seq);
-                    audiences.insert(seq, Audience::unpack(set).unwrap_or_default());
-                    named.push((seq, seq));
-                }
+            if let Named::Here(set) = row.audience {
+                names.audiences.insert(set.into(), seq);
+                audiences.insert(seq, Audience::unpack(set).unwrap_or_default());
             }
+            let at = |named| if let Named::At(at) = named { at } else { seq };
+            named.push(Naming {
+                seq,
+                topic: at(row.topic),
+                audience: at(row.audience),
+                weight: row.message_weight(0),
+            });
         })?;
         // Only now: a row that was copied here may name one with a higher number.
-        let mut rows: Vec<(u64, ReaderId)> = Vec::new();
-        for (seq, at) in named {
-            match audiences.get(&at) {
+        let topics: HashMap<u64, u64> =
+            names.topics.iter().map(|(topic, seq)| (*seq, topic.len() as u64)).collect();
+        let mut rows: Vec<(u64, ReaderId, u64)> = Vec::new();
+        for Naming { seq, topic, audience, weight } in named {
+            let weight = weight + topics.get(&topic).copied().unwrap_or(0);
+            match audiences.get(&audience) {
                 Some(audience) => {
-                    rows.extend(audience.members.iter().map(|member| (seq, member.want.reader)))
+                    rows.extend(audience.members.iter().map(|member| (seq, member.want.reader, weight)))
                 }
                 None => damage = Damage::Some,
             }
@@ -200,12 +207,12 @@ impl Log {
         }
         self.segments.insert(id, segment);
         (self.names, self.index.open_id) = (names, id);
-        for (seq, reader) in rows {
+        for (seq, reader, weight) in rows {
             let Some(state) = self.readers.get(&reader).map(|reader| &reader.state) else { continue };
             if state.is_settled(seq) {
                 self.index.open.entry(reader).or_default().insert(seq);
             } else {
-                self.note_row(reader, seq);
+                self.note_row(reader, seq, weight);
             }
         }
         self.dirty.clear();
@@ -218,19 +225,34 @@ impl Log {
         connection: &Connection,
         id: u32,
         segment: &Segment,
-        rows: Vec<(u64, ReaderId)>,
+        rows: Vec<(u64, ReaderId, u64)>,
     ) -> Result<(), Fault> {
         let Segment { rows: count, bytes, last, .. } = *segment;
         let mut header = Header { rows: count, bytes, last, ..Header::default() };
-        let readers: BTreeSet<ReaderId> = rows.into_iter().map(|(_, reader)| reader).collect();
-        for reader in readers {
+        let mut weights: BTreeMap<ReaderId, BTreeMap<u64, u64>> = BTreeMap::new();
+        for (seq, reader, weight) in rows {
+            weights.entry(reader).or_default().insert(seq, weight);
+        }
+        for (reader, weights) in weights {
             // One that wanted nothing any more has none.
             let Ok(rows) = segment::index(connection, id, reader) else { continue };
             if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
                 header.readers.insert(reader, (rows.count(), first, last));
+                let of_its = weights.iter().filter(|(seq, _)| rows.contains(**seq));
+                header.weights.insert(reader, of_its.map(|(_, weight)| weight).sum());
             }
         }
         self.load_closed(connection, id, &header)
+    }
+
+    /// Goes on with what was found on the disk. What was handed out is still where it was.
+    pub(super) fn renew(&mut self, found: Log) {
+        let former = std::mem::replace(self, found);
+        for (id, before) in former.readers {
+            let Some(reader) = self.readers.get_mut(&id) else { continue };
+            reader.handed = before.handed;
+            reader.handed.retain(|seq, _| !reader.state.is_settled(*seq));
+        }
     }
 
     fn give_up(&mut self, id: u32, doubt: Doubt) {
@@ -331,14 +353,13 @@ impl Log {
         record: SessionRecord,
     ) -> Result<Option<RestoredSession>, Fault> {
         let queued = self.queued(connection, record.reader)?;
-        let (_, queued_bytes) = self.waiting_of(record.reader);
         let Some(reader) = self.readers.get(&record.reader) else { return Ok(None) };
         let state = &reader.state;
         Ok(Some(RestoredSession {
             cursor: Seq(reader.state.cursor),
             last: Seq(reader.last()),
             queued,
-            queued_bytes,
+            queued_bytes: reader.waiting.bytes,
             leases: state
                 .leases
                 .iter()
@@ -354,6 +375,15 @@ impl Log {
             record,
         }))
     }
+}
+
+/// A row whose names are in others.
+struct Naming {
+    seq: u64,
+    topic: u64,
+    audience: u64,
+    /// In the bounds of its readers, without its topic.
+    weight: u64,
 }
 
 /// Whether rows were found that cannot be read.

@@ -20,6 +20,7 @@ use super::reader::{Fate, Held, Kind, Reader};
 use super::room::{Room, Sizes};
 use super::schema::{Fault, LEDGER, Ledger, put_state, remove_state};
 use super::segment::{self, Named, RawRow};
+use super::tally::{Tally, Wanted};
 use crate::record::{DropReason, LeaseState, Message, ReaderId, Seq, Want, Write};
 
 /// One thing that a transaction does.
@@ -77,8 +78,8 @@ pub(super) struct Log {
     pub(super) touched: BTreeSet<u32>,
     /// Segments that cannot be read: dropped with the next commit.
     pub(super) lost: BTreeMap<u32, Doubt>,
-    /// The last retained message of each topic in this transaction.
-    pub(super) retained: BTreeMap<ByteString, Arc<Message>>,
+    /// The last retained message of each topic in this transaction; `None`: it has none any more.
+    pub(super) retained: BTreeMap<ByteString, Option<Arc<Message>>>,
     /// What readers may have waiting.
     pub(super) rules: Arc<Checked>,
     /// What there is for readers that keep what they have.
@@ -105,8 +106,8 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
     /// The highest order number.
     pub(super) last: u64,
-    /// Rows that each reader still wants; never 0.
-    pub(super) wanted: BTreeMap<ReaderId, u64>,
+    /// What each reader still wants.
+    pub(super) wanted: Wanted,
 }
 
 /// Where the open segment has its topics and audiences. Bounded with the segment: it ends at its limit of
@@ -153,10 +154,13 @@ impl Log {
                     self.change(*reader, |reader| reader.take_inward(*packet_id));
                 }
                 if *retained {
-                    self.retained.insert(message.topic.clone(), message.clone());
+                    // [MQTT5-3.3.1-6]
+                    let kept = (!message.payload.is_empty()).then(|| message.clone());
+                    self.retained.insert(message.topic.clone(), kept);
                 }
                 self.message(connection, *seq, message, audience)?;
             }
+            Write::Unretained { topic } => drop(self.retained.insert(topic.clone(), None)),
             Write::Inward { reader, packet_id } => {
                 self.change(*reader, |reader| reader.take_inward(*packet_id));
             }
@@ -251,7 +255,7 @@ impl Log {
             },
         )?;
         for (want, _) in members {
-            self.note_row(want.reader, seq.0);
+            self.note_row(want.reader, seq.0, message.weight() as u64);
             self.note_latest(want.reader, seq.0, message);
         }
         Ok(())
@@ -290,14 +294,29 @@ impl Log {
         Ok(())
     }
 
-    /// Notes that a row of the open segment is a reader's.
-    pub(super) fn note_row(&mut self, reader: ReaderId, seq: u64) {
-        let id = self.ledger.last_segment;
-        self.index.open.entry(reader).or_default().insert(seq);
-        if let Some(segment) = self.segments.get_mut(&id) {
-            *segment.wanted.entry(reader).or_default() += 1;
+    /// Notes that a row of the open segment is a reader's, and what it weighs in its bounds.
+    pub(super) fn note_row(&mut self, id: ReaderId, seq: u64, bytes: u64) {
+        let segment = self.ledger.last_segment;
+        self.index.open.entry(id).or_default().insert(seq);
+        self.change(id, |reader| reader.extend_open(segment, seq));
+        self.want(segment, id, Tally { rows: 1, bytes });
+    }
+
+    /// A reader wants more of a segment.
+    pub(super) fn want(&mut self, segment: u32, id: ReaderId, more: Tally) {
+        if let (Some(segment), Some(reader)) = (self.segments.get_mut(&segment), self.readers.get_mut(&id)) {
+            reader.waiting.add(segment.wanted.add(id, more));
         }
-        self.change(reader, |reader| reader.extend_open(id, seq));
+    }
+
+    /// A reader wants so many rows less of a segment. Says whether it wants any more.
+    pub(super) fn unwant(&mut self, segment: u32, id: ReaderId, rows: u64) -> bool {
+        let Some(segment) = self.segments.get_mut(&segment) else { return false };
+        let taken = segment.wanted.take(id, rows);
+        if let Some(reader) = self.readers.get_mut(&id) {
+            reader.waiting.take(taken);
+        }
+        segment.wanted.contains(id)
     }
 
     /// Notes how far a QoS 2 exchange is, if it is still there.
@@ -361,8 +380,11 @@ impl Log {
 
     /// Writes what the orders have changed: the end of the transaction.
     pub(super) fn write_state(&mut self, connection: &Connection) -> Result<(), Fault> {
-        for message in std::mem::take(&mut self.retained).into_values() {
-            kept::put_retained(connection, &message)?;
+        for (topic, message) in std::mem::take(&mut self.retained) {
+            match message {
+                Some(message) => kept::put_retained(connection, &message)?,
+                None => kept::remove_retained(connection, &topic)?,
+            }
         }
         for id in std::mem::take(&mut self.dirty) {
             let Some(reader) = self.readers.get(&id) else { continue };
@@ -370,9 +392,23 @@ impl Log {
             reader.state.pack(&mut blob);
             put_state(connection, id.0, blob)?;
         }
+        #[cfg(test)]
+        self.assert_tallies();
         self.ledger.stamp += 1;
         put_state(connection, LEDGER, self.ledger.pack())?;
         Ok(())
+    }
+
+    /// What is kept of what waits is the sum of what waits where.
+    #[cfg(test)]
+    fn assert_tallies(&self) {
+        for (id, reader) in self.readers.iter().take(16) {
+            let mut sum = Tally::default();
+            for span in reader.spans.values() {
+                sum.add(self.segments.get(&span.segment).map_or(Tally::default(), |one| one.wanted.of(*id)));
+            }
+            assert_eq!(reader.waiting, sum, "{}", reader.name);
+        }
     }
 
     /// Drops everything that a reader still wants, counted as purged.
@@ -382,10 +418,12 @@ impl Log {
         let mut rows = 0;
         for span in std::mem::take(&mut reader.spans).into_values() {
             if let Some(segment) = self.segments.get_mut(&span.segment) {
-                rows += segment.wanted.remove(&id).unwrap_or(0);
+                rows += segment.wanted.take(id, u64::MAX).rows;
             }
             self.touched.insert(span.segment);
         }
+        reader.waiting = Tally::default();
+        reader.handed.clear();
         reader.open_span = None;
         reader.state.counters.count(Fate::Dropped(DropReason::Purged), rows);
         reader.state.cursor = reader.state.cursor.max(newest);

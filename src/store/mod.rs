@@ -19,6 +19,7 @@ mod reader;
 mod read;
 mod turnover;
 mod segment;
+mod tally;
 mod index;
 mod audience;
 mod runs;

@@ -74,6 +74,9 @@ impl Log {
         let rows = Rows { reader, rows: Vec::new(), through: newest, newest, left: 0 };
         let mut answer = Answer { rows, expired: Vec::new(), damaged: Vec::new() };
         let (mut after, mut weight) = (question.after.0, 0);
+        if let Some(reader) = self.readers.get_mut(&reader) {
+            reader.begin_handing(after);
+        }
         while let Some(seq) = self.next_wanted(connection, reader, after)? {
             let full = answer.rows.rows.len() as u64 >= u64::from(question.limit) || weight >= READ_BYTES_MAX;
             let skipped = answer.expired.len() + answer.damaged.len() >= SKIPPED_MAX;
@@ -96,6 +99,9 @@ impl Log {
                         continue;
                     }
                     weight += row.message.weight() + row.want.subscription_ids.weight();
+                    if let Some(reader) = self.readers.get_mut(&reader) {
+                        reader.hand(seq, row.message.weight() as u64);
+                    }
                     answer.rows.rows.push(row);
                 }
             }

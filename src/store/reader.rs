@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::pack::{Unpack, put_number};
 use super::runs::Runs;
+use super::tally::Tally;
 use crate::record::{Bounds, DropReason, LeaseState, ReaderId};
 
 /// One reader.
@@ -24,6 +25,11 @@ pub(super) struct Reader {
     pub(super) spans: BTreeMap<u64, Span>,
     /// The key of its span in the open segment.
     pub(super) open_span: Option<u64>,
+    /// What it still wants, in all segments.
+    pub(super) waiting: Tally,
+    /// Rows of a route that are on their way to upstream or about to be, and what they weigh. A page of them
+    /// and the route's window at most, since it reads on only then; a new connection reads them again.
+    pub(super) handed: BTreeMap<u64, u64>,
     /// How much may wait, and what gives way.
     pub(super) bounds: Bounds,
     /// Whether it has reached bounds of its own and not yet gone well below them.
@@ -119,6 +125,8 @@ impl Reader {
             state,
             spans: BTreeMap::new(),
             open_span: None,
+            waiting: Tally::default(),
+            handed: BTreeMap::new(),
             bounds: Bounds::default(),
             is_full: false,
             latest: None,
@@ -298,6 +306,8 @@ fn pack_reason(reason: DropReason) -> u64 {
         DropReason::LinkDown => 10,
         DropReason::Expired => 11,
         DropReason::MemoryFull => 12,
+        DropReason::RefusedBySubscriber => 13,
+        DropReason::SendBufferFull => 14,
     }
 }
 
@@ -305,7 +315,7 @@ fn unpack_reason(number: u64) -> Option<DropReason> {
     REASONS.into_iter().find(|reason| pack_reason(*reason) == number)
 }
 
-pub(super) const REASONS: [DropReason; 12] = [
+pub(super) const REASONS: [DropReason; 14] = [
     DropReason::QueueFull,
     DropReason::StoreFull,
     DropReason::StoreBusy,
@@ -318,6 +328,8 @@ pub(super) const REASONS: [DropReason; 12] = [
     DropReason::LinkDown,
     DropReason::Expired,
     DropReason::MemoryFull,
+    DropReason::RefusedBySubscriber,
+    DropReason::SendBufferFull,
 ];
 
 #[cfg(test)]

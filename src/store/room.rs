@@ -138,21 +138,34 @@ pub(super) fn allowed(config: &Checked, taken: u64, free_disk: Option<u64>) -> u
 }
 
 impl Log {
-    /// Drops the oldest segments until what the store takes is allowed.
+    /// Makes room until what the store takes is allowed: of segments of which little is wanted that is copied on,
+    /// then the oldest go.
     pub(super) fn make_room(
         &mut self,
         connection: &Connection,
         files: &Files,
         config: &Checked,
     ) -> Result<(), Fault> {
-        while self.look_for_room(connection, files, config)? == Over::Yes {
-            let short = files.free_disk().is_some_and(|free| free < config.min_free_disk);
-            let gone = short && aside::remove_oldest(files);
-            if !gone && !self.drop_oldest_segment(connection)? {
-                break;
+        // What is copied is written before what it was copied from gives its place back.
+        let spare = files.free_disk().is_none_or(|free| free > self.sizes.segment_bytes * 4);
+        let mut copies = if spare { COPIES_MAX } else { 0 };
+        loop {
+            let over = self.look_for_room(connection, files, config)?;
+            if over == Over::No && self.room != Room::None {
+                return Ok(());
+            }
+            if over == Over::Yes
+                && files.free_disk().is_some_and(|free| free < config.min_free_disk)
+                && aside::remove_oldest(files)
+            {
+                continue;
+            }
+            if copies > 0 && self.compact(connection)? {
+                copies -= 1;
+            } else if over == Over::No || !self.drop_oldest_segment(connection)? {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Finds out how much room there is, and whether the store takes more than it may.
@@ -166,12 +179,16 @@ impl Log {
         let pages = Pages::of(connection)?;
         let taken = pages.in_use() + wal;
         let allowed = allowed(config, pages.all * PAGE + wal, free_disk);
+        // Where something else takes the most of it, dropping what waits would not help, and never end.
+        let rows: u64 = self.segments.values().map(|segment| segment.bytes).sum();
+        let floor = KEPT_OF_QUEUES.min(config.max_size / 8);
+        let over = if taken > allowed && rows > floor { Over::Yes } else { Over::No };
         // Sessions are as `[store]` says.
         if self.rules.when_full == Policy::DropOldest
             && !self.bounded().any(|(_, reader)| reader.is_guarded())
         {
             self.room = Room::Left(u64::MAX);
-            return Ok(if taken > allowed { Over::Yes } else { Over::No });
+            return Ok(over);
         }
         let most = allowed.saturating_sub(self.sizes.headroom());
         let segments = self.segments.values().filter(|segment| self.may_go(segment));
@@ -180,13 +197,13 @@ impl Log {
         // Once it was full, a whole segment must have gone: it would be full again with the next commit.
         let enough = if self.room == Room::None { self.sizes.segment_bytes } else { 1 };
         self.room = if left >= enough { Room::Left(left) } else { Room::None };
-        Ok(if taken > allowed { Over::Yes } else { Over::No })
+        Ok(over)
     }
 
     /// Whether a segment may be dropped to make room.
     fn may_go(&self, segment: &Segment) -> bool {
         let is_guarded = |id: &ReaderId| self.readers.get(id).is_some_and(Reader::is_guarded);
-        segment.rows > 0 && !segment.wanted.keys().any(is_guarded)
+        segment.rows > 0 && !segment.wanted.readers().any(|id| is_guarded(&id))
     }
 
     /// Bytes go into the store.
@@ -243,6 +260,12 @@ impl Reader {
 
 /// Bytes of a page.
 pub(super) const PAGE: u64 = 4_096;
+
+/// So many segments are copied on in one transaction to make room.
+const COPIES_MAX: u32 = 8;
+
+/// What the rows that wait may take whatever else the store holds; an eighth of a smaller store.
+const KEPT_OF_QUEUES: u64 = 2_000_000;
 
 /// What the store keeps even where the disk has less than `min_free_disk`.
 const KEPT_ANYWAY: u64 = 8_000_000;

@@ -13,7 +13,8 @@ use rusqlite::{Connection, OptionalExtension, ToSql, ffi, params};
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
 use super::schema::{Fault, is_damage, signed, unsigned};
-use crate::record::ReaderId;
+use super::tally::Tally;
+use crate::record::{Message, ReaderId};
 
 /// A text or a set: here, or in the row of this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,18 @@ pub(super) struct Header {
     pub(super) last: u64,
     /// Of each reader that wanted some when it was closed: how many are its, the first and the last.
     pub(super) readers: BTreeMap<ReaderId, (u64, u64, u64)>,
+    /// What these rows weigh in its bounds. Nothing where that is not known: before version 4 it was not kept.
+    pub(super) weights: BTreeMap<ReaderId, u64>,
+}
+
+impl Header {
+    /// What one reader had in it when it was closed: what that weighs is as the header says, or as much as the
+    /// same number of all its rows.
+    pub(super) fn tally(&self, reader: ReaderId) -> Tally {
+        let rows = self.readers.get(&reader).map_or(0, |(rows, _, _)| *rows);
+        let all = Tally { rows: self.rows, bytes: self.bytes };
+        self.weights.get(&reader).map_or(all.share(rows), |bytes| Tally { rows, bytes: *bytes })
+    }
 }
 
 /// Makes a segment's table.
@@ -116,6 +129,12 @@ pub(super) fn put_header(connection: &Connection, id: u32, header: &Header) -> R
         put_number(&mut blob, *first);
         put_number(&mut blob, last - first);
     }
+    if !header.weights.is_empty() {
+        put_number(&mut blob, NO_READER);
+        for reader in header.readers.keys() {
+            put_number(&mut blob, header.weights.get(reader).copied().unwrap_or(0));
+        }
+    }
     seal(&mut blob, u64::from(id));
     connection.prepare_cached("REPLACE INTO segments VALUES (?, ?)")?.execute(params![id, blob])?;
     Ok(())
@@ -141,12 +160,19 @@ pub(super) fn unpack_header(body: &[u8]) -> Option<Header> {
         ..Header::default()
     };
     while !unpack.is_empty() {
-        let reader = ReaderId(unpack.number32()?);
+        let reader = unpack.number32()?;
+        if u64::from(reader) == NO_READER {
+            for reader in header.readers.keys() {
+                header.weights.insert(*reader, unpack.number()?);
+            }
+            break;
+        }
+        let reader = ReaderId(reader);
         let count = unpack.number()?;
         let first = unpack.number()?;
         header.readers.insert(reader, (count, first, first.checked_add(unpack.number()?)?));
     }
-    Some(header)
+    unpack.is_empty().then_some(header)
 }
 
 /// Inserts a row.
@@ -338,6 +364,11 @@ impl<'a> RawRow<'a> {
         i64::from(i32::from_ne_bytes(crc.to_ne_bytes()))
     }
 
+    /// What it weighs in the bounds of its readers, if its topic has so many bytes.
+    pub(super) fn message_weight(&self, topic: usize) -> u64 {
+        Message::weight_of(topic + self.properties.len() + self.payload.len()) as u64
+    }
+
     /// About what it takes in the table.
     pub(super) fn weight(&self) -> u64 {
         let named = |named| if let Named::Here(bytes) = named { <[u8]>::len(bytes) } else { 4 };
@@ -355,5 +386,28 @@ impl ToSql for AsIs<'_> {
     }
 }
 
+/// Nobody's number, which ends the list of readers in a header: what their rows weigh follows.
+const NO_READER: u64 = 0;
+
 /// Record header, order number, time and checksum.
 const ROW_OVERHEAD: usize = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_read_as_it_was_written_with_weights_and_without() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(&super::super::schema::tables()).unwrap();
+        let readers = BTreeMap::from([(ReaderId(1), (3, 1, 9)), (ReaderId(7), (1, 4, 4))]);
+        let old = Header { rows: 5, bytes: 600, last: 9, readers, weights: BTreeMap::new() };
+        let weights = BTreeMap::from([(ReaderId(1), 0), (ReaderId(7), 1 << 40)]);
+        let new = Header { weights, ..old.clone() };
+        for (id, header) in [(1, &old), (2, &new), (3, &Header::default())] {
+            put_header(&connection, id, header).unwrap();
+        }
+        let expected = [(1, Some(old)), (2, Some(new)), (3, Some(Header::default()))];
+        assert_eq!(headers(&connection).unwrap(), expected);
+    }
+}

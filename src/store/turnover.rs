@@ -14,7 +14,7 @@ use super::pack::{Unpack, put_number};
 use super::reader::Fate;
 use super::schema::Fault;
 use super::segment::{self, Found, Header, Named};
-use crate::record::{DropReason, ReaderId};
+use crate::record::{DropReason, Message, ReaderId};
 
 /// A row read whole, to be written again elsewhere.
 struct OldRow {
@@ -48,12 +48,14 @@ impl Log {
         // The one before had time to be read to its end; what is left of it now may be copied on.
         self.touched.extend(self.segments.range(..id).next_back().map(|(before, _)| *before));
         self.touched.insert(id);
-        let kept = self.index.close(connection, 0, |reader| segment.wanted.contains_key(&reader))?;
+        let kept = self.index.close(connection, 0, |reader| segment.wanted.contains(reader))?;
         let mut header =
             Header { rows: segment.rows, bytes: segment.bytes, last: segment.last, ..Header::default() };
         for (reader, rows) in kept {
             if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
                 header.readers.insert(reader, (rows.count(), first, last));
+                // What is settled by now weighed as much as what is not, on the average.
+                header.weights.insert(reader, segment.wanted.of(reader).grown(rows.count()).bytes);
             }
         }
         segment::put_header(connection, id, &header)?;
@@ -99,11 +101,27 @@ impl Log {
             // Few for their segment, too: large rows make short segments, and copying those whole would
             // never end.
             let few = self.sizes.copy_below.min(segment.rows / COPY_SHARE + 1);
-            if !is_newest && segment.wanted.values().all(|rows| *rows < few) {
+            if !is_newest && segment.wanted.are_few(few) {
                 self.copy_on(connection, id, few)?;
             }
         }
         Ok(())
+    }
+
+    /// Copies on what is wanted of the segment that gives most room for it, if that is two thirds of it at most:
+    /// who wants little must not lose that because the others' rows beside it have gone. False where none does.
+    pub(super) fn compact(&mut self, connection: &Connection) -> Result<bool, Fault> {
+        let share = |segment: &Segment| {
+            let live = segment.wanted.all();
+            let bytes = live.bytes.saturating_sub(live.rows * WEIGHT_BEYOND_ROW);
+            let most = (bytes * 1_000 / segment.bytes.max(1)).max(live.rows * 1_000 / segment.rows.max(1));
+            (most <= COMPACT_PER_MILLE).then_some(most)
+        };
+        let closed = self.segments.range(..self.ledger.last_segment);
+        let shares = closed.filter_map(|(id, segment)| Some((share(segment)?, *id, segment.rows)));
+        let Some((_, id, rows)) = shares.min() else { return Ok(false) };
+        self.copy_on(connection, id, rows + 1)?;
+        Ok(true)
     }
 
     /// Drops a segment.
@@ -117,7 +135,7 @@ impl Log {
     /// Copies what is still wanted of a segment into the open one and drops it, if that is little.
     fn copy_on(&mut self, connection: &Connection, id: u32, few: u64) -> Result<(), Fault> {
         let Some(segment) = self.segments.get(&id) else { return Ok(()) };
-        let readers: Vec<ReaderId> = segment.wanted.keys().copied().collect();
+        let readers: Vec<ReaderId> = segment.wanted.readers().collect();
         let mut wanted: BTreeMap<u64, Vec<ReaderId>> = BTreeMap::new();
         for reader in readers.iter().copied() {
             for seq in self.wanted_rows(connection, reader, id)? {
@@ -131,6 +149,7 @@ impl Log {
         for reader in readers {
             let spans = self.readers.get(&reader).map(|reader| &reader.spans).into_iter().flatten();
             let key = spans.filter(|(_, span)| span.segment == id).map(|(key, _)| *key).next();
+            self.unwant(id, reader, u64::MAX);
             if let (Some(reader), Some(key)) = (self.readers.get_mut(&reader), key) {
                 reader.remove_span(key);
             }
@@ -170,7 +189,7 @@ impl Log {
     /// Counts a row that cannot be read as damaged for these readers, which have it in no span any more.
     fn write_off(&mut self, connection: &Connection, seq: u64, readers: &[ReaderId]) -> Result<(), Fault> {
         for id in readers {
-            self.note_row(*id, seq);
+            self.note_row(*id, seq, 0);
             self.end(connection, *id, seq, Fate::Dropped(DropReason::Damaged))?;
         }
         Ok(())
@@ -210,8 +229,9 @@ impl Log {
                 payload: &row.payload,
             },
         )?;
+        let bytes = row.topic.len() + row.properties.len() + row.payload.len();
         for reader in readers {
-            self.note_row(*reader, seq);
+            self.note_row(*reader, seq, Message::weight_of(bytes) as u64);
         }
         Ok(())
     }
@@ -269,6 +289,13 @@ pub(super) fn named(
         Found::Damaged => None,
     })
 }
+
+/// What at most may be wanted of a segment that is copied on to make room, of a thousand: so at most twice as
+/// much is written as is gained.
+const COMPACT_PER_MILLE: u64 = 667;
+
+/// A message weighs more in a limit than its row takes, by this much.
+const WEIGHT_BEYOND_ROW: u64 = 64;
 
 /// At most this share of a segment's rows is copied on.
 const COPY_SHARE: u64 = 8;

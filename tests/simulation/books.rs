@@ -246,6 +246,7 @@ impl State {
                     });
                 }
             }
+            Write::Unretained { topic } => drop(self.retained.remove(&**topic)),
             Write::Inward { reader, packet_id } => {
                 self.change(*reader, |reader| {
                     reader.inward.insert(*packet_id);

@@ -4,6 +4,7 @@
 //! Each test carries the statements of the standards that it shows; `docs/conformance.md` lists them.
 
 use super::script::{Script, check, check_with, config};
+use crate::record::DropReason;
 
 /// A publisher and a subscriber, both without a session that is kept.
 const PAIR: [&str; 5] =
@@ -339,7 +340,7 @@ fn expiry_goes_on_over_a_restart() {
             "rows",
         ],
         "write dropped r1/1 expired
-         2 < publish t/a new q1 id=1 expiry=45",
+         2 < publish t/a new q1 id=1 dup expiry=45",
     );
 }
 
@@ -444,5 +445,24 @@ fn a_qos_2_message_has_its_place_in_the_window_until_pubcomp() {
             "{expiry}: {:?}",
             script.said
         );
+    }
+}
+
+// [MQTT5-4.3.3-4] [MQTT5-4.4.0-2]
+#[test]
+fn what_a_client_refuses_is_not_delivered_and_counted_so() {
+    for start in [&PAIR[..], &KEPT[..]] {
+        let mut script = Script::new(config());
+        script.run(start);
+        script.run(&["1 publish t/a x q1 id=5", "1 publish t/a y q2 id=6", "commit", "--"]);
+        script.run(&["2 puback 1 0x83 why=too-hot", "2 pubrec 2 0x97"]);
+        let mut expected = vec!["sub refuses a message: 0x83 too-hot", "sub refuses a message: 0x97"];
+        if start.len() == KEPT.len() {
+            expected.insert(1, "write dropped r1/1 refused_by_subscriber");
+            expected.push("write dropped r1/2 refused_by_subscriber");
+        }
+        assert_eq!(script.said, expected);
+        let dropped = script.broker.counters().dropped;
+        assert_eq!(dropped, [(DropReason::RefusedBySubscriber, 2)].into());
     }
 }

@@ -4,7 +4,7 @@
 
 use super::pacing::flooded;
 use super::script::{Script, check, check_with, config};
-use crate::broker::{Config, Passwords};
+use crate::broker::{Config, ConnectionId, Event, Passwords, Verdict};
 use crate::codec::{Packet, Reason};
 
 fn with_passwords() -> Config {
@@ -267,4 +267,87 @@ fn a_connect_that_a_busy_store_cannot_take_is_refused_and_nobody_else_is_hurt() 
 
 fn connack(reason: Reason) -> Packet {
     Packet::ConnAck(crate::codec::ConnAck { session_present: false, reason, properties: Default::default() })
+}
+
+#[test]
+fn what_came_behind_connect_is_taken_though_the_connection_is_gone() {
+    let reader = ["open 2", "2 connect b clean", "2 subscribe 1 t"];
+    for (end, closed) in [("disconnect ; lost", "close 1\n"), ("lost", "")] {
+        let come = format!("1 connect a v5 expiry=60 ; publish t 1 ; publish t 2 ; {end}");
+        let steps = [&reader[..], &["open 1", "--", &come, "commit"]].concat();
+        let taken = "write session a r1\n2 < publish t 1\n2 < publish t 2\n";
+        check(&steps, &format!("{taken}{closed}write session a r1 ended"));
+    }
+}
+
+#[test]
+fn what_came_behind_a_password_is_taken_once_it_is_found_right_though_the_connection_is_gone() {
+    let old = ConnectionId { slot: 1, generation: 1 };
+    for (session, end) in [
+        ("clean", "disconnect ; lost"),
+        ("clean", "lost"),
+        ("expiry=60", "disconnect ; lost"),
+        ("expiry=60", "lost"),
+    ] {
+        for verdict in [Verdict::Accepted, Verdict::Wrong] {
+            let mut script = Script::new(with_passwords());
+            let come = format!("1 connect a v5 {session} user=u pass=x ; publish t 1 ; publish t 2 ; {end}");
+            // Another has its place in the table already.
+            script.run(&[
+                "open 2",
+                "2 connect b clean",
+                "2 subscribe 1 t",
+                "open 1 password",
+                &come,
+                "open 1",
+                "--",
+            ]);
+            assert!(script.broker.counters().memory > 0);
+            script.handle(vec![Event::Verified { connection: old, verdict }]);
+            script.run(&["commit"]);
+            let got: Vec<&String> = script.said.iter().filter(|line| line.starts_with("2 <")).collect();
+            let counters = script.broker.counters();
+            if verdict == Verdict::Accepted {
+                assert_eq!(got, ["2 < publish t 1", "2 < publish t 2"], "{session} {end}: {:?}", script.said);
+                assert_eq!((counters.not_accepted, counters.received), (0, 2));
+            } else {
+                assert!(got.is_empty(), "{session} {end}: {:?}", script.said);
+                assert_eq!((counters.not_accepted, counters.received), (2, 0));
+            }
+            let is_kept = session != "clean" && verdict == Verdict::Accepted;
+            assert_eq!((counters.clients, counters.sessions), (1, 1 + u64::from(is_kept)), "{session} {end}");
+            assert!(!script.said.iter().any(|line| line.starts_with("1 <")), "{:?}", script.said);
+            assert_eq!(script.broker.memory.held, 0);
+        }
+    }
+}
+
+#[test]
+fn who_is_gone_pushes_nobody_out_who_has_come_since() {
+    let mut script = Script::new(with_passwords());
+    script.run(&[
+        "open 2",
+        "2 connect b clean",
+        "2 subscribe 1 t",
+        "open 1 password",
+        "1 connect a clean user=u pass=x ; publish t 1 ; lost",
+        "open 3 password",
+        "3 connect a clean user=u pass=x",
+        "3 verified",
+        "--",
+        "1 verified",
+        "3 publish t 3",
+        "stop",
+    ]);
+    assert_eq!(script.said, ["2 < publish t 3", "close 2", "close 3"]);
+    assert_eq!((script.broker.counters().not_accepted, script.broker.memory.held), (1, 0));
+}
+
+#[test]
+fn who_is_gone_is_forgotten_when_the_service_stops() {
+    let mut script = Script::new(with_passwords());
+    script.run(&["open 1 password", "1 connect a clean user=u pass=x ; publish t 1 ; lost", "--", "stop"]);
+    assert_eq!((script.broker.counters().not_accepted, script.broker.memory.held), (1, 0));
+    script.run(&["1 verified"]);
+    assert!(script.said.is_empty(), "{:?}", script.said);
 }

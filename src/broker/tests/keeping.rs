@@ -483,6 +483,58 @@ fn a_repeat_that_has_become_too_large_is_dropped_and_the_rest_flows() {
     }
 }
 
+// [MQTT5-3.3.2-5]
+#[test]
+fn what_expires_at_once_is_for_whom_it_can_start_with_at_once() {
+    let publish = |id: u32, payload: &str, more: &str| format!("1 publish t {payload} q1 id={id} {more}");
+    for (session, filter) in
+        [("clean", "t"), ("clean", "$share/g/t"), ("expiry=60", "t"), ("expiry=60", "$share/g/t")]
+    {
+        let mut script = Script::new(narrow(1));
+        script.run(&[
+            "open 1",
+            "1 connect pub v5 clean",
+            "open 2",
+            &format!("2 connect sub v5 {session}"),
+            "commit",
+            &format!("2 subscribe 1 {filter} q1"),
+            "commit",
+            "--",
+        ]);
+        for (id, payload, more) in [(1, "at-once", "expiry=0"), (2, "too-late", "expiry=0"), (3, "later", "")]
+        {
+            script.run(&[&publish(id, payload, more), "commit"]);
+        }
+        script.run(&["2 puback 1", "rows", "commit"]);
+        let heard = script.said.iter().filter_map(|line| line.strip_prefix("2 < publish t "));
+        let heard: Vec<_> = heard.filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(heard, ["at-once", "later"], "{session} {filter}: {:?}", script.said);
+        assert_eq!(script.broker.counters().expired, 1, "{session} {filter}");
+    }
+    // Nor is it kept for who is away.
+    for filter in ["t", "$share/g/t"] {
+        let mut script = Script::new(config());
+        script.run(&[
+            "open 1",
+            "1 connect pub v5 clean",
+            "open 2",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            &format!("2 subscribe 1 {filter} q1"),
+            "commit",
+            "2 lost",
+            &publish(1, "too-late", "expiry=0"),
+            "commit",
+            "open 2",
+            "2 connect sub v5 expiry=60",
+            "commit",
+            "rows",
+        ]);
+        assert!(!script.said.iter().any(|line| line.contains("< publish")), "{filter}: {:?}", script.said);
+        assert_eq!(script.broker.counters().expired, 1, "{filter}");
+    }
+}
+
 #[test]
 fn what_was_never_sent_gives_its_packet_id_back_without_a_word() {
     let before = [

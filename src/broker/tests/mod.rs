@@ -27,6 +27,7 @@ mod handshake;
 mod answers;
 mod exchanges;
 mod retaining;
+mod expiring;
 mod version_3_1;
 mod rights;
 mod authenticating;

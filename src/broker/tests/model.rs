@@ -50,6 +50,7 @@ impl State {
                 }
                 self.inward.extend(*inward);
             }
+            Write::Unretained { topic } => drop(self.retained.remove(&**topic)),
             Write::Inward { reader, packet_id } => {
                 self.inward.insert((*reader, *packet_id));
             }

@@ -2,7 +2,8 @@
 //!
 //! What outlives a connection is in `keeping`.
 
-use super::script::{check, check_with, config, with_route};
+use super::script::{Script, check, check_with, config, with_route};
+use crate::record::DropReason;
 
 const PAIR: [&str; 5] =
     ["open 1", "1 connect pub v5 clean", "open 2", "2 connect sub v5 clean", "2 subscribe 1 t/+ q2"];
@@ -75,6 +76,7 @@ fn a_refusing_pubrec_ends_the_exchange() {
         &["1 publish t/a hi q2 id=5", "2 pubrec 1 0x97", "2 pubrec 1"],
         "2 < publish t/a hi q2 id=1
          1 < pubrec 5
+         sub refuses a message: 0x97
          2 < pubrel 1 0x92",
     );
 }
@@ -450,4 +452,43 @@ fn an_alias_is_no_way_around_the_other_rules() {
 #[test]
 fn user_properties_keep_their_order_and_repeats() {
     pair(&["1 publish t/a x note=b,a,b"], "2 < publish t/a x note=b note=a note=b");
+}
+
+#[test]
+fn a_topic_of_too_many_levels_goes_nowhere_and_the_connection_stands() {
+    for (version, refused, lost) in [("v31", 0, 3), ("v311", 0, 3), ("v5", 3, 1)] {
+        // The mount point is a level, too.
+        for (mount, levels) in [("", 129), ("mount=a/", 128)] {
+            let topic = format!("up{}", "/".repeat(levels - 1));
+            let mut script = Script::new(with_route(true));
+            script.run(&[
+                &format!("open 1 {mount}"),
+                &format!("1 connect a {version} clean"),
+                "--",
+                &format!("1 publish {topic} x"),
+                &format!("1 publish {topic} x q1 id=1"),
+                &format!("1 publish {topic} x q2 id=2"),
+                &format!("1 publish {topic} x q2 id=2 dup"),
+                "1 pubrel 2",
+                "1 publish x/y z",
+            ]);
+            let said = |start: &str| {
+                let lines = script.said.iter().filter(|line| line.starts_with(start));
+                lines.map(String::as_str).collect::<Vec<_>>()
+            };
+            let answers: &[&str] = if version == "v5" {
+                &["1 < puback 1 0x90", "1 < pubrec 2 0x90", "1 < pubrec 2 0x90", "1 < pubcomp 2 0x92"]
+            } else {
+                &["1 < puback 1", "1 < pubrec 2", "1 < pubrec 2", "1 < pubcomp 2"]
+            };
+            assert_eq!(said("1 <"), answers, "{version} {mount}");
+            let counters = script.broker.counters();
+            let dropped = counters.dropped.get(&DropReason::TooLarge).copied().unwrap_or(0);
+            assert_eq!((counters.not_accepted, dropped), (refused, lost), "{version} {mount}");
+            assert_eq!(counters.received, 1);
+            // The route that would have had it counts it, too.
+            let of_route = if mount.is_empty() { lost } else { 0 };
+            assert_eq!(said("write too_large 1 of r1").len() as u64, of_route, "{:?}", script.said);
+        }
+    }
 }

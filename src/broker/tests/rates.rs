@@ -129,9 +129,9 @@ fn what_a_busy_store_could_not_take_is_counted_as_that() {
 }
 
 #[test]
-fn what_came_before_the_password_fitted_is_not_accepted() {
+fn what_came_before_a_wrong_password_was_found_out_is_not_accepted() {
     let mut script = Script::new(Config { passwords: Passwords::File, ..rated(1, 60) });
-    script.run(&["open 1 password", "1 connect a clean user=u pass=p ; publish t 1", "1 lost"]);
+    script.run(&["open 1 password", "1 connect a clean user=u pass=p ; publish t 1", "1 lost", "1 rejected"]);
     let counters = script.broker.counters();
     assert_eq!((counters.not_accepted, counters.dropped.len(), counters.memory), (1, 0, 0));
 }
@@ -195,4 +195,40 @@ fn who_cannot_be_checked_now_hears_that_and_not_that_he_is_wrong() {
         let expected = format!("1 < connack {code}\nclose 1");
         check_with(passwords.clone(), &[&open[..], &[&*answer]].concat(), &expected);
     }
+}
+
+#[test]
+fn who_publishes_where_very_many_filters_meet_rests_between() {
+    let mut script = Script::new(config());
+    let come = |slot| [format!("open {slot}"), format!("{slot} connect c{slot} clean")];
+    script.run(&[come(1), come(2), come(3)].concat().iter().map(String::as_str).collect::<Vec<_>>());
+    // Each of eleven levels by name and by wildcard: 4,094 places, and every one is looked at.
+    let filter = |number: u32| {
+        let levels: Vec<&str> =
+            (0..11).map(|level| if number >> level & 1 == 0 { "a" } else { "+" }).collect();
+        levels.join("/")
+    };
+    for batch in 0..8 {
+        let filters: Vec<String> = (batch * 256..(batch + 1) * 256).map(filter).collect();
+        script.run(&["--", &format!("{} subscribe 1 {}", 2 + batch / 4, filters.join(","))]);
+        assert!(!script.said[0].contains("0x97"), "there is room for all");
+    }
+    let deep = ["a"; 11].join("/");
+    let twice = format!("1 publish {deep} 1 ; publish {deep} 2 ; publish x 3 ; ping");
+    let sent = |number: u32| [2, 3].map(|slot| format!("{slot} < publish {deep} {number}"));
+    script.run(&["--", &twice, "2 publish x own", "after 1"]);
+    script.said[..2].sort();
+    assert_eq!(script.said, [&sent(1)[..], &["pause 1".to_owned()]].concat());
+    script.run(&["--", "after 1", "after 1"]);
+    script.said.sort();
+    assert_eq!(script.said, sent(2));
+    script.run(&["--", "after 1", "1 publish x 4"]);
+    assert_eq!(script.said, ["1 < pong", "resume 1"]);
+    assert_eq!(script.broker.counters().slowed, 2);
+    // One alone, too, so that the next turn is another's.
+    script.run(&["--", &format!("1 publish {deep} 5"), "after 2"]);
+    assert_eq!(script.said[2..], ["pause 1", "resume 1"]);
+    // What was said before the end of a connection does not wait.
+    script.run(&["--", &twice, "1 lost"]);
+    assert_eq!(script.said.iter().filter(|line| line.contains("< publish")).count(), 4);
 }

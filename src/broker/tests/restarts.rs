@@ -5,7 +5,7 @@
 use super::keeping::{narrow, pair, pair_with};
 use super::script::{check, with_route};
 
-// [MQTT5-4.4.0-1] [MQTT311-4.4.0-1]
+// [MQTT5-4.4.0-1] [MQTT311-4.4.0-1] [MQTT5-3.3.1-1] [MQTT311-3.3.1-1]
 #[test]
 fn a_restart_asks_the_store_and_repeats_leases_under_their_ids() {
     pair_with(
@@ -29,13 +29,13 @@ fn a_restart_asks_the_store_and_repeats_leases_under_their_ids() {
         "write session sub r1 [t/#]
          2 < connack present
          read r1 after 0 limit 3
-         2 < publish t/a 1 q1 id=1
+         2 < publish t/a 1 q1 id=1 dup
          2 < publish t/b 2 q2 id=2 dup
-         2 < publish t/c 3 q1 id=3
+         2 < publish t/c 3 q1 id=3 dup
          write settled r1/1
          write settled r1/3
          read r1 after 3 limit 2
-         2 < publish t/c 4 q1 id=4",
+         2 < publish t/c 4 q1 id=4 dup",
     );
 }
 
@@ -168,7 +168,7 @@ fn rows_for_a_connection_that_is_gone_are_thrown_away_and_asked_for_again() {
         ],
         "2 < connack present
          read r1 after 0 limit 20
-         2 < publish t/a 1 q1 id=1",
+         2 < publish t/a 1 q1 id=1 dup",
     );
 }
 
@@ -191,7 +191,7 @@ fn a_message_published_while_rows_are_read_comes_after_them() {
             "commit",
         ],
         "write message 2 t/a 2 for [r1 q1]
-         2 < publish t/a 1 q1 id=1
+         2 < publish t/a 1 q1 id=1 dup
          2 < publish t/a 2 q1 id=2
          1 < puback 1",
     );
@@ -219,8 +219,8 @@ fn no_limit_takes_rows_while_they_are_read() {
             "--",
             "rows",
         ],
-        "2 < publish t/a 1 q1 id=1
-         2 < publish t/a 2 q1 id=2",
+        "2 < publish t/a 1 q1 id=1 dup
+         2 < publish t/a 2 q1 id=2 dup",
     );
 }
 
@@ -284,10 +284,10 @@ fn a_port_hears_that_nothing_waits_once_the_log_is_read_and_all_is_acknowledged(
             "rows",
             "2 puback 2",
         ],
-        "2 < publish t 1 q1 id=1
+        "2 < publish t 1 q1 id=1 dup
          write settled r1/1
          read r1 after 1 limit 1
-         2 < publish t 2 q1 id=2
+         2 < publish t 2 q1 id=2 dup
          write settled r1/2
          2 < pong",
     );
@@ -329,7 +329,7 @@ fn the_oldest_rows_on_disk_go_when_the_queue_is_full() {
          write session sub r1 [t/#]
          2 < connack present
          read r1 after 0 limit 2
-         2 < publish t/a 2 q1 id=1
+         2 < publish t/a 2 q1 id=1 dup
          2 < publish t/a 3 q1 id=2",
     );
 }
@@ -361,7 +361,7 @@ fn rows_that_the_store_has_ended_do_not_count_against_the_queue() {
             "1 publish t/a 5 q1 id=2",
             "1 publish t/a 6 q1 id=3",
         ],
-        "2 < publish t/a 2 q1 id=1
+        "2 < publish t/a 2 q1 id=1 dup
          write message 5 t/a 5 for [r1 q1]
          write message 6 t/a 6 for [r1 q1]
          write oldest 1 of r1 after 2",
@@ -386,7 +386,7 @@ fn user_properties_keep_their_order_and_repeats_over_a_restart() {
         ],
         "2 < connack present
          read r1 after 0 limit 20
-         2 < publish t/a x q1 id=1 note=b note=a note=b",
+         2 < publish t/a x q1 id=1 dup note=b note=a note=b",
     );
 }
 
@@ -400,12 +400,12 @@ fn every_part_of_a_session_is_there_after_a_loss_and_after_a_restart() {
          2 < pubrec 9
          1 < connack
          2 < publish t/c 5";
-    // A start does not know of a QoS 1 message whether it was sent.
+    // A start does not know of a QoS 1 message whether it was sent, so it says that it may have been.
     let restarted = "2 < connack present
          2 < pubrel 2
          read r1 after 0 limit 19
-         2 < publish t/a 1 q1 id=1
-         2 < publish t/a 4 q1 id=3
+         2 < publish t/a 1 q1 id=1 dup
+         2 < publish t/a 4 q1 id=3 dup
          2 < pubrec 9
          1 < connack
          2 < publish t/c 5";

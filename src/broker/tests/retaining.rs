@@ -2,7 +2,7 @@
 //!
 //! Each test carries the statements of the standards that it shows; `docs/conformance.md` lists them.
 
-use super::script::{check, check_with, with_route};
+use super::script::{Script, check, check_with, config, with_route};
 
 // [MQTT5-3.3.1-5] [MQTT311-3.3.1-5] [MQTT311-3.3.1-6] [MQTT311-3.3.1-7]
 #[test]
@@ -275,7 +275,7 @@ fn what_travels_with_a_message_arrives_as_it_was_sent() {
              write session b r1 [t]
              2 < connack present
              read r1 after 0 limit 20
-             2 < publish t x q1 id=1 {spoken}
+             2 < publish t x q1 id=1 dup {spoken}
              write session b r1 [t, +]"
         ),
     );
@@ -448,4 +448,60 @@ fn retained_messages_come_with_a_subscription_and_not_with_a_connection() {
              1 < publish t x retain",
         );
     }
+}
+
+// [MQTT5-3.3.1-9] [MQTT311-3.3.1-6]
+#[test]
+fn retained_messages_of_qos_0_are_sent_as_fast_as_the_client_takes_them() {
+    let mut small = config();
+    small.limits.max_send_buffer = 4_000;
+    let mut script = Script::new(small);
+    script.run(&["open 1", "1 connect pub clean", "open 2", "2 connect sub clean"]);
+    for number in 10..30 {
+        // Each weighs 300 bytes, and one nearly as much as the buffer has room for.
+        let length = if number == 20 { 3_800 } else { 200 };
+        script.run(&[&format!("1 publish r/{number} {} retain", "x".repeat(length)), "commit"]);
+    }
+    script.run(&["--", "2 subscribe 1 r/#"]);
+    let mut said = std::mem::take(&mut script.said);
+    assert_eq!(said.first().map(String::as_str), Some("2 < suback 1 0x00"));
+    let (mut got, mut asked) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let (most, batch): (Vec<_>, Vec<_>) = said.into_iter().partition(|line| line.starts_with("await"));
+        got.push(batch.iter().filter(|line| line.contains("< publish")).count());
+        asked.extend(most);
+        // Nothing else brings more, however often it may go on.
+        script.run(&["--", "2 ping", "1 publish u live"]);
+        assert_eq!(script.said, ["2 < pong"]);
+        script.run(&["--", "2 room"]);
+        said = std::mem::take(&mut script.said);
+    }
+    assert_eq!(got.iter().sum::<usize>(), 20);
+    assert_eq!(got[..5], [3, 3, 3, 1, 1], "{got:?}");
+    assert_eq!(asked[..4], ["await 2 2000", "await 2 2000", "await 2 2000", "await 2 100"]);
+    assert!(script.broker.counters().dropped.is_empty());
+}
+
+#[test]
+fn a_port_is_brought_retained_messages_of_qos_0_as_it_grants() {
+    check(
+        &[
+            "open 1",
+            "1 connect pub clean",
+            "1 publish r/1 a retain",
+            "1 publish r/2 b retain",
+            "1 publish r/3 c retain",
+            "commit",
+            "open 2 port credit=1",
+            "2 connect sub clean",
+            "--",
+            "2 subscribe 1 r/#",
+            "2 granted 1",
+            "2 granted 5",
+        ],
+        "2 < suback 1 0x00
+         2 < publish r/1 a retain
+         2 < publish r/2 b retain
+         2 < publish r/3 c retain",
+    );
 }

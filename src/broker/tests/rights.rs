@@ -303,7 +303,7 @@ fn rows_that_new_rules_deny_are_dropped_after_a_restart() {
     script.run(&["crash", "open 1", "1 connect c", "commit", "--", "rows", "rows"]);
     assert_eq!(
         script.said,
-        ["1 < publish news/1 a q1 id=1", "write dropped r1/2 denied", "1 < publish news/2 c q1 id=2"]
+        ["1 < publish news/1 a q1 id=1 dup", "write dropped r1/2 denied", "1 < publish news/2 c q1 id=2 dup"]
     );
 }
 
@@ -552,4 +552,39 @@ fn other_rules_give_what_is_set_aside_to_who_may_read_it_now() {
     script.handle(vec![Event::Rules(Arc::new(rules))]);
     let got: Vec<_> = heard_of(&script, 1).iter().map(|line| line[..3].to_owned()).collect();
     assert_eq!(got, ["b 1", "c 3"]);
+}
+
+// [MQTT311-4.3.3-2]
+#[test]
+fn a_denied_publish_of_qos_2_is_one_however_often_it_is_sent() {
+    for session in ["clean", ""] {
+        let mut script = Script::new(ruled(config()));
+        let login = login(1, "anna", session);
+        script.run(&login.each_ref().map(String::as_str));
+        script.run(&[
+            "commit",
+            "--",
+            "1 publish x hi q2 id=6",
+            "commit",
+            "1 publish x hi q2 id=6 dup",
+            "commit",
+        ]);
+        let count = |script: &Script| script.broker.counters().dropped.get(&DropReason::Denied).copied();
+        assert_eq!(count(&script), Some(1), "{session}");
+        if session.is_empty() {
+            // A restart knows it too.
+            script.run(&[
+                "crash",
+                "open 1 password",
+                "1 connect anna-1 user=anna pass=x",
+                "1 verified",
+                "commit",
+            ]);
+            script.run(&["1 publish x hi q2 id=6 dup", "commit"]);
+            assert_eq!(count(&script), None);
+        }
+        script.run(&["1 pubrel 6", "commit", "--", "1 publish x hi q2 id=6", "commit"]);
+        assert_eq!(count(&script), Some(if session.is_empty() { 1 } else { 2 }));
+        assert_eq!(script.said.last().map(String::as_str), Some("1 < pubrec 6"));
+    }
 }

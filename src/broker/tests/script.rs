@@ -290,6 +290,7 @@ fn event(connection: ConnectionId, text: &str) -> Event {
         "busy" => outcome(connection, AuthOutcome::Busy),
         "shunned" => outcome(connection, AuthOutcome::TooManyFailures),
         "granted" => Event::Granted { connection, messages: words.at(1).parse().expect("a count") },
+        "room" => Event::Room { connection },
         "malformed" => Event::Malformed { connection, reason: speech::reason(words.at(1)) },
         _ => Event::Packet { connection, packet: speech::packet(text) },
     }

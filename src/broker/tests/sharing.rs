@@ -160,10 +160,14 @@ fn qos_2_that_was_sent_goes_to_no_other_member() {
 // [MQTT5-4.8.2-6]
 #[test]
 fn what_a_member_refuses_is_given_to_no_other() {
-    live(&["1 publish t/a 1 q1 id=1", "--", "2 puback 1 0x83", "2 lost", "3 ping"], "3 < pong");
+    live(
+        &["1 publish t/a 1 q1 id=1", "--", "2 puback 1 0x83", "2 lost", "3 ping"],
+        "a refuses a message: 0x83\n3 < pong",
+    );
     kept(
         &["1 publish t/a 1 q1 id=1", "commit", "--", "2 puback 1 0x83", "2 lost", "3 ping"],
-        "write settled r3/1
+        "a refuses a message: 0x83
+         write dropped r3/1 refused_by_subscriber
          write session a r1 [$share/g/t/#] ended
          3 < pong",
     );

@@ -64,7 +64,9 @@ pub(crate) fn packet(text: &str) -> Packet {
     let ack = || Ack {
         packet_id: words.at(1).parse().expect("a packet id"),
         reason: words.reason(),
-        properties: Properties::new(),
+        properties: words
+            .value("why")
+            .map_or_else(Properties::new, |why| Properties::from_list(&[Property::ReasonString(why.into())])),
     };
     match words.at(0) {
         "connect" => Packet::Connect(Box::new(connect(&words))),
@@ -212,6 +214,10 @@ pub(crate) fn effect(effect: &Effect) -> Option<String> {
         Effect::Note(Note::Foreign { client_id, claimant, owner, .. }) => {
             format!("foreign {client_id}: {claimant}, not {owner}")
         }
+        Effect::Note(Note::RefusedMessage { client_id, reason, words }) => {
+            format!("{client_id} refuses a message: {:#04x} {words}", reason.code()).trim_end().to_owned()
+        }
+        Effect::AwaitRoom { connection, most } => format!("await {} {most}", connection.slot),
         Effect::Send { connection, packet } => format!("{} < {}", connection.slot, sent(packet)),
         Effect::Deliver(copy) => format!("{} < {}", copy.connection.slot, delivered(copy)),
         Effect::Close { connection } => format!("close {}", connection.slot),
@@ -377,6 +383,7 @@ fn written(write: &Write) -> String {
         }
         Write::Inward { reader, packet_id } => format!("inward r{}/{packet_id}", reader.0),
         Write::InwardReleased { reader, packet_id } => format!("released r{}/{packet_id}", reader.0),
+        Write::Unretained { topic } => format!("unretained {topic}"),
         Write::Session(record) => session(record),
         Write::SessionRemoved { reader } => format!("removed r{}", reader.0),
         Write::Leased { reader, seq, packet_id, holder } => {

@@ -203,3 +203,46 @@ fn refusing() -> Config {
     config.refusals.policy = Policy::Refuse;
     config
 }
+
+#[test]
+fn the_house_s_own_ports_are_no_clients_there() {
+    let mut script = Script::new(config());
+    script.run(&[
+        "open 3 port user=tidegate",
+        "3 connect tidegate clean",
+        "open 4 port user=modbus:line",
+        "4 connect modbus:line",
+        "commit",
+        // Those of MQTT-SN are somebody outside.
+        "open 5 port user=mote",
+        "5 connect mote clean",
+        "open 1",
+        "1 connect a clean",
+        "--",
+        "1 subscribe 1 $SYS/broker/clients/+",
+    ]);
+    for (name, count) in [("total", 2), ("connected", 2), ("active", 2), ("maximum", 2), ("disconnected", 0)]
+    {
+        let line = format!("1 < publish $SYS/broker/clients/{name} {count} retain");
+        assert!(script.said.contains(&line), "{line}: {:?}", script.said);
+    }
+}
+
+#[test]
+fn what_the_engine_drops_is_dropped_and_not_sent() {
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect a clean", "1 subscribe 1 t"]);
+    for _ in 0..10 {
+        script.run(&["1 publish t four"]);
+    }
+    let unsent = Unsent { send_buffer: 1, memory: 2, too_large: 3, bytes: 24 };
+    script.broker.carried(Carried { unsent, ..Carried::default() });
+    script.run(&["--", "1 subscribe 1 $SYS/broker/publish/#"]);
+    for line in ["messages/sent 4", "bytes/sent 16", "messages/dropped 6"] {
+        let line = format!("1 < publish $SYS/broker/publish/{line} retain");
+        assert!(script.said.contains(&line), "{line}: {:?}", script.said);
+    }
+    let dropped = script.broker.counters().dropped;
+    let reasons = [(DropReason::SendBufferFull, 1), (DropReason::MemoryFull, 2), (DropReason::TooLarge, 3)];
+    assert_eq!(dropped, reasons.into());
+}

@@ -103,6 +103,8 @@ fn response_information_is_told_to_who_asks() {
     assert_eq!(told("1 connect a v5 clean response=0"), None);
     assert_eq!(told("1 connect a v5 clean"), None);
     assert_eq!(told("1 connect a+ v5 clean response=1"), None);
+    let assigned = told("1 connect - v5 clean response=1").expect("it has a client id by then");
+    assert!(assigned.starts_with("replies/barn-"), "{assigned}");
     let mut silent = config();
     silent.limits.response_information = String::new();
     let mut script = Script::new(silent);

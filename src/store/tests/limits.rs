@@ -326,10 +326,12 @@ fn everything(planted: Option<Option<Fate>>) -> Vec<ReaderStatus> {
     let mut batch = vec![session(client)];
     batch.extend((1..=30).map(|seq| on_topic(seq, &format!("t/{}", seq % 20), &[up, down, client])));
     batch.push(Write::DropOldest { reader: client, after: Seq(0), count: 2 });
-    for reason in [DropReason::Denied, DropReason::StoreBusy, DropReason::MemoryFull, DropReason::LinkDown] {
+    let shed = [DropReason::Denied, DropReason::StoreBusy, DropReason::MemoryFull, DropReason::LinkDown];
+    for reason in shed.into_iter().chain([DropReason::SendBufferFull]) {
         batch.push(Write::Shed { reader: down, reason, count: 3 });
     }
     batch.push(Write::Dropped { reader: client, seq: Seq(7), reason: DropReason::TooLarge });
+    batch.push(Write::Dropped { reader: client, seq: Seq(8), reason: DropReason::RefusedBySubscriber });
     trial.commit(batch);
     trial.opened.handle.settle(down, vec![Seq(1), Seq(2)]);
     trial.opened.handle.drop_rows(down, vec![Seq(3)], DropReason::Refused);

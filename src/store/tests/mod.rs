@@ -10,6 +10,7 @@ mod model;
 mod pacing;
 mod full;
 mod limits;
+mod own;
 mod damage;
 mod cost;
 mod size;

@@ -19,6 +19,8 @@ struct ModelReader {
     /// Row to number.
     wanted: BTreeMap<u64, u64>,
     leased: BTreeSet<u64>,
+    /// Rows that it was given, where its oldest may go.
+    handed: BTreeSet<u64>,
     numbered: u64,
     received: u64,
     delivered: u64,
@@ -247,7 +249,8 @@ impl Script {
         }
         let count = self.random.below(4) as u64;
         let model = &self.model.readers[&reader];
-        let free = model.wanted.keys().filter(|seq| !model.leased.contains(seq));
+        let is_out = |seq: &u64| model.leased.contains(seq) || model.handed.contains(seq);
+        let free = model.wanted.keys().filter(|seq| !is_out(seq));
         for seq in free.take(count as usize).copied().collect::<Vec<_>>() {
             self.model.end(reader, seq, Some(DropReason::QueueFull));
         }
@@ -348,6 +351,7 @@ impl Script {
             loop {
                 let limit = self.random.below(9) as u32 + 1;
                 let read = self.trial.read(id, after, limit);
+                self.hand(id, after, &read);
                 for row in &read.rows {
                     let number = self.model.readers[&id].wanted.get(&row.seq.0);
                     assert_eq!(number, Some(&row.number), "{id:?} {:?}", row.seq);
@@ -366,6 +370,11 @@ impl Script {
                 after = read.through.0;
             }
         }
+        if self.random.below(2) == 0 && self.model.readers.contains_key(&BOUNDED_ROUTE) {
+            // A new connection: most of what the former had waits again.
+            let read = self.trial.read(BOUNDED_ROUTE, 0, 2);
+            self.hand(BOUNDED_ROUTE, 0, &read);
+        }
         self.commit(Vec::new());
         let status = self.trial.assert_conserved();
         assert_eq!(status.readers.len(), self.model.readers.len());
@@ -378,6 +387,16 @@ impl Script {
                 (model.received, model.delivered, queued, model.expired, &model.dropped),
                 "{id:?}"
             );
+        }
+    }
+
+    /// A reader was given rows; what it had been given after that place it has no longer.
+    fn hand(&mut self, id: ReaderId, after: u64, read: &Rows) {
+        let Bounds { max_messages, when_full, .. } = self.scale.bounds;
+        if id == BOUNDED_ROUTE && max_messages.is_some() && when_full == Policy::DropOldest {
+            let handed = &mut self.model.readers.get_mut(&id).unwrap().handed;
+            drop(handed.split_off(&(after + 1)));
+            handed.extend(read.rows.iter().map(|row| row.seq.0));
         }
     }
 
@@ -427,6 +446,7 @@ impl Script {
     }
 
     fn open(&mut self, terms: Terms, routes: Vec<String>) {
+        self.model.readers.values_mut().for_each(|reader| reader.handed.clear());
         self.trial = Terms {
             sizes: Some(sizes(self.scale)),
             max_size: Some(self.scale.max_size),
@@ -454,6 +474,7 @@ impl Script {
             model.dropped.retain(|_, count| *count > 0);
             model.wanted.clear();
             model.leased.clear();
+            model.handed.clear();
             self.model.removed_routes.insert(two, model);
         } else if let Some(model) = self.model.removed_routes.remove(&two) {
             self.model.readers.insert(two, model);
@@ -485,12 +506,14 @@ impl Model {
         !turned_away
     }
 
-    /// A commit ends: the oldest that are in no exchange go where there are too many.
+    /// A commit ends: the oldest that are in no exchange and with nobody go where too many wait.
     fn trim(&mut self, id: ReaderId, bounds: Bounds) {
         let Some(reader) = self.readers.get(&id) else { return };
         let most = bounds.max_messages.filter(|_| bounds.when_full == Policy::DropOldest);
-        let over = (reader.wanted.len() as u64).saturating_sub(most.unwrap_or(u64::MAX));
-        let free = reader.wanted.keys().filter(|seq| !reader.leased.contains(seq));
+        let waiting = (reader.wanted.len() - reader.handed.len()) as u64;
+        let over = waiting.saturating_sub(most.unwrap_or(u64::MAX));
+        let is_out = |seq: &u64| reader.leased.contains(seq) || reader.handed.contains(seq);
+        let free = reader.wanted.keys().filter(|seq| !is_out(seq));
         for seq in free.take(over as usize).copied().collect::<Vec<_>>() {
             self.end(id, seq, Some(DropReason::QueueFull));
         }
@@ -506,6 +529,7 @@ impl Model {
         if reader.wanted.remove(&seq).is_none() {
             return;
         }
+        reader.handed.remove(&seq);
         match reason {
             None => reader.delivered += 1,
             Some(DropReason::Expired) => reader.expired += 1,

@@ -429,6 +429,8 @@ impl World {
                     client.take(copy.packet_id, copy.qos, size);
                 }
             }
+            // Whoever is sent something takes it at once.
+            Effect::AwaitRoom { connection, .. } => self.events.push(Event::Room { connection }),
             Effect::Forward { route, .. } => assert_eq!(route, 1, "only what keeps nothing"),
             _ => {}
         }
