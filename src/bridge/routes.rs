@@ -2,7 +2,7 @@
 //!
 //! Stored routes read their rows from the store, page by page; routes that keep nothing have a queue in
 //! RAM. All take turns, so that none starves another of the window. What arrived is told to the store in
-//! batches, and only here: nothing else moves a cursor.
+//! batches, and only here: nothing else moves a cursor. Where the store is behind with that, the route waits.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -108,6 +108,9 @@ impl Routes {
             let index = (self.turn + step) % count;
             let Some(route) = self.routes.get_mut(index) else { continue };
             let Some(weight) = route.source.next_weight() else { continue };
+            if !route.source.may_send(&self.store) {
+                continue;
+            }
             if !has_room(weight) {
                 // It keeps its turn, so that small messages of others do not pass it for ever.
                 self.turn = index;
@@ -222,6 +225,16 @@ impl Source {
         }
     }
 
+    /// Whether a crash may repeat one more.
+    fn may_send(&self, store: &Handle) -> bool {
+        match self {
+            Source::Stored { reader, arrived, given_up, .. } => {
+                store.room_for_ends(*reader) > arrived.len() + given_up.len()
+            }
+            Source::Unstored { .. } => true,
+        }
+    }
+
     fn pop(&mut self, route: usize) -> Option<Parcel> {
         match self {
             Source::Stored { intake, .. } => intake.pop().map(|row| Parcel {
@@ -271,3 +284,96 @@ fn count(messages: usize) -> u64 {
 
 /// Messages that are taken from a queue in RAM at once; the rest stays under the queue's own limit.
 const LIVE_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::bridge::{Config, ForwardConfig};
+    use crate::codec::{Properties, QoS};
+    use crate::record::{Identifiers, Row, Want};
+    use crate::store::{Ask, Inbox};
+
+    const READER: ReaderId = ReaderId(1);
+
+    fn routes(store: Handle) -> Routes {
+        let forward = ForwardConfig { filter: "#".into(), to: "{topic}".into(), ..ForwardConfig::default() };
+        let urls = vec!["mqtt://127.0.0.1:1".to_owned()];
+        let config = Config { name: "cloud".into(), urls, forward: vec![forward], ..Config::default() };
+        Routes::new(&config.check("g").unwrap().forwards, vec![Supply::Stored(READER)], store)
+    }
+
+    fn row(seq: u64) -> Row {
+        let message = Message {
+            topic: "t".into(),
+            payload: "p".into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: Properties::new(),
+            expiry: None,
+            received: 0,
+            unclocked: false,
+        };
+        let subscription_ids = Identifiers::default();
+        let want = Want { reader: READER, qos: QoS::AtLeastOnce, retain: false, subscription_ids };
+        Row { seq: Seq(seq), number: seq, message: Arc::new(message), want }
+    }
+
+    /// Answers what is asked, from a backlog without end; nothing is ever written.
+    fn answer(inbox: &Inbox) {
+        for ask in inbox.take(Some(std::time::Duration::ZERO)) {
+            let Ask::Read { reader, after, limit, reply } = ask else { continue };
+            let rows: Vec<Row> = (1..=u64::from(limit)).map(|next| row(after.0 + next)).collect();
+            let through = after.0 + u64::from(limit);
+            reply(Rows { reader, rows, through: Seq(through), newest: Seq(1 << 40), left: 0 });
+        }
+    }
+
+    /// Sends what it may, with a window of one. Returns how many.
+    async fn forward(routes: &mut Routes, inbox: &Inbox) -> usize {
+        let mut sent = 0;
+        while sent < 3_000 {
+            routes.flush();
+            routes.read_ahead();
+            answer(inbox);
+            let Some(parcel) = routes.next(|_| true) else {
+                let more = std::pin::pin!(routes.changed(Live::Leave));
+                match futures_now(more).await {
+                    true => continue,
+                    false => break,
+                }
+            };
+            routes.arrived(parcel.origin);
+            sent += 1;
+        }
+        sent
+    }
+
+    /// Whether it is over at once.
+    async fn futures_now(mut waited: Pin<&mut impl Future<Output = ()>>) -> bool {
+        poll_fn(|context| Poll::Ready(waited.as_mut().poll(context).is_ready())).await
+    }
+
+    #[tokio::test]
+    async fn no_more_goes_up_than_may_be_sent_again() {
+        let (handle, inbox) = Handle::channel();
+        inbox.announce(Seq(1 << 40));
+        let mut routes = routes(handle);
+        assert_eq!(forward(&mut routes, &inbox).await, 1_000, "the window and a thousand may be repeated");
+        let wrote = |rows| {
+            inbox.wrote(&BTreeMap::from([(READER, rows)]));
+            inbox.announce(Seq(1 << 40));
+        };
+        wrote(400);
+        assert_eq!(forward(&mut routes, &inbox).await, 400);
+        // What is not written grows older while the store cannot commit.
+        inbox.halt();
+        wrote(900);
+        assert_eq!(forward(&mut routes, &inbox).await, 0);
+        wrote(100);
+        assert_eq!(forward(&mut routes, &inbox).await, 1, "nothing was left unwritten");
+        inbox.go_on(Seq(1 << 40));
+        assert_eq!(forward(&mut routes, &inbox).await, 999);
+    }
+}

@@ -37,6 +37,7 @@ pub(super) fn put(files: &Files, wall: u64, why: &str) -> Result<PathBuf, OpenEr
     }
     // The WAL goes second: without its database it is inert, while a database without it looks sound.
     rename(&files.database, &aside)?;
+    files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
     rename(&files.wal, &with_suffix(&aside, "-wal"))?;
     let _ = files.disk.remove(&with_suffix(&files.database, "-shm"));
     files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;

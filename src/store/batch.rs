@@ -2,9 +2,9 @@
 //!
 //! Orders wait here in the order in which they came, and leave only once a commit has held them: what
 //! fails is tried again, nothing is lost. Its size is the broker's to bound (4 MB or 8,192 messages that
-//! are not committed) and, for settles, the routes' windows.
+//! are not committed) and, for settles, the routes' windows and [`super::handle::ENDS_MAX`].
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::log::Order;
 use super::pace::Waiting;
@@ -83,16 +83,32 @@ impl Batch {
         self.orders.iter().take(count)
     }
 
-    /// Takes out the first orders, which a commit holds; returns how many were the broker's writes.
-    pub(super) fn remove_first(&mut self, count: usize) -> u64 {
+    /// Takes out the first orders, which a commit holds.
+    pub(super) fn remove_first(&mut self, count: usize) -> Done {
         let count = count.min(self.orders.len());
-        let writes = self.orders.drain(..count).filter(|order| matches!(order, Order::Write(_))).count();
+        let mut done = Done::default();
+        for order in self.orders.drain(..count) {
+            match order {
+                Order::Write(_) => done.writes += 1,
+                Order::End { reader, seqs, .. } => *done.ends.entry(reader).or_default() += seqs.len(),
+                Order::RouteAdded { .. } | Order::RouteRemoved { .. } | Order::Trim => {}
+            }
+        }
         if self.orders.is_empty() {
             self.waiting = Waiting::default();
             self.ended.clear();
         }
-        writes as u64
+        done
     }
+}
+
+/// What a commit holds, counted.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// Writes of the broker.
+    pub(super) writes: u64,
+    /// Rows that have ended otherwise, by reader.
+    pub(super) ends: BTreeMap<ReaderId, usize>,
 }
 
 #[cfg(test)]

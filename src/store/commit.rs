@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use super::Checked;
 use super::aside;
 use super::log::{Doubt, Log};
+use super::numbers::Given;
 use super::open;
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
@@ -22,7 +23,8 @@ use super::schema::{Fault, unsigned};
 use super::segment;
 use super::successor::{self, Apart};
 use super::thread::Worker;
-use crate::record::Now;
+use super::unread::{Patience, Unread};
+use crate::record::{Now, Seq};
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
 pub type Gate = Box<dyn FnMut(Stage) -> std::io::Result<()> + Send>;
@@ -43,15 +45,19 @@ pub(super) struct Database {
     /// `None` between a failure and the next attempt to open it.
     pub(super) connection: Option<Connection>,
     pub(super) log: Log,
+    /// What its commits have given.
+    pub(super) given: Given,
     pub(super) reserve: Reserve,
     /// When the database was made, wall clock in milliseconds.
     pub(super) epoch: u64,
     /// Segments that have failed.
     pub(super) suspects: BTreeMap<u32, Doubt>,
-    /// How often the disk could not read a segment.
-    pub(super) unread: BTreeMap<u32, u32>,
+    /// Segments that the disk could not read.
+    pub(super) unread: Unread,
     /// When the file was last shrunk a little.
     pub(super) shrunk_at: u64,
+    /// Whether it is to be shrunk.
+    pub(super) spare: Spare,
     /// The time of the running transaction.
     pub(super) now: Now,
     /// The configuration, for a log that is loaded anew.
@@ -60,6 +66,15 @@ pub(super) struct Database {
     pub(super) sync: Sync,
     /// Older files that are read.
     pub(super) apart: Vec<Apart>,
+}
+
+/// Whether the file has pages that it does not need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spare {
+    /// It has, or nobody has looked since the last commit.
+    Perhaps,
+    /// It has not.
+    No,
 }
 
 /// Whether what the database's file reads is what a loss of power would leave.
@@ -108,9 +123,13 @@ impl Recovery {
             tracing::error!(reason, "the store cannot commit; it keeps what it has and tries again");
         }
         self.trouble = Some(reason);
-        let wait = BACKOFF_MILLIS_MIN << self.failures.min(6);
-        self.retry_at = Some(now + wait.min(BACKOFF_MILLIS_MAX));
+        self.retry_at = Some(now + backoff(self.failures));
     }
+}
+
+/// How long to wait after so many failures.
+pub(super) fn backoff(failures: u32) -> u64 {
+    (BACKOFF_MILLIS_MIN << failures.min(6)).min(BACKOFF_MILLIS_MAX)
 }
 
 impl Database {
@@ -122,6 +141,10 @@ impl Database {
         work: impl FnOnce(&mut Log, &Connection) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let result = self.transact_unwatched(config, gate, work);
+        if result.is_ok() {
+            self.given.follow(&mut self.log);
+            self.spare = Spare::Perhaps;
+        }
         self.watch(result)
     }
 
@@ -139,6 +162,7 @@ impl Database {
             if log.room == Room::Unknown {
                 log.look_for_room(connection, files, config)?;
             }
+            log.ledger.wrote_from = log.ledger.last_segment;
             work(log, connection)?;
             log.trim(connection, now)?;
             log.sweep(connection)?;
@@ -183,7 +207,7 @@ impl Database {
         };
         match back() {
             Ok(log) => {
-                self.log.renew(log);
+                self.take(log);
                 Ok(())
             }
             Err(fault) => {
@@ -210,9 +234,10 @@ impl Database {
             // By its name it is known from now on.
             self.sync = Sync::Trusted;
         }
-        let opened = open::connect(&self.files, &self.sizes).map_err(Fault::from);
-        let connection = self.watch(opened)?;
-        self.log.renew(Log::load(&connection, self.sizes, &self.rules, &self.suspects)?);
+        let opened = open::connect_in_need(&self.files, &self.sizes, &mut self.reserve);
+        let connection = self.watch(opened.map_err(Fault::from))?;
+        let log = Log::load(&connection, self.sizes, &self.rules, &self.suspects)?;
+        self.take(log);
         self.apart = successor::attached(&connection, &self.files)?;
         self.connection = Some(connection);
         Ok(())
@@ -224,9 +249,8 @@ impl Database {
         self.connection = None;
         let found = open::replace_damaged(&self.files, &self.sizes, wall, &why.to_string())
             .map_err(|error| Fault::Unusable(error.to_string()))?;
-        let mut log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
-        log.number_on_from(&self.log);
-        self.log.renew(log);
+        let log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
+        self.take(log);
         self.suspects.clear();
         self.unread.clear();
         self.apart = successor::attached(&found.connection, &self.files)?;
@@ -234,6 +258,23 @@ impl Database {
         Ok(())
     }
 
+    /// Goes on with a log that was loaded anew.
+    fn take(&mut self, log: Log) {
+        self.log.renew(log);
+        self.given.raise(&mut self.log);
+    }
+
+    /// The disk does not read a segment: puts it off, longer each time, and gives it up in the end.
+    fn put_off(&mut self, id: u32, now: u64) -> Patience {
+        let patience = self.unread.put_off(id, now);
+        if patience == Patience::None {
+            // What it had is counted as damaged.
+            self.suspects.insert(id, Doubt::Unreadable);
+        }
+        patience
+    }
+
+    /// The same where it was not given up before.
     fn can_salvage(&self, id: u32) -> bool {
         let connection = self.connection.as_ref();
         !self.suspects.contains_key(&id)
@@ -264,35 +305,52 @@ impl Database {
         Ok(dropped)
     }
 
-    /// After a commit: moves the WAL on, keeps the reserve, shrinks the file a little. Nobody waits for it.
+    /// After a commit, and now and then while the file is to be shrunk: moves the WAL on, keeps the reserve,
+    /// shrinks the file a little. Nobody waits for it.
     pub(super) fn tend(&mut self, config: &Checked, now: u64) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let is_turn = now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS;
+        if is_turn {
+            // Whatever comes of it: the next is a while away.
+            self.shrunk_at = now;
+        }
         if frames(connection)? >= self.sizes.checkpoint_frames {
             self.checkpoint()?;
         }
-        if now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS {
-            self.shrunk_at = now;
+        if is_turn {
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
             let shrunk = self.shrink(config);
-            self.watch(shrunk)?;
+            self.spare = self.watch(shrunk)?;
+            // Only that makes the file smaller.
+            let worth = if self.spare == Spare::No { PAGE } else { SHRINK_WORTH };
+            if self.given_up()? >= worth {
+                self.checkpoint()?;
+            }
         }
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let segments = &self.log.segments;
         Ok(successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?)
     }
 
-    /// Gives a few unused pages back to the disk, where many are unused.
-    fn shrink(&mut self, config: &Checked) -> Result<(), Fault> {
+    /// Bytes by which the file has been shrunk while the disk does not know yet.
+    fn given_up(&self) -> Result<u64, Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        Ok(self.files.database_size().saturating_sub(Pages::of(connection)?.all * PAGE))
+    }
+
+    /// Gives a few unused pages back to the disk, where many are unused. Says whether there may be more.
+    fn shrink(&mut self, config: &Checked) -> Result<Spare, Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let pages = Pages::of(connection)?;
         let spare = (pages.all / 4).max(self.sizes.segment_bytes * 2 / PAGE);
         let short = self.files.free_disk().is_some_and(|free| free < config.min_free_disk);
-        if pages.free > spare || (short && pages.free > self.sizes.segment_bytes / PAGE) {
-            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
-            let mut rows = statement.query([])?;
-            while rows.next()?.is_some() {}
+        if pages.free <= spare && (!short || pages.free <= self.sizes.segment_bytes / PAGE) {
+            return Ok(Spare::No);
         }
-        Ok(())
+        let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(Spare::Perhaps)
     }
 
     /// Reads a reader's rows.
@@ -358,11 +416,18 @@ impl Worker {
         }
         self.recovery.failures += 1;
         let result = self.start_over(&fault).map(|()| self.resolve());
-        if result.is_ok() && matches!(fault, Fault::Segment(_)) {
+        if result.is_ok() && matches!(fault, Fault::Segment(_) | Fault::Unreadable(_)) {
             self.answer_held();
             return;
         }
         self.back_off(result.as_ref().err().unwrap_or(&fault));
+    }
+
+    /// After a read that met a segment which the disk does not read: its readers wait, and nobody else.
+    pub(super) fn wait_for(&mut self, id: u32) {
+        if self.database.put_off(id, (self.clock)().mono) == Patience::None {
+            self.recover_idle(Fault::Unreadable(id));
+        }
     }
 
     /// After a failure to write the time alone.
@@ -379,12 +444,8 @@ impl Worker {
 
     fn back_off(&mut self, fault: &Fault) {
         if let Fault::Unreadable(id) = fault {
-            let times = self.database.unread.entry(*id).or_default();
-            *times += 1;
-            if *times >= READ_ATTEMPTS {
-                // It would keep its readers waiting for ever: what it had is counted as damaged.
-                self.database.suspects.insert(*id, Doubt::Unreadable);
-            }
+            // What comes of it the next load sees.
+            let _ = self.database.put_off(*id, (self.clock)().mono);
         }
         let files = &self.database.files;
         // What SQLite says of it is the same as of a broken disk.
@@ -393,6 +454,7 @@ impl Worker {
             false => fault.to_string(),
         };
         self.recovery.back_off((self.clock)().mono, reason);
+        self.inbox.halt();
     }
 
     /// The wait after a failure is over.
@@ -409,6 +471,7 @@ impl Worker {
         self.answer_held();
         if self.batch.len() == 0 && self.recovery.retry_at.is_none() && self.recovery.succeeded() {
             tracing::info!("the store works again");
+            self.inbox.go_on(Seq(self.database.log.ledger.last_seq));
         }
     }
 
@@ -503,9 +566,6 @@ const ROOM_ATTEMPTS: u32 = 12;
 /// So often the database is opened again without a wait.
 const OTHER_ATTEMPTS: u32 = 3;
 
-/// So often a segment that the disk cannot read is tried again: for about a minute.
-const READ_ATTEMPTS: u32 = 24;
-
 /// The first wait.
 const BACKOFF_MILLIS_MIN: u64 = 50;
 
@@ -513,7 +573,10 @@ const BACKOFF_MILLIS_MIN: u64 = 50;
 const BACKOFF_MILLIS_MAX: u64 = 3_000;
 
 /// How often the file is shrunk by a little, and the reserve looked after.
-const SHRINK_MILLIS: u64 = 1_000;
+pub(super) const SHRINK_MILLIS: u64 = 1_000;
 
 /// By so many pages.
 const SHRINK_PAGES: u32 = 64;
+
+/// So many bytes are worth a checkpoint of their own while there is more to come.
+const SHRINK_WORTH: u64 = 1 << 20;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::layer;
+
 /// A disk.
 pub(super) trait Disk: Debug + Send + Sync {
     /// SQLite's file layer for the database that is in use.
@@ -60,11 +62,11 @@ pub(super) struct SystemDisk;
 
 impl Disk for SystemDisk {
     fn layer(&self) -> &'static str {
-        "unix"
+        layer::over(c"unix", c"tidegate")
     }
 
     fn layer_for_reading(&self) -> &'static str {
-        "unix-none"
+        layer::over(c"unix-none", c"tidegate-none")
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Reading>> {

@@ -2,10 +2,11 @@
 //!
 //! A [`Handle`] only queues and never waits: the broker's own limit bounds what can be queued (4 MB or
 //! 8,192 messages that are not yet committed), readers have one question open each. Replies run on the
-//! store's thread, so they must only hand the answer on.
+//! store's thread, so they must only hand the answer on. What routes tell of their rows is counted until a
+//! commit holds it: so much would be sent again after a crash, and at its limit they send no more.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -74,6 +75,15 @@ pub struct Inbox {
 struct Queue {
     asks: Mutex<Vec<Ask>>,
     filled: Condvar,
+    ends: Mutex<Ends>,
+}
+
+/// Rows that have ended, and of which no commit knows.
+#[derive(Default)]
+struct Ends {
+    by_reader: BTreeMap<ReaderId, usize>,
+    /// Whether the store cannot commit.
+    halted: bool,
 }
 
 impl Handle {
@@ -96,12 +106,24 @@ impl Handle {
 
     /// Marks a route's messages as arrived.
     pub fn settle(&self, reader: ReaderId, seqs: Vec<Seq>) {
+        self.queue.ended(reader, seqs.len());
         self.queue.push(Ask::Settle { reader, seqs });
     }
 
     /// Gives a route's messages up.
     pub fn drop_rows(&self, reader: ReaderId, seqs: Vec<Seq>, reason: DropReason) {
+        self.queue.ended(reader, seqs.len());
         self.queue.push(Ask::Drop { reader, seqs, reason });
+    }
+
+    /// How many more rows of a route may end before a commit holds some of those that have. None while the
+    /// store cannot commit and has not written all: what a crash repeats would grow, and grow older.
+    pub fn room_for_ends(&self, reader: ReaderId) -> usize {
+        let ends = self.queue.ends();
+        match ends.by_reader.get(&reader) {
+            Some(_) if ends.halted => 0,
+            unwritten => ENDS_MAX.saturating_sub(unwritten.copied().unwrap_or(0)),
+        }
     }
 
     /// Asks how the store does.
@@ -138,6 +160,34 @@ impl Inbox {
         std::mem::take(&mut *asks)
     }
 
+    /// Rows have ended.
+    pub fn ended(&self, reader: ReaderId, rows: usize) {
+        self.queue.ended(reader, rows);
+    }
+
+    /// A commit holds so many rows that have ended.
+    pub fn wrote(&self, ends: &BTreeMap<ReaderId, usize>) {
+        let mut unwritten = self.queue.ends();
+        for (reader, rows) in ends {
+            let Some(left) = unwritten.by_reader.get_mut(reader) else { continue };
+            *left = left.saturating_sub(*rows);
+            if *left == 0 {
+                unwritten.by_reader.remove(reader);
+            }
+        }
+    }
+
+    /// The store cannot commit.
+    pub fn halt(&self) {
+        self.queue.ends().halted = true;
+    }
+
+    /// The store commits, and this is the newest committed order number.
+    pub fn go_on(&self, newest: Seq) {
+        self.queue.ends().halted = false;
+        self.announce(newest);
+    }
+
     /// Announces the newest committed order number.
     pub fn announce(&self, newest: Seq) {
         self.committed.send_replace(newest);
@@ -149,7 +199,20 @@ impl Queue {
         self.asks.lock().unwrap_or_else(PoisonError::into_inner).push(ask);
         self.filled.notify_one();
     }
+
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self, reader: ReaderId, rows: usize) {
+        if rows > 0 {
+            *self.ends().by_reader.entry(reader).or_default() += rows;
+        }
+    }
 }
+
+/// So many rows of a route may have ended without a commit that holds it.
+pub(super) const ENDS_MAX: usize = 1_000;
 
 /// How the store does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -78,6 +78,7 @@ impl Log {
             ledger,
             sizes,
             dirty: BTreeSet::new(),
+            numbered: BTreeSet::new(),
             touched: BTreeSet::new(),
             lost: BTreeMap::new(),
             retained: Default::default(),
@@ -272,16 +273,6 @@ impl Log {
         self.ledger.last_reader = self.readers.keys().map(|reader| reader.0).max().unwrap_or(0);
     }
 
-    /// Gives no number again that another log has given.
-    pub(super) fn number_on_from(&mut self, other: &Log) {
-        self.ledger.last_seq = self.ledger.last_seq.max(other.ledger.last_seq);
-        self.ledger.last_reader = self.ledger.last_reader.max(other.ledger.last_reader);
-        for (id, reader) in &other.readers {
-            let numbered = reader.state.numbered;
-            self.change(*id, |reader| reader.state.numbered = reader.state.numbered.max(numbered));
-        }
-    }
-
     /// Counts as damaged what readers had received and is nowhere to be found.
     pub(super) fn reconcile(&mut self, connection: &Connection) -> Result<(), Fault> {
         let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
@@ -330,7 +321,11 @@ impl Log {
             queued += if first > state.cursor && !ahead && span.segment != self.ledger.last_segment {
                 self.wanted_of(span.segment, id)
             } else {
-                self.count_wanted(connection, id, span.segment, u64::MAX)?
+                match self.count_wanted(connection, id, span.segment, u64::MAX) {
+                    // As many as were counted before.
+                    Err(Fault::Unreadable(_)) => self.wanted_of(span.segment, id),
+                    counted => counted?,
+                }
             };
         }
         Ok(queued)

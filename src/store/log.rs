@@ -72,6 +72,8 @@ pub(super) struct Log {
     pub(super) sizes: Sizes,
     /// Readers whose state is to be written.
     pub(super) dirty: BTreeSet<ReaderId>,
+    /// Routes that have given a number in this transaction.
+    pub(super) numbered: BTreeSet<ReaderId>,
     /// Closed segments that may have become droppable.
     pub(super) touched: BTreeSet<u32>,
     /// Segments that cannot be read: dropped with the next commit.
@@ -230,6 +232,7 @@ impl Log {
             if numbered {
                 reader.state.numbered += 1;
                 put_number(&mut numbers, reader.state.numbered);
+                self.numbered.insert(want.reader);
             }
             members.push((want, numbered));
         }

@@ -8,9 +8,11 @@
 mod handle;
 mod config;
 mod thread;
+mod unread;
 mod batch;
 mod pace;
 mod commit;
+mod numbers;
 mod log;
 mod cursor;
 mod reader;
@@ -24,6 +26,7 @@ mod runs;
 mod room;
 mod bounds;
 mod disk;
+mod layer;
 mod reserve;
 mod load;
 mod kept;
@@ -58,15 +61,17 @@ use std::thread::JoinHandle;
 use crate::record::{Full, Kept, Now, Presence, ReaderId, Restored, Seq, Ticket};
 use absent::Absent;
 use batch::Batch;
-use commit::{Database, Recovery, Sync};
+use commit::{Database, Recovery, Spare, Sync};
 use kept::Standing;
 use log::{Log, Order};
+use numbers::Given;
 use reserve::Reserve;
 use room::{Files, Sizes};
 use schema::Fault;
 use thread::Worker;
 #[cfg(test)]
 pub(crate) use thread::{GivenUp, Scale, Stepped};
+use unread::Unread;
 
 /// A store at work.
 pub struct Opened {
@@ -206,6 +211,7 @@ fn begin(
     inbox.announce(Seq(log.ledger.last_seq));
     let mut reserve = Reserve::within(&files);
     reserve.keep(sizes.reserve, files.free_disk());
+    let given = Given::of(&log);
     let worker = Worker {
         inbox,
         clock: surroundings.clock,
@@ -219,11 +225,13 @@ fn begin(
             sizes,
             connection: Some(found.connection),
             log,
+            given,
             reserve,
             epoch,
             suspects: BTreeMap::new(),
-            unread: BTreeMap::new(),
+            unread: Unread::default(),
             shrunk_at: 0,
+            spare: Spare::Perhaps,
             now,
             rules,
             sync: Sync::Trusted,

@@ -8,8 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::schema::{self, Fault, OLDEST, VERSION, is_damage, signed};
 use super::wal::Wal;
@@ -62,7 +63,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
 
 /// Opens the database, after putting a damaged one aside.
 pub(super) fn database(files: &Files, sizes: &Sizes, wall: u64) -> Result<Database, OpenError> {
-    match connect(files, sizes) {
+    match connect_in_need(files, sizes, &mut Reserve::within(files)) {
         Ok(connection) => Ok(Database { connection, put_aside: None }),
         Err(Refusal::Newer(found)) => Err(OpenError::Newer { path: files.database.clone(), found }),
         Err(Refusal::Sqlite(error)) => {
@@ -144,6 +145,28 @@ impl From<rusqlite::Error> for Refusal {
     }
 }
 
+impl Refusal {
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Refusal::Sqlite(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            Refusal::Disk(error) => error.kind() == io::ErrorKind::StorageFull,
+            Refusal::Newer(_) | Refusal::Damaged(_) => false,
+        }
+    }
+}
+
+/// Connects, giving up the reserve where there is no room for what that has to write.
+pub(super) fn connect_in_need(
+    files: &Files,
+    sizes: &Sizes,
+    reserve: &mut Reserve,
+) -> Result<Connection, Refusal> {
+    match connect(files, sizes) {
+        Err(refusal) if refusal.is_full() && reserve.release() => connect(files, sizes),
+        other => other,
+    }
+}
+
 /// Connects, and makes the tables of a new database.
 pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusal> {
     successor::ensure(files, sizes)?;
@@ -198,6 +221,7 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
         _ => return Err(Refusal::Damaged(format!("it is no store: version {found}, {tables} tables"))),
     }
     successor::attach(&connection, files)?;
+    successor::adopt_newest(&connection, files)?;
     Ok(connection)
 }
 

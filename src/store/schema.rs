@@ -133,6 +133,9 @@ pub(super) struct Ledger {
     pub(super) epoch: u64,
     /// The house's time at the last commit, and what is known of it.
     pub(super) times: Kept,
+    /// The segment that was open when the last commit began: it wrote to no older one. 0 where that is not
+    /// known, since a program that did not write it was the last.
+    pub(super) wrote_from: u32,
 }
 
 impl Ledger {
@@ -146,11 +149,19 @@ impl Ledger {
         times::pack(&self.times, &mut out);
         // Every later version keeps its own here.
         put_number(&mut out, unsigned(VERSION));
+        // Whoever does not know it does not read on.
+        put_number(&mut out, u64::from(self.wrote_from));
         out
     }
 
     pub(super) fn unpack(blob: &[u8]) -> Option<Ledger> {
-        Ledger::take(&mut Unpack::new(blob))
+        let mut unpack = Unpack::new(blob);
+        let mut ledger = Ledger::take(&mut unpack)?;
+        // Behind the version, which a program that did not write it leaves out.
+        if unpack.number().is_some() && !unpack.is_empty() {
+            ledger.wrote_from = unpack.number32()?;
+        }
+        Some(ledger)
     }
 
     /// The version of the schema that it was written in; `None` where it was not yet kept.
@@ -168,6 +179,7 @@ impl Ledger {
             stamp: unpack.number()?,
             epoch: unpack.number()?,
             times: times::unpack(unpack)?,
+            wrote_from: 0,
         })
     }
 }

@@ -177,7 +177,7 @@ pub(super) fn unpack_header(body: &[u8]) -> Option<Header> {
 
 /// Inserts a row.
 pub(super) fn insert(connection: &Connection, id: u32, row: &RawRow<'_>) -> Result<(), Fault> {
-    let sql = format!("INSERT INTO log_{id} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    let sql = format!("INSERT INTO main.log_{id} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     let topic = match row.topic {
         Named::Here(text) => ValueRef::Text(text),
         Named::At(seq) => ValueRef::Integer(signed(seq)),
@@ -253,7 +253,7 @@ pub(super) fn put_index(
     let mut blob = Vec::new();
     rows.pack(&mut blob);
     seal(&mut blob, index_key(id, reader));
-    let sql = format!("REPLACE INTO log_{id}(seq, payload) VALUES (?, ?)");
+    let sql = format!("REPLACE INTO main.log_{id}(seq, payload) VALUES (?, ?)");
     connection.prepare_cached(&sql)?.execute(params![-i64::from(reader.0), blob])?;
     Ok(())
 }

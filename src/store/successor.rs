@@ -3,9 +3,9 @@
 //! When a sync fails, the kernel forgets the pages that it covered: the file reads as written, and at the
 //! next loss of power they are gone. So the file gets another name, by which a later process knows it
 //! too, is only read from then on, and a new database is built beside it, synced, and renamed into its
-//! place. State, sessions, routes, retained messages and the newest segments are copied, as far back as
-//! the failed sync may reach; older segments were synced long ago, and are read where they are until
-//! nobody wants a row of them. Rows are checked when they are read, here as everywhere.
+//! place. State, sessions, routes, retained messages and the newest segments are copied, whatever that takes:
+//! all that the failed sync may have covered. Older segments were synced long ago, and are read where they
+//! are until nobody wants a row of them. Rows are checked when they are read, here as everywhere.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,7 +17,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::open::{Refusal, with_suffix};
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, is_damage, unsigned};
+use super::schema::{self, LEDGER, Ledger, is_damage, unsigned};
 use super::{salvage, segment};
 
 /// A database that is only read.
@@ -45,6 +45,8 @@ pub(super) fn set_apart(files: &Files) -> io::Result<()> {
         && files.disk.size(&files.database).is_none()
         && files.disk.size(&files.wal).is_some()
     {
+        // Not every disk changes its names in the order in which it was asked to.
+        files.disk.sync_names(&files.dir)?;
         files.disk.rename(&files.wal, &with_suffix(newest, "-wal"))?;
     }
     files.disk.sync_names(&files.dir)
@@ -58,20 +60,31 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
         let orphan =
             name.strip_suffix("-wal").is_some_and(|of| !apart.iter().any(|path| *path == *Path::new(of)));
         if name.contains(APART) && orphan {
-            files.disk.remove(&path)?;
+            tracing::error!(path = %path.display(), "a WAL without its database is put aside");
+            files.disk.rename(&path, Path::new(&name.replace(APART, "tidegate.db.damaged-orphan-")))?;
         }
     }
     salvage::ensure(files)?;
-    if apart.is_empty() || files.disk.size(&files.database).is_some() {
+    let has_database = files.disk.size(&files.database).is_some();
+    if apart.is_empty() {
+        if !has_database && files.disk.size(&files.wal).is_some() {
+            // SQLite would remove it for a new database's sake.
+            files.disk.rename(&files.wal, &with_suffix(&files.database, ".damaged-wal"))?;
+        }
+        return Ok(());
+    }
+    // Whoever has changed the names may not have come to this.
+    files.disk.sync_names(&files.dir)?;
+    if has_database {
         return Ok(());
     }
     set_apart(files)?;
     let new = with_suffix(&files.database, ".new");
-    discard(files, &new);
-    if let Err(refusal) = build(files, sizes, &new) {
-        discard(files, &new);
-        return Err(refusal);
-    }
+    let built = match build_alone(files, sizes, &new, Extent::Ample) {
+        Err(refusal) if refusal.is_full() => build_alone(files, sizes, &new, Extent::Least),
+        other => other,
+    };
+    built?;
     // One change of one name: before it there is no successor, after it a whole one.
     files.disk.rename(&new, &files.database)?;
     files.disk.sync_names(&files.dir)?;
@@ -174,12 +187,32 @@ pub(super) fn finish_new(files: &Files, new: &Path, connection: Connection) -> r
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error)?;
     // Nothing is in it yet.
-    let _ = files.disk.remove(&with_suffix(new, "-wal"));
+    for suffix in ["-wal", "-journal"] {
+        let _ = files.disk.remove(&with_suffix(new, suffix));
+    }
     Ok(())
 }
 
-/// Builds the successor.
-fn build(files: &Files, sizes: &Sizes, new: &Path) -> Result<(), Refusal> {
+/// How much of the log is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Some more than the failed sync can have covered.
+    Ample,
+    /// What it can have covered: the disk has no room for more.
+    Least,
+}
+
+/// Builds the successor, or leaves nothing behind.
+fn build_alone(files: &Files, sizes: &Sizes, new: &Path, extent: Extent) -> Result<(), Refusal> {
+    discard(files, new);
+    let built = build(files, sizes, new, extent);
+    if built.is_err() {
+        discard(files, new);
+    }
+    built
+}
+
+fn build(files: &Files, sizes: &Sizes, new: &Path, extent: Extent) -> Result<(), Refusal> {
     let connection = begin_new(files, new)?;
     attach(&connection, files)?;
     let schemas: Vec<String> = attached(&connection, files)?.into_iter().map(|apart| apart.schema).collect();
@@ -191,23 +224,36 @@ fn build(files: &Files, sizes: &Sizes, new: &Path) -> Result<(), Refusal> {
     for table in schema::TABLES {
         connection.execute_batch(&format!("INSERT INTO main.{table} SELECT * FROM {newest}.{table}"))?;
     }
-    copy_segments(&connection, sizes, &schemas)?;
+    copy_segments(&connection, sizes, &schemas, extent)?;
     connection.execute_batch("COMMIT")?;
     Ok(finish_new(files, new, connection)?)
 }
 
-/// Copies the newest segments, as many as one commit can have touched and some more; and all of those
+/// Copies every segment that the last commit has written to, whatever they take, since the next one writes to
+/// the newest of them; some more, since a program of before did not note which those are; and all of those
 /// that would otherwise have to be read from too many files.
-fn copy_segments(connection: &Connection, sizes: &Sizes, schemas: &[String]) -> rusqlite::Result<()> {
+fn copy_segments(
+    connection: &Connection,
+    sizes: &Sizes,
+    schemas: &[String],
+    extent: Extent,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT id FROM main.segments ORDER BY id DESC")?;
     let ids: Vec<u32> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let ledger = schema::state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
+    let wrote_from = ledger.map_or(0, |ledger| ledger.wrote_from);
+    let newest = ids.first().copied().unwrap_or(0);
+    let most = if extent == Extent::Least && wrote_from > 0 { 0 } else { sizes.segment_rows * 4 };
+    let before = Pages::of(connection)?.all;
     let mut rows = 0;
     for id in ids {
-        let reached = rows >= sizes.segment_rows * 4 || Pages::of(connection)?.all * PAGE >= BATCH_BYTES;
-        let sql = |schema: &String| format!("SELECT 1 FROM {schema}.sqlite_schema WHERE name = 'log_{id}'");
+        let must = id == newest || (wrote_from > 0 && id >= wrote_from);
+        // Twice what may wait for a commit, of the log alone.
+        let bytes = Pages::of(connection)?.all.saturating_sub(before) * PAGE;
+        let reached = !must && (rows >= most || bytes >= sizes.segment_bytes * 2);
         let mut home = None;
         for (place, schema) in schemas.iter().enumerate() {
-            if home.is_none() && connection.query_row(&sql(schema), [], |_| Ok(())).optional()?.is_some() {
+            if home.is_none() && has_table(connection, schema, id)? {
                 home = Some((place, schema));
             }
         }
@@ -218,6 +264,33 @@ fn copy_segments(connection: &Connection, sizes: &Sizes, schemas: &[String]) -> 
         rows += if place < APART_MAX { copied as u64 } else { 0 };
     }
     Ok(())
+}
+
+/// Sees to it that the newest segment can be written, where an older program has left it in a file apart.
+pub(super) fn adopt_newest(connection: &Connection, files: &Files) -> rusqlite::Result<()> {
+    let apart = paths(files);
+    if apart.is_empty() {
+        return Ok(());
+    }
+    let sql = "SELECT max(id) FROM main.segments";
+    let Some(id) = connection.query_row(sql, [], |row| row.get::<_, Option<u32>>(0))? else { return Ok(()) };
+    if has_table(connection, "main", id)? {
+        return Ok(());
+    }
+    for number in apart.iter().rev().filter_map(|path| number(path)) {
+        let schema = format!("apart_{number}");
+        if has_table(connection, &schema, id)? {
+            let table = segment::table(id);
+            let copy = format!("INSERT INTO main.log_{id} SELECT * FROM {schema}.log_{id}");
+            return connection.execute_batch(&format!("BEGIN IMMEDIATE; {table}; {copy}; COMMIT;"));
+        }
+    }
+    Ok(())
+}
+
+fn has_table(connection: &Connection, schema: &str, id: u32) -> rusqlite::Result<bool> {
+    let sql = format!("SELECT 1 FROM {schema}.sqlite_schema WHERE name = 'log_{id}'");
+    Ok(connection.query_row(&sql, [], |_| Ok(())).optional()?.is_some())
 }
 
 /// The segments that have their table in a database.
@@ -264,6 +337,3 @@ const APART: &str = "tidegate.db.unsynced-";
 
 /// So many are read at most; of more, the segments are copied.
 const APART_MAX: usize = 4;
-
-/// Twice what may wait for a commit.
-const BATCH_BYTES: u64 = 8_000_000;

@@ -4,7 +4,7 @@
 //! [`Worker::committed`], which only a commit that succeeded reaches.
 
 use super::batch::Batch;
-use super::commit::{Database, Gate, Recovery};
+use super::commit::{Database, Gate, Recovery, SHRINK_MILLIS, Spare};
 use super::handle::{Ask, Inbox, StoreStatus};
 use super::log::Order;
 use super::pace::{DAY_MILLIS, Due, Last, Spent, due};
@@ -33,13 +33,20 @@ pub(super) struct Worker {
     pub(super) recovery: Recovery,
     pub(super) meter: Meter,
     pub(super) last: Last,
-    /// Reads that came while the database could not answer; one a reader at most.
-    pub(super) held: Vec<Ask>,
+    /// Reads that could not be answered; one a reader at most.
+    pub(super) held: Vec<Held>,
     /// The time is not written alone before, monotonic.
     pub(super) beat_after: u64,
     /// The broker's writes that are committed.
     pub(super) ticket: u64,
     pub(super) commits: u64,
+}
+
+/// A read that could not be answered.
+pub(super) struct Held {
+    ask: Ask,
+    /// The segment that the disk could not read; `None` where it waits for the database.
+    segment: Option<u32>,
 }
 
 /// Bytes written, in all and today.
@@ -104,7 +111,8 @@ impl Worker {
         let aged = aged.map(|aged| aged.max(self.next_trim()));
         // Others may give the disk back without a word.
         let look = (!self.full.is_nobody()).then_some(now.mono + LOOK_MILLIS);
-        until([aged, look].into_iter().flatten().fold(due, u64::min))
+        let later = [aged, look, self.held_until(), self.tend_at()];
+        until(later.into_iter().flatten().fold(due, u64::min))
     }
 
     fn due(&self, now: u64) -> Due {
@@ -205,6 +213,9 @@ impl Worker {
         if !self.full.is_nobody() && self.batch.len() == 0 {
             self.look_for_room();
         }
+        if self.held_until().is_some_and(|at| at <= now) {
+            self.answer_held();
+        }
         if let Some(at) = self.recovery.retry_at {
             if at > now {
                 return;
@@ -215,6 +226,19 @@ impl Worker {
             self.commit();
         } else if self.beat_at() <= now {
             self.beat();
+        } else if self.tend_at().is_some_and(|at| at <= now) {
+            self.tend();
+        }
+    }
+
+    /// When the file is looked after although nothing is committed.
+    fn tend_at(&self) -> Option<u64> {
+        (self.database.spare == Spare::Perhaps).then(|| self.database.shrunk_at.saturating_add(SHRINK_MILLIS))
+    }
+
+    fn tend(&mut self) {
+        if let Err(fault) = self.database.tend(&self.config, (self.clock)().mono) {
+            self.recover_idle(fault);
         }
     }
 
@@ -274,24 +298,46 @@ impl Worker {
     /// A commit holds the first orders: whoever waits for them is told.
     pub(super) fn committed(&mut self, count: usize) {
         self.commits += 1;
-        self.ticket += self.batch.remove_first(count);
+        let done = self.batch.remove_first(count);
+        self.ticket += done.writes;
         // First, so that who goes on with the commit meets what is so by now.
         self.tell_full();
         (self.on_commit)(Ticket(self.ticket));
-        self.inbox.announce(Seq(self.database.log.ledger.last_seq));
+        self.inbox.wrote(&done.ends);
         if self.recovery.succeeded() {
             tracing::info!("the store commits again");
         }
-        if let Err(fault) = self.database.tend(&self.config, (self.clock)().mono) {
-            self.recover_idle(fault);
-        }
+        self.inbox.go_on(Seq(self.database.log.ledger.last_seq));
+        self.tend();
         self.answer_held();
     }
 
+    /// Answers the reads that could not be answered, but for those whose segment is put off.
     pub(super) fn answer_held(&mut self) {
-        for ask in std::mem::take(&mut self.held) {
+        let now = (self.clock)().mono;
+        for Held { ask, segment } in std::mem::take(&mut self.held) {
+            if segment.is_some_and(|id| self.put_off_until(id) > now) {
+                self.held.push(Held { ask, segment });
+                continue;
+            }
+            let before = self.held.len();
             self.serve(ask);
+            if let Some(id) = segment
+                && self.held.len() == before
+            {
+                self.database.unread.forget(id);
+            }
         }
+    }
+
+    /// When the first of them may be asked again that wait for a segment.
+    fn held_until(&self) -> Option<u64> {
+        self.database.connection.as_ref()?;
+        self.held.iter().filter_map(|held| held.segment).map(|id| self.put_off_until(id)).min()
+    }
+
+    fn put_off_until(&self, segment: u32) -> u64 {
+        self.database.unread.until(segment)
     }
 
     fn read(&mut self, reader: ReaderId, after: Seq, limit: u32, reply: Box<dyn FnOnce(Rows) + Send>) {
@@ -301,8 +347,12 @@ impl Worker {
         let answer = match self.database.read(&mut self.names, &question) {
             Ok(answer) => answer,
             Err(fault) => {
-                self.held.push(Ask::Read { reader, after, limit, reply });
-                self.recover_idle(fault);
+                let segment = if let Fault::Unreadable(id) = fault { Some(id) } else { None };
+                self.held.push(Held { ask: Ask::Read { reader, after, limit, reply }, segment });
+                match segment {
+                    Some(id) => self.wait_for(id),
+                    None => self.recover_idle(fault),
+                }
                 return;
             }
         };
@@ -311,6 +361,7 @@ impl Worker {
                 if reason == DropReason::Damaged {
                     tracing::error!(reader = reader.0, rows = seqs.len(), "rows of the store are damaged");
                 }
+                self.inbox.ended(reader, seqs.len());
                 self.batch.push(Order::End { reader, seqs, fate: Fate::Dropped(reason) }, now.mono);
             }
         }
@@ -327,6 +378,9 @@ impl Worker {
             full: self.full.clone(),
             ..StoreStatus::default()
         };
+        if self.held.iter().any(|held| held.segment.is_some()) {
+            status.trouble.get_or_insert_with(|| Fault::Unreadable(0).to_string());
+        }
         match self.fill(&mut status) {
             Ok(()) => {}
             Err(fault) => {

@@ -117,6 +117,10 @@ impl Worker {
 
     fn serve(&self, ask: Ask) {
         let mut state = self.state.lock().unwrap();
+        if let Ask::Settle { reader, seqs } | Ask::Drop { reader, seqs, .. } = &ask {
+            self.inbox.wrote(&BTreeMap::from([(*reader, seqs.len())]));
+            self.inbox.announce(Seq(state.newest));
+        }
         match ask {
             Ask::Writes { .. } => self.inbox.announce(Seq(state.newest)),
             Ask::Read { reader, after, limit, reply } => {

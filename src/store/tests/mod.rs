@@ -20,6 +20,8 @@ mod times;
 mod disk;
 mod cuts;
 mod faults;
+mod apart;
+mod unreadable;
 mod salvage;
 
 use std::path::Path;

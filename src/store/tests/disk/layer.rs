@@ -17,8 +17,12 @@ use rusqlite::ffi;
 
 use super::{FaultyDisk, Opened, State};
 
-/// Its name among SQLite's layers.
-pub(super) const NAME: &str = "faulty";
+/// Its name among SQLite's layers, with that over it which the store puts over every one.
+pub(super) fn name() -> &'static str {
+    crate::store::layer::over(NAME, c"faulty-tidegate")
+}
+
+const NAME: &CStr = c"faulty";
 
 /// Disks by number, for as long as somebody holds them.
 static DISKS: Mutex<BTreeMap<u64, Weak<Mutex<State>>>> = Mutex::new(BTreeMap::new());
@@ -45,14 +49,12 @@ pub(super) fn register(mut disk: FaultyDisk) -> FaultyDisk {
 }
 
 fn register_layer() {
-    let name = c"faulty";
-    assert_eq!(name.to_str(), Ok(NAME));
     let layer = Box::leak(Box::new(ffi::sqlite3_vfs {
         iVersion: 1,
         szOsFile: c_int::try_from(size_of::<Handle>()).unwrap(),
         mxPathname: PATH_MAX,
         pNext: ptr::null_mut(),
-        zName: name.as_ptr(),
+        zName: NAME.as_ptr(),
         pAppData: ptr::null_mut(),
         xOpen: Some(open),
         xDelete: Some(delete),

@@ -43,6 +43,8 @@ pub(crate) struct Faults {
     pub(crate) bad_page: usize,
     /// Nothing can be changed.
     pub(crate) read_only: bool,
+    /// Of the changes of names that are not synced a cut leaves the last one alone.
+    pub(crate) last_name: bool,
     /// Says that it has synced, and has not.
     pub(crate) lies: bool,
     /// Bytes that fit on it; 0: any number.
@@ -230,6 +232,14 @@ impl FaultyDisk {
         state.renamings.clear();
     }
 
+    /// Changes a file's bytes behind everybody's back.
+    pub(crate) fn harm(&self, path: &Path, change: impl Fn(&mut [u8])) {
+        let mut state = self.lock();
+        let file = state.names[path];
+        change(&mut state.files[file].seen);
+        change(&mut state.files[file].kept);
+    }
+
     /// A copy of what is read now, as a kill of the process leaves it.
     pub(crate) fn copied(&self) -> FaultyDisk {
         let copy = FaultyDisk::new();
@@ -270,6 +280,10 @@ impl State {
             Luck::Everything => self.renamings.len(),
             Luck::Some(_) => random.below(self.renamings.len() + 1),
         };
+        if self.faults.last_name {
+            self.renamings.drain(..self.renamings.len().saturating_sub(1));
+        }
+        let survive = if self.faults.last_name { self.renamings.len() } else { survive };
         self.keep_names(survive);
         self.renamings.clear();
         self.names = self.kept_names.clone();
@@ -377,12 +391,13 @@ impl Opened {
     fn read(&self, at: usize, into: &mut [u8]) -> Result<(), i32> {
         let mut state = self.disk.lock();
         state.check_power(self.generation)?;
+        // As SQLite's own layer says of EIO: SQLite takes it for damage.
         if state.faults.reads > 0 {
             state.faults.reads -= 1;
-            return Err(ffi::SQLITE_IOERR_READ);
+            return Err(ffi::SQLITE_IOERR_CORRUPTFS);
         }
         if self.kind() == Kind::Database && at / PAGE + 1 == state.faults.bad_page {
-            return Err(ffi::SQLITE_IOERR_READ);
+            return Err(ffi::SQLITE_IOERR_CORRUPTFS);
         }
         let seen = state.files[self.file].seen.get(at..).unwrap_or_default();
         let there = seen.len().min(into.len());
@@ -524,11 +539,11 @@ impl std::fmt::Debug for FaultyDisk {
 
 impl Disk for FaultyDisk {
     fn layer(&self) -> &'static str {
-        layer::NAME
+        layer::name()
     }
 
     fn layer_for_reading(&self) -> &'static str {
-        layer::NAME
+        layer::name()
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Reading>> {

@@ -1,0 +1,204 @@
+//! What was set apart after a failed sync, or put aside, and what takes over from it.
+//!
+//! Each test takes the one detail that a plain failed sync does not meet: much beside the log, a disk that is full,
+//! names that a power cut leaves half changed, numbers that only memory has.
+
+use super::cuts::{Rig, SIZES};
+use super::disk::{FaultyDisk, Kind};
+use super::faults::{ROUTE, apart, cut, read_all, rows, seqs, start};
+use super::*;
+use crate::store::disk::Disk;
+use crate::store::handle::Ask;
+
+/// Retained messages of 100 KB that nobody wants.
+fn large_retained(seqs: std::ops::RangeInclusive<u64>) -> Vec<Write> {
+    let row = |seq: u64| {
+        let mut message = Message::clone(&message(seq, &format!("state/{seq}")));
+        (message.payload, message.retain) = (vec![b'r'; 100_000].into(), true);
+        let (message, audience) = (Arc::new(message), Vec::new().into());
+        Write::Message { seq: Seq(seq), message, audience, retained: true, inward: None }
+    };
+    seqs.map(row).collect()
+}
+
+fn settle(rig: &mut Rig, range: std::ops::RangeInclusive<u64>) {
+    rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: range.map(Seq).collect() }]);
+    assert!(rig.commit(Vec::new()));
+}
+
+fn taken(disk: &FaultyDisk) -> u64 {
+    disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum()
+}
+
+#[test]
+fn a_failed_sync_beside_much_that_is_retained_loses_nothing() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    for block in 0..10 {
+        assert!(rig.commit(large_retained(block * 10 + 1..=block * 10 + 10)));
+    }
+    assert!(rig.commit(rows(101..=160)));
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(rows(161..=170)));
+    assert_eq!(apart(&rig).len(), 1);
+    let mut rig = cut(rig);
+    let wanted = |rig: &mut Rig| -> Vec<u64> {
+        let rows = rig.read(ROUTE, 0, 200).expect("the store answers").rows;
+        rows.iter().map(|row| row.seq.0).collect()
+    };
+    assert_eq!(wanted(&mut rig), seqs(101..=170));
+    assert_eq!(rig.restored.retained.len(), 100);
+    assert!(rig.commit(rows(171..=180)));
+    assert_eq!(wanted(&mut cut(rig)), seqs(101..=180));
+}
+
+#[test]
+fn names_that_a_cut_leaves_half_changed_lose_nothing() {
+    for changes in 0..300 {
+        let disk = FaultyDisk::new();
+        let mut rig = start(&disk);
+        assert!(rig.commit(rows(1..=55)));
+        // These are in the WAL alone.
+        assert!(rig.commit(rows(56..=60)));
+        disk.fail(|faults| (faults.sync, faults.last_name) = (Some((Kind::Wal, 0)), true));
+        // What is under way may be there or not.
+        disk.cut_in(changes);
+        rig.hand_over(rows(61..=62));
+        rig.settle_down();
+        let told = if rig.all_told() { 62 } else { 60 };
+        let met = disk.faults().sync.is_none();
+        let mut rig = cut(rig);
+        assert_eq!(rig.put_aside, None, "cut at change {changes}");
+        let found = read_all(&mut rig);
+        assert!(found == seqs(1..=62) || found == seqs(1..=told), "cut at change {changes}: {found:?}");
+        assert!(rig.commit(rows(63..=63)));
+        if told == 62 && met {
+            assert!(changes > 20, "it takes over by more changes than that");
+            return;
+        }
+    }
+    panic!("it does not take over by so many changes");
+}
+
+#[test]
+fn a_wal_whose_database_is_gone_is_kept() {
+    let disk = FaultyDisk::new();
+    start(&disk).worker.close();
+    let orphan = disk.dir().join("tidegate.db.unsynced-000007-wal");
+    disk.put(&orphan, b"what nobody else has".to_vec());
+    let _rig = start(&disk);
+    assert_eq!(disk.size(&orphan), None, "it is in nobody's way");
+    let names = disk.names(&disk.dir());
+    let kept =
+        names.iter().any(|path| disk.bytes(path).is_some_and(|bytes| bytes == b"what nobody else has"));
+    assert!(kept, "{names:?}");
+}
+
+#[test]
+fn the_reserve_lets_a_store_of_an_older_version_start_on_a_full_disk() {
+    let disk = FaultyDisk::new();
+    disk.fail(|faults| faults.capacity = 2_000_000);
+    let mut rig = start(&disk);
+    assert!(rig.commit(rows(1..=50)));
+    rig.worker.close();
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[60..64].copy_from_slice(&2u32.to_be_bytes()));
+    let taken = taken(&disk);
+    disk.fail(|faults| faults.capacity = taken);
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=50));
+}
+
+#[test]
+fn the_reserve_lets_a_new_database_take_over_on_a_full_disk() {
+    let disk = FaultyDisk::new();
+    disk.fail(|faults| faults.capacity = 2_000_000);
+    let mut rig = start(&disk);
+    assert!(rig.commit(rows(1..=60)));
+    settle(&mut rig, 1..=40);
+    disk.fail(|faults| (faults.sync, faults.no_renaming) = (Some((Kind::Wal, 0)), true));
+    rig.hand_over(rows(61..=63));
+    let taken = taken(&disk);
+    disk.fail(|faults| (faults.capacity, faults.no_renaming) = (taken, false));
+    assert!(rig.settle_down());
+    assert_eq!(read_all(&mut rig), seqs(41..=63));
+    assert_eq!(read_all(&mut cut(rig)), seqs(41..=63));
+}
+
+#[test]
+fn numbers_go_on_where_a_damaged_database_has_lost_them() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert!(rig.commit(rows(1..=200)));
+    settle(&mut rig, 1..=200);
+    rig.worker.close();
+    let path = disk.dir().join("tidegate.db");
+    let roots = roots(&disk.bytes(&path).unwrap());
+    let mut rig = start(&disk);
+    // From here on nothing on the disk says where it was, and no commit finds a free page.
+    disk.harm(&path, |bytes| {
+        let free = u32::from_be_bytes(bytes[32..36].try_into().unwrap()) as usize;
+        bytes[(free - 1) * 4_096 + 4..][..4].fill(0xff);
+        for root in &roots {
+            bytes[(root - 1) * 4_096..][..4_096].fill(0);
+        }
+    });
+    assert!(rig.commit(rows(201..=260)));
+    let names = disk.names(&disk.dir());
+    assert!(names.iter().any(|path| path.to_string_lossy().contains("damaged")), "{names:?}");
+    let number = |rig: &mut Rig| rig.read(ROUTE, 259, 1).unwrap().rows[0].number;
+    assert_eq!(number(&mut rig), 260);
+    assert_eq!(number(&mut cut(rig)), 260);
+}
+
+/// The first pages of the tables that say where the store was, and of the log.
+fn roots(bytes: &[u8]) -> Vec<usize> {
+    let dir = folder();
+    let path = dir.path().join("copy.db");
+    std::fs::write(&path, bytes).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name IN ('state', 'mirror') OR name LIKE 'log%'";
+    let mut statement = connection.prepare(sql).unwrap();
+    let roots = statement.query_map([], |row| row.get::<_, u32>(0)).unwrap();
+    roots.map(|root| root.unwrap() as usize).collect()
+}
+
+#[test]
+fn space_that_nobody_uses_is_given_back_while_nothing_is_written() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    for block in 0..20 {
+        assert!(rig.commit(rows(block * 100 + 1..=block * 100 + 100)));
+    }
+    settle(&mut rig, 1..=2_000);
+    rig.worker.close();
+    let path = disk.dir().join("tidegate.db");
+    let before = disk.size(&path).unwrap();
+    let mut rig = start(&disk);
+    let mut sizes = Vec::new();
+    for _ in 0..15 {
+        rig.wait(1_000);
+        sizes.push(disk.size(&path).unwrap());
+    }
+    assert!(disk.size(&path).unwrap() <= before / 2, "{before}, then {sizes:?}, {:?}", rig.status());
+    // Nothing is left to do: the disk is left alone.
+    let (synced, commits) = (disk.syncs(), rig.status().commits);
+    (0..10).for_each(|_| rig.wait(1_000));
+    assert_eq!((disk.syncs(), rig.status().commits), (synced, commits));
+}
+
+#[test]
+fn a_segment_that_an_older_program_has_left_in_a_file_apart_takes_rows_again() {
+    let mut trial = Terms { sizes: Some(SIZES), ..Terms::default() }.open();
+    let route = trial.route();
+    trial.commit((1..=30).map(|seq| put(seq, &[route])).collect());
+    let terms = Terms { sizes: Some(SIZES), ..trial.close() };
+    let path = terms.dir.path().join("tidegate.db");
+    std::fs::copy(&path, terms.dir.path().join("tidegate.db.unsynced-000001")).unwrap();
+    // Of 12 rows each, so that the third is open.
+    rusqlite::Connection::open(&path).unwrap().execute_batch("DROP TABLE log_3").unwrap();
+    let mut trial = terms.open();
+    assert_eq!(trial.opened.put_aside, None);
+    trial.commit(vec![put(31, &[route])]);
+    assert_eq!(trial.wanted(route), seqs(1..=31));
+    trial.assert_conserved();
+}
