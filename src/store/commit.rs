@@ -274,14 +274,11 @@ impl Database {
         patience
     }
 
-    /// Whether rows of a damaged segment that are sound can be had, by salvaging everything: where its table
-    /// is in this file, was not given up before, and the disk has room for a second database.
+    /// The same where it was not given up before.
     fn can_salvage(&self, id: u32) -> bool {
-        let Some(connection) = &self.connection else { return false };
-        let bytes = self.files.database_size() + self.files.wal_size();
+        let connection = self.connection.as_ref();
         !self.suspects.contains_key(&id)
-            && self.files.free_disk().is_none_or(|free| free / 4 * 3 > bytes)
-            && segment::has_table(connection, id)
+            && connection.is_some_and(|connection| can_salvage(&self.files, connection, id))
     }
 
     /// Moves the WAL into the database, giving up the reserve if there is no other room.
@@ -542,6 +539,13 @@ impl Worker {
             _ => self.database.roll_back(),
         }
     }
+}
+
+/// Whether rows of a damaged segment that are sound can be had, by salvaging everything: where its table is in
+/// the database itself, and the disk has room for another.
+pub(super) fn can_salvage(files: &Files, connection: &Connection, id: u32) -> bool {
+    let bytes = files.database_size() + files.wal_size();
+    files.free_disk().is_none_or(|free| free / 4 * 3 > bytes) && segment::has_table(connection, id)
 }
 
 /// Frames in the WAL.

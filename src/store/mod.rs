@@ -180,11 +180,18 @@ fn begin(
     let mut found = open::database(&files, &sizes, now.wall)?;
     let rules = Arc::new(config.clone());
     let mut loaded = load(&found.connection, sizes, &rules);
-    if let Err(fault) = &loaded
-        && fault.is_damage_at_start()
-    {
+    let damage = match &loaded {
+        Err(fault) => fault.is_damage_at_start().then(|| fault.to_string()),
+        // Before anybody has read past them, rows of a segment that SQLite cannot read are had from its pages.
+        Ok((log, _)) => log
+            .lost
+            .iter()
+            .find(|(id, _)| commit::can_salvage(&files, &found.connection, **id))
+            .map(|(id, _)| Fault::Segment(*id).to_string()),
+    };
+    if let Some(why) = damage {
         drop(found.connection);
-        found = open::replace_damaged(&files, &sizes, now.wall, &fault.to_string())?;
+        found = open::replace_damaged(&files, &sizes, now.wall, &why)?;
         loaded = load(&found.connection, sizes, &rules);
     }
     let unavailable =

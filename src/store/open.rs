@@ -189,7 +189,7 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
             None => Refusal::Newer(found),
         });
     }
-    check_log(files)?;
+    let pages = check_log(files)?;
     if Pages::of(&connection)?.all == 0 {
         // Only now: on a database that is there, the second would write to a disk that may be full.
         connection.execute_batch(&format!("PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL;"))?;
@@ -212,7 +212,7 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
     }
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables > 0 {
-        check_header(&connection)?;
+        check_header(&connection, pages)?;
     }
     match (found, tables) {
         (VERSION, _) => {}
@@ -225,14 +225,16 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
     Ok(connection)
 }
 
-/// SQLite would replay a log up to a damaged place, and write over what lies behind.
-fn check_log(files: &Files) -> Result<(), Refusal> {
+/// SQLite would replay a log up to a damaged place, and write over what lies behind. Returns how many pages
+/// the database has, after its log or else by its file.
+fn check_log(files: &Files) -> Result<u64, Refusal> {
     let bytes = files.wal_size();
-    if bytes == 0 {
-        return Ok(());
-    }
-    match Wal::read(&*files.disk.open(&files.wal)?, bytes)?.behind {
-        0 => Ok(()),
+    let wal = match bytes {
+        0 => Wal::default(),
+        bytes => Wal::read(&*files.disk.open(&files.wal)?, bytes)?,
+    };
+    match wal.behind {
+        0 => Ok(wal.size.map_or(files.database_size() / PAGE, u64::from)),
         frames => {
             Err(Refusal::Damaged(format!("its write-ahead log is, before {frames} frames that were synced")))
         }
@@ -240,7 +242,7 @@ fn check_log(files: &Files) -> Result<(), Refusal> {
 }
 
 /// What the header and the list of tables of every database of ours say, and SQLite would believe otherwise.
-fn check_header(connection: &Connection) -> Result<(), Refusal> {
+fn check_header(connection: &Connection, pages: u64) -> Result<(), Refusal> {
     let wrong = |what: &str| Err(Refusal::Damaged(format!("its {what} is not as it was made")));
     let encoding: String = connection.pragma_query_value(None, "encoding", |row| row.get(0))?;
     if encoding != "UTF-8" {
@@ -253,6 +255,10 @@ fn check_header(connection: &Connection) -> Result<(), Refusal> {
         if found != made {
             return wrong(name);
         }
+    }
+    // Of fewer pages than there are SQLite says nothing.
+    if Pages::of(connection)?.all != pages {
+        return wrong("size");
     }
     let sql = "SELECT count(*), count(DISTINCT rootpage), max(rootpage) FROM sqlite_schema";
     let (tables, roots, last): (i64, i64, i64) =
