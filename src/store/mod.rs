@@ -180,16 +180,7 @@ fn begin(
     let mut found = open::database(&files, &sizes, now.wall)?;
     let rules = Arc::new(config.clone());
     let mut loaded = load(&found.connection, sizes, &rules);
-    let damage = match &loaded {
-        Err(fault) => fault.is_damage_at_start().then(|| fault.to_string()),
-        // Before anybody has read past them, rows of a segment that SQLite cannot read are had from its pages.
-        Ok((log, _)) => log
-            .lost
-            .iter()
-            .find(|(id, _)| commit::can_salvage(&files, &found.connection, **id))
-            .map(|(id, _)| Fault::Segment(*id).to_string()),
-    };
-    if let Some(why) = damage {
+    if let Some(why) = damage(&loaded, &files, &found.connection) {
         drop(found.connection);
         found = open::replace_damaged(&files, &sizes, now.wall, &why)?;
         loaded = load(&found.connection, sizes, &rules);
@@ -249,6 +240,23 @@ fn begin(
         commits: 0,
     };
     Ok(Begun { worker, handle, restored, routes, epoch, put_aside: found.put_aside })
+}
+
+/// Why what was found is to be salvaged.
+fn damage(
+    loaded: &Result<(Log, Restored), Fault>,
+    files: &Files,
+    connection: &rusqlite::Connection,
+) -> Option<String> {
+    match loaded {
+        Err(fault) => fault.is_damage_at_start().then(|| fault.to_string()),
+        // Before anybody has read past them, rows of a segment that SQLite cannot read are had from its pages.
+        Ok((log, _)) => log
+            .lost
+            .keys()
+            .find(|id| commit::can_salvage(files, connection, **id))
+            .map(|id| Fault::Segment(*id).to_string()),
+    }
 }
 
 fn load(
