@@ -88,7 +88,7 @@ impl Books {
                 assert_eq!(seq.0, self.view.last_seq + 1, "order numbers are dense");
                 assert!(audience.is_sorted_by_key(|want| want.reader), "an audience is sorted");
                 self.messages.insert(seq.0, message.clone());
-                self.since.entry(message.payload.to_vec()).or_insert(self.truth);
+                self.see(&message.payload);
             }
             Write::Dropped { seq, reason: DropReason::Expired, .. } => self.check_expired(seq.0),
             Write::Leased { reader, packet_id, holder, .. } => {
@@ -99,6 +99,11 @@ impl Books {
             _ => {}
         }
         self.view.apply(&Order::Write(write.clone()));
+    }
+
+    /// A message has come: its time runs, also while it waits for room.
+    pub(super) fn see(&mut self, payload: &[u8]) {
+        self.since.entry(payload.to_vec()).or_insert(self.truth);
     }
 
     /// Nothing ends before its time, whatever the clocks did meanwhile.

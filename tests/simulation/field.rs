@@ -44,6 +44,9 @@ impl World {
         for event in &events {
             if let Event::Packet { connection, packet } = event {
                 let (slot, packet) = (connection.slot, packet.clone());
+                if let Packet::Publish(publish) = &packet {
+                    self.books.see(&publish.payload);
+                }
                 self.note(|| format!("{slot} > {packet:?}"));
             }
         }
