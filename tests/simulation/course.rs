@@ -126,7 +126,7 @@ impl Course {
             most_queued: [100_000, 100_000, 6][random.below(3)],
             most_uncommitted: [24, 24, 1_000][random.below(3)],
             segment_rows: [8, 16, 64][random.below(3)],
-            max_size: [100_000_000, 100_000_000, 180_000][random.below(3)],
+            max_size: [100_000_000, 40_000, 16_000][random.below(3)],
             commit_messages: [4, 64][random.below(2)],
             window: [1, 3, 8][random.below(3)],
             group_qos: ["q1", "q2"][random.below(2)],
