@@ -69,7 +69,7 @@ impl Gateway {
             // As the shipped unit does.
             .env("MALLOC_ARENA_MAX", "2")
             .env("MALLOC_MMAP_THRESHOLD_", "256000")
-            .env("MALLOC_TRIM_THRESHOLD_", "2000000")
+            .env("MALLOC_TRIM_THRESHOLD_", "256000")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
