@@ -29,13 +29,8 @@ impl Broker {
             Err(Unusable::Wrong(reason)) => return self.expel(id, reason, turn),
             Err(Unusable::TooLong(topic)) => return self.turn_away(id, &publish, &topic, turn),
         };
-        if publish.qos > QoS::AtMostOnce {
-            if self.repeats(id, &publish, turn) {
-                return;
-            }
-            if self.is_too_many(id, publish.qos) {
-                return self.expel(id, Reason::ReceiveMaximumExceeded, turn);
-            }
+        if publish.qos > QoS::AtMostOnce && self.is_nothing_new(id, &publish, turn) {
+            return;
         }
         let Some(connection) = self.connections.get(id) else { return };
         let Some(source) = connection.client else { return };
@@ -116,19 +111,22 @@ impl Broker {
     /// Turns away a publish to a topic of more levels or bytes than there may be. Its name is a valid one, so
     /// that the connection stands.
     fn turn_away(&mut self, id: ConnectionId, publish: &Publish, topic: &str, turn: &mut Turn<'_>) {
-        if self.repeats(id, publish, turn) {
+        if publish.qos > QoS::AtMostOnce && self.is_nothing_new(id, publish, turn) {
             return;
         }
-        if publish.qos > QoS::AtMostOnce && self.is_too_many(id, publish.qos) {
-            return self.expel(id, Reason::ReceiveMaximumExceeded, turn);
+        self.withhold(id, publish, topic, (DropReason::TooLarge, Reason::TopicNameInvalid), turn);
+    }
+
+    /// Whether a publish of QoS 1 or 2 repeats one that was taken, or is one too many and ends its connection.
+    fn is_nothing_new(&mut self, id: ConnectionId, publish: &Publish, turn: &mut Turn<'_>) -> bool {
+        if self.repeats(id, publish, turn) {
+            return true;
         }
-        let v5 = self.connections.get(id).is_some_and(|connection| connection.version == Version::V5);
-        if v5 && publish.qos > QoS::AtMostOnce {
-            self.counters.not_accepted += 1;
-        } else {
-            self.count_withheld(topic, DropReason::TooLarge);
+        let too_many = self.is_too_many(id, publish.qos);
+        if too_many {
+            self.expel(id, Reason::ReceiveMaximumExceeded, turn);
         }
-        self.turn_down(id, publish, Reason::TopicNameInvalid, turn);
+        too_many
     }
 
     /// A client's topic as the house knows it.

@@ -97,16 +97,28 @@ impl Broker {
         (filter, reason)
     }
 
-    /// Turns a publish away. MQTT 5 is told so (0x87); older versions know no refusal, so theirs is
-    /// acknowledged and dropped.
+    /// Turns away a publish that a rule forbids.
     pub(super) fn deny(&mut self, id: ConnectionId, publish: &Publish, topic: &str, turn: &mut Turn<'_>) {
+        self.withhold(id, publish, topic, (DropReason::Denied, Reason::NotAuthorized), turn);
+    }
+
+    /// Turns a publish away. MQTT 5 is told so; older versions know no refusal, so theirs is acknowledged and
+    /// dropped.
+    pub(super) fn withhold(
+        &mut self,
+        id: ConnectionId,
+        publish: &Publish,
+        topic: &str,
+        (dropped, told): (DropReason, Reason),
+        turn: &mut Turn<'_>,
+    ) {
         let v5 = self.connections.get(id).is_some_and(|connection| connection.version == Version::V5);
         if v5 && publish.qos > QoS::AtMostOnce {
             self.counters.not_accepted += 1;
         } else {
-            self.count_withheld(topic, DropReason::Denied);
+            self.count_withheld(topic, dropped);
         }
-        self.turn_down(id, publish, Reason::NotAuthorized, turn);
+        self.turn_down(id, publish, told, turn);
     }
 
     /// Counts a message that nobody gets and whose publisher does not know: in all, and for every stored
