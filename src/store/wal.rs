@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::btree::SIZE;
+use super::btree::{SIZE, number32};
 use super::disk::Reading;
 use super::room::PAGE;
 
@@ -145,8 +145,7 @@ fn checksum(bytes: &[u8], (mut one, mut two): Sums) -> Sums {
 
 /// The number at a place; 0 beyond the end.
 fn number(bytes: &[u8], at: usize) -> u32 {
-    let four = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());
-    four.map_or(0, |four| u32::from_be_bytes(*four))
+    bytes.get(at..).and_then(number32).unwrap_or(0)
 }
 
 /// Bytes before the first frame.
