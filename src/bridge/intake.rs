@@ -83,22 +83,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::codec::{Properties, QoS};
-    use crate::record::{Identifiers, Message, ReaderId, Want};
+    use crate::bridge::tests::reading;
+    use crate::codec::QoS;
+    use crate::record::{Identifiers, ReaderId, Want};
 
     const READER: ReaderId = ReaderId(1);
 
     fn row(seq: u64, payload: usize) -> Row {
-        let message = Message {
-            topic: "t".into(),
-            payload: vec![0; payload].into(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: Properties::new(),
-            expiry: None,
-            received: 0,
-            unclocked: false,
-        };
+        let message = reading("t", vec![0; payload]);
         let want = Want {
             reader: READER,
             qos: QoS::AtLeastOnce,

@@ -386,22 +386,13 @@ fn verdict(reason: Reason) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Properties, QoS};
+    use crate::bridge::tests::reading;
 
     const LIMITS: LinkLimits =
         LinkLimits { window: 3, window_bytes: 10_000, silence: 90_000, stall: 30_000, renew: 60_000 };
 
     fn parcel(seq: u64, payload: usize) -> Parcel {
-        let message = Message {
-            topic: "t".into(),
-            payload: vec![0; payload].into(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: Properties::new(),
-            expiry: None,
-            received: 0,
-            unclocked: false,
-        };
+        let message = reading("t", vec![0; payload]);
         Parcel { origin: Origin::Row { route: 0, seq: Seq(seq) }, message: message.into(), refusals: 0 }
     }
 

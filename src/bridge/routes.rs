@@ -290,8 +290,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::bridge::tests::reading;
     use crate::bridge::{Config, ForwardConfig};
-    use crate::codec::{Properties, QoS};
+    use crate::codec::QoS;
     use crate::record::{Identifiers, Row, Want};
     use crate::store::{Ask, Inbox};
 
@@ -305,16 +306,7 @@ mod tests {
     }
 
     fn row(seq: u64) -> Row {
-        let message = Message {
-            topic: "t".into(),
-            payload: "p".into(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: Properties::new(),
-            expiry: None,
-            received: 0,
-            unclocked: false,
-        };
+        let message = reading("t", "p");
         let subscription_ids = Identifiers::default();
         let want = Want { reader: READER, qos: QoS::AtLeastOnce, retain: false, subscription_ids };
         Row { seq: Seq(seq), number: seq, message: Arc::new(message), want }

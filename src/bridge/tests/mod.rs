@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use self::host::House;
+pub(super) use self::shelf::reading;
 use super::{Bridge, Checked, Config, ForwardConfig, Pace, ReceiveConfig, Status, Supply};
 use crate::clock::Clock;
 use crate::store::Handle;

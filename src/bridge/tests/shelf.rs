@@ -179,7 +179,8 @@ impl Worker {
     }
 }
 
-pub(super) fn reading(topic: &str, payload: impl Into<Bytes>) -> Message {
+/// A message of QoS 1.
+pub(in crate::bridge) fn reading(topic: &str, payload: impl Into<Bytes>) -> Message {
     Message {
         topic: topic.into(),
         payload: payload.into(),
