@@ -8,6 +8,7 @@
 
 use super::machine::{Clock, Machine};
 use super::{HEARTBEAT, Kept, Message, OFF_MAX};
+use crate::broker::tests::random::{Random, fresh_seed};
 use crate::codec::{Properties, QoS};
 
 /// The world, and the house in it.
@@ -41,14 +42,14 @@ struct Stamped {
 impl World {
     fn new(seed: u64) -> World {
         let mut random = Random(seed);
-        let clock = random.clock();
+        let clock = any_clock(&mut random);
         let machine = Machine::new(1_800_000_000_000, if clock == Clock::Old { Clock::Lost } else { clock });
         let (kept, stamps, committed) = (Kept::default(), Vec::new(), machine.truth);
         World { random, machine, lied: false, kept, committed, stamps, off: 0, starts: 0 }
     }
 
     fn step(&mut self) {
-        match self.random.below(20) {
+        match self.below(20) {
             0..6 => self.pass(),
             6..11 => self.stamp(),
             11..14 => self.commit(),
@@ -60,10 +61,15 @@ impl World {
         self.check();
     }
 
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random.next() % limit
+    }
+
     /// Time passes, and is committed at least now and then.
     fn pass(&mut self) {
-        for _ in 0..self.random.below(5) {
-            self.machine.pass(self.random.below(HEARTBEAT));
+        for _ in 0..self.below(5) {
+            let passes = self.below(HEARTBEAT);
+            self.machine.pass(passes);
             if self.machine.truth - self.committed >= HEARTBEAT {
                 self.commit();
             }
@@ -107,7 +113,8 @@ impl World {
             self.commit();
         }
         self.stamps.retain(|stamped| stamped.committed);
-        self.machine.pass(self.random.below(60_000));
+        let passes = self.below(60_000);
+        self.machine.pass(passes);
         self.starts += 1;
         self.resume();
     }
@@ -118,8 +125,8 @@ impl World {
             return;
         }
         self.stamps.retain(|stamped| stamped.committed);
-        let most = [60_000, 86_400_000, 100 * 86_400_000, 2 * OFF_MAX][self.random.below(4) as usize];
-        let (off, clock) = (self.random.below(most), self.random.clock());
+        let most = [60_000, 86_400_000, 100 * 86_400_000, 2 * OFF_MAX][self.below(4) as usize];
+        let (off, clock) = (self.below(most), any_clock(&mut self.random));
         self.machine.switch_off(off, clock);
         let off = self.machine.truth - self.committed;
         for stamped in &mut self.stamps {
@@ -149,7 +156,7 @@ impl World {
         self.machine.set_clock();
         if is_new {
             self.learned();
-            if self.random.below(4) == 0 {
+            if self.below(4) == 0 {
                 self.step_clock();
             }
             // The store does so as soon as it sees the time jump.
@@ -172,9 +179,9 @@ impl World {
         if !self.machine.set {
             return;
         }
-        let most = [600_000, 10 * 366 * 86_400_000][self.random.below(2) as usize];
-        let step = self.random.below(most).cast_signed();
-        self.machine.error += if self.random.below(2) == 0 { step } else { -step };
+        let most = [600_000, 10 * 366 * 86_400_000][self.below(2) as usize];
+        let step = self.below(most).cast_signed();
+        self.machine.error += if self.below(2) == 0 { step } else { -step };
         self.lied = true;
     }
 
@@ -213,26 +220,15 @@ impl World {
     }
 }
 
+fn any_clock(random: &mut Random) -> Clock {
+    [Clock::Set, Clock::Set, Clock::Lost, Clock::Old][random.below(4)]
+}
+
 fn check(seed: u64) {
     println!("seed {seed}");
     let mut world = World::new(seed);
     for _ in 0..300 {
         world.step();
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn clock(&mut self) -> Clock {
-        [Clock::Set, Clock::Set, Clock::Lost, Clock::Old][self.below(4) as usize]
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let value = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (value ^ (value >> 31)) % limit
     }
 }
 
@@ -243,8 +239,6 @@ fn nothing_seems_older_than_it_is_from_fixed_seeds() {
 
 #[test]
 fn nothing_seems_older_than_it_is_from_a_fresh_seed() {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).unwrap();
-    let seed = u64::from_le_bytes(bytes) >> 8;
+    let seed = fresh_seed();
     (seed..seed + 100).for_each(check);
 }

@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use super::host::House;
 use super::shelf::{Leaves, Shelf, reading};
 use super::upstream::{Play, Polite, Saw, Step, Upstream, connack, puback, refuse};
-use super::{Dice, Running, config, forward, pace};
+use super::{Running, config, forward, pace};
 use crate::bridge::{Config, Down, LinkState, Stepped, Supply, Up};
+use crate::broker::tests::random::Random;
 use crate::codec::{ConnAck, Connect, Decoder, Packet, Properties, Property, Publish, QoS, Reason, Side};
 use crate::record::{DropReason, Message, ReaderId};
 use crate::unstored;
@@ -23,7 +24,7 @@ const READER: ReaderId = ReaderId(7);
 /// Cuts the connection at random with messages unacknowledged, answers out of order, and keeps or forgets
 /// the session at random.
 struct Fickle {
-    dice: Dice,
+    dice: Random,
     open: Vec<u16>,
     window: usize,
     /// One in so many messages meets a cut; 0: none does.
@@ -34,7 +35,7 @@ impl Fickle {
     /// Acknowledges some, in any order.
     fn answer(&mut self, most: usize) -> Vec<Step> {
         let pick = |this: &mut Fickle| {
-            let at = this.dice.roll(this.open.len());
+            let at = this.dice.below(this.open.len());
             Step::Send(puback(this.open.swap_remove(at)))
         };
         (0..most).map(|_| pick(self)).collect()
@@ -44,20 +45,20 @@ impl Fickle {
 impl Play for Fickle {
     fn connect(&mut self, number: usize, connect: &Connect) -> Vec<Step> {
         self.open.clear();
-        let kept = number > 1 && !connect.clean_start && self.dice.roll(2) == 0;
+        let kept = number > 1 && !connect.clean_start && self.dice.below(2) == 0;
         vec![Step::Send(connack(kept, Reason::Success))]
     }
 
     fn publish(&mut self, _number: usize, publish: &Publish) -> Vec<Step> {
         self.open.push(publish.packet_id);
-        if self.cuts > 0 && self.dice.roll(self.cuts) == 0 {
-            let some = self.dice.roll(self.open.len());
+        if self.cuts > 0 && self.dice.below(self.cuts) == 0 {
+            let some = self.dice.below(self.open.len());
             let mut steps = self.answer(some);
             steps.push(Step::Cut);
             return steps;
         }
-        if self.open.len() >= self.window || self.dice.roll(5) == 0 {
-            let some = 1 + self.dice.roll(self.open.len());
+        if self.open.len() >= self.window || self.dice.below(5) == 0 {
+            let some = 1 + self.dice.below(self.open.len());
             return self.answer(some);
         }
         vec![]
@@ -81,7 +82,7 @@ struct Passage {
 
 /// Sends `count` messages on two topics through a fickle upstream.
 async fn pass(count: u64, protocol: u8, leaves: Leaves, seed: u64) -> Passage {
-    let play = Fickle { dice: Dice(seed), open: Vec::new(), window: 20, cuts: 60 };
+    let play = Fickle { dice: Random(seed), open: Vec::new(), window: 20, cuts: 60 };
     let upstream = Upstream::start(play).await;
     let shelf = Shelf::new(leaves, upstream.witness());
     let mut config = config(&upstream.url(), protocol);

@@ -88,19 +88,6 @@ impl Running {
     }
 }
 
-/// Random numbers from a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        usize::try_from((mixed ^ (mixed >> 31)) % (below as u64)).unwrap()
-    }
-}
-
 /// Quick attempts; what waits for a silent peer waits a moment.
 fn pace() -> Pace {
     let (moment, ever) = (Duration::from_millis(2), Duration::from_secs(20));

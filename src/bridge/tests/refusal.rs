@@ -13,8 +13,9 @@ use super::certificates::{Authority, Valid};
 use super::host::House;
 use super::shelf::{Leaves, Shelf, reading};
 use super::upstream::{Play, Polite, Step, Upstream, connack};
-use super::{Dice, PATIENCE, Running, config, pace, with_ca};
+use super::{PATIENCE, Running, config, pace, with_ca};
 use crate::bridge::{Config, LinkState, Pace, Status, Supply, TlsConfig};
+use crate::broker::tests::random::Random;
 use crate::codec::{Connect, Reason};
 use crate::record::ReaderId;
 
@@ -177,7 +178,7 @@ async fn a_network_that_fails_is_told() {
 async fn garbage_from_upstream_ends_the_connection_and_nothing_else() {
     let seed = getrandom::u64().unwrap();
     println!("seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Random(seed);
     for protocol in [4, 5] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("mqtt://{}", listener.local_addr().unwrap());
@@ -197,7 +198,7 @@ async fn garbage_from_upstream_ends_the_connection_and_nothing_else() {
                 socket.write_all(welcome).await.unwrap();
             }
             let mut garbage: Vec<u8> =
-                (0..dice.roll(60)).map(|_| u8::try_from(dice.roll(256)).unwrap()).collect();
+                (0..dice.below(60)).map(|_| u8::try_from(dice.below(256)).unwrap()).collect();
             if garbage.len() > 2 && round % 2 == 0 {
                 // A frame that is whole, with nonsense in it.
                 garbage[1] = u8::try_from(garbage.len() - 2).unwrap();

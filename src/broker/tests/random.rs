@@ -1,4 +1,4 @@
-//! A small generator for the simulation: the same seed, the same numbers.
+//! A small generator for tests of every room: the same seed, the same numbers.
 //!
 //! Not for secrets.
 
@@ -17,4 +17,9 @@ impl Random {
         let end = u64::try_from(end.max(1)).expect("small");
         usize::try_from(self.next() % end).expect("small")
     }
+}
+
+/// A seed that no run had before, and that leaves room to count on from it.
+pub(crate) fn fresh_seed() -> u64 {
+    getrandom::u64().expect("the system gives a seed") >> 8
 }

@@ -10,7 +10,7 @@ mod witness;
 use super::super::*;
 use super::client::Client;
 use super::model::Model;
-use super::random::Random;
+use super::random::{Random, fresh_seed};
 use super::script::config;
 use super::speech;
 use crate::codec::{Packet, Reason};
@@ -422,9 +422,7 @@ fn no_promise_is_broken_from_fixed_seeds() {
 
 #[test]
 fn no_promise_is_broken_from_a_fresh_seed() {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the system gives a seed");
-    let seed = u64::from_le_bytes(bytes) >> 8;
+    let seed = fresh_seed();
     println!("seed {seed}");
     for round in 0..rounds() {
         courses(seed + round * 3).into_iter().for_each(|course| drop(run(course)));
@@ -433,9 +431,7 @@ fn no_promise_is_broken_from_a_fresh_seed() {
 
 #[test]
 fn no_promise_is_broken_where_destinations_are_full_and_refuse() {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).expect("the system gives a seed");
-    let fresh = u64::from_le_bytes(bytes) >> 8;
+    let fresh = fresh_seed();
     println!("seed {fresh}");
     for seed in (0..rounds() * 3).step_by(3).chain(fresh..fresh + rounds()) {
         refusing(seed).into_iter().for_each(|course| drop(run(course)));

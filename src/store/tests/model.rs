@@ -11,6 +11,7 @@ use std::io::{Error, ErrorKind};
 use std::sync::Mutex;
 
 use super::*;
+use crate::broker::tests::random::{Random, fresh_seed};
 use crate::record::{DropReason, Keep, Policy};
 
 /// One reader as it should be.
@@ -540,29 +541,6 @@ impl Model {
 
 /// The second route.
 const BOUNDED_ROUTE: ReaderId = ReaderId(2);
-
-/// Splitmix: small, and the same everywhere.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(super) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-}
-
-pub(super) fn fresh_seed() -> u64 {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).unwrap();
-    u64::from_le_bytes(bytes)
-}
 
 #[test]
 fn the_store_is_its_model_from_fixed_seeds() {

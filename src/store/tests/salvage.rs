@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cuts::{Rig, SIZES, content};
 use super::disk::FaultyDisk;
-use super::model::{Random, fresh_seed};
 use super::*;
+use crate::broker::tests::random::{Random, fresh_seed};
 use crate::record::DropReason;
 use crate::store::disk::Disk;
 use crate::store::handle::Ask;

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::disk::{Faults, FaultyDisk, Kind};
-use super::model::{Random, fresh_seed};
 use super::*;
+use crate::broker::tests::random::{Random, fresh_seed};
 use crate::record::{DropReason, LeaseState};
 use crate::store::handle::Ask;
 use crate::store::thread::Course;

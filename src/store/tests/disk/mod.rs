@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rusqlite::ffi;
 
-use super::model::Random;
+use crate::broker::tests::random::Random;
 use crate::store::disk::{Disk, Reading};
 
 /// The disk, for whoever holds it: a test, the store, SQLite.
