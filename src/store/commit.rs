@@ -545,7 +545,8 @@ impl Worker {
 /// the database itself, and the disk has room for another.
 pub(super) fn can_salvage(files: &Files, connection: &Connection, id: u32) -> bool {
     let bytes = files.database_size() + files.wal_size();
-    files.free_disk().is_none_or(|free| free / 4 * 3 > bytes) && segment::has_table(connection, id)
+    files.free_disk().is_none_or(|free| free / 4 * 3 > bytes)
+        && segment::has_table(connection, "main", id).unwrap_or(false)
 }
 
 /// Frames in the WAL.

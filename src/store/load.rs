@@ -236,8 +236,7 @@ impl Log {
         for (reader, weights) in weights {
             // One that wanted nothing any more has none.
             let Ok(rows) = segment::index(connection, id, reader) else { continue };
-            if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-                header.readers.insert(reader, (rows.count(), first, last));
+            if header.enter(reader, &rows) {
                 let of_its = weights.iter().filter(|(seq, _)| rows.contains(**seq));
                 header.weights.insert(reader, of_its.map(|(_, weight)| weight).sum());
             }

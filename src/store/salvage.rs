@@ -256,9 +256,7 @@ impl NewSegment {
         }
         for (reader, rows) in &self.index {
             segment::put_index(target, self.id, *reader, rows)?;
-            if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-                self.header.readers.insert(*reader, (rows.count(), first, last));
-            }
+            self.header.enter(*reader, rows);
         }
         segment::put_header(target, self.id, &self.header)
     }

@@ -73,6 +73,13 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// Notes the rows of a reader, if it has any.
+    pub(super) fn enter(&mut self, reader: ReaderId, rows: &Runs) -> bool {
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return false };
+        self.readers.insert(reader, (rows.count(), first, last));
+        true
+    }
+
     /// What one reader had in it when it was closed: what that weighs is as the header says, or as much as the
     /// same number of all its rows.
     pub(super) fn tally(&self, reader: ReaderId) -> Tally {
@@ -96,9 +103,10 @@ pub(super) fn table(id: u32) -> String {
     )
 }
 
-/// Whether a segment's table is in the database itself.
-pub(super) fn has_table(connection: &Connection, id: u32) -> bool {
-    connection.prepare(&format!("SELECT 1 FROM main.log_{id}")).is_ok()
+/// Whether a segment's table is in the database of that name.
+pub(super) fn has_table(connection: &Connection, schema: &str, id: u32) -> rusqlite::Result<bool> {
+    let sql = format!("SELECT 1 FROM {schema}.sqlite_schema WHERE name = 'log_{id}'");
+    Ok(connection.query_row(&sql, [], |_| Ok(())).optional()?.is_some())
 }
 
 /// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable; one

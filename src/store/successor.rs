@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags};
 
 use super::open::{Refusal, with_suffix};
 use super::room::{Files, PAGE, Pages, Sizes};
@@ -253,7 +253,7 @@ fn copy_segments(
         let reached = !must && (rows >= most || bytes >= sizes.segment_bytes * 2);
         let mut home = None;
         for (place, schema) in schemas.iter().enumerate() {
-            if home.is_none() && has_table(connection, schema, id)? {
+            if home.is_none() && segment::has_table(connection, schema, id)? {
                 home = Some((place, schema));
             }
         }
@@ -274,23 +274,18 @@ pub(super) fn adopt_newest(connection: &Connection, files: &Files) -> rusqlite::
     }
     let sql = "SELECT max(id) FROM main.segments";
     let Some(id) = connection.query_row(sql, [], |row| row.get::<_, Option<u32>>(0))? else { return Ok(()) };
-    if has_table(connection, "main", id)? {
+    if segment::has_table(connection, "main", id)? {
         return Ok(());
     }
     for number in apart.iter().rev().filter_map(|path| number(path)) {
         let schema = format!("apart_{number}");
-        if has_table(connection, &schema, id)? {
+        if segment::has_table(connection, &schema, id)? {
             let table = segment::table(id);
             let copy = format!("INSERT INTO main.log_{id} SELECT * FROM {schema}.log_{id}");
             return connection.execute_batch(&format!("BEGIN IMMEDIATE; {table}; {copy}; COMMIT;"));
         }
     }
     Ok(())
-}
-
-fn has_table(connection: &Connection, schema: &str, id: u32) -> rusqlite::Result<bool> {
-    let sql = format!("SELECT 1 FROM {schema}.sqlite_schema WHERE name = 'log_{id}'");
-    Ok(connection.query_row(&sql, [], |_| Ok(())).optional()?.is_some())
 }
 
 /// The segments that have their table in a database.

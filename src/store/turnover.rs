@@ -52,8 +52,7 @@ impl Log {
         let mut header =
             Header { rows: segment.rows, bytes: segment.bytes, last: segment.last, ..Header::default() };
         for (reader, rows) in kept {
-            if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-                header.readers.insert(reader, (rows.count(), first, last));
+            if header.enter(reader, &rows) {
                 // What is settled by now weighed as much as what is not, on the average.
                 header.weights.insert(reader, segment.wanted.of(reader).grown(rows.count()).bytes);
             }
