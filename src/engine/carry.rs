@@ -325,7 +325,7 @@ fn is_spared(socket: &Socket, memory: Level, heaviest: usize) -> bool {
 
 /// Where more has gathered for everybody together, because one packet means so much, outboxes are flushed at
 /// once.
-const GATHERED_BYTES_MAX: usize = 2 << 20;
+const GATHERED_BYTES_MAX: usize = 8 << 20;
 
 /// Milliseconds that a closed connection has to take its last bytes and to see the end.
 const FAREWELL: u64 = 2_000;

@@ -133,8 +133,8 @@ const SOME: usize = 8;
 
 /// What those who speak at length cause leaves after so many bytes or so much work at the latest, which is some
 /// thousands of packets: a write for each of them would cost more than they do.
-const UNSENT_BYTES_MAX: usize = 1 << 20;
-const UNSENT_WORK_MAX: usize = 1 << 15;
+const UNSENT_BYTES_MAX: usize = 4 << 20;
+const UNSENT_WORK_MAX: usize = 1 << 17;
 
 /// What is written for one of them at once, as far as the stream lets us choose.
 const FLUSH_BYTES_MAX: usize = 64 << 10;
