@@ -234,8 +234,11 @@ impl Log {
             weights.entry(reader).or_default().insert(seq, weight);
         }
         for (reader, weights) in weights {
-            // One that wanted nothing any more has none.
-            let Ok(rows) = segment::index(connection, id, reader) else { continue };
+            // One that wanted nothing any more has none. What a damaged one says of is counted as damaged.
+            let rows = match segment::index(connection, id, reader) {
+                Err(Fault::Segment(_)) => continue,
+                read => read?,
+            };
             if header.enter(reader, &rows) {
                 let of_its = weights.iter().filter(|(seq, _)| rows.contains(**seq));
                 header.weights.insert(reader, of_its.map(|(_, weight)| weight).sum());

@@ -59,7 +59,24 @@ fn a_place_that_cannot_be_read_stops_no_commit() {
 
 #[test]
 fn a_page_that_cannot_be_read_at_a_start_is_not_taken_for_damage() {
+    read_without_any_page(&filled());
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_not_taken_for_damage_where_there_is_some() {
     let whole = filled();
+    let database = whole.dir().join("tidegate.db");
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&outside, whole.bytes(&database).unwrap()).unwrap();
+    let connection = rusqlite::Connection::open(&outside).unwrap();
+    connection.execute_batch("UPDATE segments SET data = x'00'; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(connection);
+    whole.put(&database, std::fs::read(&outside).unwrap());
+    read_without_any_page(&whole);
+}
+
+/// Starts once for each page, with that one unreadable; all rows are there once it can be read.
+fn read_without_any_page(whole: &FaultyDisk) {
     let pages = whole.size(&whole.dir().join("tidegate.db")).unwrap() as usize / 4_096;
     let mut refused = 0;
     for page in 1..=pages {
