@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::report::{self, Sources};
 use super::routes::{self, Route};
 use super::tasks::Tasks;
-use super::{ServiceError, descriptors, readings, watchdog};
+use super::{ServiceError, descriptors, footprint, readings, watchdog};
 use crate::auth::{PasswordFile, RulesFile};
 use crate::bridge::{self, Bridge, Pace, Supply};
 use crate::broker::{self, Broker, Passwords};
@@ -138,6 +138,7 @@ impl House {
         let feeding = tokio::spawn(watchdog::feed(self.heartbeat.clone(), self.store.clone()));
         watchdog::ready();
         tracing::info!(gateway = loaded.gateway.id, version = env!("CARGO_PKG_VERSION"), "serving");
+        footprint::shrink();
 
         let ending = self.wait(hangup).await;
         if !matches!(ending, Ending::StoreIsBack) {

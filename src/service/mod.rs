@@ -5,6 +5,7 @@
 //! opened the field is served without it, and the house is built anew once it can.
 
 mod descriptors;
+mod footprint;
 mod house;
 mod readings;
 mod tasks;
