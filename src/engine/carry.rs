@@ -101,9 +101,6 @@ impl Engine {
             self.carry_out_one(effect, now);
         }
         self.courier.templates.release();
-        if self.courier.gathered > GATHERED_BYTES_MAX {
-            self.flush_all();
-        }
     }
 
     fn carry_out_one(&mut self, effect: Effect, now: Now) {
@@ -195,8 +192,8 @@ impl Engine {
         let (connection, qos, packet_id) = (copy.connection, copy.qos, copy.packet_id);
         let payload = copy.message.payload.len() as u64;
         let limit = self.limits.max_send_buffer;
-        if self.courier.gathered > self.limits.max_memory / 8 {
-            // What nobody takes shows only when it is tried.
+        if self.courier.gathered > 2 * self.gathered_max() {
+            // One packet means so much; and what nobody takes shows only when it is tried.
             self.flush_all();
         }
         let heaviest = self.table.heaviest();
@@ -322,10 +319,6 @@ fn is_spared(socket: &Socket, memory: Level, heaviest: usize) -> bool {
     };
     socket.is_blocked() && socket.waiting() > share
 }
-
-/// Where more has gathered for everybody together, because one packet means so much, outboxes are flushed at
-/// once.
-const GATHERED_BYTES_MAX: usize = 8 << 20;
 
 /// Milliseconds that a closed connection has to take its last bytes and to see the end.
 const FAREWELL: u64 = 2_000;

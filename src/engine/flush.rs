@@ -51,10 +51,16 @@ impl Engine {
 
     /// Whether it is time to flush those who wait for it. Nobody speaks at length meanwhile.
     pub(super) fn is_flush_due(&mut self) -> bool {
+        let most = self.gathered_max();
         let courier = &mut self.courier;
-        let is_due = courier.gathered >= UNSENT_BYTES_MAX || courier.unsent_work >= UNSENT_WORK_MAX;
+        let is_due = courier.gathered >= most || courier.unsent_work >= UNSENT_WORK_MAX;
         courier.is_flushing |= is_due || !self.intake.is_long();
         courier.is_flushing
+    }
+
+    /// Bytes that may gather for everybody together before they leave.
+    pub(super) fn gathered_max(&self) -> usize {
+        (self.limits.max_memory / 16).min(GATHERED_BYTES_MAX)
     }
 
     /// Flushes some of those who wait for it.
@@ -133,7 +139,7 @@ const SOME: usize = 8;
 
 /// What those who speak at length cause leaves after so many bytes or so much work at the latest, which is some
 /// thousands of packets: a write for each of them would cost more than they do.
-const UNSENT_BYTES_MAX: usize = 4 << 20;
+const GATHERED_BYTES_MAX: usize = 4 << 20;
 const UNSENT_WORK_MAX: usize = 1 << 17;
 
 /// What is written for one of them at once, as far as the stream lets us choose.
