@@ -124,12 +124,8 @@ impl Broker {
             Some(backlog) => {
                 let Some(exchange) = client.session.flight.find(packet_id) else { return };
                 backlog.finish(exchange.seq);
-                let (reader, seq) = (backlog.reader, exchange.seq);
-                let write = match dropped {
-                    None => Write::Settled { reader, seq },
-                    Some(reason) => Write::Dropped { reader, seq, reason },
-                };
-                let ticket = self.ledger.write(write, turn.effects);
+                let row = (backlog.reader, exchange.seq);
+                let ticket = self.ledger.end_row(row, exchange.qos, dropped, turn.effects);
                 if exchange.qos == QoS::ExactlyOnce {
                     client.session.flight.end(packet_id);
                     self.ledger.after(ticket, Step::End(key, packet_id));

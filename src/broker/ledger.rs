@@ -11,7 +11,8 @@ use super::client::ClientKey;
 use super::memory::record_weight;
 use super::refuse::Refusals;
 use super::{ConnectionId, Effect};
-use crate::record::{Message, ReaderId, Seq, Ticket, Want, Write};
+use crate::codec::QoS;
+use crate::record::{DropReason, Message, ReaderId, Seq, Ticket, Want, Write};
 use crate::session::{GroupId, Parcel};
 
 pub(super) struct Ledger {
@@ -110,6 +111,24 @@ impl Ledger {
         }
         effects.push(Effect::Write(write));
         self.issued
+    }
+
+    /// A row is over for its reader: it has it, or does not get it for this reason. At QoS 2 nobody holds its
+    /// packet id any more then, so its lease ends in either case, which only a settled row says.
+    pub(super) fn end_row(
+        &mut self,
+        (reader, seq): (ReaderId, Seq),
+        qos: QoS,
+        dropped: Option<DropReason>,
+        effects: &mut Vec<Effect>,
+    ) -> Ticket {
+        if let Some(reason) = dropped {
+            let ticket = self.write(Write::Dropped { reader, seq, reason }, effects);
+            if qos < QoS::ExactlyOnce || seq == Seq(0) {
+                return ticket;
+            }
+        }
+        self.write(Write::Settled { reader, seq }, effects)
     }
 
     /// Hands a message to the store under the next order number.

@@ -271,12 +271,7 @@ impl Broker {
             if was_leased {
                 backlog.finish(seq);
             }
-            let reader = backlog.reader;
-            let write = match dropped {
-                None => Write::Settled { reader, seq },
-                Some(reason) => Write::Dropped { reader, seq, reason },
-            };
-            let ticket = self.ledger.write(write, turn.effects);
+            let ticket = self.ledger.end_row((backlog.reader, seq), qos, dropped, turn.effects);
             ends_later = qos == QoS::ExactlyOnce && client.session.backlog.is_some();
             if ends_later {
                 client.session.flight.end(packet_id);

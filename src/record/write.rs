@@ -90,8 +90,8 @@ pub enum Write {
         /// Which row.
         seq: Seq,
     },
-    /// The reader has the message (PUBACK, PUBCOMP): its row is no longer wanted by it, and is not counted where
-    /// it was gone before. Its lease ends.
+    /// The reader has the message (PUBACK, PUBCOMP), or has refused it after [`Write::Dropped`]: its row is no
+    /// longer wanted by it, and is not counted where it was gone before. Its lease ends.
     Settled {
         /// Whose.
         reader: ReaderId,

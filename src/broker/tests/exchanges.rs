@@ -460,9 +460,33 @@ fn what_a_client_refuses_is_not_delivered_and_counted_so() {
         if start.len() == KEPT.len() {
             expected.insert(1, "write dropped r1/1 refused_by_subscriber");
             expected.push("write dropped r1/2 refused_by_subscriber");
+            // And its packet id is free.
+            expected.push("write settled r1/2");
         }
         assert_eq!(script.said, expected);
         let dropped = script.broker.counters().dropped;
         assert_eq!(dropped, [(DropReason::RefusedBySubscriber, 2)].into());
+    }
+}
+
+// [MQTT5-4.3.3-4]
+#[test]
+fn of_what_a_client_refuses_nothing_is_left_after_a_crash() {
+    for refusal in ["2 pubrec 1 0x97", "2 pubrec 1 0x95"] {
+        let mut script = Script::new(config());
+        script.run(&[
+            "open 1",
+            "1 connect pub v5 clean",
+            "open 2",
+            "2 connect sub v5 keep=9 expiry=60",
+            "commit",
+        ]);
+        script.run(&["2 subscribe 1 t q2", "commit", "1 publish t x q2 id=6", "commit", refusal]);
+        // The packet id is taken until the end of the exchange is committed.
+        assert_eq!(script.model.view.leases.len(), 0, "{refusal}");
+        script.run(&["--", "commit", "crash", "open 2", "2 connect sub v5 keep=9 expiry=60", "commit"]);
+        let heard: Vec<&String> = script.said.iter().filter(|line| line.starts_with("2 <")).collect();
+        assert_eq!(heard, ["2 < connack present"], "{refusal}");
+        assert_eq!(script.model.disk.leases.len(), 0, "{refusal}");
     }
 }

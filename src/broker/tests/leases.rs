@@ -213,3 +213,25 @@ fn an_exchange_without_message_and_holder_is_over_at_the_start() {
     assert_eq!(script.said, ["write settled r2/1"]);
     assert_eq!(script.broker.counters().dropped.get(&DropReason::Purged), None);
 }
+
+// [MQTT5-4.3.3-4]
+#[test]
+fn of_what_a_member_refuses_nothing_is_left_after_a_crash() {
+    for expiry in ["expiry=60", "clean"] {
+        let mut script = Script::new(config());
+        script.run(&["open 1", "1 connect pub v5 clean", "open 2", "2 connect a", "commit"]);
+        script.run(&["2 subscribe 1 $share/g/t/# q2", "commit", "2 lost", "open 3"]);
+        script.run(&[
+            &format!("3 connect b v5 {expiry}"),
+            "commit",
+            "3 subscribe 1 $share/g/t/# q2",
+            "commit",
+        ]);
+        script.run(&["1 publish t/a 1 q2 id=1", "commit", "commit", "3 pubrec 1 0x97", "commit"]);
+        assert_eq!(said(&script, "write dropped").len(), 1, "{expiry}");
+        assert_eq!(script.model.disk.leases.len(), 0, "{expiry}");
+        script.run(&["--", "crash", "open 3", &format!("3 connect b v5 {expiry}")]);
+        settle(&mut script);
+        assert_eq!(said(&script, "3 < pub"), NOTHING, "{expiry}");
+    }
+}

@@ -8,7 +8,7 @@
 mod witness;
 
 use super::super::*;
-use super::client::Client;
+use super::client::{Client, Habits};
 use super::model::Model;
 use super::random::{Random, fresh_seed};
 use super::script::config;
@@ -77,7 +77,8 @@ impl World {
     fn new(course: Course) -> World {
         let mut random = Random(course.seed);
         let group_qos = ["q1", "q2"][random.below(2)];
-        let clients = (0..6).map(|slot| Client::new(slot, group_qos, &mut random)).collect();
+        let habits = Habits { refuses: true, ..Habits::default() };
+        let clients = (0..6).map(|slot| Client::new(slot, group_qos, &mut random).with(habits)).collect();
         let now = Now::steady(0, 1_000_000);
         let config = configured(course);
         let restored = Restored { last_reader: 1, ..Restored::default() };

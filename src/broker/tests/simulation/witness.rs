@@ -274,6 +274,8 @@ impl World {
                 );
             }
         }
+        let leases = &self.model.view.leases;
+        assert!(leases.is_empty(), "seed {seed}: exchanges that never end: {leases:?}");
         assert_eq!(self.broker.counters().paused, 0, "seed {seed}: somebody waits for ever");
         let counters = self.broker.counters();
         assert!(counters.not_accepted == 0 || self.course.refuses);
