@@ -63,7 +63,11 @@ impl Broker {
             match (goes_back, &group.backlog) {
                 (true, None) => to_memory.push((id, exchange)),
                 (true, Some(_)) => self.give_back(id, exchange, turn),
-                (false, _) => self.purge(id, exchange.seq, turn.effects),
+                (false, _) => {
+                    // Whoever has answered PUBREC has it, or has been found unable to take it, which was counted.
+                    let dropped = (exchange.stage == Stage::Sent).then_some(DropReason::Purged);
+                    self.end_sent(id, exchange.seq, dropped, turn.effects);
+                }
             }
         }
         // The oldest comes to the front last.
@@ -100,8 +104,8 @@ impl Broker {
         }
     }
 
-    /// A message that was sent is over with the session that it was sent to.
-    fn purge(&mut self, id: GroupId, seq: Seq, effects: &mut Vec<Effect>) {
+    /// A message that was sent is over with the session that it was sent to, and lost unless that had it.
+    fn end_sent(&mut self, id: GroupId, seq: Seq, dropped: Option<DropReason>, effects: &mut Vec<Effect>) {
         let Some(group) = self.groups.get_mut(id) else { return };
         let was_leased = group.leased.remove(&seq);
         if let Some(backlog) = group.backlog.as_mut().filter(|_| seq > Seq(0)) {
@@ -109,11 +113,11 @@ impl Broker {
                 // An answer of the store that is under way may still have it.
                 backlog.finish(seq);
             }
-            let reader = backlog.reader;
-            self.ledger.write(Write::Dropped { reader, seq, reason: DropReason::Purged }, effects);
-            self.ledger.write(Write::Settled { reader, seq }, effects);
+            self.ledger.end_row((backlog.reader, seq), QoS::ExactlyOnce, dropped, effects);
         }
-        self.counters.drop(DropReason::Purged, 1);
+        if let Some(reason) = dropped {
+            self.counters.drop(reason, 1);
+        }
     }
 
     /// The exchanges of a group that was found go on with those who have them. Where there is nobody, what
@@ -137,7 +141,8 @@ impl Broker {
             } else if !lease.has_row {
                 self.ledger.write(Write::Settled { reader, seq }, effects);
             } else if lease.holder == Some(NOBODY) || lease.state > LeaseState::Begun {
-                self.purge(id, seq, effects); // [MQTT5-4.8.2-5]
+                let dropped = (lease.state < LeaseState::Received).then_some(DropReason::Purged);
+                self.end_sent(id, seq, dropped, effects); // [MQTT5-4.8.2-5]
             } else if let Some(backlog) = &mut group.backlog {
                 group.leased.remove(&seq);
                 self.ledger.write(Write::Unleased { reader, seq }, effects);
