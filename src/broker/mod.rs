@@ -517,11 +517,14 @@ impl Broker {
     fn remind(&mut self, due: u64, timer: Timer) {
         self.timers.push(due, timer);
         if self.timers.is_crowded() {
-            let (connections, clients) = (&self.connections, &self.clients);
-            self.timers.retain(|timer| match timer {
-                Timer::Connection(id) | Timer::Refused(id) => connections.get(id).is_some(),
-                Timer::Client(key) => clients.get(key).is_some(),
-                Timer::Sys | Timer::Retained => true,
+            let Broker { timers, connections, clients, refused, retained_due, .. } = self;
+            timers.retain(|due, timer| match timer {
+                Timer::Connection(id) => connections.get(id).is_some_and(|known| known.armed == due),
+                Timer::Refused(id) => refused.get(&id).is_some_and(|known| known.until == due),
+                Timer::Client(key) => clients.get(key).is_some_and(|known| known.armed == due),
+                Timer::Retained => *retained_due == due,
+                // There is one at a time.
+                Timer::Sys => true,
             });
         }
     }

@@ -1,7 +1,7 @@
 //! Deadlines of connections and sessions, soonest first.
 //!
-//! An entry is only a reminder to look: who was reminded knows whether it is really time, so nothing is
-//! ever taken out early and a packet costs no change here.
+//! An entry is only a reminder to look: who was reminded knows whether it is really time, so a packet costs no
+//! change here. Those that nobody waits for any more are cleared out once they are as many as the others.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -30,18 +30,27 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     pub(super) fn push(&mut self, due: u64, timer: Timer) {
         self.heap.push(Reverse((due, timer)));
     }
 
-    /// Whether there are so many that those of the dead should go.
+    /// Whether there are so many that those that nobody waits for should go.
     pub(super) fn is_crowded(&self) -> bool {
         self.heap.len() > self.roomy.max(TIMERS_MIN)
     }
 
-    /// Forgets the reminders of the dead.
-    pub(super) fn retain(&mut self, is_alive: impl Fn(Timer) -> bool) {
-        self.heap.retain(|Reverse((_, timer))| is_alive(*timer));
+    /// Forgets the reminders that nobody waits for, and all but one that say the same.
+    pub(super) fn retain(&mut self, is_awaited: impl Fn(u64, Timer) -> bool) {
+        let mut entries = std::mem::take(&mut self.heap).into_vec();
+        entries.retain(|Reverse((due, timer))| is_awaited(*due, *timer));
+        entries.sort_unstable();
+        entries.dedup();
+        self.heap = entries.into();
         self.roomy = self.heap.len() * 2;
     }
 
@@ -72,7 +81,7 @@ mod tests {
         for serial in 0..100_000 {
             timers.push(u64::from(serial), Timer::Client(ClientKey { slot: 0, serial }));
             if timers.is_crowded() {
-                timers.retain(|timer| matches!(timer, Timer::Client(key) if key.serial + 10 > serial));
+                timers.retain(|_, timer| matches!(timer, Timer::Client(key) if key.serial + 10 > serial));
             }
             most = most.max(timers.heap.len());
         }

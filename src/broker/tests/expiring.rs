@@ -131,3 +131,18 @@ fn who_knows_no_refusal_is_routed_and_not_retained() {
     assert_eq!(script.said, ["1 < publish c x", "1 < puback 3", "1 < publish c y"]);
     assert_eq!(script.broker.counters().dropped[&DropReason::StoreFull], 2);
 }
+
+#[test]
+fn one_that_is_retained_ever_anew_leaves_few_reminders() {
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect a v5 keep=9 clean"]);
+    for less in 0..3_000 {
+        script.run(&[&format!("1 publish t x retain expiry={}", 4_000_000_000_u32 - less), "commit"]);
+    }
+    assert!(script.broker.timers.len() <= 1_100, "{}", script.broker.timers.len());
+    // The last of them is watched all the same.
+    script.run(&["1 lost", "--", "after 3999997000999"]);
+    assert_eq!(script.broker.counters().expired, 0);
+    script.run(&["after 1"]);
+    assert_eq!(script.broker.counters().expired, 1);
+}

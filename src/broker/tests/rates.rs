@@ -232,3 +232,20 @@ fn who_publishes_where_very_many_filters_meet_rests_between() {
     script.run(&["--", &twice, "1 lost"]);
     assert_eq!(script.said.iter().filter(|line| line.contains("< publish")).count(), 4);
 }
+
+#[test]
+fn who_is_slowed_down_ever_again_leaves_few_reminders_and_is_found_dead_all_the_same() {
+    let mut config = config();
+    config.limits.max_publish_rate = Some(Rate { count: 1, per: Duration::from_millis(10) });
+    let mut script = Script::new(config);
+    script.run(&["open 1", "1 connect a v5 keep=900 clean"]);
+    for _ in 0..3_000 {
+        script.run(&["1 publish t x ; publish t y", "after 20", "after 20"]);
+    }
+    assert!(script.broker.counters().slowed >= 3_000);
+    assert!(script.broker.timers.len() <= 1_100, "{}", script.broker.timers.len());
+    script.run(&["1 ping", "--", "after 1349999"]);
+    assert!(script.said.is_empty(), "{:?}", script.said);
+    script.run(&["after 1"]);
+    assert_eq!(script.said, ["1 < disconnect 0x8d", "close 1"]);
+}
