@@ -191,9 +191,20 @@ impl Connection {
 
     /// Bytes that are held for it here.
     pub(super) fn weight(&self) -> usize {
-        let held: usize = self.held.iter().map(Held::weight).sum();
         let answers: usize = self.answers.iter().map(|pending| pending.weight).sum();
-        held + answers + self.aliases.as_ref().map_or(0, |aliases| aliases.weight())
+        let aliases = self.aliases.as_ref().map_or(0, |aliases| aliases.weight());
+        self.held_weight() + answers + aliases + self.connect as usize
+    }
+
+    fn held_weight(&self) -> usize {
+        self.held.iter().map(Held::weight).sum()
+    }
+
+    /// Whether so much waits that no more is read. Of those of whom nobody knows who they are, there may be
+    /// very many.
+    pub(super) fn holds_enough(&self) -> bool {
+        let is_stranger = self.client.is_none();
+        self.held.len() >= HELD_BEFORE_PAUSE || (is_stranger && self.held_weight() >= HELD_OF_A_STRANGER)
     }
 
     /// Whether its packets wait.
@@ -261,7 +272,8 @@ impl Connection {
 pub(super) struct Connections {
     slots: Vec<Option<Box<Connection>>>,
     /// Those that are gone while their password is compared: what they have said is taken after. Their slots
-    /// may be others' by now. There are as many at most as passwords may wait.
+    /// may be others' by now. There are as many at most as passwords may wait, and none comes to them while memory
+    /// is tight.
     gone: BTreeMap<ConnectionId, Box<Connection>>,
 }
 
@@ -323,7 +335,9 @@ const SUBSCRIBES_MAX: usize = 64;
 /// Milliseconds from the opening of a connection within which CONNECT must come, and what AUTH is to show.
 const CONNECT_WITHIN: u64 = 10_000;
 /// Packets that a connection holds before it is paused.
-pub(super) const HELD_BEFORE_PAUSE: usize = 16;
+const HELD_BEFORE_PAUSE: usize = 16;
+/// Bytes that one without a session holds before it is paused.
+const HELD_OF_A_STRANGER: usize = 16_384;
 
 /// What waits of a port before its QoS 0 is dropped and counted; its QoS 1 and 2 the port itself bounds.
 pub(super) const HELD_OF_A_PORT_MAX: usize = 1_024;

@@ -9,7 +9,7 @@ use super::client::ClientKey;
 use super::connect::due_after;
 use super::connection::{Connection, Held, Phase};
 use super::fan::Pressure;
-use super::memory::will_weight;
+use super::memory::{Level, will_weight};
 use super::publish::{INWARD_BYTES, is_volatile};
 use super::repeat::Ending;
 use super::{Broker, ConnectionId, Effect, Note, Turn, Verdict};
@@ -79,10 +79,11 @@ impl Broker {
 
     pub(super) fn on_lost(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         self.take_slowed(id, turn);
+        let has_room = self.level() == Level::Ample;
         let Some(connection) = self.connections.get_mut(id) else { return };
         match connection.phase {
             // It counts as said by whoever it turns out to be. Of QoS 1 and 2 the client keeps it.
-            Phase::Verifying(_) if connection.held.iter().any(Held::is_once) => {
+            Phase::Verifying(_) if has_room && connection.held.iter().any(Held::is_once) => {
                 return self.connections.outlive(id);
             }
             // Its session is there, whether that is on disk yet or not.
@@ -175,10 +176,13 @@ impl Broker {
 
     /// Closes a connection that never had a session.
     pub(super) fn drop_connection(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let is_gone = self.connections.is_gone(id);
         if let Some(mut connection) = self.connections.remove(id) {
             self.forget_held(&mut connection);
             self.counters.connections_refused += 1;
-            turn.effects.push(Effect::Close { connection: id });
+            if !is_gone {
+                turn.effects.push(Effect::Close { connection: id });
+            }
         }
     }
 

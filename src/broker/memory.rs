@@ -244,7 +244,7 @@ impl Broker {
         if self.level() == Level::Full
             && let Some(id) = self.holds_most()
         {
-            self.part(id, Cause::Expelled(Reason::QuotaExceeded), turn);
+            self.put_out(id, turn);
         }
         let level = self.level();
         if std::mem::replace(&mut self.memory.told, level) != level {
@@ -252,8 +252,21 @@ impl Broker {
         }
     }
 
-    /// The connection for which most is held, if it is worth anything.
+    fn put_out(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        let is_stranger = self.connections.get(id).is_some_and(|connection| connection.client.is_none());
+        if !is_stranger {
+            self.part(id, Cause::Expelled(Reason::QuotaExceeded), turn);
+        } else if !self.refuse_unproven(id, Reason::QuotaExceeded, turn) {
+            self.drop_connection(id, turn);
+        }
+    }
+
+    /// The connection for which most is held, if it is worth anything: a client's, or one whose client nobody
+    /// knows yet, its link there or gone.
     fn holds_most(&mut self) -> Option<ConnectionId> {
+        let connections = self.connections.ids().into_iter().filter_map(|id| self.connections.get(id));
+        let strangers = connections.filter(|connection| connection.client.is_none());
+        let strangers = strangers.map(|connection| (connection.id, connection.weight()));
         let queued = self.clients.keys().into_iter().filter_map(|key| {
             let client = self.clients.get(key)?;
             let id = client.connection?;
@@ -262,7 +275,7 @@ impl Broker {
             Some((id, client.session.queue.weight() + client.session.flight.weight() + waiting))
         });
         let buffered = self.memory.heaviest.filter(|(id, _)| self.connections.get(*id).is_some());
-        let (id, weight) = queued.chain(buffered).max_by_key(|(_, weight)| *weight)?;
+        let (id, weight) = queued.chain(strangers).chain(buffered).max_by_key(|(_, weight)| *weight)?;
         if weight < WORTH_LETTING_GO {
             return None;
         }

@@ -59,7 +59,7 @@ use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
 use backlog::{LOOKS_MAX, WALKS_MAX};
 use client::{ClientKey, Clients};
-use connection::{Connection, Connections, HELD_BEFORE_PAUSE, HELD_OF_A_PORT_MAX, Held, Phase};
+use connection::{Connection, Connections, HELD_OF_A_PORT_MAX, Held, Phase};
 use ledger::{Ledger, Step};
 use memory::Memory;
 use pace::Pace;
@@ -331,7 +331,7 @@ impl Broker {
             }
             self.memory.held += held.weight();
             connection.held.push_back(held);
-            if connection.held.len() >= HELD_BEFORE_PAUSE && !connection.paused {
+            if connection.holds_enough() && !connection.paused {
                 connection.paused = true;
                 turn.effects.push(Effect::Pause { connection: id });
             }

@@ -413,3 +413,54 @@ fn limits_hold_for_those_who_waited_for_their_password() {
     let full = ["buffered 1000000", "--", "1 verified"];
     check_with(passwords(memory(1_000_000)), &[&before[..], &full].concat(), "1 < connack 0x97\nclose 1");
 }
+
+/// Somebody whose password is being compared, and who says a lot meanwhile.
+fn strangers(config: Config) -> Script {
+    let mut script = Script::new(Config { passwords: crate::broker::Passwords::File, ..config });
+    script.run(&["open 1", "1 connect pub v5 clean", "open 2", "2 connect sub v5 clean window=1"]);
+    script.run(&["2 subscribe 1 t q1", &format!("1 publish t {} q1 id=1", "x".repeat(6_000))]);
+    script.run(&["open 3 password", "3 connect c v5 clean user=u pass=p", "--"]);
+    script
+}
+
+#[test]
+fn a_stranger_is_paused_before_he_holds_much() {
+    let mut script = strangers(config());
+    let publish = format!("3 publish t {}", "x".repeat(9_000));
+    script.run(&[&publish]);
+    assert!(script.said.is_empty(), "{:?}", script.said);
+    script.run(&[&publish]);
+    assert_eq!(script.said, ["pause 3"]);
+    script.run(&["--", &publish, "3 verified"]);
+    assert_eq!(script.said.iter().filter(|line| line.starts_with("2 < publish")).count(), 3);
+    assert_eq!(script.said.last().map(String::as_str), Some("resume 3"));
+}
+
+#[test]
+fn a_stranger_who_holds_most_is_put_out_and_no_client() {
+    for gone in [false, true] {
+        let mut script = strangers(memory(32_000));
+        let before = script.broker.counters().memory;
+        script.run(&[&format!("3 publish t {}", "x".repeat(20_000))]);
+        if gone {
+            script.run(&["3 lost"]);
+        }
+        script.run(&["--", &format!("1 publish t {} q1 id=2", "x".repeat(9_000))]);
+        script.run(&[&format!("1 publish t {} q1 id=3", "x".repeat(4_000)), "buffered 0"]);
+        let closed: Vec<&String> = script.said.iter().filter(|line| line.starts_with("close")).collect();
+        let expected: &[&str] = if gone { &[] } else { &["close 3"] };
+        assert_eq!(closed, expected, "{gone}");
+        script.run(&["--", "3 verified"]);
+        assert!(script.said.is_empty(), "{gone}: {:?}", script.said);
+        assert!(script.broker.counters().memory < before + 14_000, "{gone}");
+    }
+}
+
+#[test]
+fn what_a_stranger_said_before_he_left_is_forgotten_where_memory_is_tight() {
+    let mut script = strangers(memory(40_000));
+    let before = script.broker.counters().memory;
+    script.run(&[&format!("3 publish t {}", "x".repeat(31_000)), "3 lost"]);
+    assert!(script.broker.counters().memory <= before, "{}", script.broker.counters().memory);
+    assert_eq!(script.broker.counters().not_accepted, 1);
+}
