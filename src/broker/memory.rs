@@ -4,7 +4,7 @@
 //! messages, wills, topic aliases, the names and filters of sessions. What waits in the connections'
 //! buffers the engine tells it. Three levels: below three quarters nothing happens; above, the engine is told
 //! to spare the slowest readers QoS 0; at the limit nobody new is taken, and whoever holds most is let go,
-//! one at a turn.
+//! one each time that the engine tells of its buffers.
 
 use super::client::ClientKey;
 use super::connection::Connection;
@@ -68,6 +68,9 @@ pub(super) struct Memory {
     pub(super) aside: usize,
     /// In CONNECTs that wait for AUTH.
     pub(super) unproven: usize,
+    /// Whether somebody was let go since the engine last told of its buffers: what that has left in them is not
+    /// known before, and whoever comes next need not be the one to blame.
+    pub(super) let_go: bool,
     /// As the engine was told last.
     told: Level,
 }
@@ -242,8 +245,10 @@ impl Broker {
     /// At the end of a call: the engine is told how it stands, and somebody is let go if need be.
     pub(super) fn relieve(&mut self, turn: &mut Turn<'_>) {
         if self.level() == Level::Full
+            && !self.memory.let_go
             && let Some(id) = self.holds_most()
         {
+            self.memory.let_go = true;
             self.put_out(id, turn);
         }
         let level = self.level();

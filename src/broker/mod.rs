@@ -292,6 +292,7 @@ impl Broker {
             Event::Surveyed(survey) => self.on_surveyed(survey, turn),
             Event::Buffered { bytes, heaviest } => {
                 (self.memory.buffers, self.memory.heaviest) = (bytes, heaviest);
+                self.memory.let_go = false;
             }
             Event::Room { connection } => self.on_room(connection, turn),
             Event::Resting { bytes } => self.memory.resting = bytes,

@@ -464,3 +464,29 @@ fn what_a_stranger_said_before_he_left_is_forgotten_where_memory_is_tight() {
     assert!(script.broker.counters().memory <= before, "{}", script.broker.counters().memory);
     assert_eq!(script.broker.counters().not_accepted, 1);
 }
+
+#[test]
+fn of_those_who_hold_much_one_goes_each_time_that_the_buffers_are_told() {
+    let mut config = memory(100_000);
+    config.limits.max_inflight = 1;
+    let mut script = Script::new(config);
+    script.run(&["open 1", "1 connect pub v5 clean"]);
+    for slot in [2, 3, 4] {
+        script.run(&[&format!("open {slot}"), &format!("{slot} connect c{slot} v5 clean window=1")]);
+        script.run(&[&format!("{slot} subscribe 1 t{slot} q1"), &format!("1 publish t{slot} x q1 id=1")]);
+        script.run(&[&format!("1 publish t{slot} {} q1 id=2", "x".repeat(5_000))]);
+    }
+    let closed =
+        |script: &Script| script.said.iter().filter(|line| line.starts_with("close")).cloned().collect();
+    // Others' buffers are full, too, so that it is not enough.
+    script.handle(vec![Event::Buffered {
+        bytes: 300_000,
+        heaviest: Some((crate::broker::ConnectionId { slot: 2, generation: 1 }, 100_000)),
+    }]);
+    script.run(&["1 ping", "1 ping", "1 ping"]);
+    let once: Vec<String> = closed(&script);
+    assert_eq!(once, ["close 2"]);
+    script.run(&["buffered 0"]);
+    let then: Vec<String> = closed(&script);
+    assert_eq!(then, ["close 2"]);
+}
