@@ -47,7 +47,7 @@ impl Broker {
             }
         }
         for key in without_room {
-            group.ready.remove(&key);
+            group.has_no_room(key);
         }
         match found {
             Some(key) => Pick::Member(key),
@@ -91,7 +91,7 @@ impl Broker {
             if with_room(clients, key).is_some() {
                 return true;
             }
-            group.ready.remove(&key);
+            group.has_no_room(key);
         }
     }
 
@@ -110,30 +110,10 @@ impl Broker {
 }
 
 impl Group {
-    /// The members that may have room, from the next in turn.
-    pub(super) fn in_turn(&self) -> impl Iterator<Item = ClientKey> {
-        let after = (std::ops::Bound::Excluded(self.last), std::ops::Bound::Unbounded);
-        let keys = self.ready.range(after).chain(self.ready.range(..=self.last)).copied();
-        keys.inspect(|_| self.look())
-    }
-
-    /// Every member, from the next in turn.
-    pub(super) fn everybody(&self) -> impl Iterator<Item = ClientKey> {
-        let after = (std::ops::Bound::Excluded(self.last), std::ops::Bound::Unbounded);
-        let keys = self.members.range(after).chain(self.members.range(..=self.last));
-        keys.map(|(key, _)| *key).inspect(|_| self.look())
-    }
-
     /// Whether a packet of this size is one that the member takes.
     fn fits(&self, key: ClientKey, client: &Client, message: &Message, qos: QoS) -> bool {
         let (Some(member), Some(outlet)) = (self.members.get(&key), &client.outlet) else { return false };
         outlet.takes(message, qos.min(member.qos), member.identifier.as_slice())
-    }
-
-    /// A member is looked at.
-    fn look(&self) {
-        #[cfg(test)]
-        self.looks.set(self.looks.get() + 1);
     }
 }
 

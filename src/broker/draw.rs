@@ -98,7 +98,7 @@ impl Broker {
         let mut missed = None;
         let mut found = None;
         // Those who have room first: in a large group they are found soon.
-        for key in group.in_turn().chain(group.everybody()) {
+        for key in group.in_turn().chain(group.present_in_turn()) {
             let Some(member) = group.members.get(&key) else { continue };
             let Some(client) = self.clients.get_mut(key) else { continue };
             if self.restricted && !client.may_draw(&group.filter, &message.topic) {

@@ -154,6 +154,8 @@ pub struct Broker {
     matches: Vec<Match>,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.
     restricted: bool,
+    /// Members of groups that were looked at for their rights since the start.
+    member_looks: u64,
     /// Parts of the house that were turned away or put out, and are not back: few, since they stand in the
     /// configuration.
     turned_away: BTreeMap<ByteString, Reason>,
@@ -215,6 +217,7 @@ impl Broker {
             last_walker: ClientKey { slot: 0, serial: 0 },
             matches: Vec::new(),
             restricted: config.rules.is_some(),
+            member_looks: 0,
             turned_away: BTreeMap::new(),
             shed: BTreeMap::new(),
             config,

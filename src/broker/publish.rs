@@ -57,7 +57,7 @@ impl Broker {
         // What the house says of itself is little, and wanted most when something is full.
         let pressure = if is_house { Pressure::Insist } else { Pressure::Wait };
         let topic = message.topic.clone();
-        let looks = self.router.looks();
+        let looks = self.router.looks() + self.member_looks;
         match self.route(message, Some(source.slot), inward, pressure, turn) {
             Routed::Refused => self.refuse_publish(id, publish, &topic, turn),
             Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
@@ -75,7 +75,7 @@ impl Broker {
                 self.acknowledge(id, &publish, ticket, wanted, turn);
             }
         }
-        self.rest(id, self.router.looks() - looks, turn);
+        self.rest(id, self.router.looks() + self.member_looks - looks, turn);
     }
 
     fn count_received(&mut self, publish: &Publish) {

@@ -40,7 +40,7 @@ impl Broker {
         let shared = client.session.flight.shared();
         for id in &touched {
             if let Some(group) = self.groups.get_mut(*id) {
-                group.ready.remove(&key);
+                group.miss(key);
             }
         }
         let mut to_memory = Vec::new();

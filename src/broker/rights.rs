@@ -66,17 +66,21 @@ impl Broker {
         client.access.as_ref().is_none_or(|access| access.may_write(topic))
     }
 
-    /// Takes out of `matches` who may not read this topic.
-    pub(super) fn hold_back(&self, topic: &str, matches: &mut Vec<Match>) {
+    /// Takes out of `matches` who may not read this topic. Of a group of which nobody may, each member is looked
+    /// at, which is work of the publisher's.
+    pub(super) fn hold_back(&mut self, topic: &str, matches: &mut Vec<Match>) {
+        let mut looks = 0;
         matches.retain(|found| match self.taker(found.subscriber) {
             Taker::Route(_) => true,
             Taker::Client(slot) => self.clients.in_slot(slot).is_none_or(|client| client.may_read(topic)),
             // A group wants what one of its members may read.
             Taker::Group(id) => self.groups.get(id).is_none_or(|group| {
-                let mut members = group.members.keys().filter_map(|key| self.clients.get(*key));
+                let members = group.members.keys().inspect(|_| looks += 1);
+                let mut members = members.filter_map(|key| self.clients.get(*key));
                 members.any(|client| client.may_draw(&group.filter, topic))
             }),
         });
+        self.member_looks += looks;
     }
 
     /// The filter as the house names it, and the answer to it.

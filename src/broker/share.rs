@@ -8,6 +8,7 @@
 //! Invariant: a message is with one member at a time; whose it is when that one leaves stands in `repeat`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use bytestring::ByteString;
 use slab::Slab;
@@ -32,7 +33,9 @@ pub(super) struct Group {
     /// How many members there are of each QoS.
     wishes: [u32; 3],
     /// The members that may have room: who was found to have none is not among them until he may again.
-    pub(super) ready: BTreeSet<ClientKey>,
+    ready: BTreeSet<ClientKey>,
+    /// The members that are connected.
+    present: BTreeSet<ClientKey>,
     /// Who has had the last message; the next in turn comes after him.
     pub(super) last: ClientKey,
     /// Its place in the log; `None` while no member has kept its session.
@@ -111,7 +114,49 @@ impl Group {
     fn take(&mut self, key: ClientKey) -> bool {
         let Some(member) = self.members.remove(&key) else { return false };
         self.count(member.qos, |count| *count -= 1);
+        self.miss(key);
         true
+    }
+
+    /// A member is connected, and may have room.
+    fn welcome(&mut self, key: ClientKey) {
+        // Whoever may have room is known to be connected.
+        if self.ready.insert(key) {
+            self.present.insert(key);
+        }
+    }
+
+    /// A member was found to have no room.
+    pub(super) fn has_no_room(&mut self, key: ClientKey) {
+        self.ready.remove(&key);
+    }
+
+    /// A member is not connected any more.
+    pub(super) fn miss(&mut self, key: ClientKey) {
+        self.ready.remove(&key);
+        self.present.remove(&key);
+    }
+
+    /// The members that may have room, from the next in turn.
+    pub(super) fn in_turn(&self) -> impl Iterator<Item = ClientKey> {
+        self.after_the_last(&self.ready)
+    }
+
+    /// Every connected member, from the next in turn.
+    pub(super) fn present_in_turn(&self) -> impl Iterator<Item = ClientKey> {
+        self.after_the_last(&self.present)
+    }
+
+    fn after_the_last(&self, keys: &BTreeSet<ClientKey>) -> impl Iterator<Item = ClientKey> {
+        let after = (Bound::Excluded(self.last), Bound::Unbounded);
+        let keys = keys.range(after).chain(keys.range(..=self.last)).copied();
+        keys.inspect(|_| self.look())
+    }
+
+    /// A member is looked at.
+    pub(super) fn look(&self) {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + 1);
     }
 
     fn count(&mut self, qos: QoS, change: impl FnOnce(&mut u32)) {
@@ -177,7 +222,7 @@ impl Groups {
         if let Some(group) = self.get_mut(id)
             && group.members.contains_key(&key)
         {
-            group.ready.insert(key);
+            group.welcome(key);
         }
     }
 
@@ -200,6 +245,7 @@ impl Groups {
             members: BTreeMap::new(),
             wishes: [0; 3],
             ready: BTreeSet::new(),
+            present: BTreeSet::new(),
             last: ClientKey { slot: 0, serial: 0 },
             backlog,
             queue: Queue::default(),
@@ -251,7 +297,7 @@ impl Broker {
         let before = group.highest();
         let new = group.put(key, member);
         if client.outlet.is_some() {
-            group.ready.insert(key);
+            group.welcome(key);
         }
         if new {
             client.groups.insert(id);
@@ -272,7 +318,6 @@ impl Broker {
         if !group.take(key) {
             return false;
         }
-        group.ready.remove(&key);
         if let Some(client) = self.clients.get_mut(key) {
             client.groups.remove(&id);
         }

@@ -130,10 +130,10 @@ fn what_comes_back_to_memory_keeps_its_order() {
 
 const MANY: u64 = 50;
 
-fn many(version: &str) -> Script {
+fn many(version: &str, count: u64) -> Script {
     let mut script = Script::new(config());
     script.run(&["open 0", "0 connect pub v5 clean"]);
-    for slot in 1..=MANY {
+    for slot in 1..=count {
         run(&mut script, [format!("open {slot}"), format!("{slot} connect m{slot} {version} window=1")]);
         script.run(&["commit"]);
         run(&mut script, [format!("{slot} subscribe 1 $share/g/t/# q1"), "commit".to_owned()]);
@@ -155,7 +155,7 @@ fn most_looked_at(script: &mut Script, lines: impl IntoIterator<Item = String>) 
 #[test]
 fn a_message_looks_at_few_members_and_so_does_an_answer() {
     for version in ["v5 clean", "v5 expiry=60"] {
-        let mut script = many(version);
+        let mut script = many(version, MANY);
         let publish = |ids: std::ops::RangeInclusive<u64>| {
             ids.flat_map(|id| [format!("0 publish t/a x q1 id={id}"), "commit".to_owned()])
                 .collect::<Vec<_>>()
@@ -176,10 +176,27 @@ fn a_message_looks_at_few_members_and_so_does_an_answer() {
 
 #[test]
 fn a_message_for_one_who_is_here_looks_at_few_who_are_away() {
-    let mut script = many("v5 expiry=60");
+    let mut script = many("v5 expiry=60", MANY);
     run(&mut script, (2..=MANY).map(|slot| format!("{slot} lost")));
     script.run(&["0 publish t/a x", "--"]);
     let events = ["0 publish t/a 1 q1 id=1", "1 puback 1", "0 publish t/a 2", "0 publish t/a 3 q1 id=2"];
     assert!(most_looked_at(&mut script, events.map(str::to_owned)) <= 4);
     assert_eq!(script.said.iter().filter(|line| line.starts_with("1 < publish")).count(), 3);
+}
+
+#[test]
+fn a_message_of_qos_0_looks_at_few_of_a_thousand_who_are_away() {
+    let mut script = many("v5 expiry=60", 1_001);
+    run(&mut script, (1..=1_000).flat_map(|slot| [format!("{slot} lost"), "commit".to_owned()]));
+    // The one who is here has no room for another of QoS 1, and so is last asked.
+    script.run(&["0 publish t/a 1 q1 id=1", "commit", "0 publish t/a 2 q1 id=2", "commit", "--"]);
+    let once = (0..3).map(|_| "0 publish t/a x".to_owned());
+    assert!(most_looked_at(&mut script, once.clone()) <= 4);
+    assert_eq!(script.said, ["1001 < publish t/a x"; 3]);
+    script.run(&["1001 lost", "commit", "--"]);
+    assert!(most_looked_at(&mut script, once.clone()) <= 4);
+    assert!(script.said.is_empty(), "{:?}", script.said);
+    script.run(&["open 7", "7 connect m7 v5 expiry=60", "commit", "--"]);
+    assert!(most_looked_at(&mut script, once) <= 4);
+    assert_eq!(script.said, ["7 < publish t/a x"; 3]);
 }
