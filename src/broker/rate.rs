@@ -61,8 +61,9 @@ impl Broker {
         self.arm(id);
     }
 
-    /// Filters may be such that a single topic leads to tens of thousands of places of the tree. Who publishes
-    /// there rests three times as long as that took, about, so that the others have their turns between.
+    /// Filters may be such that a single topic leads to tens of thousands of places of the tree, and a client may have
+    /// a list of thousands to go through. Who causes that rests three times as long as it took, about, so that the
+    /// others have their turns between.
     pub(super) fn rest(&mut self, id: ConnectionId, looks: u64, turn: &mut Turn<'_>) {
         if looks <= LOOKS_FREE {
             return;
@@ -161,7 +162,7 @@ impl Spent {
     }
 }
 
-/// Places of the tree of filters that a publish may lead to without a rest.
+/// Places of the tree or of a list that one packet may lead to without a rest.
 const LOOKS_FREE: u64 = 2_048;
 /// And how many cost a rest of a millisecond: on a small machine they take a third of that.
 const LOOKS_A_MILLISECOND: u64 = 2_048;

@@ -62,6 +62,7 @@ impl Broker {
                 replaced.push(subscription);
             }
         }
+        let replaces = !replaced.is_empty();
         self.replace(key, replaced, turn);
         let ticket = changed.then(|| self.write_session(key, turn)).filter(|ticket| *ticket > Ticket(0));
         if let Some(client) = self.clients.get_mut(key) {
@@ -70,6 +71,9 @@ impl Broker {
         }
         let answer = SubAck { packet_id, properties: Properties::new(), reasons };
         self.answer(id, ticket, Kind::Other, Answer::Other(Box::new(Packet::SubAck(answer))), turn);
+        if replaces || ticket.is_some() {
+            self.rest_after_list(id, key, turn);
+        }
     }
 
     pub(super) fn on_unsubscribe(&mut self, id: ConnectionId, unsubscribe: Unsubscribe, turn: &mut Turn<'_>) {
@@ -101,6 +105,15 @@ impl Broker {
         let ticket = changed.then(|| self.write_session(key, turn)).filter(|ticket| *ticket > Ticket(0));
         let answer = UnsubAck { packet_id: unsubscribe.packet_id, properties: Properties::new(), reasons };
         self.answer(id, ticket, Kind::Other, Answer::Other(Box::new(Packet::UnsubAck(answer))), turn);
+        if changed {
+            self.rest_after_list(id, key, turn);
+        }
+    }
+
+    /// The whole list of a client's subscriptions was gone through, or handed to the store, for one packet.
+    fn rest_after_list(&mut self, id: ConnectionId, key: ClientKey, turn: &mut Turn<'_>) {
+        let length = self.clients.get(key).map_or(0, |client| client.session.subscriptions.len());
+        self.rest(id, length as u64, turn);
     }
 
     /// Other options for filters that the client has. One that a packet names many times is entered once, as it

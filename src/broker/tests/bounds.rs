@@ -187,13 +187,13 @@ fn ten_thousand_filters_again_are_compared_a_few_times_each() {
     let mut script = Script::new(config());
     script.run(&["open 1", "1 connect a v5 keep=9 expiry=60", "commit"]);
     let first = compared(&mut script, &format!("1 subscribe 1 {}", filters.join(", ")));
-    script.run(&["commit"]);
+    script.run(&["commit", "after 10"]);
     let again = compared(&mut script, &format!("1 subscribe 2 {}", filters.join(", ")));
     assert!(first < 1_000_000 && again < 2_000_000, "{first} and {again}");
-    script.run(&["commit"]);
+    script.run(&["commit", "after 10"]);
     let gone = compared(&mut script, &format!("1 unsubscribe 3 {}", filters.join(" ")));
     assert!(gone < 2_000_000, "{gone}");
-    script.run(&["--", "commit"]);
+    script.run(&["--", "commit", "after 10"]);
     assert_eq!(script.broker.counters().subscriptions, 0);
 }
 
@@ -241,4 +241,24 @@ fn a_full_memory_is_asked_no_list_for_each_filter() {
     assert!(count < 50_000, "{count}");
     // What it has it may have again.
     assert!(script.said[0].starts_with("1 < suback 1 0x00 0x00"), "{:?}", script.said);
+}
+
+#[test]
+fn whoever_has_very_many_subscriptions_rests_after_each_that_he_changes() {
+    for (expiry, changes) in [
+        ("clean", ["subscribe 2 t/5 q1", "unsubscribe 2 t/5"].as_slice()),
+        ("expiry=60", &["subscribe 2 t/5 q1", "unsubscribe 2 t/5", "subscribe 2 more"]),
+    ] {
+        for change in changes {
+            let mut script = Script::new(config());
+            let filters: Vec<String> = (0..8_192).map(|number| format!("t/{number}")).collect();
+            script.run(&["open 1", &format!("1 connect a v5 keep=9 {expiry}"), "commit"]);
+            script.run(&[&format!("1 subscribe 1 {}", filters.join(", ")), "commit", "after 10", "--"]);
+            script.run(&[&format!("1 {change} ; ping"), "commit", "after 3"]);
+            assert!(script.said.contains(&"pause 1".to_owned()), "{expiry} {change}");
+            assert!(!script.said.contains(&"1 < pong".to_owned()), "{expiry} {change}");
+            script.run(&["after 1", "after 1"]);
+            assert!(script.said.contains(&"1 < pong".to_owned()), "{expiry} {change}: {:?}", script.said);
+        }
+    }
 }
