@@ -162,12 +162,13 @@ impl Broker {
         // What clients take is no reason for the house to miss anything.
         let is_house = connection.is_some_and(Connection::is_of_the_house);
         let full = self.clients.get(key).is_none_or(|client| {
-            client.session.subscriptions.len() >= SUBSCRIPTIONS_MAX
-                || (!is_house && self.names_are_full(Some(key)) && {
-                    // What it has already takes no more.
-                    let filter = client.mounted_filter(filter);
-                    !self.has(key, &filter) && !self.is_spared(key, &filter)
-                })
+            let most = client.session.subscriptions.len() >= SUBSCRIPTIONS_MAX;
+            let crowded = !is_house && self.names_are_full(Some(key));
+            (most || crowded) && {
+                // What it has already takes no more. [MQTT5-3.8.4-3]
+                let filter = client.mounted_filter(filter);
+                !self.has(key, &filter) && (most || !self.is_spared(key, &filter))
+            }
         });
         match filter::check_filter(filter) {
             Err(_) => Reason::TopicFilterInvalid,
