@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use super::client::ClientKey;
 use super::connect::due_after;
 use super::connection::{Connection, Held, Phase};
@@ -46,13 +48,17 @@ impl Cause {
         }
     }
 
-    fn noted(self) -> Reason {
-        match self {
+    /// What the log says of it.
+    fn note(self, client_id: ByteString, peer: String) -> Note {
+        let reason = match self {
+            Cause::Lost => return Note::Lost { client_id, peer },
             Cause::Goodbye => Reason::Success,
             Cause::GoodbyeWithWill => Reason::DisconnectWithWill,
-            Cause::Lost => Reason::UnspecifiedError,
-            other => other.told().unwrap_or(Reason::UnspecifiedError),
-        }
+            Cause::Expelled(reason) => reason,
+            Cause::TakenOver | Cause::Replaced => Reason::SessionTakenOver,
+            Cause::Stopping => Reason::ServerShuttingDown,
+        };
+        Note::Disconnected { client_id, peer, reason }
     }
 }
 
@@ -216,11 +222,11 @@ impl Broker {
         {
             self.turned_away.insert(client.session.client_id.clone(), reason);
         }
-        self.leave(key, cause, turn);
+        self.leave(key, cause, connection.peer.name, turn);
     }
 
     /// The session is without a connection.
-    fn leave(&mut self, key: ClientKey, cause: Cause, turn: &mut Turn<'_>) {
+    fn leave(&mut self, key: ClientKey, cause: Cause, peer: String, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.connection = None;
         client.outlet = None;
@@ -231,7 +237,7 @@ impl Broker {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.session.detach();
         let client_id = client.session.client_id.clone();
-        turn.effects.push(Effect::Note(Note::Disconnected { client_id, reason: cause.noted() }));
+        turn.effects.push(Effect::Note(cause.note(client_id, peer)));
         if cause == Cause::Goodbye {
             self.memory.wills -= client.set_will(None); // [MQTT311-3.1.2-10] [MQTT5-3.1.2-10]
         }

@@ -416,10 +416,19 @@ pub enum Note {
         /// Its reason string, or the start of it; empty where it gives none.
         words: String,
     },
+    /// The connection of a client has broken, without a DISCONNECT.
+    Lost {
+        /// Client id.
+        client_id: ByteString,
+        /// Address.
+        peer: String,
+    },
     /// A client is gone.
     Disconnected {
         /// Client id.
         client_id: ByteString,
+        /// Address.
+        peer: String,
         /// Why.
         reason: Reason,
     },

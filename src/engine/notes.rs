@@ -25,7 +25,7 @@ impl Notes {
         let limiter = match note {
             Note::Connected { .. } => &mut self.connected,
             Note::Refused { .. } => &mut self.refused,
-            Note::Disconnected { .. } => &mut self.disconnected,
+            Note::Lost { .. } | Note::Disconnected { .. } => &mut self.disconnected,
             Note::Foreign { .. } => &mut self.foreign,
             Note::GaveWay { .. } => &mut self.gave_way,
             Note::RefusedMessage { .. } => &mut self.refused_message,
@@ -59,8 +59,11 @@ impl Notes {
                     "client has refused a message, which is dropped for it"
                 );
             }
-            Note::Disconnected { client_id, reason } => {
-                info!(client_id = %client_id, reason = ?reason, "client disconnected");
+            Note::Lost { client_id, peer } => {
+                info!(client_id = %client_id, peer = %peer, "connection lost without DISCONNECT");
+            }
+            Note::Disconnected { client_id, peer, reason } => {
+                info!(client_id = %client_id, peer = %peer, reason = ?reason, "client disconnected");
             }
         }
     }

@@ -3,8 +3,8 @@
 //! Take-over, assigned client ids and the limits that CONNACK announces are here too.
 
 use super::script::{Script, check, check_with, config};
-use crate::broker::{Config, Effect, Passwords};
-use crate::codec::Packet;
+use crate::broker::{Config, Effect, Note, Passwords};
+use crate::codec::{Packet, Reason};
 
 // [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT311-3.1.4-4] [MQTT311-3.2.2-1] [MQTT31-1]
 #[test]
@@ -379,4 +379,21 @@ fn nobody_comes_in_by_the_name_of_a_part_of_the_house() {
     for name in ["bridge:cloud", "modbus:line-1", "serial:scale", "tidegate:states"] {
         check(&["open 1", "--", &format!("1 connect {name} v5 clean")], "1 < connack 0x85\nclose 1");
     }
+}
+
+#[test]
+fn the_log_says_who_was_lost_without_a_disconnect() {
+    let noted = |end: &str| {
+        let mut script = Script::new(config());
+        script.run(&["open 1", "1 connect a clean", end]);
+        let notes = script.effects.into_iter().filter_map(|effect| match effect {
+            Effect::Note(note) => Some(note),
+            _ => None,
+        });
+        notes.collect::<Vec<_>>()
+    };
+    let (client_id, peer) = (bytestring::ByteString::from("a"), "peer-1".to_owned());
+    assert_eq!(noted("1 lost"), [Note::Lost { client_id: client_id.clone(), peer: peer.clone() }]);
+    let reason = Reason::Success;
+    assert_eq!(noted("1 disconnect"), [Note::Disconnected { client_id, peer, reason }]);
 }

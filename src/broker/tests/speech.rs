@@ -207,7 +207,9 @@ pub(crate) fn effect(effect: &Effect) -> Option<String> {
     Some(match effect {
         Effect::Speak { .. }
         | Effect::Survey
-        | Effect::Note(Note::Connected { .. } | Note::Disconnected { .. } | Note::Refused { .. }) => {
+        | Effect::Note(
+            Note::Connected { .. } | Note::Lost { .. } | Note::Disconnected { .. } | Note::Refused { .. },
+        ) => {
             return None;
         }
         Effect::Note(Note::GaveWay { client_id }) => format!("gave way {client_id}"),
