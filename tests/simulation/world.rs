@@ -124,7 +124,7 @@ impl World {
                 also: [Some("r/+"), Some("w/+"), None][slot as usize % 3],
                 will: slot % 2 == 0,
                 expires: course.expires,
-                refuses: false,
+                refuses: true,
             };
             Client::new(slot, course.group_qos, &mut random).with(habits)
         });

@@ -329,3 +329,19 @@ fn a_dollar_hides_a_topic_from_a_session_that_is_away_also_after_a_restart() {
         assert_eq!(script.said, ["write message 1 barn/foo seen for [r1 q1]"], "{crash:?}");
     }
 }
+
+#[test]
+fn who_publishes_for_a_large_group_of_which_nobody_may_read_it_rests_between() {
+    let mut script = Script::new(config());
+    script.run(&["open 1", "1 connect pub v5 clean keep=9"]);
+    // `$` hides it from each of them, wherever their mount point lies.
+    for slot in 2..4_100 {
+        script.run(&[&format!("open {slot} mount=a/"), &format!("{slot} connect c{slot} v5 clean keep=9")]);
+        script.run(&[&format!("{slot} subscribe 1 $share/g/#")]);
+    }
+    script.run(&["--", "1 publish a/$x 1 ; ping", "after 1"]);
+    assert_eq!(script.said, ["pause 1"]);
+    script.run(&["--", "after 1", "after 1", "1 publish a/x 2"]);
+    assert_eq!(script.said[..2], ["1 < pong", "resume 1"]);
+    assert!(script.said[2].ends_with("< publish x 2"), "{:?}", script.said);
+}
