@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::report::{self, Sources};
 use super::routes::{self, Route};
 use super::tasks::Tasks;
+use super::watchdog::Work;
 use super::{ServiceError, descriptors, footprint, readings, watchdog};
 use crate::auth::{PasswordFile, RulesFile};
 use crate::bridge::{self, Bridge, Pace, Supply};
@@ -46,6 +47,7 @@ pub(super) struct House {
     /// Topics of states that nobody reports any more.
     stale: Vec<String>,
     warnings: Vec<String>,
+    work: Work,
 }
 
 /// Why a house was taken down.
@@ -60,10 +62,11 @@ pub(super) enum Ending {
 
 impl House {
     /// Makes and joins the threads; clients are served from here on.
-    pub(super) fn build(loaded: &Loaded, clock: Clock) -> Result<House, ServiceError> {
+    pub(super) fn build(loaded: &Loaded, clock: Clock, work: &Work) -> Result<House, ServiceError> {
+        work.making();
         let (inbox, inputs) = Inbox::open()?;
         let names = routes::stored_names(&loaded.bridges);
-        let Store { opened, is_back } = open_store(loaded, &names, clock, &inputs)?;
+        let Store { opened, is_back } = open_store(loaded, &names, clock, &inputs, work)?;
         let refusals = routes::refusals(&loaded.bridges, &opened.routes, &loaded.store);
         let (routes, supplies) = routes::join(&loaded.bridges, &opened.routes);
         let passwords = if loaded.auth.password_file.is_some() { Passwords::File } else { Passwords::Absent };
@@ -111,6 +114,7 @@ impl House {
             supplies,
             stale,
             warnings: opened.put_aside.iter().map(|path| put_aside(path)).chain(too_few_files).collect(),
+            work: work.clone(),
         })
     }
 
@@ -135,8 +139,9 @@ impl House {
             warnings: std::mem::take(&mut self.warnings),
         });
         let control = tokio::spawn(serve_control(loaded.gateway.run_dir.clone(), sources));
-        let feeding = tokio::spawn(watchdog::feed(self.heartbeat.clone(), self.store.clone()));
-        watchdog::ready();
+        let feeding =
+            tokio::spawn(watchdog::feed(self.heartbeat.clone(), self.store.clone(), self.work.clone()));
+        self.work.ready();
         tracing::info!(gateway = loaded.gateway.id, version = env!("CARGO_PKG_VERSION"), "serving");
         footprint::shrink();
 
@@ -258,6 +263,7 @@ fn open_store(
     names: &[String],
     clock: Clock,
     inputs: &Inputs,
+    work: &Work,
 ) -> Result<Store, ServiceError> {
     let dir = &loaded.gateway.data_dir;
     let config = &routes::bounded(&loaded.bridges, &loaded.store);
@@ -272,6 +278,7 @@ fn open_store(
         on_full: Box::new(move |full| {
             let _ = of_full.send_blocking(Input::Full(full));
         }),
+        progress: work.progress(),
         gate: None,
     };
     match store::open(dir, config, names, surroundings) {
@@ -290,7 +297,15 @@ fn open_store(
                 // Where the house is gone already, nobody needs to know.
                 let _ = tell.send(());
             });
-            let opened = store::absent(dir, config, names, &error, Box::new(move || clock.now()), told)?;
+            let opened = store::absent(
+                dir,
+                config,
+                names,
+                &error,
+                Box::new(move || clock.now()),
+                work.progress(),
+                told,
+            )?;
             Ok(Store { opened, is_back: Some(is_back) })
         }
         Err(error) => Err(error.into()),

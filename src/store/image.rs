@@ -3,10 +3,12 @@
 //! A page is the newest sound version of it in the write-ahead log, else the one in the database. A page
 //! that the disk does not read, or that lies beyond the end, is not there. What lies in it is not judged.
 
+use std::cell::Cell as Count;
 use std::io;
 
 use super::btree::{self, Cell, LINK, Page, SIZE};
 use super::disk::Reading;
+use super::progress::Progress;
 use super::room::{Files, PAGE};
 use super::wal::Wal;
 
@@ -17,6 +19,9 @@ pub(super) struct Image {
     wal: Wal,
     /// How many.
     pub(super) count: u32,
+    /// Reads so far.
+    reads: Count<u32>,
+    progress: Progress,
 }
 
 impl Image {
@@ -28,20 +33,26 @@ impl Image {
         let wal = log.as_deref().map_or(Ok(Wal::default()), |log| Wal::read(log, bytes))?;
         let there = u32::try_from(files.database_size().div_ceil(PAGE)).unwrap_or(u32::MAX);
         let count = wal.size.unwrap_or(there);
-        Ok(Image { database, log, wal, count })
+        let (reads, progress) = (Count::new(0), files.progress.clone());
+        Ok(Image { database, log, wal, count, reads, progress })
     }
 
     /// Reads a page; `None` where it is not there.
     pub(super) fn page(&self, number: u32) -> Option<Box<Page>> {
         let mut page = Box::new([0; SIZE]);
         let read = match (self.wal.pages.get(&number), &self.log) {
-            (Some(at), Some(log)) => log.read_at(*at, page.as_mut_slice()).ok()?,
+            (Some(at), Some(log)) => log.read_at(*at, page.as_mut_slice()),
             _ => {
                 let at = u64::from(number.checked_sub(1)?) * PAGE;
-                self.database.read_at(at, page.as_mut_slice()).ok()?
+                self.database.read_at(at, page.as_mut_slice())
             }
         };
-        (read > 0).then_some(page)
+        // A page that the disk does not read may have taken it long to give up.
+        if read.is_err() || self.reads.get().is_multiple_of(READS) {
+            self.progress.step();
+        }
+        self.reads.set(self.reads.get().wrapping_add(1));
+        (read.ok()? > 0).then_some(page)
     }
 
     /// Whether a page is older than the last commit.
@@ -68,3 +79,6 @@ impl Image {
         Some(record)
     }
 }
+
+/// So many pages are a piece of work: a megabyte.
+const READS: u32 = 256;

@@ -85,10 +85,11 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, path: &Path, room: u64) -> Resu
     target.execute_batch("BEGIN IMMEDIATE")?;
     target.execute_batch(&schema::tables())?;
     put_found(&target, &found)?;
+    sync(&target, files)?;
     let apart = successor::attached(&target, files)?;
     let elsewhere = apart.into_iter().flat_map(|apart| apart.segments).collect();
     let mut rows = Salvaged { room, elsewhere, ..Salvaged::of(&found) };
-    rows.copy(&image, &trees, &found, &target)?;
+    rows.copy(&image, &trees, &found, &target, files)?;
     if found.is_empty() && rows.taken.first().is_none() {
         return Err(Fault::Unusable("nothing of it can be read".into()));
     }
@@ -108,6 +109,14 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, path: &Path, room: u64) -> Resu
     if left > 0 {
         tracing::error!(rows = left, "NO ROOM ON THE DISK: messages stay in the damaged store's file");
     }
+    Ok(())
+}
+
+/// Brings what is written so far to the disk: one sync of all would take it too long to tell it from one that
+/// hangs. Nobody takes the file for whole before the damaged one has gone.
+fn sync(target: &Connection, files: &Files) -> Result<(), Fault> {
+    target.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+    files.progress.step();
     Ok(())
 }
 
@@ -157,6 +166,7 @@ impl Salvaged {
         trees: &Trees,
         found: &Found,
         target: &Connection,
+        files: &Files,
     ) -> Result<(), Fault> {
         let logs = trees.leaves.iter().filter(|(root, _)| **root > 1 && !ROOTS.contains(root));
         let mut logs: Vec<&Vec<u32>> = logs.map(|(_, pages)| pages).collect();
@@ -165,10 +175,16 @@ impl Salvaged {
         let known = found.headers.keys().chain(&self.elsewhere).max().copied().unwrap_or(0);
         let mut id = ledger.map_or(known, |ledger| ledger.last_segment.max(known));
         id = id.saturating_add(u32::try_from(logs.len()).unwrap_or(0));
+        let mut synced = Pages::of(target)?.all;
         while let Some(pages) = logs.pop() {
             let group = Group::of(image, pages);
             self.elsewhere.retain(|elsewhere| !group.is_of(*elsewhere, found.headers.get(elsewhere)));
             self.put(target, id, &group)?;
+            let pages = Pages::of(target)?.all;
+            if pages - synced >= SYNC_PAGES {
+                sync(target, files)?;
+                synced = pages;
+            }
             id = id.saturating_sub(1);
         }
         for id in &self.elsewhere {
@@ -279,3 +295,6 @@ fn taken_by(bytes: u64) -> u64 {
 
 /// What a row takes beside its bytes.
 const ROW_BYTES: u64 = 48;
+
+/// So many new pages are synced at once: 4 MB.
+const SYNC_PAGES: u64 = 1_024;

@@ -16,6 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::{Refusal, with_suffix};
+use super::progress::Progress;
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::schema::{self, LEDGER, Ledger, is_damage, unsigned};
 use super::{salvage, segment};
@@ -223,8 +224,9 @@ fn build(files: &Files, sizes: &Sizes, new: &Path, extent: Extent) -> Result<(),
     connection.execute_batch(&schema::tables())?;
     for table in schema::TABLES {
         connection.execute_batch(&format!("INSERT INTO main.{table} SELECT * FROM {newest}.{table}"))?;
+        files.progress.step();
     }
-    copy_segments(&connection, sizes, &schemas, extent)?;
+    copy_segments(&connection, sizes, &schemas, extent, &files.progress)?;
     connection.execute_batch("COMMIT")?;
     Ok(finish_new(files, new, connection)?)
 }
@@ -237,6 +239,7 @@ fn copy_segments(
     sizes: &Sizes,
     schemas: &[String],
     extent: Extent,
+    progress: &Progress,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT id FROM main.segments ORDER BY id DESC")?;
     let ids: Vec<u32> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -261,6 +264,7 @@ fn copy_segments(
         connection.execute_batch(&segment::table(id))?;
         let copied =
             connection.execute(&format!("INSERT INTO main.log_{id} SELECT * FROM {home}.log_{id}"), [])?;
+        progress.step();
         rows += if place < APART_MAX { copied as u64 } else { 0 };
     }
     Ok(())

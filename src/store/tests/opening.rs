@@ -219,13 +219,14 @@ fn without_a_store_it_answers_and_acknowledges_nothing_until_one_can_be_opened()
         clock: now(time.clone()),
         on_commit: Box::new(|_| panic!("a commit")),
         on_full: Box::new(|_| ()),
+        progress: Progress::default(),
         gate: None,
     };
     let why = open(&data, &config, &routes, surroundings).err().expect("it cannot be opened");
     assert!(matches!(why, OpenError::Unavailable { .. }), "{why}");
     let (sender, available) = channel();
     let tell = Box::new(move || sender.send(()).unwrap());
-    let opened = absent(&data, &config, &routes, &why, now(time.clone()), tell).unwrap();
+    let opened = absent(&data, &config, &routes, &why, now(time.clone()), Progress::default(), tell).unwrap();
     opened.handle.write(vec![put(1, &opened.routes)], true);
     let (sender, receiver) = channel();
     let reply = sender.clone();
