@@ -254,6 +254,8 @@ impl Database {
         self.suspects.clear();
         self.unread.clear();
         self.apart = successor::attached(&found.connection, &self.files)?;
+        // The salvage may have given it up.
+        self.reserve = Reserve::within(&self.files);
         self.connection = Some(found.connection);
         Ok(())
     }

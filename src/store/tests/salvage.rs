@@ -453,3 +453,22 @@ fn a_salvage_on_the_thread_at_work_tells_that_it_goes_on() {
     assert!(was_put_aside(&disk));
     assert!(rig.steps.load(Ordering::SeqCst) > 0);
 }
+
+#[test]
+fn a_salvage_at_work_that_gives_up_the_reserve_is_followed_by_another_reserve() {
+    let disk = filled(End::Closed);
+    let taken: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    let bytes = disk.size(&database(&disk)).unwrap();
+    disk.fail(|faults| faults.capacity = taken + bytes / 10 * 16);
+    let mut rig = start(&disk);
+    let reserve = disk.dir().join("tidegate.reserve");
+    assert!(disk.size(&reserve).is_some());
+    harm_rows(&disk);
+    read_all(&mut rig, READERS[1]);
+    assert!(was_put_aside(&disk));
+    disk.fail(|faults| faults.capacity *= 2);
+    assert!(rig.commit(vec![session(ReaderId(90))]));
+    rig.wait(5_000);
+    assert_eq!(disk.size(&reserve), Some(SIZES.reserve), "there is one again");
+    assert_eq!(rig.worker.database.reserve.size(), SIZES.reserve);
+}
