@@ -178,7 +178,7 @@ impl House {
                 self.clock,
                 packet_size,
                 &loaded.gateway.data_dir,
-                Pace::default(),
+                Pace { commands: routes::commands(&loaded.bridges, &loaded.store), ..Pace::default() },
             );
             watched.push(bridge.status());
             let name = format!("bridge {}", config.name);
