@@ -18,6 +18,7 @@ use super::log::{Log, Segment};
 use super::progress::Progress;
 use super::reader::{Fate, Reader};
 use super::schema::{Fault, unsigned};
+use super::successor::Tries;
 use crate::record::{DropReason, Policy, ReaderId};
 
 /// Sizes that follow from the configuration.
@@ -81,6 +82,8 @@ pub(super) struct Files {
     pub(super) wal: PathBuf,
     /// Told while long work on them goes on.
     pub(super) progress: Progress,
+    /// With what was set apart and cannot be read.
+    pub(super) patience: Tries,
 }
 
 impl Files {
@@ -97,6 +100,7 @@ impl Files {
             database: dir.join("tidegate.db"),
             wal: dir.join("tidegate.db-wal"),
             progress: Progress::default(),
+            patience: Tries::default(),
         }
     }
 
