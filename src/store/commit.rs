@@ -480,7 +480,11 @@ impl Worker {
     /// The disk is full: makes what room there is to make.
     fn make_way(&mut self, fault: &Fault, count: usize) -> Result<(), Fault> {
         self.database.roll_back()?;
-        self.database.checkpoint()?;
+        let mut moved = self.database.checkpoint();
+        while moved.as_ref().is_err_and(Fault::is_full) && aside::remove_oldest(&self.database.files) {
+            moved = self.database.checkpoint();
+        }
+        moved?;
         let smaller = (count > 1).then_some(count / 2);
         let tight = matches!(fault, Fault::Tight) && self.database.reserve.size() > 0;
         match (self.recovery.full, smaller) {

@@ -314,3 +314,20 @@ fn the_oldest_that_were_put_aside_go_first_whatever_the_clock_has_said() {
         names.iter().filter_map(|name| name.split_once(".damaged-")).map(|name| name.1).collect();
     assert_eq!(left, ["009999999998", "009999999999", "010000000000", "010000000000-wal"]);
 }
+
+#[test]
+fn a_full_disk_takes_what_was_put_aside_before_it_stops_the_store() {
+    let disk = FaultyDisk::new();
+    // The WAL is moved only for want of room, and nothing is held back for that.
+    let sizes = Sizes { checkpoint_frames: 10_000, reserve: 0, ..SIZES };
+    let mut rig = Rig::start(&disk, sizes, &["up".into()]).unwrap_or_else(|error| panic!("cannot {error}"));
+    disk.put(&disk.dir().join("tidegate.db.damaged-000000000001"), vec![7; 1_000_000]);
+    for block in 0..10 {
+        assert!(rig.commit(rows(block * 20 + 1..=block * 20 + 20)));
+    }
+    let taken = taken(&disk);
+    disk.fail(|faults| faults.capacity = taken + 2_000);
+    assert!(rig.commit(rows(201..=260)));
+    assert_eq!(are_put_aside(&disk), 0);
+    assert_eq!(read_all(&mut rig), seqs(1..=260), "no message went");
+}
