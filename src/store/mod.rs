@@ -288,6 +288,13 @@ fn name_routes(
     for gone in
         stored.iter().filter(|route| route.standing == Standing::Active && !routes.contains(&route.name))
     {
+        if let Ok(messages @ 1..) = log.queued(connection, gone.reader) {
+            tracing::warn!(
+                route = gone.name,
+                messages,
+                "the configuration has this route no more: what waited for it is dropped, and counted as purged"
+            );
+        }
         batch.push(Order::RouteRemoved { reader: gone.reader }, now);
     }
     let mut readers = Vec::new();
