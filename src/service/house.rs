@@ -5,7 +5,6 @@
 //! were told is on disk before the store closes.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -113,7 +112,7 @@ impl House {
             routes,
             supplies,
             stale,
-            warnings: opened.put_aside.iter().map(|path| put_aside(path)).chain(too_few_files).collect(),
+            warnings: too_few_files.into_iter().collect(),
             work: work.clone(),
         })
     }
@@ -284,7 +283,10 @@ fn open_store(
     match store::open(dir, config, names, surroundings) {
         Ok(opened) => {
             if let Some(path) = &opened.put_aside {
-                tracing::error!("{}", put_aside(path));
+                tracing::error!(
+                    path = %path.display(),
+                    "the database was damaged; what could be read of it serves on, the rest is put aside"
+                );
             }
             Ok(Store { opened, is_back: None })
         }
@@ -310,11 +312,6 @@ fn open_store(
         }
         Err(error) => Err(error.into()),
     }
-}
-
-fn put_aside(path: &Path) -> String {
-    let path = path.display();
-    format!("the database was damaged; what could be read of it serves on, the rest is put aside as {path}")
 }
 
 async fn serve_control(run_dir: std::path::PathBuf, sources: Arc<Sources>) {

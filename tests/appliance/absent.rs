@@ -77,6 +77,10 @@ fn a_start_that_salvages_a_damaged_database_tells_systemd_that_it_goes_on() {
     let notify = format!("NOTIFY_SOCKET={}", folder.path().join("notify").display());
     let mut gateway = Gateway::start_under(program(), folder.path(), "", &["env", &notify]);
     assert_eq!(&*Client::connect(gateway.port(), &Options::kept("absent")).message().payload, b"kept");
+    let status = gateway.status();
+    let aside = status["store"]["put_aside_as"].as_str().unwrap_or_default();
+    assert!(fs::exists(aside).unwrap(), "{status}");
+    assert_eq!(status["warnings"].as_array().map_or(0, Vec::len), 0, "it is said once");
     assert!(gateway.stop().success());
     let told = told(&systemd);
     let ready = told.iter().position(|word| word == "READY=1").expect("it was ready");
