@@ -60,8 +60,8 @@ pub(super) fn ensure(files: &Files) -> io::Result<()> {
         // The damaged one is still there: perhaps this was never finished.
         successor::discard(files, &path(files, &source));
     }
-    let names = files.disk.names(&files.dir).into_iter();
-    let Some(path) = names.filter(|path| is_salvaged(files, path)).last() else { return Ok(()) };
+    let mut names = files.disk.names(&files.dir).into_iter();
+    let Some(path) = names.rfind(|path| is_salvaged(files, path)) else { return Ok(()) };
     // Never beside the WAL of the damaged one, which would be taken for its own.
     if files.disk.size(&files.wal).is_some() {
         files.disk.rename(&files.wal, &with_suffix(&aside::next(files), "-wal"))?;
