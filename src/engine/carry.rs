@@ -8,6 +8,7 @@ use std::mem;
 
 use tracing::warn;
 
+use super::flush::Round;
 use super::notes::{Limiter, Notes};
 use super::outbox::{Flushed, Pool};
 use super::scram::Step;
@@ -28,9 +29,10 @@ pub(super) struct Courier {
     pub(super) pool: Pool,
     /// Connections with something to send.
     pub(super) dirty: Vec<ConnectionId>,
-    /// Those of them that wait to be flushed in a later turn, and whether it is their time.
+    /// Those of them that wait to be flushed in a later turn.
     pub(super) put_off: VecDeque<ConnectionId>,
-    pub(super) is_flushing: bool,
+    /// Set while it is their time.
+    pub(super) round: Option<Round>,
     /// Work done for those who speak at length since it last was.
     pub(super) unsent_work: usize,
     /// Connections that the broker has closed and that are not yet gone, with the time at which they go
@@ -62,7 +64,7 @@ impl Courier {
             pool: Pool::default(),
             dirty: Vec::new(),
             put_off: VecDeque::new(),
-            is_flushing: false,
+            round: None,
             unsent_work: 0,
             farewells: VecDeque::new(),
             gathered: 0,

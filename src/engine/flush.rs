@@ -11,6 +11,16 @@ use super::work;
 use crate::broker::{ConnectionId, Event};
 use crate::record::Now;
 
+/// Flushing those who wait for it, some in each turn.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// So many are left: one for each who waited when it began, and as many more as what they were to be sent may
+    /// take.
+    flushes: usize,
+    /// Bytes that had gathered by then.
+    gathered: usize,
+}
+
 impl Engine {
     /// Has a connection flushed when the turn ends.
     pub(super) fn mark_dirty(&mut self, id: ConnectionId) {
@@ -27,6 +37,7 @@ impl Engine {
         while let Some(id) = self.courier.put_off.pop_front() {
             self.flush(id, usize::MAX);
         }
+        self.courier.round = None;
         self.courier.gathered = 0;
     }
 
@@ -49,13 +60,13 @@ impl Engine {
         self.courier.put_off.extend(self.courier.dirty.drain(..));
     }
 
-    /// Whether it is time to flush those who wait for it. Nobody speaks at length meanwhile.
-    pub(super) fn is_flush_due(&mut self) -> bool {
-        let most = self.gathered_max();
-        let courier = &mut self.courier;
-        let is_due = courier.gathered >= most || courier.unsent_work >= UNSENT_WORK_MAX;
-        courier.is_flushing |= is_due || !self.intake.is_long();
-        courier.is_flushing
+    /// Whether it is time to flush those who wait for it.
+    pub(super) fn is_flush_due(&self) -> bool {
+        let courier = &self.courier;
+        courier.round.is_some()
+            || courier.gathered >= self.gathered_max()
+            || courier.unsent_work >= UNSENT_WORK_MAX
+            || !self.intake.is_long()
     }
 
     /// Bytes that may gather for everybody together before they leave.
@@ -63,18 +74,29 @@ impl Engine {
         (self.limits.max_memory / 16).min(GATHERED_BYTES_MAX)
     }
 
-    /// Flushes some of those who wait for it.
+    /// Flushes some of those who wait for it. Nobody speaks at length until all have been flushed who wait now;
+    /// who comes to them meanwhile waits for the next round, which may be as long.
     pub(super) fn flush_some(&mut self) {
+        let round = self.courier.round.take();
+        let mut round = round.unwrap_or_else(|| Round {
+            flushes: self.courier.put_off.len() + self.table.held() / FLUSH_BYTES_MAX,
+            gathered: self.courier.gathered,
+        });
         let most = self.work + SOME * work::FLUSH;
-        while self.work < most
-            && let Some(id) = self.courier.put_off.pop_front()
-        {
+        while self.work < most && round.flushes > 0 {
+            let Some(id) = self.courier.put_off.pop_front() else { break };
             self.flush(id, FLUSH_BYTES_MAX);
+            round.flushes -= 1;
         }
         if self.courier.put_off.is_empty() {
-            (self.courier.is_flushing, self.courier.unsent_work) = (false, 0);
             self.courier.gathered = 0;
+        } else if round.flushes > 0 {
+            self.courier.round = Some(round);
+            return;
+        } else {
+            self.courier.gathered = self.courier.gathered.saturating_sub(round.gathered);
         }
+        self.courier.unsent_work = 0;
     }
 
     fn flush(&mut self, id: ConnectionId, most: usize) {

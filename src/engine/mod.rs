@@ -113,7 +113,11 @@ pub struct Heartbeat {
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
+mod stepped;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod lanes;
 #[cfg(test)]
 mod secure;
 #[cfg(test)]

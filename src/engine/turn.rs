@@ -110,27 +110,30 @@ impl Engine {
     pub fn run(mut self) -> io::Result<()> {
         let mut polled = Events::with_capacity(POLLED_MAX);
         let mut effects = Vec::new();
-        loop {
-            let timeout = self.timeout();
-            match self.inbox.poll.poll(&mut polled, timeout) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            self.counters.turns += 1;
-            self.work = 0;
-            self.heartbeat.turns.fetch_add(1, Ordering::Relaxed);
-            let now = self.clock.now();
-            self.gather(&polled, now);
-            self.tell_memory();
-            self.serve_brief(&mut effects, now);
-            self.serve_long(&mut effects, now);
-            self.end_turn(&mut effects);
-            self.end_farewells(now);
-            self.answer_status();
-            if self.stopping.is_some_and(|deadline| now.mono >= deadline || self.table.sockets() == 0) {
-                return Ok(());
-            }
+        while self.turn(&mut polled, &mut effects)? {}
+        Ok(())
+    }
+
+    /// Turns once; whether there is to be another turn.
+    pub(super) fn turn(&mut self, polled: &mut Events, effects: &mut Vec<Effect>) -> io::Result<bool> {
+        let timeout = self.timeout();
+        match self.inbox.poll.poll(polled, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
         }
+        self.counters.turns += 1;
+        self.work = 0;
+        self.heartbeat.turns.fetch_add(1, Ordering::Relaxed);
+        let now = self.clock.now();
+        self.gather(polled, now);
+        self.tell_memory();
+        self.serve_brief(effects, now);
+        self.serve_long(effects, now);
+        self.end_turn(effects);
+        self.end_farewells(now);
+        self.answer_status();
+        let is_over = self.stopping.is_some_and(|deadline| now.mono >= deadline || self.table.sockets() == 0);
+        Ok(!is_over)
     }
 
     /// Tells the broker what waits in the buffers and what connections take, where that has changed.
@@ -160,19 +163,18 @@ impl Engine {
 
     /// Some of what others want: to come in, to say more, to be sent what waits for them.
     fn serve_long(&mut self, effects: &mut Vec<Effect>, now: Now) {
-        if !self.is_flush_due() || self.courier.put_off.is_empty() {
-            let before = self.work;
-            if self.stopping.is_none() {
-                self.let_in(now);
-            }
-            if self.intake.is_long() {
-                let left = LONG_WORK_MAX.saturating_sub(self.work - before);
-                self.serve(Lane::Long, left.max(LONG_WORK_MAX / 4), effects, now);
-                self.courier.hand_over();
-            }
-            self.put_off();
+        let before = self.work;
+        if self.stopping.is_none() {
+            self.let_in(now);
+        }
+        // After each round some of it is served, however soon the next one is due.
+        if self.courier.round.is_none() && self.intake.is_long() {
+            let left = LONG_WORK_MAX.saturating_sub(self.work - before);
+            self.serve(Lane::Long, left.max(LONG_WORK_MAX / 4), effects, now);
+            self.courier.hand_over();
             self.courier.unsent_work += self.work - before;
         }
+        self.put_off();
         if self.is_flush_due() {
             self.flush_some();
         }
