@@ -9,6 +9,7 @@ use std::mem;
 use tracing::warn;
 
 use super::flush::Round;
+use super::intake::Lane;
 use super::notes::{Limiter, Notes};
 use super::outbox::{Flushed, Pool};
 use super::scram::Step;
@@ -27,9 +28,11 @@ use crate::unstored::Inlet;
 /// What effects need beside the connections themselves.
 pub(super) struct Courier {
     pub(super) pool: Pool,
-    /// Connections with something to send.
+    /// Whose words are carried out.
+    pub(super) lane: Lane,
+    /// Connections to be flushed as soon as those who say little have been served.
     pub(super) dirty: Vec<ConnectionId>,
-    /// Those of them that wait to be flushed in a later turn.
+    /// Connections that wait to be flushed in a later turn, each once.
     pub(super) put_off: VecDeque<ConnectionId>,
     /// Set while it is their time.
     pub(super) round: Option<Round>,
@@ -62,6 +65,7 @@ impl Courier {
     ) -> Courier {
         Courier {
             pool: Pool::default(),
+            lane: Lane::Brief,
             dirty: Vec::new(),
             put_off: VecDeque::new(),
             round: None,
@@ -85,6 +89,16 @@ impl Courier {
     pub(super) fn look(&self) {
         if let Some(verifier) = &self.verifier {
             verifier.look();
+        }
+    }
+
+    /// Has a connection flushed: at once where somebody who says little has caused what it is sent, though it may
+    /// stand among those who wait.
+    pub(super) fn mark_dirty(&mut self, id: ConnectionId, socket: &mut Socket) {
+        match self.lane {
+            Lane::Brief if socket.due().hurry() => self.dirty.push(id),
+            Lane::Long if socket.due().put_off() => self.put_off.push_back(id),
+            Lane::Brief | Lane::Long => {}
         }
     }
 
@@ -245,9 +259,7 @@ impl Engine {
         self.counters.packets_out += 1;
         append(socket.buffer(&mut courier.pool), bytes, places, packet_id, alias);
         socket.named(topic, alias);
-        if socket.mark_dirty() {
-            courier.dirty.push(connection);
-        }
+        courier.mark_dirty(connection, socket);
     }
 
     /// A message that the client cannot be sent: its exchange is over. [MQTT5-3.1.2-25]

@@ -22,19 +22,21 @@ pub(super) struct Round {
 }
 
 impl Engine {
-    /// Has a connection flushed when the turn ends.
+    /// Has a connection flushed; see [`Courier::mark_dirty`].
+    ///
+    /// [`Courier::mark_dirty`]: super::carry::Courier::mark_dirty
     pub(super) fn mark_dirty(&mut self, id: ConnectionId) {
-        if let Some(socket) = self.table.socket(id)
-            && socket.mark_dirty()
-        {
-            self.courier.dirty.push(id);
+        if let Some(socket) = self.table.socket(id) {
+            self.courier.mark_dirty(id, socket);
         }
     }
 
     /// Flushes every connection that has something to send, whatever it takes: memory is what counts.
     pub(super) fn flush_all(&mut self) {
-        self.put_off();
-        while let Some(id) = self.courier.put_off.pop_front() {
+        while let Some(id) = self.courier.dirty.pop() {
+            self.flush(id, usize::MAX);
+        }
+        while let Some(id) = self.next_put_off() {
             self.flush(id, usize::MAX);
         }
         self.courier.round = None;
@@ -46,18 +48,31 @@ impl Engine {
         let most = self.work + PROMPTLY_MAX * work::FLUSH;
         let mut dirty = std::mem::take(&mut self.courier.dirty);
         for id in dirty.drain(..) {
-            if self.work < most {
-                self.flush(id, FLUSH_BYTES_MAX);
-            } else {
-                self.courier.put_off.push_back(id);
+            if self.work >= most {
+                self.put_off(id);
             }
+            // What he is answered stands behind all else that waits for him.
+            while self.work < most && self.flush(id, FLUSH_BYTES_MAX) == Flushed::Part {}
         }
         self.courier.dirty = dirty;
     }
 
-    /// Those who are to be flushed stand behind those who wait for that.
-    pub(super) fn put_off(&mut self) {
-        self.courier.put_off.extend(self.courier.dirty.drain(..));
+    /// Has a connection flushed behind those who wait for that.
+    fn put_off(&mut self, id: ConnectionId) {
+        if let Some(socket) = self.table.socket(id)
+            && socket.due().put_off()
+        {
+            self.courier.put_off.push_back(id);
+        }
+    }
+
+    /// Who has waited longest.
+    fn next_put_off(&mut self) -> Option<ConnectionId> {
+        let id = self.courier.put_off.pop_front()?;
+        if let Some(socket) = self.table.socket(id) {
+            socket.due().take_up();
+        }
+        Some(id)
     }
 
     /// Whether it is time to flush those who wait for it.
@@ -84,7 +99,7 @@ impl Engine {
         });
         let most = self.work + SOME * work::FLUSH;
         while self.work < most && round.flushes > 0 {
-            let Some(id) = self.courier.put_off.pop_front() else { break };
+            let Some(id) = self.next_put_off() else { break };
             self.flush(id, FLUSH_BYTES_MAX);
             round.flushes -= 1;
         }
@@ -99,19 +114,25 @@ impl Engine {
         self.courier.unsent_work = 0;
     }
 
-    fn flush(&mut self, id: ConnectionId, most: usize) {
+    fn flush(&mut self, id: ConnectionId, most: usize) -> Flushed {
+        if !self.table.socket(id).is_some_and(|socket| socket.due().is_open()) {
+            // It is gone, or was flushed before its time came.
+            self.work += work::EFFECT;
+            return Flushed::All;
+        }
         let before = self.counters.bytes_out;
-        self.flush_one(id, most);
+        let flushed = self.flush_one(id, most);
         self.table.weigh(id);
         let written = usize::try_from(self.counters.bytes_out - before).unwrap_or(usize::MAX);
         self.work += work::FLUSH + work::of_bytes(written);
+        flushed
     }
 
-    fn flush_one(&mut self, id: ConnectionId, most: usize) {
-        let Some(socket) = self.table.socket(id) else { return };
+    fn flush_one(&mut self, id: ConnectionId, most: usize) -> Flushed {
+        let Some(socket) = self.table.socket(id) else { return Flushed::Gone };
         let written = &mut self.counters.bytes_out;
         let flushed = socket.flush(id, self.inbox.poll.registry(), &mut self.courier.pool, most, written);
-        if flushed == Flushed::Part && socket.mark_dirty() {
+        if flushed == Flushed::Part && socket.due().put_off() {
             self.courier.put_off.push_back(id);
         }
         match flushed {
@@ -133,6 +154,7 @@ impl Engine {
                 }
             }
         }
+        flushed
     }
 
     /// Forgets closed connections whose time is over.

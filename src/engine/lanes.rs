@@ -59,3 +59,48 @@ fn what_is_said_at_length_leaves_in_large_pieces() {
     let most = stepped.engine.counters.most_work;
     assert!(most < 8_000, "{most} in one turn");
 }
+
+#[test]
+fn who_is_flooded_is_answered_at_once_and_nobody_is_flushed_for_that() {
+    let mut stepped = Stepped::start(|_| {});
+    let mut others = stepped.readers(50, "t", QoS::AtMostOnce);
+    let mut panel = stepped.reader("panel", "t", QoS::AtMostOnce);
+    let mut speaker = stepped.connect("speaker");
+    let mut flood = stepped.connect("flood");
+    flood.send_bytes(&flood.bytes(&publish("t", &[7; 100], QoS::AtMostOnce, 0)).repeat(1_000));
+    stepped.turn_until(5, |engine| engine.courier.put_off.len() == 51);
+    for other in &mut others {
+        other.take_now();
+    }
+    for question in [Packet::PingReq, publish("elsewhere", b"x", QoS::AtLeastOnce, 1)].iter().cycle().take(20)
+    {
+        panel.send(question);
+        stepped.turn();
+        assert!(
+            matches!(panel.take_now().last(), Some(Packet::PingResp | Packet::PubAck(_))),
+            "what he is answered is the last of what he is sent in that turn"
+        );
+        assert!(others.iter_mut().all(|other| other.take_now().is_empty()), "the flood still gathers");
+    }
+    speaker.publish("t", b"brief", QoS::AtMostOnce);
+    stepped.turn();
+    for reader in others.iter_mut().chain([&mut panel]) {
+        let packets = reader.take_now();
+        assert!(matches!(packets.last(), Some(Packet::Publish(last)) if &*last.payload == b"brief"));
+    }
+    let in_order = stepped.engine.courier.put_off.len();
+    assert!(in_order <= 51, "each stands once among those who wait: {in_order}");
+}
+
+#[test]
+fn an_answer_leaves_with_all_that_stands_before_it() {
+    let mut stepped = Stepped::start(|_| {});
+    let mut panel = stepped.reader("panel", "t", QoS::AtMostOnce);
+    let mut flood = stepped.connect("flood");
+    flood.send_bytes(&flood.bytes(&publish("t", &[7; 1_000], QoS::AtMostOnce, 0)).repeat(150));
+    stepped.turn_until(50, |engine| engine.table.held() > 100_000);
+    assert_eq!(stepped.engine.courier.put_off.len(), 1);
+    panel.send(&Packet::PingReq);
+    stepped.turn();
+    assert_eq!(panel.take_now().last(), Some(&Packet::PingResp));
+}

@@ -14,6 +14,7 @@ mod table;
 mod work;
 mod intake;
 mod socket;
+mod due;
 mod outbox;
 mod template;
 mod port;

@@ -7,6 +7,7 @@ use std::io;
 
 use mio::{Interest, Registry, Token};
 
+use super::due::Due;
 use super::intake::{Allowance, Lane, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
@@ -39,8 +40,7 @@ pub(super) struct Socket {
     paused: bool,
     /// Its outbox is full, so it is not read on: answers to what it sends would make it fuller.
     choked: bool,
-    /// Stands in the list of those to be flushed.
-    dirty: bool,
+    due: Due,
     /// The last write came back empty-handed.
     blocked: bool,
     /// The kernel tells us when it takes bytes again.
@@ -124,7 +124,7 @@ impl Socket {
             standing: Standing::Long,
             paused: false,
             choked: false,
-            dirty: false,
+            due: Due::Never,
             blocked: false,
             watches_writable: false,
             spoken: false,
@@ -395,9 +395,9 @@ impl Socket {
         self.outbox.buffer(pool)
     }
 
-    /// Whether it has to be put into the list of those to be flushed.
-    pub(super) fn mark_dirty(&mut self) -> bool {
-        !std::mem::replace(&mut self.dirty, true)
+    /// When it is flushed.
+    pub(super) fn due(&mut self) -> &mut Due {
+        &mut self.due
     }
 
     /// Sends what waits, not much more than `most`. Adds to `written` what has left.
@@ -409,7 +409,7 @@ impl Socket {
         most: usize,
         written: &mut u64,
     ) -> Flushed {
-        self.dirty = false;
+        self.due.flushed();
         if self.blocked {
             return Flushed::Blocked;
         }

@@ -174,7 +174,6 @@ impl Engine {
             self.courier.hand_over();
             self.courier.unsent_work += self.work - before;
         }
-        self.put_off();
         if self.is_flush_due() {
             self.flush_some();
         }
@@ -185,16 +184,10 @@ impl Engine {
     fn serve(&mut self, lane: Lane, most: usize, effects: &mut Vec<Effect>, now: Now) {
         let mut share = Share { is_first: true, packets: 1, left: most, done: 0 };
         let mut packets = 1;
+        self.courier.lane = lane;
         loop {
             let (courier, counters) = (&mut self.courier, &mut self.counters);
-            self.intake.serve(
-                lane,
-                &mut share,
-                &mut self.table,
-                &mut self.events,
-                &mut courier.dirty,
-                counters,
-            );
+            self.intake.serve(lane, &mut share, &mut self.table, &mut self.events, courier, counters);
             let said = self.ask_broker(effects, now);
             share.take(said);
             self.work += share.done;
@@ -261,7 +254,7 @@ impl Engine {
         let Some((id, socket)) = self.table.polled(slot) else { return };
         let was_blocked = socket.is_blocked();
         socket.polled(event);
-        if was_blocked && !socket.is_blocked() && socket.mark_dirty() {
+        if was_blocked && !socket.is_blocked() && socket.due().put_off() {
             self.courier.put_off.push_back(id);
         }
         self.intake.list(&mut self.table, id);
@@ -336,9 +329,9 @@ impl Engine {
         // What came with the end of a handshake lies in the stream, where the kernel tells of nothing.
         if let Some(socket) = self.table.socket(connection)
             && socket.arrive()
-            && socket.mark_dirty()
+            && socket.due().put_off()
         {
-            self.courier.dirty.push(connection);
+            self.courier.put_off.push_back(connection);
         }
         self.intake.list(&mut self.table, connection);
     }
