@@ -136,6 +136,7 @@ impl Engine {
             self.courier.put_off.push_back(id);
         }
         match flushed {
+            Flushed::Gone if socket.deafen() => self.intake.list(&mut self.table, id),
             Flushed::Gone if socket.is_open() => {
                 self.events.push(Event::Lost { connection: id });
                 self.table.remove(id);

@@ -3,8 +3,16 @@
 //! What is counted is turns, and what has left in each.
 
 use super::stepped::Stepped;
-use super::testing::{connect, publish};
-use crate::codec::{Packet, QoS, Version};
+use super::testing::{connect, publish, subscribe};
+use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version, Will};
+
+fn topics(packets: &[Packet]) -> Vec<&str> {
+    let topic = |packet| match packet {
+        &Packet::Publish(ref publish) => &*publish.topic,
+        other => panic!("a PUBLISH, not {other:?}"),
+    };
+    packets.iter().map(topic).collect()
+}
 
 #[test]
 fn a_fan_out_that_never_ends_keeps_nobody_waiting_for_its_end() {
@@ -97,10 +105,82 @@ fn an_answer_leaves_with_all_that_stands_before_it() {
     let mut stepped = Stepped::start(|_| {});
     let mut panel = stepped.reader("panel", "t", QoS::AtMostOnce);
     let mut flood = stepped.connect("flood");
-    flood.send_bytes(&flood.bytes(&publish("t", &[7; 1_000], QoS::AtMostOnce, 0)).repeat(150));
-    stepped.turn_until(50, |engine| engine.table.held() > 100_000);
+    flood.send_bytes(&flood.bytes(&publish("t", &[7; 1_000], QoS::AtMostOnce, 0)).repeat(180));
+    stepped.turn_until(50, |engine| engine.courier.gathered > 100_000);
     assert_eq!(stepped.engine.courier.put_off.len(), 1);
     panel.send(&Packet::PingReq);
     stepped.turn();
-    assert_eq!(panel.take_now().last(), Some(&Packet::PingResp));
+    assert!(matches!(panel.take_now().last(), Some(Packet::PingResp)));
+}
+
+/// CONNECT with a will, for the topic of that name.
+fn connect_with_will() -> Packet {
+    let Packet::Connect(mut hello) = connect(Version::V5, "leaver") else { panic!("CONNECT") };
+    hello.will = Some(Will {
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: "will".into(),
+        payload: "x".into(),
+        properties: Properties::new(),
+    });
+    Packet::Connect(hello)
+}
+
+// [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]
+#[test]
+fn what_was_said_before_the_end_counts_although_a_write_met_the_end_first() {
+    let bye = Packet::Disconnect(Disconnect { reason: Reason::Success, properties: Properties::new() });
+    for is_clean in [true, false] {
+        let mut stepped = Stepped::start(|_| {});
+        let mut watcher = stepped.reader("watcher", "will", QoS::AtMostOnce);
+        watcher.send(&subscribe("last", QoS::AtMostOnce));
+        stepped.answer(&mut watcher);
+        let mut leaver = stepped.greet(&connect_with_will());
+        leaver.send(&subscribe("t", QoS::AtMostOnce));
+        stepped.answer(&mut leaver);
+        let mut speaker = stepped.connect("speaker");
+        let sockets = stepped.engine.table.sockets();
+        leaver.publish("last", b"x", QoS::AtMostOnce);
+        if is_clean {
+            leaver.send(&bye);
+        }
+        drop(leaver);
+        speaker.publish("t", b"x", QoS::AtMostOnce);
+        // Who says little is served first, so this is written before the end is read.
+        stepped.turn_until(20, |engine| engine.table.sockets() < sockets);
+        stepped.turn();
+        let expected: &[&str] = if is_clean { &["last"] } else { &["last", "will"] };
+        assert_eq!(topics(&watcher.take_now()), expected);
+    }
+}
+
+// [MQTT5-3.14.4-3] [MQTT311-3.14.4-3]
+#[test]
+fn what_was_said_before_the_end_counts_although_nothing_more_was_read() {
+    let limit = 100_000;
+    let bye = Packet::Disconnect(Disconnect { reason: Reason::Success, properties: Properties::new() });
+    let mut stepped = Stepped::start(|parts| parts.limits.max_send_buffer = limit);
+    let mut watcher = stepped.reader("watcher", "will", QoS::AtMostOnce);
+    watcher.send(&subscribe("last", QoS::AtMostOnce));
+    stepped.answer(&mut watcher);
+    let mut leaver = stepped.greet(&connect_with_will());
+    leaver.send(&subscribe("t", QoS::AtLeastOnce));
+    stepped.answer(&mut leaver);
+    let mut speaker = stepped.connect("speaker");
+    let sockets = stepped.engine.table.sockets();
+    // He takes so little of what he is owed that he is not read on.
+    for _ in 0..10 {
+        speaker.publish("t", &vec![7; 60_000], QoS::AtLeastOnce);
+        assert!(matches!(stepped.answer(&mut speaker), Packet::PubAck(_)));
+    }
+    stepped.turn_until(20, |engine| engine.courier.put_off.is_empty() && engine.table.held() > limit);
+    let read = stepped.engine.counters.bytes_in;
+    leaver.publish("last", b"x", QoS::AtMostOnce);
+    leaver.send(&bye);
+    stepped.turn();
+    assert_eq!(stepped.engine.counters.bytes_in, read, "he is not read on");
+    drop(leaver);
+    stepped.turn_until(20, |engine| engine.table.sockets() < sockets);
+    stepped.turn();
+    assert_eq!(topics(&watcher.take_now()), ["last"]);
 }
