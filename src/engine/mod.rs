@@ -11,6 +11,7 @@ mod turn;
 mod carry;
 mod flush;
 mod table;
+mod told;
 mod work;
 mod intake;
 mod socket;

@@ -21,10 +21,11 @@ use super::port::Port;
 use super::socket::Socket;
 use super::status;
 use super::table::{Link, Table};
+use super::told::{Telling, Told};
 use super::verify::{Effort, Verifier};
 use super::work;
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
-use crate::broker::{AuthOutcome, Broker, ConnectionId, Effect, Event, Level, Peer, Terms, Verdict};
+use crate::broker::{AuthOutcome, Broker, ConnectionId, Effect, Event, Peer, Terms, Verdict};
 use crate::clock::Clock;
 use crate::listener::{
     Accepted, Admitted, Board, Doors, Guests, Knock, Objection, Outcome, Stay, StreamPeer,
@@ -51,9 +52,7 @@ pub struct Engine {
     /// Who waits for [`Input::Status`].
     asked: Vec<oneshot::Sender<Value>>,
     turned_away: Limiter,
-    /// What the broker was last told of the buffers.
-    told_held: usize,
-    told_resting: usize,
+    told: Told,
     heartbeat: Heartbeat,
     /// When to end at the latest; set once the service stops.
     stopping: Option<u64>,
@@ -91,8 +90,7 @@ impl Engine {
             ports: std::collections::BTreeMap::new(),
             asked: Vec::new(),
             turned_away: Limiter::default(),
-            told_held: 0,
-            told_resting: 0,
+            told: Told::default(),
             heartbeat,
             stopping: None,
         })
@@ -126,7 +124,7 @@ impl Engine {
         self.heartbeat.turns.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         self.gather(polled, now);
-        self.tell_memory();
+        self.tell_memory(now);
         self.serve_brief(effects, now);
         self.serve_long(effects, now);
         self.end_turn(effects);
@@ -137,20 +135,18 @@ impl Engine {
     }
 
     /// Tells the broker what waits in the buffers and what connections take, where that has changed.
-    fn tell_memory(&mut self) {
+    fn tell_memory(&mut self, now: Now) {
         let resting = self.table.resting() + self.doors.resting();
-        if resting.abs_diff(self.told_resting) >= TOLD_BYTES {
-            self.told_resting = resting;
+        if self.told.tell_resting(resting) {
             self.events.push(Event::Resting { bytes: resting });
         }
         let bytes = self.table.held();
-        let short = self.courier.memory > Level::Ample;
-        if short || bytes.abs_diff(self.told_held) >= TOLD_BYTES {
-            self.told_held = bytes;
-            // Who has most is asked only when it matters: it takes a look at everybody.
-            let heaviest = if short { self.table.find_heaviest() } else { None };
-            self.events.push(Event::Buffered { bytes, heaviest });
-        }
+        let heaviest = match self.told.tell_buffers(bytes, self.courier.memory, now.mono) {
+            Telling::Nothing => return,
+            Telling::Bytes => self.table.known_heaviest(),
+            Telling::Heaviest => self.table.find_heaviest(),
+        };
+        self.events.push(Event::Buffered { bytes, heaviest });
     }
 
     /// What has happened, and those who say little: what that causes leaves before anything else is done.
@@ -463,9 +459,6 @@ impl Engine {
 
 /// Doors are polled under numbers from here on, connections below.
 const FIRST_DOOR: usize = 1 << 31;
-
-/// The broker is told of the buffers when they have changed by so much, or while memory is short.
-const TOLD_BYTES: usize = 64 << 10;
 
 /// What the kernel tells in one turn; more waits for the next.
 const POLLED_MAX: usize = 256;
