@@ -30,7 +30,9 @@ pub(super) struct Courier {
     pub(super) pool: Pool,
     /// Whose words are carried out.
     pub(super) lane: Lane,
-    /// Connections to be flushed as soon as those who say little have been served.
+    /// Connections to be flushed as soon as those who say little have been served: those who are answered, and
+    /// then those who are sent messages.
+    pub(super) answered: Vec<ConnectionId>,
     pub(super) dirty: Vec<ConnectionId>,
     /// Connections that wait to be flushed in a later turn, each once.
     pub(super) put_off: VecDeque<ConnectionId>,
@@ -66,6 +68,7 @@ impl Courier {
         Courier {
             pool: Pool::default(),
             lane: Lane::Brief,
+            answered: Vec::new(),
             dirty: Vec::new(),
             put_off: VecDeque::new(),
             round: None,
@@ -92,9 +95,18 @@ impl Courier {
         }
     }
 
-    /// Has a connection flushed: at once where somebody who says little has caused what it is sent, though it may
-    /// stand among those who wait.
-    pub(super) fn mark_dirty(&mut self, id: ConnectionId, socket: &mut Socket) {
+    /// Has a connection flushed that was answered something.
+    pub(super) fn mark_answered(&mut self, id: ConnectionId, socket: &mut Socket) {
+        match self.lane {
+            Lane::Brief if socket.due().hurry() => self.answered.push(id),
+            Lane::Long if socket.due().put_off() => self.put_off.push_back(id),
+            Lane::Brief | Lane::Long => {}
+        }
+    }
+
+    /// Has a connection flushed that was sent a message: at once where somebody who says little has caused that,
+    /// though it may stand among those who wait.
+    fn mark_dirty(&mut self, id: ConnectionId, socket: &mut Socket) {
         match self.lane {
             Lane::Brief if socket.due().hurry() => self.dirty.push(id),
             Lane::Long if socket.due().put_off() => self.put_off.push_back(id),
@@ -163,7 +175,7 @@ impl Engine {
             Effect::AwaitRoom { connection, most } => {
                 self.table.await_room(connection, most);
                 // What has left is looked at when it is flushed.
-                self.mark_dirty(connection);
+                self.mark_answered(connection);
             }
             Effect::Survey => {
                 let inputs = self.courier.inputs.clone();
@@ -196,7 +208,7 @@ impl Engine {
             Some(Link::Socket(_)) | None => return,
         };
         self.counters.packets_out += u64::from(encoded.is_ok());
-        self.mark_dirty(connection);
+        self.mark_answered(connection);
         if let Err(error) = encoded
             && let Some(missed) = self.courier.unsayable.admit(now.mono)
         {
@@ -316,7 +328,7 @@ impl Engine {
                     socket.fall_silent();
                 }
                 self.courier.farewells.push_back((now.mono + FAREWELL, connection));
-                self.mark_dirty(connection);
+                self.mark_answered(connection);
             }
             None => {}
         }

@@ -22,18 +22,16 @@ pub(super) struct Round {
 }
 
 impl Engine {
-    /// Has a connection flushed; see [`Courier::mark_dirty`].
-    ///
-    /// [`Courier::mark_dirty`]: super::carry::Courier::mark_dirty
-    pub(super) fn mark_dirty(&mut self, id: ConnectionId) {
+    /// Has a connection flushed that was answered something.
+    pub(super) fn mark_answered(&mut self, id: ConnectionId) {
         if let Some(socket) = self.table.socket(id) {
-            self.courier.mark_dirty(id, socket);
+            self.courier.mark_answered(id, socket);
         }
     }
 
     /// Flushes every connection that has something to send, whatever it takes: memory is what counts.
     pub(super) fn flush_all(&mut self) {
-        while let Some(id) = self.courier.dirty.pop() {
+        while let Some(id) = self.courier.answered.pop().or_else(|| self.courier.dirty.pop()) {
             self.flush(id, usize::MAX);
         }
         while let Some(id) = self.next_put_off() {
@@ -46,15 +44,16 @@ impl Engine {
     /// Flushes those for whom something was said just now; beyond some dozens they wait.
     pub(super) fn flush_promptly(&mut self) {
         let most = self.work + PROMPTLY_MAX * work::FLUSH;
+        let mut answered = std::mem::take(&mut self.courier.answered);
         let mut dirty = std::mem::take(&mut self.courier.dirty);
-        for id in dirty.drain(..) {
+        for id in answered.drain(..).chain(dirty.drain(..)) {
             if self.work >= most {
                 self.put_off(id);
             }
             // What he is answered stands behind all else that waits for him.
             while self.work < most && self.flush(id, FLUSH_BYTES_MAX) == Flushed::Part {}
         }
-        self.courier.dirty = dirty;
+        (self.courier.answered, self.courier.dirty) = (answered, dirty);
     }
 
     /// Has a connection flushed behind those who wait for that.

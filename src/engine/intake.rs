@@ -117,7 +117,7 @@ impl Intake {
             let served = socket.serve(id, &mut self.buffer, &mut left, events);
             // Reading may have made the stream itself answer.
             if socket.wants_write() {
-                courier.mark_dirty(id, socket);
+                courier.mark_answered(id, socket);
             }
             table.weigh(id);
             let bytes = most.0 - left.bytes;

@@ -101,6 +101,21 @@ fn who_is_flooded_is_answered_at_once_and_nobody_is_flushed_for_that() {
 }
 
 #[test]
+fn an_answer_leaves_before_the_messages_of_the_same_turn() {
+    let mut stepped = Stepped::start(|_| {});
+    let mut readers = stepped.readers(300, "t", QoS::AtMostOnce);
+    let mut speaker = stepped.connect("speaker");
+    let mut other = stepped.connect("other");
+    speaker.publish("t", b"x", QoS::AtLeastOnce);
+    other.send(&Packet::PingReq);
+    stepped.turn();
+    assert!(matches!(speaker.take_now()[..], [Packet::PubAck(_)]));
+    assert_eq!(other.take_now(), [Packet::PingResp]);
+    stepped.turn_until(40, |engine| engine.courier.put_off.is_empty());
+    assert!(readers.iter_mut().all(|reader| reader.take_now().len() == 1));
+}
+
+#[test]
 fn an_answer_leaves_with_all_that_stands_before_it() {
     let mut stepped = Stepped::start(|_| {});
     let mut panel = stepped.reader("panel", "t", QoS::AtMostOnce);
