@@ -7,11 +7,11 @@ use super::testing::{connect, publish, subscribe};
 use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version, Will};
 
 fn topics(packets: &[Packet]) -> Vec<&str> {
-    let topic = |packet| match packet {
-        &Packet::Publish(ref publish) => &*publish.topic,
+    let topics = packets.iter().map(|packet| match packet {
+        Packet::Publish(publish) => &*publish.topic,
         other => panic!("a PUBLISH, not {other:?}"),
-    };
-    packets.iter().map(topic).collect()
+    });
+    topics.collect()
 }
 
 #[test]
