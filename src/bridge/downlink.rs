@@ -5,8 +5,8 @@
 //! and their receipts in the same order. [MQTT311-4.6.0-2]
 //!
 //! At most [`PENDING_MAX`] messages are under way; then nothing more is taken, which in the end stops
-//! reading from upstream. Once the broker has no room for one, nothing more is taken either: what it
-//! turned down is published again from the oldest on, one at a time, so that none overtakes another.
+//! reading from upstream. Where the broker may turn one down for want of room, there is one under way: it is
+//! published again until it is taken, so that none overtakes another.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -21,6 +21,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::uplink::{RECEIVE_MAXIMUM, Receipt};
 use crate::codec::{Properties, Property};
+
+/// How commands go into the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Commands {
+    /// Several at a time: it turns none down for want of room.
+    #[default]
+    Together,
+    /// One after the other: a store or a route refuses what it has no room for.
+    OneByOne,
+}
 
 /// The bridge's end.
 pub(super) struct Downlink {
@@ -76,7 +86,7 @@ pub(super) struct Done {
 
 impl Downlink {
     /// Starts it. What the broker has no room for is published again after `refill`.
-    pub(super) fn start(name: &str, host: Arc<dyn Host>, refill: Duration) -> Downlink {
+    pub(super) fn start(name: &str, host: Arc<dyn Host>, refill: Duration, commands: Commands) -> Downlink {
         let (inward, from_bridge) = mpsc::channel(1);
         // As many receipts as there may be messages: sending one never waits for long.
         let (to_bridge, done) = mpsc::channel(PENDING_MAX);
@@ -89,9 +99,17 @@ impl Downlink {
             credit: 0,
             waits: false,
         };
-        let pending = VecDeque::new();
-        let turned_down = None;
-        let worker = Worker { hello, host, from_bridge, to_bridge, pending, next_id: 1, refill, turned_down };
+        let worker = Worker {
+            hello,
+            host,
+            from_bridge,
+            to_bridge,
+            pending: VecDeque::new(),
+            next_id: 1,
+            refill,
+            commands,
+            turned_down: None,
+        };
         Downlink { inward, done, task: tokio::spawn(worker.run()) }
     }
 }
@@ -110,6 +128,7 @@ struct Worker {
     pending: VecDeque<Pending>,
     next_id: u64,
     refill: Duration,
+    commands: Commands,
     /// When the broker had no room for a message the last time.
     turned_down: Option<Instant>,
 }
@@ -176,7 +195,7 @@ impl Worker {
                     self.publish(port, self.pending.len() - 1).await?;
                 }
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                    // The oldest alone: what came after it waits until the broker has it.
+                    // The oldest alone.
                     self.publish(port, 0).await?;
                 }
             }
@@ -184,12 +203,11 @@ impl Worker {
         }
     }
 
-    /// Messages that may be under way: where there was no room a moment ago, the next may be turned down,
-    /// too, and the one after it not.
+    /// Messages that may be under way: where one may be turned down, the next may find room before it comes again.
     fn window(&self) -> usize {
-        match self.turned_down {
-            Some(at) if at.elapsed() < CAREFUL_FOR => 1,
-            _ => PENDING_MAX,
+        match self.commands {
+            Commands::OneByOne => 1,
+            Commands::Together => PENDING_MAX,
         }
     }
 
@@ -201,11 +219,6 @@ impl Worker {
 
     /// What the last port did not answer is said again: rather twice than never.
     async fn say_again(&mut self, port: &Port) -> Result<(), End> {
-        if self.window() == 1 {
-            let open = self.pending.iter_mut().flat_map(|pending| &mut pending.open);
-            open.for_each(|open| open.state = Asked::TurnedDown);
-            return Ok(());
-        }
         for index in 0..self.pending.len() {
             self.publish(port, index).await?;
         }
@@ -276,5 +289,3 @@ impl Worker {
 const PENDING_MAX: usize = RECEIVE_MAXIMUM as usize;
 /// After the broker has closed the port.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
-/// For so long after the last time that there was no room, messages are published one at a time.
-const CAREFUL_FOR: Duration = Duration::from_secs(60);

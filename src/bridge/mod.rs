@@ -31,6 +31,7 @@ mod runner;
 pub use config::{
     Checked, Config, Flaw, Forward, ForwardConfig, KEYS, Receive, ReceiveConfig, Tls, TlsConfig,
 };
+pub use downlink::Commands;
 pub use mapping::{Filter, MappingError, Template};
 pub use routes::Supply;
 pub use runner::{Bridge, Pace};

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::backoff::Backoff;
 use super::config::Checked;
 use super::dialer::Dialer;
-use super::downlink::Downlink;
+use super::downlink::{Commands, Downlink};
 use super::login;
 use super::notes::Notes;
 use super::random;
@@ -52,6 +52,8 @@ pub struct Pace {
     pub stall: Duration,
     /// After which a message that the local broker had no room for is published again.
     pub refill: Duration,
+    /// Whether it may have no room for one.
+    pub commands: Commands,
     /// The first ceiling of the wait between attempts.
     pub backoff_first: Duration,
     /// The last one.
@@ -68,6 +70,7 @@ impl Default for Pace {
             suback: Duration::from_secs(10),
             stall: Duration::from_secs(30),
             refill: Duration::from_secs(1),
+            commands: Commands::Together,
             backoff_first: Duration::from_secs(1),
             backoff_last: Duration::from_secs(120),
             report: Duration::from_secs(10),
@@ -104,7 +107,8 @@ impl Bridge {
     pub async fn run(mut self, host: Arc<dyn Host>, mut stop: watch::Receiver<bool>) {
         let reporter = tokio::spawn(report(host.clone(), self.board.watch(), self.pace.report));
         let receives = !self.config.receives.is_empty();
-        let mut downlink = receives.then(|| Downlink::start(&self.config.name, host, self.pace.refill));
+        let mut downlink =
+            receives.then(|| Downlink::start(&self.config.name, host, self.pace.refill, self.pace.commands));
         let dialer = Dialer::new(&self.config, self.pace.dial);
         let mut backoff = Backoff::new(self.pace.backoff_first, self.pace.backoff_last);
         let mut memory = Memory { notes: Some(self.notes.clone()), ..Memory::default() };

@@ -99,9 +99,9 @@ fn render_local(status: &Status, out: &mut String) {
             if store.full { ", FULL" } else { "" },
             store.commits,
             size(store.written),
-            match store.put_aside {
-                0 => String::new(),
-                bytes => format!("\n  DAMAGED before: {} put aside as tidegate.db.damaged-…", size(bytes)),
+            match &store.put_aside_as {
+                None => String::new(),
+                Some(path) => format!("\n  DAMAGED before: {} put aside, {path}", size(store.put_aside)),
             },
             store.trouble.as_ref().map(|trouble| format!("\n  TROUBLE: {trouble}")).unwrap_or_default()
         ),
@@ -237,7 +237,8 @@ mod tests {
             "broker": {"clients": 2, "sessions": 3, "subscriptions": 4, "retained": 5,
                 "messages_received": 100, "messages_sent": 90, "invented_later": 1,
                 "turned_away": {"bridge:cloud": "client identifier not valid"}},
-            "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900, "put_aside": 3_000_000},
+            "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900, "put_aside": 3_000_000,
+                "put_aside_as": "/var/lib/tidegate/tidegate.db.damaged-000000000001"},
             "bridges": [{"name": "cloud", "state": "down", "since": 1_000, "next_attempt": 304_000,
                 "reason": "connect: no route to host", "url": "mqtts://cloud.example.com:8883",
                 "subscriptions": [{"filter": "a/#", "answer": "granted"}, {"filter": "b", "answer": "not authorized"}],
@@ -258,7 +259,7 @@ broker
   TROUBLE: bridge:cloud is not let in: client identifier not valid
 store
   12MB of 1GB, 7 commits, 900B written
-  DAMAGED before: 3MB put aside as tidegate.db.damaged-…
+  DAMAGED before: 3MB put aside, /var/lib/tidegate/tidegate.db.damaged-000000000001
 bridges
   cloud  down for 5m mqtts://cloud.example.com:8883: cannot connect: no route to host; next try in 3s
          sent 9, acknowledged 8, in flight 0, received 0, connects 3, failures 2

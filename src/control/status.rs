@@ -81,6 +81,9 @@ pub struct StoreFigures {
     pub max_size: u64,
     /// Bytes of damaged databases that were put aside; they count in no limit.
     pub put_aside: u64,
+    /// The newest of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub put_aside_as: Option<String>,
     /// Commits since the start.
     pub commits: u64,
     /// Bytes written to disk since the start.

@@ -5,7 +5,6 @@
 //! were told is on disk before the store closes.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tokio::time::timeout;
 use super::report::{self, Sources};
 use super::routes::{self, Route};
 use super::tasks::Tasks;
+use super::watchdog::Work;
 use super::{ServiceError, descriptors, footprint, readings, watchdog};
 use crate::auth::{PasswordFile, RulesFile};
 use crate::bridge::{self, Bridge, Pace, Supply};
@@ -46,6 +46,7 @@ pub(super) struct House {
     /// Topics of states that nobody reports any more.
     stale: Vec<String>,
     warnings: Vec<String>,
+    work: Work,
 }
 
 /// Why a house was taken down.
@@ -60,10 +61,11 @@ pub(super) enum Ending {
 
 impl House {
     /// Makes and joins the threads; clients are served from here on.
-    pub(super) fn build(loaded: &Loaded, clock: Clock) -> Result<House, ServiceError> {
+    pub(super) fn build(loaded: &Loaded, clock: Clock, work: &Work) -> Result<House, ServiceError> {
+        work.making();
         let (inbox, inputs) = Inbox::open()?;
         let names = routes::stored_names(&loaded.bridges);
-        let Store { opened, is_back } = open_store(loaded, &names, clock, &inputs)?;
+        let Store { opened, is_back } = open_store(loaded, &names, clock, &inputs, work)?;
         let refusals = routes::refusals(&loaded.bridges, &opened.routes, &loaded.store);
         let (routes, supplies) = routes::join(&loaded.bridges, &opened.routes);
         let passwords = if loaded.auth.password_file.is_some() { Passwords::File } else { Passwords::Absent };
@@ -110,7 +112,8 @@ impl House {
             routes,
             supplies,
             stale,
-            warnings: opened.put_aside.iter().map(|path| put_aside(path)).chain(too_few_files).collect(),
+            warnings: too_few_files.into_iter().collect(),
+            work: work.clone(),
         })
     }
 
@@ -135,8 +138,9 @@ impl House {
             warnings: std::mem::take(&mut self.warnings),
         });
         let control = tokio::spawn(serve_control(loaded.gateway.run_dir.clone(), sources));
-        let feeding = tokio::spawn(watchdog::feed(self.heartbeat.clone(), self.store.clone()));
-        watchdog::ready();
+        let feeding =
+            tokio::spawn(watchdog::feed(self.heartbeat.clone(), self.store.clone(), self.work.clone()));
+        self.work.ready();
         tracing::info!(gateway = loaded.gateway.id, version = env!("CARGO_PKG_VERSION"), "serving");
         footprint::shrink();
 
@@ -173,7 +177,7 @@ impl House {
                 self.clock,
                 packet_size,
                 &loaded.gateway.data_dir,
-                Pace::default(),
+                Pace { commands: routes::commands(&loaded.bridges, &loaded.store), ..Pace::default() },
             );
             watched.push(bridge.status());
             let name = format!("bridge {}", config.name);
@@ -258,6 +262,7 @@ fn open_store(
     names: &[String],
     clock: Clock,
     inputs: &Inputs,
+    work: &Work,
 ) -> Result<Store, ServiceError> {
     let dir = &loaded.gateway.data_dir;
     let config = &routes::bounded(&loaded.bridges, &loaded.store);
@@ -272,12 +277,16 @@ fn open_store(
         on_full: Box::new(move |full| {
             let _ = of_full.send_blocking(Input::Full(full));
         }),
+        progress: work.progress(),
         gate: None,
     };
     match store::open(dir, config, names, surroundings) {
         Ok(opened) => {
             if let Some(path) = &opened.put_aside {
-                tracing::error!("{}", put_aside(path));
+                tracing::error!(
+                    path = %path.display(),
+                    "the database was damaged; what could be read of it serves on, the rest is put aside"
+                );
             }
             Ok(Store { opened, is_back: None })
         }
@@ -290,16 +299,19 @@ fn open_store(
                 // Where the house is gone already, nobody needs to know.
                 let _ = tell.send(());
             });
-            let opened = store::absent(dir, config, names, &error, Box::new(move || clock.now()), told)?;
+            let opened = store::absent(
+                dir,
+                config,
+                names,
+                &error,
+                Box::new(move || clock.now()),
+                work.progress(),
+                told,
+            )?;
             Ok(Store { opened, is_back: Some(is_back) })
         }
         Err(error) => Err(error.into()),
     }
-}
-
-fn put_aside(path: &Path) -> String {
-    let path = path.display();
-    format!("the database was damaged; what could be read of it serves on, the rest is put aside as {path}")
 }
 
 async fn serve_control(run_dir: std::path::PathBuf, sources: Arc<Sources>) {

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::Loaded;
 use crate::store::OpenError;
 use house::{Ending, House};
+use watchdog::Work;
 
 /// Why the service does not run.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +47,12 @@ pub fn run(loaded: Loaded) -> Result<(), ServiceError> {
         // Before there is anything that could be hung up on: unheard, it would end us.
         signal(SignalKind::hangup())?
     };
+    let work = Work::default();
     loop {
         // One for each store: the house's time goes on from what that has kept.
         let clock = Clock::start();
         adapter_api::clock::follow(move || clock.wall());
-        let house = House::build(&loaded, clock)?;
+        let house = House::build(&loaded, clock, &work)?;
         let result = match runtime.block_on(house.live(&loaded, &mut hangup)) {
             Ending::Told => Ok(()),
             Ending::EngineFailed => Err(std::io::Error::other("the engine has ended").into()),

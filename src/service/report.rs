@@ -95,6 +95,7 @@ fn figures(store: StoreStatus) -> StoreFigures {
         size: store.size,
         max_size: store.max_size,
         put_aside: store.put_aside,
+        put_aside_as: store.put_aside_as.map(|path| path.display().to_string()),
         commits: store.commits,
         written: store.written,
         trouble: store.trouble,

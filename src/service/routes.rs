@@ -3,9 +3,9 @@
 //! The broker knows them by index, the store by name and reader, the bridges as supplies. One list, in
 //! the order of the configuration, keeps the three in step.
 
-use crate::bridge::{self, Supply};
+use crate::bridge::{self, Commands, Supply};
 use crate::broker;
-use crate::record::ReaderId;
+use crate::record::{Policy, ReaderId};
 use crate::store;
 use crate::unstored::{self, Inlet};
 
@@ -53,6 +53,15 @@ pub(super) fn refusals(
         timeout: u64::try_from(store.refuse_timeout.as_millis()).unwrap_or(u64::MAX),
         in_flight: usize::try_from(store.in_flight()).unwrap_or(usize::MAX),
         retained: usize::try_from(store.retained()).unwrap_or(usize::MAX),
+    }
+}
+
+/// How commands go into the broker.
+pub(super) fn commands(bridges: &[bridge::Checked], store: &store::Checked) -> Commands {
+    let mut policies = stored(bridges).map(|forward| forward.bounds(store.when_full).when_full);
+    match store.when_full == Policy::Refuse || policies.any(|policy| policy == Policy::Refuse) {
+        true => Commands::OneByOne,
+        false => Commands::Together,
     }
 }
 
@@ -121,7 +130,6 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Policy;
 
     #[test]
     fn each_route_is_bounded_and_refuses_as_the_configuration_says() {
@@ -151,6 +159,9 @@ mod tests {
             refusals.routes,
             [(ReaderId(4), Policy::Refuse), (ReaderId(9), Policy::DropNewest)].into()
         );
+        assert_eq!(commands(&bridges, &store), Commands::OneByOne);
+        let others = store::Config::default().check().unwrap();
+        assert_eq!(commands(&bridges, &others), Commands::Together);
         assert_eq!((refusals.timeout, refusals.in_flight), (7_000, 4_000_000));
         let bounded = bounded(&bridges, &store);
         assert_eq!(bounded.bounds_of("cloud:b/#").max_messages, Some(7));

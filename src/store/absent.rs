@@ -5,7 +5,6 @@
 //! tried whether the store can be opened; then the service has to start afresh with it, because order and
 //! reader numbers of this one mean nothing there.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::handle::{Ask, Inbox, StoreStatus};
@@ -15,7 +14,7 @@ use crate::record::{Now, Rows};
 
 /// What the thread owns.
 pub(super) struct Absent {
-    pub(super) dir: PathBuf,
+    pub(super) files: Files,
     pub(super) config: Checked,
     pub(super) inbox: Inbox,
     pub(super) clock: Box<dyn Fn() -> Now + Send>,
@@ -59,8 +58,8 @@ impl Absent {
             return;
         }
         let sizes = Sizes::of(&self.config);
-        let found = open::lock(&self.dir).and_then(|lock| {
-            let database = open::database(&Files::within(&self.dir), &sizes, wall)?;
+        let found = open::lock(&self.files.dir).and_then(|lock| {
+            let database = open::database(&self.files, &sizes, wall)?;
             drop((database, lock));
             Ok(())
         });

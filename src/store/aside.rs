@@ -4,18 +4,17 @@
 //! store: their rows are accounted for already. Where the disk is short the oldest goes before any message
 //! that is still wanted.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::open::{OpenError, with_suffix};
 use super::room::Files;
-use super::successor;
+use super::{salvage, successor};
 
-/// Moves a damaged database and its WAL out of the way.
-pub(super) fn put(files: &Files, wall: u64, why: &str) -> Result<PathBuf, OpenError> {
-    let aside =
-        (0..).map(|more| name(files, wall / 1_000 + more)).find(|path| files.disk.size(path).is_none());
-    let aside = aside.expect("a directory holds fewer files than there are numbers");
+/// Moves a damaged database and its WAL out of the way, for the sake of what was salvaged of it.
+pub(super) fn put(files: &Files, salvaged: Option<&Path>, why: &str) -> Result<PathBuf, OpenError> {
+    let aside = next(files);
     tracing::error!(
         reason = why,
         aside = %aside.display(),
@@ -29,17 +28,18 @@ pub(super) fn put(files: &Files, wall: u64, why: &str) -> Result<PathBuf, OpenEr
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(from, error)),
         _ => Ok(()),
     };
-    if files.disk.size(&files.database).is_none() {
-        // It was set apart before, and has no successor.
+    let source = salvage::source(files).unwrap_or_else(|| files.database.clone());
+    // The WAL goes second: without its database it is inert, while a database without it looks sound.
+    rename(&source, &aside)?;
+    files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
+    rename(&with_suffix(&source, "-wal"), &with_suffix(&aside, "-wal"))?;
+    let _ = files.disk.remove(&with_suffix(&source, "-shm"));
+    if source != files.database && salvaged.is_none() {
+        // Nothing says what is wanted of the older ones.
         for path in successor::paths(files) {
             successor::put_aside(files, &path, why).map_err(|error| failed(&path, error))?;
         }
     }
-    // The WAL goes second: without its database it is inert, while a database without it looks sound.
-    rename(&files.database, &aside)?;
-    files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
-    rename(&files.wal, &with_suffix(&aside, "-wal"))?;
-    let _ = files.disk.remove(&with_suffix(&files.database, "-shm"));
     files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
     prune(files);
     Ok(aside)
@@ -54,9 +54,10 @@ fn prune(files: &Files) {
 pub(super) fn remove_oldest(files: &Files) -> bool {
     let Some(oldest) = all(files).into_iter().next() else { return false };
     tracing::warn!(path = %oldest.display(), "the oldest damaged store is removed");
-    let removed = files.disk.remove(&oldest).is_ok();
-    let _ = files.disk.remove(&with_suffix(&oldest, "-wal"));
-    removed
+    let database = files.disk.remove(&oldest).is_ok();
+    // Some WALs have lost their database.
+    let wal = files.disk.remove(&with_suffix(&oldest, "-wal")).is_ok();
+    database || wal
 }
 
 /// Bytes of all.
@@ -65,20 +66,30 @@ pub(super) fn size(files: &Files) -> u64 {
     all(files).iter().map(|path| size(path) + size(&with_suffix(path, "-wal"))).sum()
 }
 
-/// All, the oldest first.
-fn all(files: &Files) -> Vec<PathBuf> {
-    let is_aside = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with(ASIDE) && !name.ends_with("-wal")
-    };
-    files.disk.names(&files.dir).into_iter().filter(is_aside).collect()
+/// All, the oldest first; a WAL that has lost its database counts as one.
+pub(super) fn all(files: &Files) -> Vec<PathBuf> {
+    let names = files.disk.names(&files.dir);
+    let found: BTreeSet<(u64, PathBuf)> = names.iter().filter_map(|path| numbered(path)).collect();
+    found.into_iter().map(|(_, path)| path).collect()
 }
 
-fn name(files: &Files, seconds: u64) -> PathBuf {
-    files.dir.join(format!("{ASIDE}{seconds:012}"))
+/// The name of the next: its number is the highest, whatever the clock says.
+pub(super) fn next(files: &Files) -> PathBuf {
+    let names = files.disk.names(&files.dir);
+    let last = names.iter().filter_map(|path| numbered(path)).map(|(number, _)| number).max().unwrap_or(0);
+    files.dir.join(format!("{ASIDE}{:012}", last + 1))
 }
 
-/// Before the second in which it was put aside.
+/// The number of a database that was put aside, and its path without the WAL's suffix. An older program has
+/// given names without a number: they come first.
+fn numbered(path: &Path) -> Option<(u64, PathBuf)> {
+    let name = path.file_name()?.to_str()?;
+    let name = name.strip_suffix("-wal").unwrap_or(name);
+    let number = name.strip_prefix(ASIDE)?.parse().unwrap_or(0);
+    Some((number, path.with_file_name(name)))
+}
+
+/// Before the number of one that was put aside.
 const ASIDE: &str = "tidegate.db.damaged-";
 
 /// So many damaged databases are kept for salvage.

@@ -254,6 +254,8 @@ impl Database {
         self.suspects.clear();
         self.unread.clear();
         self.apart = successor::attached(&found.connection, &self.files)?;
+        // The salvage may have given it up.
+        self.reserve = Reserve::within(&self.files);
         self.connection = Some(found.connection);
         Ok(())
     }
@@ -478,7 +480,11 @@ impl Worker {
     /// The disk is full: makes what room there is to make.
     fn make_way(&mut self, fault: &Fault, count: usize) -> Result<(), Fault> {
         self.database.roll_back()?;
-        self.database.checkpoint()?;
+        let mut moved = self.database.checkpoint();
+        while moved.as_ref().is_err_and(Fault::is_full) && aside::remove_oldest(&self.database.files) {
+            moved = self.database.checkpoint();
+        }
+        moved?;
         let smaller = (count > 1).then_some(count / 2);
         let tight = matches!(fault, Fault::Tight) && self.database.reserve.size() > 0;
         match (self.recovery.full, smaller) {

@@ -6,6 +6,7 @@
 //! commit holds it: so much would be sent again after a crash, and at its limit they send no more.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -223,6 +224,8 @@ pub struct StoreStatus {
     pub max_size: u64,
     /// Bytes of damaged databases that were put aside; they count in no limit.
     pub put_aside: u64,
+    /// The newest of them.
+    pub put_aside_as: Option<PathBuf>,
     /// Commits since the start.
     pub commits: u64,
     /// Bytes written to disk since the start.

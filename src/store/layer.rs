@@ -82,7 +82,8 @@ unsafe extern "C" fn open(
     unsafe {
         let below = (*file).pMethods;
         if let Some(functions) = below.as_ref().and_then(|methods| functions(below as usize, methods)) {
-            (*file).pMethods = &functions.ours;
+            // Of all of it: a pointer to its first field alone must not be read beyond that.
+            (*file).pMethods = ptr::from_ref(functions).cast();
         }
     }
     code

@@ -24,6 +24,7 @@ mod index;
 mod audience;
 mod runs;
 mod room;
+mod progress;
 mod bounds;
 mod disk;
 mod layer;
@@ -52,6 +53,7 @@ pub use commit::{Gate, Stage};
 pub use config::{Checked, Config, KEYS};
 pub use handle::{Ask, Handle, Inbox, StoreStatus};
 pub use open::OpenError;
+pub use progress::Progress;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -99,6 +101,8 @@ pub struct Surroundings {
     pub on_commit: Box<dyn Fn(Ticket) + Send>,
     /// Told who takes nothing more, whenever that changes; at first nobody is full. On the store's thread.
     pub on_full: Box<dyn Fn(Full) + Send>,
+    /// Told while it does what takes long, as far as that goes on: at a start, or on the store's thread.
+    pub progress: Progress,
     /// `None` but in tests: called before and after each sync.
     pub gate: Option<Gate>,
 }
@@ -122,12 +126,13 @@ pub fn absent(
     routes: &[String],
     why: &OpenError,
     clock: Box<dyn Fn() -> Now + Send>,
+    progress: Progress,
     on_available: Box<dyn FnOnce() + Send>,
 ) -> std::io::Result<Opened> {
     let (handle, inbox) = Handle::channel();
     let count = u32::try_from(routes.len()).unwrap_or(u32::MAX);
     let absent = Absent {
-        dir: dir.into(),
+        files: Files::within(dir).telling(progress),
         config: config.clone(),
         inbox,
         clock,
@@ -176,6 +181,7 @@ fn begin(
     routes: &[String],
     surroundings: Surroundings,
 ) -> Result<Begun, OpenError> {
+    let files = files.telling(surroundings.progress);
     let now = (surroundings.clock)();
     let mut found = open::database(&files, &sizes, now.wall)?;
     let rules = Arc::new(config.clone());
@@ -282,6 +288,13 @@ fn name_routes(
     for gone in
         stored.iter().filter(|route| route.standing == Standing::Active && !routes.contains(&route.name))
     {
+        if let Ok(messages @ 1..) = log.queued(connection, gone.reader) {
+            tracing::warn!(
+                route = gone.name,
+                messages,
+                "the configuration has this route no more: what waited for it is dropped, and counted as purged"
+            );
+        }
         batch.push(Order::RouteRemoved { reader: gone.reader }, now);
     }
     let mut readers = Vec::new();

@@ -86,16 +86,19 @@ pub(super) fn replace_damaged(
     wall: u64,
     why: &str,
 ) -> Result<Database, OpenError> {
-    match salvage::build(files, sizes, wall) {
-        Ok(_) => {}
+    let salvaged = match salvage::build(files, sizes, wall) {
+        Ok(path) => Some(path),
         // The damaged one stays where it is, so that nothing is given up for want of a disk.
         Err(fault) if fault.is_of_disk() => {
             tracing::error!(reason = why, "THE STORE IS DAMAGED, and the disk does not let it be salvaged");
             return Err(unavailable(files, &fault));
         }
-        Err(fault) => tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store"),
-    }
-    let aside = aside::put(files, wall, why)?;
+        Err(fault) => {
+            tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store");
+            None
+        }
+    };
+    let aside = aside::put(files, salvaged.as_deref(), why)?;
     let connection = connect(files, sizes).map_err(|refusal| match refusal {
         Refusal::Sqlite(error) => unavailable(files, &error),
         Refusal::Disk(error) => unavailable(files, &error),
@@ -220,7 +223,7 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
         (0, 0) => schema::create(&connection)?,
         _ => return Err(Refusal::Damaged(format!("it is no store: version {found}, {tables} tables"))),
     }
-    successor::attach(&connection, files)?;
+    successor::attach(&connection, files, &successor::paths(files))?;
     successor::adopt_newest(&connection, files)?;
     Ok(connection)
 }

@@ -15,8 +15,10 @@ use super::Checked;
 use super::aside;
 use super::disk::{Disk, SystemDisk};
 use super::log::{Log, Segment};
+use super::progress::Progress;
 use super::reader::{Fate, Reader};
 use super::schema::{Fault, unsigned};
+use super::successor::Tries;
 use crate::record::{DropReason, Policy, ReaderId};
 
 /// Sizes that follow from the configuration.
@@ -78,6 +80,10 @@ pub(super) struct Files {
     pub(super) database: PathBuf,
     /// Its write-ahead log.
     pub(super) wal: PathBuf,
+    /// Told while long work on them goes on.
+    pub(super) progress: Progress,
+    /// With what was set apart and cannot be read.
+    pub(super) patience: Tries,
 }
 
 impl Files {
@@ -88,7 +94,19 @@ impl Files {
 
     /// The files in a data directory of this disk.
     pub(super) fn on(disk: Arc<dyn Disk>, dir: &Path) -> Files {
-        Files { disk, dir: dir.into(), database: dir.join("tidegate.db"), wal: dir.join("tidegate.db-wal") }
+        Files {
+            disk,
+            dir: dir.into(),
+            database: dir.join("tidegate.db"),
+            wal: dir.join("tidegate.db-wal"),
+            progress: Progress::default(),
+            patience: Tries::default(),
+        }
+    }
+
+    /// The same, for work of which this is told.
+    pub(super) fn telling(self, progress: Progress) -> Files {
+        Files { progress, ..self }
     }
 
     /// Bytes that the WAL takes.

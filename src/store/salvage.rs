@@ -2,7 +2,8 @@
 //!
 //! What there is is found by `found.rs`, page by page, whatever SQLite makes of the file. Which rows are
 //! whose is found anew from the rows, so that what is missing is known to be missing, and counted as
-//! damaged. The new database is built beside the damaged one and synced, before that one is put aside.
+//! damaged. The new database is built beside the damaged one and synced, before that one is put aside. The damaged
+//! one may have been set apart, where its successor cannot be made with SQLite.
 //! Where the disk has no room for all, the newest messages go first, and the others are left in the
 //! damaged file.
 
@@ -26,23 +27,24 @@ use super::runs::Runs;
 use super::schema::{self, Fault, LEDGER, Ledger, ROOTS};
 use super::segment::{self, Header, Named, RawRow};
 use super::trees::Trees;
-use super::{Config, successor};
+use super::{Config, aside, successor};
 use crate::record::ReaderId;
 
 /// Builds a database of what is readable, and syncs it. Its name is no database's yet.
 pub(super) fn build(files: &Files, sizes: &Sizes, wall: u64) -> Result<PathBuf, Fault> {
-    let path = path(files);
+    let Some(source) = source(files) else { return Err(Fault::Unusable("there is no file of it".into())) };
+    let path = path(files, &source);
     successor::discard(files, &path);
-    if files.free_disk().is_some_and(|free| free / 2 < files.database_size()) {
+    if files.free_disk().is_some_and(|free| free / 2 < files.disk.size(&source).unwrap_or(0)) {
         Reserve::within(files).release();
     }
     // Some of what is free is left for what comes in.
     let room = files.free_disk().map_or(u64::MAX, |free| free / 4 * 3);
-    let mut built = copy(files, sizes, wall, &path, room);
+    let mut built = copy(files, sizes, wall, &source, room);
     for less in [room / 2, 0] {
         if built.as_ref().is_err_and(Fault::is_full) {
             successor::discard(files, &path);
-            built = copy(files, sizes, wall, &path, less);
+            built = copy(files, sizes, wall, &source, less);
         }
     }
     if built.is_err() {
@@ -53,44 +55,65 @@ pub(super) fn build(files: &Files, sizes: &Sizes, wall: u64) -> Result<PathBuf, 
 
 /// Sees to it that what was salvaged has its name, whenever that was interrupted.
 pub(super) fn ensure(files: &Files) -> io::Result<()> {
-    let path = path(files);
-    if files.disk.size(&path).is_none() {
-        return Ok(());
-    }
-    if files.disk.size(&files.database).is_some() {
+    let sources = [files.database.clone()].into_iter().chain(successor::paths(files));
+    for source in sources.filter(|source| files.disk.size(source).is_some()) {
         // The damaged one is still there: perhaps this was never finished.
-        successor::discard(files, &path);
-        return Ok(());
+        successor::discard(files, &path(files, &source));
     }
+    let mut names = files.disk.names(&files.dir).into_iter();
+    let Some(path) = names.rfind(|path| is_salvaged(files, path)) else { return Ok(()) };
     // Never beside the WAL of the damaged one, which would be taken for its own.
     if files.disk.size(&files.wal).is_some() {
-        files.disk.rename(&files.wal, &with_suffix(&files.database, ".damaged-wal"))?;
+        files.disk.rename(&files.wal, &with_suffix(&aside::next(files), "-wal"))?;
         files.disk.sync_names(&files.dir)?;
     }
     files.disk.rename(&path, &files.database)?;
     files.disk.sync_names(&files.dir)
 }
 
-/// Where a salvaged database waits for its name. It is whole as soon as the damaged one has gone.
-pub(super) fn path(files: &Files) -> PathBuf {
-    with_suffix(&files.database, ".salvaged")
+/// The file that the store is in: the database, or else the newest that was set apart, which has no successor.
+pub(super) fn source(files: &Files) -> Option<PathBuf> {
+    let database = files.disk.size(&files.database).map(|_| files.database.clone());
+    database.or_else(|| successor::paths(files).pop())
 }
 
-fn copy(files: &Files, sizes: &Sizes, wall: u64, path: &Path, room: u64) -> Result<(), Fault> {
-    let image = Image::open(files)?;
+/// Where what was salvaged of a database waits for its name. It is whole as soon as that database has gone.
+fn path(files: &Files, source: &Path) -> PathBuf {
+    match successor::number(source) {
+        Some(number) => with_suffix(&files.database, &format!("{SALVAGED}-{number:06}")),
+        None => with_suffix(&files.database, SALVAGED),
+    }
+}
+
+fn is_salvaged(files: &Files, path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    let prefix = with_suffix(&files.database, SALVAGED);
+    let rest = name.strip_prefix(&*prefix.to_string_lossy());
+    rest.is_some_and(|rest| rest.chars().all(|letter| letter == '-' || letter.is_ascii_digit()))
+}
+
+fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Result<(), Fault> {
+    let path = &path(files, source);
+    let image = Image::open(files, source)?;
     let trees = Trees::of(&image);
     let found = Found::within(&image, &trees);
     let target = successor::begin_new(files, path)?;
-    successor::attach(&target, files)?;
+    let mut older = successor::paths(files);
+    older.retain(|path| path != source);
+    successor::attach(&target, files, &older)?;
     target.execute_batch("BEGIN IMMEDIATE")?;
     target.execute_batch(&schema::tables())?;
     put_found(&target, &found)?;
+    sync(&target, files)?;
     let apart = successor::attached(&target, files)?;
     let elsewhere = apart.into_iter().flat_map(|apart| apart.segments).collect();
     let mut rows = Salvaged { room, elsewhere, ..Salvaged::of(&found) };
-    rows.copy(&image, &trees, &found, &target)?;
+    rows.copy(&image, &trees, &found, &target, files)?;
     if found.is_empty() && rows.taken.first().is_none() {
-        return Err(Fault::Unusable("nothing of it can be read".into()));
+        return Err(match image.has_failed() {
+            true => schema::unread().into(),
+            false => Fault::Unusable("nothing of it can be read".into()),
+        });
     }
     // What is too much for a reader goes with the first commit to the new one.
     let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
@@ -108,6 +131,14 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, path: &Path, room: u64) -> Resu
     if left > 0 {
         tracing::error!(rows = left, "NO ROOM ON THE DISK: messages stay in the damaged store's file");
     }
+    Ok(())
+}
+
+/// Brings what is written so far to the disk: one sync of all would take it too long to tell it from one that
+/// hangs. Nobody takes the file for whole before the damaged one has gone.
+fn sync(target: &Connection, files: &Files) -> Result<(), Fault> {
+    target.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+    files.progress.step();
     Ok(())
 }
 
@@ -157,6 +188,7 @@ impl Salvaged {
         trees: &Trees,
         found: &Found,
         target: &Connection,
+        files: &Files,
     ) -> Result<(), Fault> {
         let logs = trees.leaves.iter().filter(|(root, _)| **root > 1 && !ROOTS.contains(root));
         let mut logs: Vec<&Vec<u32>> = logs.map(|(_, pages)| pages).collect();
@@ -165,10 +197,16 @@ impl Salvaged {
         let known = found.headers.keys().chain(&self.elsewhere).max().copied().unwrap_or(0);
         let mut id = ledger.map_or(known, |ledger| ledger.last_segment.max(known));
         id = id.saturating_add(u32::try_from(logs.len()).unwrap_or(0));
+        let mut synced = Pages::of(target)?.all;
         while let Some(pages) = logs.pop() {
             let group = Group::of(image, pages);
             self.elsewhere.retain(|elsewhere| !group.is_of(*elsewhere, found.headers.get(elsewhere)));
             self.put(target, id, &group)?;
+            let pages = Pages::of(target)?.all;
+            if pages - synced >= SYNC_PAGES {
+                sync(target, files)?;
+                synced = pages;
+            }
             id = id.saturating_sub(1);
         }
         for id in &self.elsewhere {
@@ -279,3 +317,9 @@ fn taken_by(bytes: u64) -> u64 {
 
 /// What a row takes beside its bytes.
 const ROW_BYTES: u64 = 48;
+
+/// So many new pages are synced at once: 4 MB.
+const SYNC_PAGES: u64 = 1_024;
+
+/// Behind the name of the database: what was salvaged.
+const SALVAGED: &str = ".salvaged";

@@ -112,6 +112,17 @@ fn said(error: &rusqlite::Error) -> String {
     words.into()
 }
 
+/// Whether the disk has not read something.
+pub(super) fn is_unread(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ))
+}
+
+/// What SQLite says where the disk does not read.
+pub(super) fn unread() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_READ), None)
+}
+
 /// Whether the error says that the file is no sound database.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};

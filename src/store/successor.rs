@@ -11,14 +11,18 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::open::{Refusal, with_suffix};
+use super::progress::Progress;
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, LEDGER, Ledger, is_damage, unsigned};
-use super::{salvage, segment};
+use super::schema::{self, LEDGER, Ledger, unsigned};
+use super::unread::READ_ATTEMPTS;
+use super::{aside, salvage, segment};
 
 /// A database that is only read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +65,7 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
             name.strip_suffix("-wal").is_some_and(|of| !apart.iter().any(|path| *path == *Path::new(of)));
         if name.contains(APART) && orphan {
             tracing::error!(path = %path.display(), "a WAL without its database is put aside");
-            files.disk.rename(&path, Path::new(&name.replace(APART, "tidegate.db.damaged-orphan-")))?;
+            files.disk.rename(&path, &with_suffix(&aside::next(files), "-wal"))?;
         }
     }
     salvage::ensure(files)?;
@@ -69,7 +73,7 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
     if apart.is_empty() {
         if !has_database && files.disk.size(&files.wal).is_some() {
             // SQLite would remove it for a new database's sake.
-            files.disk.rename(&files.wal, &with_suffix(&files.database, ".damaged-wal"))?;
+            files.disk.rename(&files.wal, &with_suffix(&aside::next(files), "-wal"))?;
         }
         return Ok(());
     }
@@ -84,7 +88,7 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
         Err(refusal) if refusal.is_full() => build_alone(files, sizes, &new, Extent::Least),
         other => other,
     };
-    built?;
+    files.patience.judge(built)?;
     // One change of one name: before it there is no successor, after it a whole one.
     files.disk.rename(&new, &files.database)?;
     files.disk.sync_names(&files.dir)?;
@@ -94,31 +98,34 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
 
 /// Lets a connection read what is set apart, the newest first: a segment that is in several is whole in
 /// the newest. One that cannot be read at all is put aside; what was wanted of it is counted as damaged.
-pub(super) fn attach(connection: &Connection, files: &Files) -> Result<(), Refusal> {
-    for path in paths(files).into_iter().rev() {
-        let Some(number) = number(&path) else { continue };
-        let schema = format!("apart_{number}");
-        let uri = format!("file:{}?mode=ro&vfs={}", escaped(&path), files.disk.layer_for_reading());
-        let look = || -> rusqlite::Result<i64> {
-            connection.execute(&format!("ATTACH DATABASE ?1 AS {schema}"), [uri])?;
-            let sql = format!("SELECT count(*) FROM {schema}.segments");
-            connection.query_row(&sql, [], |row| row.get(0))
-        };
-        match look() {
-            Ok(_) => {}
-            Err(error) if is_damage(&error) || segment::is_missing(&error) => {
-                let _ = connection.execute_batch(&format!("DETACH DATABASE {schema}"));
-                put_aside(files, &path, &error.to_string())?;
-            }
-            Err(error) => return Err(error.into()),
+pub(super) fn attach(connection: &Connection, files: &Files, paths: &[PathBuf]) -> Result<(), Refusal> {
+    for path in paths.iter().rev() {
+        match attach_one(connection, files, path) {
+            Err(Refusal::Damaged(why)) => put_aside(files, path, &why)?,
+            other => other?,
         }
     }
     Ok(())
 }
 
+fn attach_one(connection: &Connection, files: &Files, path: &Path) -> Result<(), Refusal> {
+    let Some(number) = number(path) else { return Ok(()) };
+    let schema = format!("apart_{number}");
+    let uri = format!("file:{}?mode=ro&vfs={}", escaped(path), files.disk.layer_for_reading());
+    let look = || -> rusqlite::Result<i64> {
+        connection.execute(&format!("ATTACH DATABASE ?1 AS {schema}"), [uri])?;
+        let sql = format!("SELECT count(*) FROM {schema}.segments");
+        connection.query_row(&sql, [], |row| row.get(0))
+    };
+    look().map(drop).map_err(|error| {
+        let _ = connection.execute_batch(&format!("DETACH DATABASE {schema}"));
+        error.into()
+    })
+}
+
 /// Gives up what was set apart: it is kept for whoever can read it.
 pub(super) fn put_aside(files: &Files, path: &Path, why: &str) -> io::Result<()> {
-    let aside = PathBuf::from(path.to_string_lossy().replace(APART, "tidegate.db.damaged-unsynced-"));
+    let aside = aside::next(files);
     tracing::error!(path = %aside.display(), reason = why, "what was set apart is damaged and put aside");
     files.disk.rename(path, &aside)?;
     let _ = files.disk.rename(&with_suffix(path, "-wal"), &with_suffix(&aside, "-wal"));
@@ -127,11 +134,15 @@ pub(super) fn put_aside(files: &Files, path: &Path, why: &str) -> io::Result<()>
 
 /// What a connection reads from elsewhere.
 pub(super) fn attached(connection: &Connection, files: &Files) -> rusqlite::Result<Vec<Apart>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_database_list")?;
+    let schemas: BTreeSet<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut elsewhere = tables(connection, "main")?;
     let mut found = Vec::new();
     for path in paths(files).into_iter().rev() {
-        let Some(number) = number(&path) else { continue };
-        let schema = format!("apart_{number}");
+        let Some(schema) = number(&path).map(|number| format!("apart_{number}")) else { continue };
+        if !schemas.contains(&schema) {
+            continue;
+        }
         let mut segments = tables(connection, &schema)?;
         segments.retain(|id| elsewhere.insert(*id));
         found.push(Apart { path, schema, segments });
@@ -193,6 +204,28 @@ pub(super) fn finish_new(files: &Files, new: &Path, connection: Connection) -> r
     Ok(())
 }
 
+/// How often in a row what is set apart could not be read; all who have the files share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tries(Arc<AtomicU32>);
+
+impl Tries {
+    /// What the disk has not read for so long that it never will is taken for damaged.
+    fn judge(&self, built: Result<(), Refusal>) -> Result<(), Refusal> {
+        match built {
+            Err(Refusal::Sqlite(error)) if schema::is_unread(&error) => {
+                match self.0.fetch_add(1, Ordering::Relaxed) + 1 < READ_ATTEMPTS {
+                    true => Err(Refusal::Sqlite(error)),
+                    false => Err(Refusal::Damaged(error.to_string())),
+                }
+            }
+            other => {
+                self.0.store(0, Ordering::Relaxed);
+                other
+            }
+        }
+    }
+}
+
 /// How much of the log is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
@@ -214,17 +247,23 @@ fn build_alone(files: &Files, sizes: &Sizes, new: &Path, extent: Extent) -> Resu
 
 fn build(files: &Files, sizes: &Sizes, new: &Path, extent: Extent) -> Result<(), Refusal> {
     let connection = begin_new(files, new)?;
-    attach(&connection, files)?;
+    let mut older = paths(files);
+    if let Some(newest) = older.pop() {
+        // Where SQLite cannot read this one, its pages are salvaged: it is where the store is.
+        attach_one(&connection, files, &newest)?;
+    }
+    attach(&connection, files, &older)?;
     let schemas: Vec<String> = attached(&connection, files)?.into_iter().map(|apart| apart.schema).collect();
     let Some(newest) = schemas.first() else {
-        return Err(Refusal::Damaged("what was set apart cannot be read".into()));
+        return Err(Refusal::Damaged("there is nothing that was set apart".into()));
     };
     connection.execute_batch("BEGIN IMMEDIATE")?;
     connection.execute_batch(&schema::tables())?;
     for table in schema::TABLES {
         connection.execute_batch(&format!("INSERT INTO main.{table} SELECT * FROM {newest}.{table}"))?;
+        files.progress.step();
     }
-    copy_segments(&connection, sizes, &schemas, extent)?;
+    copy_segments(&connection, sizes, &schemas, extent, &files.progress)?;
     connection.execute_batch("COMMIT")?;
     Ok(finish_new(files, new, connection)?)
 }
@@ -237,6 +276,7 @@ fn copy_segments(
     sizes: &Sizes,
     schemas: &[String],
     extent: Extent,
+    progress: &Progress,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT id FROM main.segments ORDER BY id DESC")?;
     let ids: Vec<u32> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -261,6 +301,7 @@ fn copy_segments(
         connection.execute_batch(&segment::table(id))?;
         let copied =
             connection.execute(&format!("INSERT INTO main.log_{id} SELECT * FROM {home}.log_{id}"), [])?;
+        progress.step();
         rows += if place < APART_MAX { copied as u64 } else { 0 };
     }
     Ok(())
@@ -304,7 +345,7 @@ pub(super) fn paths(files: &Files) -> Vec<PathBuf> {
 }
 
 /// The number of a database that is set apart; `None` for any other file.
-fn number(path: &Path) -> Option<u32> {
+pub(super) fn number(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.strip_prefix(APART)?.parse().ok()
 }
 

@@ -374,6 +374,7 @@ impl Worker {
             commits: self.commits,
             written: self.meter.total,
             put_aside: aside::size(&self.database.files),
+            put_aside_as: aside::all(&self.database.files).pop(),
             trouble: self.recovery.trouble.clone(),
             full: self.full.clone(),
             ..StoreStatus::default()

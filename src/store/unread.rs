@@ -61,4 +61,4 @@ impl Unread {
 }
 
 /// So often a segment that the disk cannot read is tried: for about a minute.
-const READ_ATTEMPTS: u32 = 24;
+pub(super) const READ_ATTEMPTS: u32 = 24;

@@ -58,6 +58,37 @@ fn a_database_of_a_newer_program_is_left_alone_and_the_field_is_served() {
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
+#[test]
+fn a_start_that_salvages_a_damaged_database_tells_systemd_that_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(program(), folder.path(), "");
+    let mut absent = Client::connect(gateway.port(), &Options::kept("absent"));
+    absent.subscribe("t/#", QoS::AtLeastOnce);
+    absent.disconnect();
+    Client::connect(gateway.port(), &Options::new("publisher")).publish_acknowledged("t/x", "kept");
+    assert!(gateway.stop().success());
+    drop(gateway);
+    let path = folder.path().join("data/tidegate.db");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&path, bytes).unwrap();
+
+    let systemd = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    let notify = format!("NOTIFY_SOCKET={}", folder.path().join("notify").display());
+    let mut gateway = Gateway::start_under(program(), folder.path(), "", &["env", &notify]);
+    assert_eq!(&*Client::connect(gateway.port(), &Options::kept("absent")).message().payload, b"kept");
+    let status = gateway.status();
+    let aside = status["store"]["put_aside_as"].as_str().unwrap_or_default();
+    assert!(fs::exists(aside).unwrap(), "{status}");
+    assert_eq!(status["warnings"].as_array().map_or(0, Vec::len), 0, "it is said once");
+    assert!(gateway.stop().success());
+    let told = told(&systemd);
+    let ready = told.iter().position(|word| word == "READY=1").expect("it was ready");
+    assert!(ready > 0, "{told:?}");
+    assert!(told[..ready].iter().all(|word| word == "EXTEND_TIMEOUT_USEC=60000000"), "{told:?}");
+    assert_eq!(told[ready..], ["READY=1", "STOPPING=1"]);
+}
+
 fn assert_serves_without_a_store(gateway: &Gateway) {
     let refused = Client::try_connect(gateway.port(), &Options::kept("absent")).err();
     assert_eq!(refused, Some(Reason::ServerUnavailable));

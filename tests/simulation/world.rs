@@ -18,7 +18,7 @@ use crate::broker::{Broker, Config, ConnectionId, Event, LimitsConfig, Passwords
 use crate::clock::TURNED;
 use crate::record::machine::{Clock, Machine};
 use crate::record::{Message, Now, ReaderId, Rows, Ticket};
-use crate::store::{Ask, Gate, Handle, Scale, Stage, Stepped, Surroundings};
+use crate::store::{Ask, Gate, Handle, Progress, Scale, Stage, Stepped, Surroundings};
 
 /// The world of one run.
 pub(super) struct World {
@@ -279,6 +279,7 @@ impl World {
             }),
             // Nobody refuses here: what is full drops its oldest.
             on_full: Box::new(|_| ()),
+            progress: Progress::default(),
             gate: Some(gate(outside.clone())),
         };
         let scale = Scale {

@@ -11,7 +11,7 @@ use super::host::House;
 use super::shelf::{Leaves, Shelf, reading};
 use super::upstream::{Play, Step, Upstream, connack, message, suback};
 use super::{ReceiveConfig, Running, Status, config, pace, receive};
-use crate::bridge::Supply;
+use crate::bridge::{Commands, Pace, Supply};
 use crate::codec::{Carrier, Connect, Packet, Properties, Property, Publish, Reason};
 use crate::record::ReaderId;
 
@@ -319,8 +319,8 @@ impl Play for InTwo {
     }
 }
 
-#[tokio::test]
-async fn commands_stay_in_order_when_the_store_was_full_for_a_while() {
+/// Upstream sends ten commands and then thirty, to a house whose store is full at first, for all or for a few.
+async fn check_order(fill: impl FnOnce(&House), turned_down: usize) {
     let commands = |ids: std::ops::RangeInclusive<u16>| {
         ids.map(|id| message("commands/valve", &id.to_string(), id)).collect::<Vec<_>>()
     };
@@ -330,9 +330,11 @@ async fn commands_stay_in_order_when_the_store_was_full_for_a_while() {
     let mut config = config(&upstream.url(), 4);
     config.receive = vec![receive("commands/#", "{topic}")];
     let house = House::new();
-    house.fill(true);
-    let running = Running::start(&config, vec![Supply::Stored(READER)], shelf.handle.clone(), &house);
-    house.until("turned down", |state| state.turned_down >= 10).await;
+    fill(&house);
+    let pace = Pace { commands: Commands::OneByOne, ..pace() };
+    let supplies = vec![Supply::Stored(READER)];
+    let running = Running::start_at(&config, supplies, shelf.handle.clone(), &house, pace);
+    house.until("turned down", |state| state.turned_down >= turned_down).await;
     others.lock().unwrap().extend(commands(11..=40));
     house.fill(false);
     upstream.until("acknowledged", |saw| saw.acknowledged.len() == 40).await;
@@ -340,6 +342,16 @@ async fn commands_stay_in_order_when_the_store_was_full_for_a_while() {
     assert_eq!(house.state().taken, expected);
     assert_eq!(upstream.saw().acknowledged, (1..=40).collect::<Vec<u16>>());
     running.stop().await;
+}
+
+#[tokio::test]
+async fn commands_stay_in_order_when_the_store_was_full_for_a_while() {
+    check_order(|house| house.fill(true), 10).await;
+}
+
+#[tokio::test]
+async fn commands_stay_in_order_when_the_store_finds_room_while_they_come() {
+    check_order(|house| house.state().refuse = 5, 5).await;
 }
 
 /// Sends commands and hangs up.

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) denied: Vec<String>,
     /// Payloads of what was taken, in order.
     pub(super) taken: Vec<String>,
+    /// So many of the next there is no room for.
+    pub(super) refuse: usize,
     /// Publishes that there was no room for.
     pub(super) turned_down: usize,
 }
@@ -59,6 +61,14 @@ impl House {
     /// Whether there is room for nothing from now on.
     pub(super) fn fill(&self, full: bool) {
         self.0.full.send_replace(full);
+    }
+
+    /// Whether this one is among those that there is no room for.
+    fn refuses_one(&self) -> bool {
+        let mut state = self.state();
+        let refuses = state.refuse > 0;
+        state.refuse = state.refuse.saturating_sub(1);
+        refuses
     }
 
     pub(super) async fn until(&self, what: &str, mut is_so: impl FnMut(&State) -> bool) {
@@ -93,7 +103,7 @@ impl Host for House {
                 commits.wait_for(|commits| *commits).await.unwrap();
                 let result = if denied {
                     Err(Refusal::NotAuthorized)
-                } else if *house.0.full.borrow() {
+                } else if *house.0.full.borrow() || house.refuses_one() {
                     house.note(|state| state.turned_down += 1);
                     Err(Refusal::QuotaExceeded)
                 } else {

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use self::host::House;
 pub(super) use self::shelf::reading;
-use super::{Bridge, Checked, Config, ForwardConfig, Pace, ReceiveConfig, Status, Supply};
+use super::{Bridge, Checked, Commands, Config, ForwardConfig, Pace, ReceiveConfig, Status, Supply};
 use crate::clock::Clock;
 use crate::store::Handle;
 
@@ -97,6 +97,7 @@ fn pace() -> Pace {
         suback: ever,
         stall: ever,
         refill: moment,
+        commands: Commands::Together,
         backoff_first: moment,
         backoff_last: moment,
         report: ever,

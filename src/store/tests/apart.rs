@@ -7,6 +7,7 @@ use super::cuts::{Rig, SIZES};
 use super::disk::{FaultyDisk, Kind};
 use super::faults::{ROUTE, apart, cut, read_all, rows, seqs, start};
 use super::*;
+use crate::broker::tests::random::Random;
 use crate::store::disk::Disk;
 use crate::store::handle::Ask;
 
@@ -201,4 +202,132 @@ fn a_segment_that_an_older_program_has_left_in_a_file_apart_takes_rows_again() {
     trial.commit(vec![put(31, &[route])]);
     assert_eq!(trial.wanted(route), seqs(1..=31));
     trial.assert_conserved();
+}
+
+/// A store whose file is to be set apart, which does not come about yet: 60 rows are told, two more are on their way.
+fn with_a_failed_sync(disk: &FaultyDisk) -> Rig {
+    let mut rig = start(disk);
+    assert!(rig.commit(rows(1..=60)));
+    disk.fail(|faults| (faults.sync, faults.no_renaming) = (Some((Kind::Wal, 0)), true));
+    rig.hand_over(rows(61..=62));
+    assert!(!rig.all_told());
+    rig
+}
+
+/// The page that the table of retained messages begins with: nothing has changed it since it was made.
+const RETAINED_PAGE: usize = 8;
+
+fn harm_retained(bytes: &mut [u8]) {
+    bytes[(RETAINED_PAGE - 1) * 4_096..][..100].fill(0xff);
+}
+
+fn are_put_aside(disk: &FaultyDisk) -> usize {
+    disk.names(&disk.dir()).iter().filter(|path| path.to_string_lossy().contains(".damaged-")).count()
+}
+
+#[test]
+fn a_file_that_is_set_apart_and_damaged_is_salvaged() {
+    let disk = FaultyDisk::new();
+    let mut rig = with_a_failed_sync(&disk);
+    disk.harm(&disk.dir().join("tidegate.db"), harm_retained);
+    disk.fail(|faults| faults.no_renaming = false);
+    assert!(rig.settle_down());
+    assert_eq!(read_all(&mut rig), seqs(1..=62));
+    assert_eq!((apart(&rig), are_put_aside(&disk)), (Vec::new(), 2), "the database and its WAL");
+    assert!(rig.commit(rows(63..=63)));
+    assert_eq!(read_all(&mut cut(rig)), seqs(1..=63));
+}
+
+#[test]
+fn a_file_that_is_set_apart_and_damaged_is_salvaged_whenever_that_is_interrupted() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert!(rig.commit(rows(1..=60)));
+    rig.worker.close();
+    let path = disk.dir().join("tidegate.db");
+    let mut bytes = disk.bytes(&path).unwrap();
+    harm_retained(&mut bytes);
+    disk.remove(&path).unwrap();
+    disk.put(&disk.dir().join("tidegate.db.unsynced-000001"), bytes);
+    for changes in 0..400 {
+        let disk = disk.copied();
+        disk.cut_in(changes);
+        let first = Rig::start(&disk, SIZES, &["up".into()]);
+        let interrupted = disk.is_off();
+        drop(first);
+        disk.cut();
+        disk.power_on(&mut Random(changes));
+        let mut rig = start(&disk);
+        assert_eq!(read_all(&mut rig), seqs(1..=60), "cut at change {changes}");
+        if !interrupted {
+            assert!(changes > 20, "a salvage changes more than that");
+            return;
+        }
+    }
+    panic!("a salvage does not change so much");
+}
+
+#[test]
+fn a_file_that_is_set_apart_and_cannot_be_read_for_long_is_salvaged() {
+    let disk = FaultyDisk::new();
+    let mut rig = with_a_failed_sync(&disk);
+    disk.spoil(&disk.dir().join("tidegate.db"), RETAINED_PAGE);
+    disk.fail(|faults| faults.no_renaming = false);
+    (0..5).for_each(|_| rig.wait(3_000));
+    assert_eq!(rig.status().trouble.as_deref(), Some("the disk cannot be read"));
+    assert_eq!(are_put_aside(&disk), 0, "perhaps it will be");
+    assert!(rig.settle_down());
+    assert_eq!(read_all(&mut rig), seqs(1..=62));
+    assert_eq!(read_all(&mut cut(rig)), seqs(1..=62));
+}
+
+#[test]
+fn a_disk_that_reads_nothing_of_what_is_set_apart_gives_nothing_up() {
+    let disk = FaultyDisk::new();
+    let mut rig = with_a_failed_sync(&disk);
+    disk.fail(|faults| (faults.no_renaming, faults.reads) = (false, u32::MAX));
+    (0..60).for_each(|_| rig.wait(3_000));
+    assert_eq!((apart(&rig).len(), are_put_aside(&disk)), (1, 0));
+    disk.fail(|faults| faults.reads = 0);
+    assert!(rig.settle_down());
+    assert_eq!(read_all(&mut rig), seqs(1..=62));
+}
+
+#[test]
+fn the_oldest_that_were_put_aside_go_first_whatever_the_clock_has_said() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert!(rig.commit(rows(1..=60)));
+    rig.worker.close();
+    let path = disk.dir().join("tidegate.db");
+    disk.harm(&path, |bytes| bytes[0] ^= 1);
+    // As an older program has named them: by its clock, which was wrong for a while.
+    let old = ["damaged-orphan-000001-wal", "damaged-unsynced-000002", "damaged-000000000007"];
+    let old = old.into_iter().chain(["damaged-009999999998", "damaged-009999999999"]);
+    old.for_each(|name| disk.put(&disk.dir().join(format!("tidegate.db.{name}")), vec![7; 100]));
+    let rig = start(&disk);
+    let aside = rig.put_aside.expect("it was put aside");
+    assert!(disk.size(&aside).is_some(), "the last of all");
+    let names = disk.names(&disk.dir()).into_iter();
+    let names: Vec<String> = names.map(|path| path.to_string_lossy().into_owned()).collect();
+    let left: Vec<&str> =
+        names.iter().filter_map(|name| name.split_once(".damaged-")).map(|name| name.1).collect();
+    assert_eq!(left, ["009999999998", "009999999999", "010000000000", "010000000000-wal"]);
+}
+
+#[test]
+fn a_full_disk_takes_what_was_put_aside_before_it_stops_the_store() {
+    let disk = FaultyDisk::new();
+    // The WAL is moved only for want of room, and nothing is held back for that.
+    let sizes = Sizes { checkpoint_frames: 10_000, reserve: 0, ..SIZES };
+    let mut rig = Rig::start(&disk, sizes, &["up".into()]).unwrap_or_else(|error| panic!("cannot {error}"));
+    disk.put(&disk.dir().join("tidegate.db.damaged-000000000001"), vec![7; 1_000_000]);
+    for block in 0..10 {
+        assert!(rig.commit(rows(block * 20 + 1..=block * 20 + 20)));
+    }
+    let taken = taken(&disk);
+    disk.fail(|faults| faults.capacity = taken + 2_000);
+    assert!(rig.commit(rows(201..=260)));
+    assert_eq!(are_put_aside(&disk), 0);
+    assert_eq!(read_all(&mut rig), seqs(1..=260), "no message went");
 }

@@ -117,6 +117,7 @@ impl Terms {
             }),
             on_commit: Box::new(move |ticket| sender.send(ticket).unwrap_or_default()),
             on_full: Box::new(move |full| *told.lock().unwrap() = full),
+            progress: Progress::default(),
             gate: self.gate,
         };
         let sizes = self.sizes.unwrap_or(Sizes::of(&config));

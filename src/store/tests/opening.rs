@@ -3,9 +3,10 @@
 //! Each case is made on a real file, as a crash or an operator would leave it.
 
 use rusqlite::Connection;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
-use crate::record::LeaseState;
+use crate::record::{DropReason, LeaseState};
 
 #[test]
 fn the_pragmas_are_in_force() {
@@ -219,13 +220,14 @@ fn without_a_store_it_answers_and_acknowledges_nothing_until_one_can_be_opened()
         clock: now(time.clone()),
         on_commit: Box::new(|_| panic!("a commit")),
         on_full: Box::new(|_| ()),
+        progress: Progress::default(),
         gate: None,
     };
     let why = open(&data, &config, &routes, surroundings).err().expect("it cannot be opened");
     assert!(matches!(why, OpenError::Unavailable { .. }), "{why}");
     let (sender, available) = channel();
     let tell = Box::new(move || sender.send(()).unwrap());
-    let opened = absent(&data, &config, &routes, &why, now(time.clone()), tell).unwrap();
+    let opened = absent(&data, &config, &routes, &why, now(time.clone()), Progress::default(), tell).unwrap();
     opened.handle.write(vec![put(1, &opened.routes)], true);
     let (sender, receiver) = channel();
     let reply = sender.clone();
@@ -240,4 +242,36 @@ fn without_a_store_it_answers_and_acknowledges_nothing_until_one_can_be_opened()
     opened.handle.close();
     opened.thread.join().unwrap();
     Terms { dir: Arc::new(dir), ..Terms::default() }.open();
+}
+
+/// Keeps what is said on this thread.
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Heard {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut text = event.metadata().level().to_string();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            text.push_str(&format!(" {field}={value:?}"));
+        });
+        self.0.lock().unwrap().push(text);
+    }
+}
+
+#[test]
+fn a_route_that_is_gone_is_named_with_what_it_takes_along() {
+    let mut trial = Terms { routes: vec!["cloud:a/#".into(), "cloud:b/#".into()], ..Terms::default() }.open();
+    let (gone, stays) = (trial.opened.routes[0], trial.opened.routes[1]);
+    trial.commit((1..=7).map(|seq| put(seq, &[gone, stays])).collect());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let subscriber = tracing_subscriber::Registry::default().with(Heard(heard.clone()));
+    let terms = Terms { routes: vec!["cloud:b/#".into()], ..trial.close() };
+    let again = tracing::subscriber::with_default(subscriber, || terms.open());
+    let warned = |text: &&String| text.starts_with("WARN") && text.contains("cloud:a/#");
+    let heard = heard.lock().unwrap().clone();
+    assert!(heard.iter().find(warned).is_some_and(|text| text.contains("messages=7")), "{heard:?}");
+    assert!(!heard.iter().any(|text| text.contains("cloud:b/#")), "{heard:?}");
+    // What went is counted where the route is known.
+    let mut back = Terms { routes: vec!["cloud:a/#".into(), "cloud:b/#".into()], ..again.close() }.open();
+    back.commit(vec![session(ReaderId(9))]);
+    assert_eq!(back.status().readers[&gone].dropped, [(DropReason::Purged, 7)].into());
 }

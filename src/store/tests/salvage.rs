@@ -401,3 +401,74 @@ fn a_full_disk_leaves_the_damaged_database_for_later() {
     let mut rig = start(&disk);
     assert_eq!(READERS.map(|reader| read_all(&mut rig, reader).len()), ALL);
 }
+
+#[test]
+fn a_salvage_tells_that_it_goes_on_and_syncs_a_part_at_a_time() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert_eq!(rig.steps.load(Ordering::SeqCst), 0, "a sound start tells nothing");
+    for block in 0..24_u64 {
+        assert!(
+            rig.commit((block * 10 + 1..=block * 10 + 10).map(|seq| sized(seq, 60_000, &READERS)).collect())
+        );
+    }
+    rig.worker.close();
+    let mut bytes = disk.bytes(&database(&disk)).unwrap();
+    bytes[0] ^= 1;
+    let megabytes = bytes.len() as u64 >> 20;
+    assert!(megabytes > 12, "{megabytes} MB");
+    disk.put(&database(&disk), bytes);
+    let syncs = disk.syncs();
+    let rig = start(&disk);
+    assert!(rig.put_aside.is_some());
+    // It reads each page once to know what it is, and once for its rows.
+    let steps = rig.steps.load(Ordering::SeqCst);
+    assert!((2 * megabytes..=4 * megabytes + 20).contains(&steps), "{steps} steps for {megabytes} MB");
+    let parts = disk.syncs() - syncs;
+    assert!(parts >= megabytes / 5, "{parts} syncs for {megabytes} MB");
+}
+
+/// Damages rows of the log, of a store that is at work.
+fn harm_rows(disk: &FaultyDisk) {
+    disk.harm(&database(disk), |bytes| {
+        let leaves = (1..bytes.len() / 4_096).filter(|page| bytes[page * 4_096] == 0x0d);
+        let leaves: Vec<usize> = leaves.collect();
+        for page in leaves.iter().skip(leaves.len() / 2) {
+            // Its cells lie where there is no page.
+            bytes[page * 4_096 + 3..][..2].fill(0xff);
+        }
+    });
+}
+
+fn was_put_aside(disk: &FaultyDisk) -> bool {
+    disk.names(&disk.dir()).iter().any(|path| path.to_string_lossy().contains(".damaged-"))
+}
+
+#[test]
+fn a_salvage_on_the_thread_at_work_tells_that_it_goes_on() {
+    let disk = filled(End::Closed);
+    let mut rig = start(&disk);
+    harm_rows(&disk);
+    read_all(&mut rig, READERS[1]);
+    assert!(was_put_aside(&disk));
+    assert!(rig.steps.load(Ordering::SeqCst) > 0);
+}
+
+#[test]
+fn a_salvage_at_work_that_gives_up_the_reserve_is_followed_by_another_reserve() {
+    let disk = filled(End::Closed);
+    let taken: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    let bytes = disk.size(&database(&disk)).unwrap();
+    disk.fail(|faults| faults.capacity = taken + bytes / 10 * 16);
+    let mut rig = start(&disk);
+    let reserve = disk.dir().join("tidegate.reserve");
+    assert!(disk.size(&reserve).is_some());
+    harm_rows(&disk);
+    read_all(&mut rig, READERS[1]);
+    assert!(was_put_aside(&disk));
+    disk.fail(|faults| faults.capacity *= 2);
+    assert!(rig.commit(vec![session(ReaderId(90))]));
+    rig.wait(5_000);
+    assert_eq!(disk.size(&reserve), Some(SIZES.reserve), "there is one again");
+    assert_eq!(rig.worker.database.reserve.size(), SIZES.reserve);
+}

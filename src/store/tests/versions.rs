@@ -163,6 +163,7 @@ fn a_file_of_a_later_version_is_refused_by_name_and_stays_byte_for_byte() {
         clock: Box::new(|| Now::steady(0, WALL)),
         on_commit: Box::new(|_| panic!("nothing is committed")),
         on_full: Box::new(|_| ()),
+        progress: Progress::default(),
         gate: None,
     };
     let refused = super::super::open(dir.path(), &config, &[], surroundings).err().unwrap().to_string();

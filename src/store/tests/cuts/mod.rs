@@ -29,6 +29,8 @@ pub(super) struct Rig {
     told: Arc<AtomicU64>,
     handed: u64,
     time: Arc<AtomicU64>,
+    /// Pieces of long work that were done.
+    pub(super) steps: Arc<AtomicU64>,
 }
 
 impl Rig {
@@ -39,7 +41,8 @@ impl Rig {
     ) -> Result<Rig, OpenError> {
         let config = Config { min_free_disk: "0B".into(), ..Config::default() }.check().unwrap();
         let (told, time) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(WALL)));
-        let (tell, clock) = (told.clone(), time.clone());
+        let steps = Arc::new(AtomicU64::new(0));
+        let (tell, clock, step) = (told.clone(), time.clone(), steps.clone());
         let surroundings = Surroundings {
             resume: Box::new(|_| ()),
             clock: Box::new(move || {
@@ -48,12 +51,15 @@ impl Rig {
             }),
             on_commit: Box::new(move |ticket| tell.store(ticket.0, Ordering::SeqCst)),
             on_full: Box::new(|_| ()),
+            progress: Progress::new(move || {
+                step.fetch_add(1, Ordering::SeqCst);
+            }),
             gate: None,
         };
         let files = Files::on(Arc::new(disk.clone()), &disk.dir());
         let begun = begin(files, &config, sizes, routes, surroundings)?;
         let Begun { worker, handle, restored, put_aside, .. } = begun;
-        Ok(Rig { disk: disk.clone(), worker, handle, restored, put_aside, told, handed: 0, time })
+        Ok(Rig { disk: disk.clone(), worker, handle, restored, put_aside, told, handed: 0, time, steps })
     }
 
     /// Hands writes over, in a hurry, with one that somebody waits for.

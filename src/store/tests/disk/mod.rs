@@ -82,6 +82,8 @@ struct State {
     /// Who opened a file under an earlier one has lost it.
     generation: u64,
     hold: Option<Hold>,
+    /// The one that has the bad page; else every database has.
+    bad_file: Option<usize>,
     /// Syncs that were asked for, and that have come to an end.
     syncs: u64,
     syncs_done: u64,
@@ -147,6 +149,13 @@ impl FaultyDisk {
     /// Lets this be wrong with it from now on.
     pub(crate) fn fail(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.lock().faults);
+    }
+
+    /// A page of this file cannot be read any more, whatever its name will be.
+    pub(crate) fn spoil(&self, path: &Path, page: usize) {
+        let mut state = self.lock();
+        state.bad_file = Some(state.names[path]);
+        state.faults.bad_page = page;
     }
 
     /// What is (still) wrong with it.
@@ -396,7 +405,8 @@ impl Opened {
             state.faults.reads -= 1;
             return Err(ffi::SQLITE_IOERR_CORRUPTFS);
         }
-        if self.kind() == Kind::Database && at / PAGE + 1 == state.faults.bad_page {
+        let is_bad = state.bad_file.map_or(self.kind() == Kind::Database, |file| file == self.file);
+        if is_bad && at / PAGE + 1 == state.faults.bad_page {
             return Err(ffi::SQLITE_IOERR_CORRUPTFS);
         }
         let seen = state.files[self.file].seen.get(at..).unwrap_or_default();
