@@ -4,6 +4,7 @@
 //! then leaves some at a time. A connection that cannot take all of it is written on when the kernel says that
 //! it can.
 
+use super::due::Due;
 use super::outbox::Flushed;
 use super::socket::Farewell;
 use super::turn::Engine;
@@ -46,14 +47,26 @@ impl Engine {
         let most = self.work + PROMPTLY_MAX * work::FLUSH;
         let mut answered = std::mem::take(&mut self.courier.answered);
         let mut dirty = std::mem::take(&mut self.courier.dirty);
-        for id in answered.drain(..).chain(dirty.drain(..)) {
-            if self.work >= most {
-                self.put_off(id);
-            }
-            // What he is answered stands behind all else that waits for him.
-            while self.work < most && self.flush(id, FLUSH_BYTES_MAX) == Flushed::Part {}
+        for id in answered.drain(..) {
+            self.flush_within(id, most);
+        }
+        for id in dirty.drain(..) {
+            // One message to many who are flooded would take what waits for all of them into this turn.
+            let is_behind = self.table.socket(id).is_some_and(|socket| {
+                *socket.due() == Due::NowAndLater && socket.waiting() > BEHIND_BYTES_MAX
+            });
+            self.flush_within(id, if is_behind { 0 } else { most });
         }
         (self.courier.answered, self.courier.dirty) = (answered, dirty);
+    }
+
+    /// Flushes one while less than so much was done in this turn; otherwise it waits.
+    fn flush_within(&mut self, id: ConnectionId, most: usize) {
+        if self.work >= most {
+            self.put_off(id);
+        }
+        // What he is answered stands behind all else that waits for him.
+        while self.work < most && self.flush(id, FLUSH_BYTES_MAX) == Flushed::Part {}
     }
 
     /// Has a connection flushed behind those who wait for that.
@@ -177,6 +190,9 @@ impl Engine {
 
 /// So many are flushed as soon as something was said for them, or fewer with more to send; the others wait.
 const PROMPTLY_MAX: usize = 128;
+
+/// Who waits already, for more than this, has what is not an answer when his time comes.
+const BEHIND_BYTES_MAX: usize = 4 << 10;
 
 /// So many of those who wait are flushed in one turn, or fewer with more to send.
 const SOME: usize = 8;

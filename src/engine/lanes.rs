@@ -75,12 +75,12 @@ fn who_is_flooded_is_answered_at_once_and_nobody_is_flushed_for_that() {
     let mut panel = stepped.reader("panel", "t", QoS::AtMostOnce);
     let mut speaker = stepped.connect("speaker");
     let mut flood = stepped.connect("flood");
-    flood.send_bytes(&flood.bytes(&publish("t", &[7; 100], QoS::AtMostOnce, 0)).repeat(1_000));
+    flood.send_bytes(&flood.bytes(&publish("t", &[7; 20], QoS::AtMostOnce, 0)).repeat(1_000));
     stepped.turn_until(5, |engine| engine.courier.put_off.len() == 51);
     for other in &mut others {
         other.take_now();
     }
-    for question in [Packet::PingReq, publish("elsewhere", b"x", QoS::AtLeastOnce, 1)].iter().cycle().take(20)
+    for question in [Packet::PingReq, publish("elsewhere", b"x", QoS::AtLeastOnce, 1)].iter().cycle().take(8)
     {
         panel.send(question);
         stepped.turn();
