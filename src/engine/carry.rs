@@ -8,6 +8,8 @@ use std::mem;
 
 use tracing::warn;
 
+use super::flush::Round;
+use super::intake::Lane;
 use super::notes::{Limiter, Notes};
 use super::outbox::{Flushed, Pool};
 use super::scram::Step;
@@ -26,11 +28,16 @@ use crate::unstored::Inlet;
 /// What effects need beside the connections themselves.
 pub(super) struct Courier {
     pub(super) pool: Pool,
-    /// Connections with something to send.
+    /// Whose words are carried out.
+    pub(super) lane: Lane,
+    /// Connections to be flushed as soon as those who say little have been served: those who are answered, and
+    /// then those who are sent messages.
+    pub(super) answered: Vec<ConnectionId>,
     pub(super) dirty: Vec<ConnectionId>,
-    /// Those of them that wait to be flushed in a later turn, and whether it is their time.
+    /// Connections that wait to be flushed in a later turn, each once.
     pub(super) put_off: VecDeque<ConnectionId>,
-    pub(super) is_flushing: bool,
+    /// Set while it is their time.
+    pub(super) round: Option<Round>,
     /// Work done for those who speak at length since it last was.
     pub(super) unsent_work: usize,
     /// Connections that the broker has closed and that are not yet gone, with the time at which they go
@@ -60,9 +67,11 @@ impl Courier {
     ) -> Courier {
         Courier {
             pool: Pool::default(),
+            lane: Lane::Brief,
+            answered: Vec::new(),
             dirty: Vec::new(),
             put_off: VecDeque::new(),
-            is_flushing: false,
+            round: None,
             unsent_work: 0,
             farewells: VecDeque::new(),
             gathered: 0,
@@ -83,6 +92,25 @@ impl Courier {
     pub(super) fn look(&self) {
         if let Some(verifier) = &self.verifier {
             verifier.look();
+        }
+    }
+
+    /// Has a connection flushed that was answered something.
+    pub(super) fn mark_answered(&mut self, id: ConnectionId, socket: &mut Socket) {
+        match self.lane {
+            Lane::Brief if socket.due().hurry() => self.answered.push(id),
+            Lane::Long if socket.due().put_off() => self.put_off.push_back(id),
+            Lane::Brief | Lane::Long => {}
+        }
+    }
+
+    /// Has a connection flushed that was sent a message: at once where somebody who says little has caused that,
+    /// though it may stand among those who wait.
+    fn mark_dirty(&mut self, id: ConnectionId, socket: &mut Socket) {
+        match self.lane {
+            Lane::Brief if socket.due().hurry() => self.dirty.push(id),
+            Lane::Long if socket.due().put_off() => self.put_off.push_back(id),
+            Lane::Brief | Lane::Long => {}
         }
     }
 
@@ -147,7 +175,7 @@ impl Engine {
             Effect::AwaitRoom { connection, most } => {
                 self.table.await_room(connection, most);
                 // What has left is looked at when it is flushed.
-                self.mark_dirty(connection);
+                self.mark_answered(connection);
             }
             Effect::Survey => {
                 let inputs = self.courier.inputs.clone();
@@ -180,7 +208,7 @@ impl Engine {
             Some(Link::Socket(_)) | None => return,
         };
         self.counters.packets_out += u64::from(encoded.is_ok());
-        self.mark_dirty(connection);
+        self.mark_answered(connection);
         if let Err(error) = encoded
             && let Some(missed) = self.courier.unsayable.admit(now.mono)
         {
@@ -243,9 +271,7 @@ impl Engine {
         self.counters.packets_out += 1;
         append(socket.buffer(&mut courier.pool), bytes, places, packet_id, alias);
         socket.named(topic, alias);
-        if socket.mark_dirty() {
-            courier.dirty.push(connection);
-        }
+        courier.mark_dirty(connection, socket);
     }
 
     /// A message that the client cannot be sent: its exchange is over. [MQTT5-3.1.2-25]
@@ -302,7 +328,7 @@ impl Engine {
                     socket.fall_silent();
                 }
                 self.courier.farewells.push_back((now.mono + FAREWELL, connection));
-                self.mark_dirty(connection);
+                self.mark_answered(connection);
             }
             None => {}
         }

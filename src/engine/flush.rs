@@ -4,6 +4,7 @@
 //! then leaves some at a time. A connection that cannot take all of it is written on when the kernel says that
 //! it can.
 
+use super::due::Due;
 use super::outbox::Flushed;
 use super::socket::Farewell;
 use super::turn::Engine;
@@ -11,51 +12,88 @@ use super::work;
 use crate::broker::{ConnectionId, Event};
 use crate::record::Now;
 
+/// Flushing those who wait for it, some in each turn.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// So many are left: one for each who waited when it began, and as many more as what they were to be sent may
+    /// take.
+    flushes: usize,
+    /// Bytes that had gathered by then.
+    gathered: usize,
+}
+
 impl Engine {
-    /// Has a connection flushed when the turn ends.
-    pub(super) fn mark_dirty(&mut self, id: ConnectionId) {
-        if let Some(socket) = self.table.socket(id)
-            && socket.mark_dirty()
-        {
-            self.courier.dirty.push(id);
+    /// Has a connection flushed that was answered something.
+    pub(super) fn mark_answered(&mut self, id: ConnectionId) {
+        if let Some(socket) = self.table.socket(id) {
+            self.courier.mark_answered(id, socket);
         }
     }
 
     /// Flushes every connection that has something to send, whatever it takes: memory is what counts.
     pub(super) fn flush_all(&mut self) {
-        self.put_off();
-        while let Some(id) = self.courier.put_off.pop_front() {
+        while let Some(id) = self.courier.answered.pop().or_else(|| self.courier.dirty.pop()) {
             self.flush(id, usize::MAX);
         }
+        while let Some(id) = self.next_put_off() {
+            self.flush(id, usize::MAX);
+        }
+        self.courier.round = None;
         self.courier.gathered = 0;
     }
 
     /// Flushes those for whom something was said just now; beyond some dozens they wait.
     pub(super) fn flush_promptly(&mut self) {
         let most = self.work + PROMPTLY_MAX * work::FLUSH;
+        let mut answered = std::mem::take(&mut self.courier.answered);
         let mut dirty = std::mem::take(&mut self.courier.dirty);
-        for id in dirty.drain(..) {
-            if self.work < most {
-                self.flush(id, FLUSH_BYTES_MAX);
-            } else {
-                self.courier.put_off.push_back(id);
-            }
+        for id in answered.drain(..) {
+            self.flush_within(id, most);
         }
-        self.courier.dirty = dirty;
+        for id in dirty.drain(..) {
+            // One message to many who are flooded would take what waits for all of them into this turn.
+            let is_behind = self.table.socket(id).is_some_and(|socket| {
+                *socket.due() == Due::NowAndLater && socket.waiting() > BEHIND_BYTES_MAX
+            });
+            self.flush_within(id, if is_behind { 0 } else { most });
+        }
+        (self.courier.answered, self.courier.dirty) = (answered, dirty);
     }
 
-    /// Those who are to be flushed stand behind those who wait for that.
-    pub(super) fn put_off(&mut self) {
-        self.courier.put_off.extend(self.courier.dirty.drain(..));
+    /// Flushes one while less than so much was done in this turn; otherwise it waits.
+    fn flush_within(&mut self, id: ConnectionId, most: usize) {
+        if self.work >= most {
+            self.put_off(id);
+        }
+        // What he is answered stands behind all else that waits for him.
+        while self.work < most && self.flush(id, FLUSH_BYTES_MAX) == Flushed::Part {}
     }
 
-    /// Whether it is time to flush those who wait for it. Nobody speaks at length meanwhile.
-    pub(super) fn is_flush_due(&mut self) -> bool {
-        let most = self.gathered_max();
-        let courier = &mut self.courier;
-        let is_due = courier.gathered >= most || courier.unsent_work >= UNSENT_WORK_MAX;
-        courier.is_flushing |= is_due || !self.intake.is_long();
-        courier.is_flushing
+    /// Has a connection flushed behind those who wait for that.
+    fn put_off(&mut self, id: ConnectionId) {
+        if let Some(socket) = self.table.socket(id)
+            && socket.due().put_off()
+        {
+            self.courier.put_off.push_back(id);
+        }
+    }
+
+    /// Who has waited longest.
+    fn next_put_off(&mut self) -> Option<ConnectionId> {
+        let id = self.courier.put_off.pop_front()?;
+        if let Some(socket) = self.table.socket(id) {
+            socket.due().take_up();
+        }
+        Some(id)
+    }
+
+    /// Whether it is time to flush those who wait for it.
+    pub(super) fn is_flush_due(&self) -> bool {
+        let courier = &self.courier;
+        courier.round.is_some()
+            || courier.gathered >= self.gathered_max()
+            || courier.unsent_work >= UNSENT_WORK_MAX
+            || !self.intake.is_long()
     }
 
     /// Bytes that may gather for everybody together before they leave.
@@ -63,36 +101,54 @@ impl Engine {
         (self.limits.max_memory / 16).min(GATHERED_BYTES_MAX)
     }
 
-    /// Flushes some of those who wait for it.
+    /// Flushes some of those who wait for it. Nobody speaks at length until all have been flushed who wait now;
+    /// who comes to them meanwhile waits for the next round, which may be as long.
     pub(super) fn flush_some(&mut self) {
+        let round = self.courier.round.take();
+        let mut round = round.unwrap_or_else(|| Round {
+            flushes: self.courier.put_off.len() + self.table.held() / FLUSH_BYTES_MAX,
+            gathered: self.courier.gathered,
+        });
         let most = self.work + SOME * work::FLUSH;
-        while self.work < most
-            && let Some(id) = self.courier.put_off.pop_front()
-        {
+        while self.work < most && round.flushes > 0 {
+            let Some(id) = self.next_put_off() else { break };
             self.flush(id, FLUSH_BYTES_MAX);
+            round.flushes -= 1;
         }
         if self.courier.put_off.is_empty() {
-            (self.courier.is_flushing, self.courier.unsent_work) = (false, 0);
             self.courier.gathered = 0;
+        } else if round.flushes > 0 {
+            self.courier.round = Some(round);
+            return;
+        } else {
+            self.courier.gathered = self.courier.gathered.saturating_sub(round.gathered);
         }
+        self.courier.unsent_work = 0;
     }
 
-    fn flush(&mut self, id: ConnectionId, most: usize) {
+    fn flush(&mut self, id: ConnectionId, most: usize) -> Flushed {
+        if !self.table.socket(id).is_some_and(|socket| socket.due().is_open()) {
+            // It is gone, or was flushed before its time came.
+            self.work += work::EFFECT;
+            return Flushed::All;
+        }
         let before = self.counters.bytes_out;
-        self.flush_one(id, most);
+        let flushed = self.flush_one(id, most);
         self.table.weigh(id);
         let written = usize::try_from(self.counters.bytes_out - before).unwrap_or(usize::MAX);
         self.work += work::FLUSH + work::of_bytes(written);
+        flushed
     }
 
-    fn flush_one(&mut self, id: ConnectionId, most: usize) {
-        let Some(socket) = self.table.socket(id) else { return };
+    fn flush_one(&mut self, id: ConnectionId, most: usize) -> Flushed {
+        let Some(socket) = self.table.socket(id) else { return Flushed::Gone };
         let written = &mut self.counters.bytes_out;
         let flushed = socket.flush(id, self.inbox.poll.registry(), &mut self.courier.pool, most, written);
-        if flushed == Flushed::Part && socket.mark_dirty() {
+        if flushed == Flushed::Part && socket.due().put_off() {
             self.courier.put_off.push_back(id);
         }
         match flushed {
+            Flushed::Gone if socket.deafen() => self.intake.list(&mut self.table, id),
             Flushed::Gone if socket.is_open() => {
                 self.events.push(Event::Lost { connection: id });
                 self.table.remove(id);
@@ -111,6 +167,7 @@ impl Engine {
                 }
             }
         }
+        flushed
     }
 
     /// Forgets closed connections whose time is over.
@@ -133,6 +190,9 @@ impl Engine {
 
 /// So many are flushed as soon as something was said for them, or fewer with more to send; the others wait.
 const PROMPTLY_MAX: usize = 128;
+
+/// Who waits already, for more than this, has what is not an answer when his time comes.
+const BEHIND_BYTES_MAX: usize = 4 << 10;
 
 /// So many of those who wait are flushed in one turn, or fewer with more to send.
 const SOME: usize = 8;

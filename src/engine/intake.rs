@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use super::carry::Courier;
 use super::counters::Counters;
 use super::socket::{Served, Socket};
 use super::table::Table;
@@ -95,15 +96,14 @@ impl Intake {
         !self.long.is_empty()
     }
 
-    /// Serves those of a lane in turn until the share is taken. Puts into `dirty` those that have to be
-    /// flushed.
+    /// Serves those of a lane in turn until the share is taken.
     pub(super) fn serve(
         &mut self,
         lane: Lane,
         share: &mut Share,
         table: &mut Table,
         events: &mut Vec<Event>,
-        dirty: &mut Vec<ConnectionId>,
+        courier: &mut Courier,
         counters: &mut Counters,
     ) {
         while share.packets > 0 && share.left > 0 {
@@ -116,8 +116,8 @@ impl Intake {
             let mut left = Allowance { bytes: most.0, packets: most.1, decoded: 0, done: 0 };
             let served = socket.serve(id, &mut self.buffer, &mut left, events);
             // Reading may have made the stream itself answer.
-            if socket.wants_write() && socket.mark_dirty() {
-                dirty.push(id);
+            if socket.wants_write() {
+                courier.mark_answered(id, socket);
             }
             table.weigh(id);
             let bytes = most.0 - left.bytes;

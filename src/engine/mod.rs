@@ -11,9 +11,11 @@ mod turn;
 mod carry;
 mod flush;
 mod table;
+mod told;
 mod work;
 mod intake;
 mod socket;
+mod due;
 mod outbox;
 mod template;
 mod port;
@@ -113,7 +115,11 @@ pub struct Heartbeat {
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
+mod stepped;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod lanes;
 #[cfg(test)]
 mod secure;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::io;
 
 use mio::{Interest, Registry, Token};
 
+use super::due::Due;
 use super::intake::{Allowance, Lane, ReadBuffer};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
@@ -39,8 +40,7 @@ pub(super) struct Socket {
     paused: bool,
     /// Its outbox is full, so it is not read on: answers to what it sends would make it fuller.
     choked: bool,
-    /// Stands in the list of those to be flushed.
-    dirty: bool,
+    due: Due,
     /// The last write came back empty-handed.
     blocked: bool,
     /// The kernel tells us when it takes bytes again.
@@ -67,6 +67,8 @@ enum Phase {
     Open,
     /// It has broken the rules: nothing is read, the broker has the last word.
     Silenced,
+    /// It takes nothing more: what it said before is read to its end, and then it is lost.
+    Deaf,
     /// What was sent is flushed, then the stream is ended.
     Closing,
     /// Ended on our side; what still comes is thrown away, so that the kernel does not answer it with a
@@ -124,7 +126,7 @@ impl Socket {
             standing: Standing::Long,
             paused: false,
             choked: false,
-            dirty: false,
+            due: Due::Never,
             blocked: false,
             watches_writable: false,
             spoken: false,
@@ -139,7 +141,7 @@ impl Socket {
 
     /// Whether the stream has to be flushed for its own sake.
     pub(super) fn wants_write(&self) -> bool {
-        self.phase != Phase::Lingering && self.stream.wants_write()
+        !matches!(self.phase, Phase::Lingering | Phase::Deaf) && self.stream.wants_write()
     }
 
     /// The peer has ended the stream: answers it in the words of TLS and WebSocket, unless half a packet
@@ -191,6 +193,7 @@ impl Socket {
     fn is_read(&self) -> bool {
         match self.phase {
             Phase::Open => !self.paused && !self.choked,
+            Phase::Deaf => !self.paused,
             Phase::Silenced | Phase::Closing => false,
             Phase::Lingering => true,
         }
@@ -206,8 +209,12 @@ impl Socket {
     ) -> Served {
         let served = match self.phase {
             Phase::Open if self.is_read() => self.read_and_decode(id, buffer, left, events),
+            Phase::Deaf if self.is_read() => match self.read_and_decode(id, buffer, left, events) {
+                Served::Idle => Served::Lost,
+                served => served,
+            },
             Phase::Lingering => self.discard(buffer, left),
-            Phase::Open | Phase::Silenced | Phase::Closing => Served::Idle,
+            Phase::Open | Phase::Deaf | Phase::Silenced | Phase::Closing => Served::Idle,
         };
         self.standing = match self.standing {
             _ if served == Served::Again => Standing::Again,
@@ -356,7 +363,7 @@ impl Socket {
 
     /// What it holds in memory: nothing once the broker has let it go, since it soon goes.
     pub(super) fn held(&self) -> usize {
-        if !self.is_open() {
+        if matches!(self.phase, Phase::Closing | Phase::Lingering) {
             return 0;
         }
         let aliases = self.aliases.as_ref().map_or(0, |aliases| aliases.held());
@@ -395,9 +402,9 @@ impl Socket {
         self.outbox.buffer(pool)
     }
 
-    /// Whether it has to be put into the list of those to be flushed.
-    pub(super) fn mark_dirty(&mut self) -> bool {
-        !std::mem::replace(&mut self.dirty, true)
+    /// When it is flushed.
+    pub(super) fn due(&mut self) -> &mut Due {
+        &mut self.due
     }
 
     /// Sends what waits, not much more than `most`. Adds to `written` what has left.
@@ -409,7 +416,10 @@ impl Socket {
         most: usize,
         written: &mut u64,
     ) -> Flushed {
-        self.dirty = false;
+        self.due.flushed();
+        if self.phase == Phase::Deaf {
+            return Flushed::Gone;
+        }
         if self.blocked {
             return Flushed::Blocked;
         }
@@ -446,9 +456,21 @@ impl Socket {
         false
     }
 
+    /// It takes nothing more. Whether what it said before is still to be read: its end may be among that, and the
+    /// kernel keeps it.
+    pub(super) fn deafen(&mut self) -> bool {
+        if !matches!(self.phase, Phase::Open | Phase::Deaf) {
+            return false;
+        }
+        self.outbox.discard();
+        self.phase = Phase::Deaf;
+        (self.readable, self.hung_up) = (true, true);
+        true
+    }
+
     /// The broker has done with it.
     pub(super) fn close(&mut self) {
-        if self.is_open() {
+        if self.is_open() || self.phase == Phase::Deaf {
             self.phase = Phase::Closing;
         }
     }
@@ -549,6 +571,23 @@ mod tests {
         assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
         socket.hung_up = true;
         comes(&mut socket, &[], Some(Lane::Long));
+    }
+
+    #[test]
+    fn who_takes_nothing_more_is_read_to_the_end_and_is_lost_then() {
+        let (stream, mut peer) = mio::net::UnixStream::pair().unwrap();
+        let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 1_000);
+        let (mut hello, mut ping) = (Vec::new(), Vec::new());
+        encode(&connect(Version::V311, "a"), Version::V311, &mut hello).unwrap();
+        encode(&Packet::PingReq, Version::V311, &mut ping).unwrap();
+        peer.write_all(&[hello, ping.repeat(3)].concat()).unwrap();
+        socket.readable = true;
+        assert_eq!(turn(&mut socket, 1), (Served::Again, 1, false));
+        socket.buffer(&mut Pool::default()).extend_from_slice(&ping);
+        assert!(socket.deafen() && !socket.is_open() && !socket.is_sending());
+        assert_eq!(turn(&mut socket, 2), (Served::Again, 2, false));
+        // The stream has no end, but nothing more is there.
+        assert_eq!(turn(&mut socket, 9).0, Served::Lost);
     }
 
     #[test]

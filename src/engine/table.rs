@@ -148,6 +148,13 @@ impl Table {
         self.heaviest.map_or(0, |(_, held)| held)
     }
 
+    /// Who was last found to hold most, and what he holds now.
+    pub(super) fn known_heaviest(&self) -> Option<(ConnectionId, usize)> {
+        let (id, _) = self.heaviest?;
+        let entry = self.slots.get(id.slot as usize).filter(|entry| entry.generation == id.generation)?;
+        Some((id, entry.held))
+    }
+
     /// Looks at every socket for the one that holds most.
     pub(super) fn find_heaviest(&mut self) -> Option<(ConnectionId, usize)> {
         let weights = self.slots.iter().filter(|(_, entry)| entry.held > 0).filter_map(|(slot, entry)| {
@@ -216,3 +223,32 @@ impl Table {
 
 /// Stands for no number of bytes.
 const NOTHING_AWAITED: u32 = u32::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::outbox::Pool;
+    use crate::listener::Stream;
+
+    #[test]
+    fn who_was_found_to_hold_most_counts_for_what_he_holds_now() {
+        let mut table = Table::new(Guests::new(9, None, [None].into_iter()));
+        let mut peers = Vec::new();
+        let [second, first, _] = [20_000, 30_000, 10_000].map(|bytes| {
+            let (stream, peer) = mio::net::UnixStream::pair().unwrap();
+            peers.push(peer);
+            let stay = table.admit(0, None, Way::Open, 0).unwrap();
+            let id = table.insert(Link::Socket(Socket::new(Stream::Unix(stream), stay, 1_000)));
+            table.socket(id).unwrap().buffer(&mut Pool::default()).resize(bytes, 0);
+            table.weigh(id);
+            id
+        });
+        assert!(table.known_heaviest().is_some_and(|(id, held)| id == first && held >= 30_000));
+        table.socket(first).unwrap().fall_silent();
+        table.weigh(first);
+        assert!(table.known_heaviest().is_some_and(|(id, held)| id == first && held < 10_000));
+        assert!(table.find_heaviest().is_some_and(|(id, held)| id == second && held >= 20_000));
+        table.remove(second);
+        assert_eq!(table.known_heaviest(), None);
+    }
+}

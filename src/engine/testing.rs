@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::codec::{
     Ack, Connect, Decoder, Disconnect, Packet, Properties, Publish, QoS, Reason, RetainHandling, Side,
     Subscribe, Subscription, SubscriptionOptions, Version, encode,
 };
-use crate::listener::{Bind, Config};
+use crate::listener::{Bind, Config, Listener};
 use crate::record::{Restored, Ticket};
 use crate::store::{Ask, Handle};
 
@@ -49,22 +50,11 @@ pub(crate) enum StoreMode {
 impl Running {
     /// Starts an engine with one listener that welcomes everybody.
     pub(crate) fn start(mode: StoreMode, arrange: impl FnOnce(&mut Parts)) -> Running {
-        let (inbox, inputs) = Inbox::open().unwrap();
-        let clock = Clock::start();
         let (store, store_inbox) = Handle::channel();
         let listener = Config { bind: "127.0.0.1:0".to_owned(), ..Config::default() }.check().unwrap();
-        let mut parts = Parts {
-            inbox,
-            clock,
-            broker: broker(&clock, Passwords::Absent, Vec::new()),
-            store: store.clone(),
-            listeners: vec![listener],
-            limits: Limits::default(),
-            auth: AuthFiles::default(),
-            unstored: Vec::new(),
-            heartbeat: Heartbeat::default(),
-        };
+        let (mut parts, inputs) = parts(store.clone(), listener);
         arrange(&mut parts);
+        let clock = parts.clock;
         let heartbeat = parts.heartbeat.clone();
         let engine = Engine::new(parts).unwrap();
         let Some(Bind::Tcp(address)) = engine.board().read()[0].bound.clone() else { panic!("not bound") };
@@ -295,6 +285,28 @@ impl<S: Read + Write> Client<S> {
     }
 }
 
+impl Client<UnixStream> {
+    /// Every packet that is there, without waiting for one.
+    pub(crate) fn take_now(&mut self) -> Vec<Packet> {
+        let mut packets = Vec::new();
+        let mut chunk = [0; 16_384];
+        self.stream.set_nonblocking(true).unwrap();
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => self.decoder.feed(Bytes::copy_from_slice(&chunk[..count])),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("the stream is broken: {error}"),
+            }
+            while let Some(packet) = self.decoder.decode().unwrap() {
+                packets.push(packet);
+            }
+        }
+        self.stream.set_nonblocking(false).unwrap();
+        packets
+    }
+}
+
 /// Appends a packet as a client of MQTT 5 writes it.
 pub(crate) fn encode_to(packet: &Packet, bytes: &mut Vec<u8>) {
     encode(packet, Version::V5, bytes).unwrap();
@@ -352,6 +364,24 @@ pub(crate) fn publish(topic: &str, payload: &[u8], qos: QoS, packet_id: u16) -> 
 /// PUBACK.
 pub(crate) fn puback(packet_id: u16) -> Packet {
     Packet::PubAck(Ack { packet_id, reason: Reason::Success, properties: Properties::new() })
+}
+
+/// Parts of an engine that welcomes everybody at one listener, and how it is spoken to.
+pub(super) fn parts(store: Handle, listener: Listener) -> (Parts, Inputs) {
+    let (inbox, inputs) = Inbox::open().unwrap();
+    let clock = Clock::start();
+    let parts = Parts {
+        inbox,
+        clock,
+        broker: broker(&clock, Passwords::Absent, Vec::new()),
+        store,
+        listeners: vec![listener],
+        limits: Limits::default(),
+        auth: AuthFiles::default(),
+        unstored: Vec::new(),
+        heartbeat: Heartbeat::default(),
+    };
+    (parts, inputs)
 }
 
 /// A broker with nothing restored.

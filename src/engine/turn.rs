@@ -21,10 +21,11 @@ use super::port::Port;
 use super::socket::Socket;
 use super::status;
 use super::table::{Link, Table};
+use super::told::{Telling, Told};
 use super::verify::{Effort, Verifier};
 use super::work;
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
-use crate::broker::{AuthOutcome, Broker, ConnectionId, Effect, Event, Level, Peer, Terms, Verdict};
+use crate::broker::{AuthOutcome, Broker, ConnectionId, Effect, Event, Peer, Terms, Verdict};
 use crate::clock::Clock;
 use crate::listener::{
     Accepted, Admitted, Board, Doors, Guests, Knock, Objection, Outcome, Stay, StreamPeer,
@@ -51,9 +52,7 @@ pub struct Engine {
     /// Who waits for [`Input::Status`].
     asked: Vec<oneshot::Sender<Value>>,
     turned_away: Limiter,
-    /// What the broker was last told of the buffers.
-    told_held: usize,
-    told_resting: usize,
+    told: Told,
     heartbeat: Heartbeat,
     /// When to end at the latest; set once the service stops.
     stopping: Option<u64>,
@@ -91,8 +90,7 @@ impl Engine {
             ports: std::collections::BTreeMap::new(),
             asked: Vec::new(),
             turned_away: Limiter::default(),
-            told_held: 0,
-            told_resting: 0,
+            told: Told::default(),
             heartbeat,
             stopping: None,
         })
@@ -110,44 +108,45 @@ impl Engine {
     pub fn run(mut self) -> io::Result<()> {
         let mut polled = Events::with_capacity(POLLED_MAX);
         let mut effects = Vec::new();
-        loop {
-            let timeout = self.timeout();
-            match self.inbox.poll.poll(&mut polled, timeout) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            self.counters.turns += 1;
-            self.work = 0;
-            self.heartbeat.turns.fetch_add(1, Ordering::Relaxed);
-            let now = self.clock.now();
-            self.gather(&polled, now);
-            self.tell_memory();
-            self.serve_brief(&mut effects, now);
-            self.serve_long(&mut effects, now);
-            self.end_turn(&mut effects);
-            self.end_farewells(now);
-            self.answer_status();
-            if self.stopping.is_some_and(|deadline| now.mono >= deadline || self.table.sockets() == 0) {
-                return Ok(());
-            }
+        while self.turn(&mut polled, &mut effects)? {}
+        Ok(())
+    }
+
+    /// Turns once; whether there is to be another turn.
+    pub(super) fn turn(&mut self, polled: &mut Events, effects: &mut Vec<Effect>) -> io::Result<bool> {
+        let timeout = self.timeout();
+        match self.inbox.poll.poll(polled, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
         }
+        self.counters.turns += 1;
+        self.work = 0;
+        self.heartbeat.turns.fetch_add(1, Ordering::Relaxed);
+        let now = self.clock.now();
+        self.gather(polled, now);
+        self.tell_memory(now);
+        self.serve_brief(effects, now);
+        self.serve_long(effects, now);
+        self.end_turn(effects);
+        self.end_farewells(now);
+        self.answer_status();
+        let is_over = self.stopping.is_some_and(|deadline| now.mono >= deadline || self.table.sockets() == 0);
+        Ok(!is_over)
     }
 
     /// Tells the broker what waits in the buffers and what connections take, where that has changed.
-    fn tell_memory(&mut self) {
+    fn tell_memory(&mut self, now: Now) {
         let resting = self.table.resting() + self.doors.resting();
-        if resting.abs_diff(self.told_resting) >= TOLD_BYTES {
-            self.told_resting = resting;
+        if self.told.tell_resting(resting) {
             self.events.push(Event::Resting { bytes: resting });
         }
         let bytes = self.table.held();
-        let short = self.courier.memory > Level::Ample;
-        if short || bytes.abs_diff(self.told_held) >= TOLD_BYTES {
-            self.told_held = bytes;
-            // Who has most is asked only when it matters: it takes a look at everybody.
-            let heaviest = if short { self.table.find_heaviest() } else { None };
-            self.events.push(Event::Buffered { bytes, heaviest });
-        }
+        let heaviest = match self.told.tell_buffers(bytes, self.courier.memory, now.mono) {
+            Telling::Nothing => return,
+            Telling::Bytes => self.table.known_heaviest(),
+            Telling::Heaviest => self.table.find_heaviest(),
+        };
+        self.events.push(Event::Buffered { bytes, heaviest });
     }
 
     /// What has happened, and those who say little: what that causes leaves before anything else is done.
@@ -160,17 +159,15 @@ impl Engine {
 
     /// Some of what others want: to come in, to say more, to be sent what waits for them.
     fn serve_long(&mut self, effects: &mut Vec<Effect>, now: Now) {
-        if !self.is_flush_due() || self.courier.put_off.is_empty() {
-            let before = self.work;
-            if self.stopping.is_none() {
-                self.let_in(now);
-            }
-            if self.intake.is_long() {
-                let left = LONG_WORK_MAX.saturating_sub(self.work - before);
-                self.serve(Lane::Long, left.max(LONG_WORK_MAX / 4), effects, now);
-                self.courier.hand_over();
-            }
-            self.put_off();
+        let before = self.work;
+        if self.stopping.is_none() {
+            self.let_in(now);
+        }
+        // After each round some of it is served, however soon the next one is due.
+        if self.courier.round.is_none() && self.intake.is_long() {
+            let left = LONG_WORK_MAX.saturating_sub(self.work - before);
+            self.serve(Lane::Long, left.max(LONG_WORK_MAX / 4), effects, now);
+            self.courier.hand_over();
             self.courier.unsent_work += self.work - before;
         }
         if self.is_flush_due() {
@@ -183,16 +180,10 @@ impl Engine {
     fn serve(&mut self, lane: Lane, most: usize, effects: &mut Vec<Effect>, now: Now) {
         let mut share = Share { is_first: true, packets: 1, left: most, done: 0 };
         let mut packets = 1;
+        self.courier.lane = lane;
         loop {
             let (courier, counters) = (&mut self.courier, &mut self.counters);
-            self.intake.serve(
-                lane,
-                &mut share,
-                &mut self.table,
-                &mut self.events,
-                &mut courier.dirty,
-                counters,
-            );
+            self.intake.serve(lane, &mut share, &mut self.table, &mut self.events, courier, counters);
             let said = self.ask_broker(effects, now);
             share.take(said);
             self.work += share.done;
@@ -259,7 +250,7 @@ impl Engine {
         let Some((id, socket)) = self.table.polled(slot) else { return };
         let was_blocked = socket.is_blocked();
         socket.polled(event);
-        if was_blocked && !socket.is_blocked() && socket.mark_dirty() {
+        if was_blocked && !socket.is_blocked() && socket.due().put_off() {
             self.courier.put_off.push_back(id);
         }
         self.intake.list(&mut self.table, id);
@@ -334,9 +325,9 @@ impl Engine {
         // What came with the end of a handshake lies in the stream, where the kernel tells of nothing.
         if let Some(socket) = self.table.socket(connection)
             && socket.arrive()
-            && socket.mark_dirty()
+            && socket.due().put_off()
         {
-            self.courier.dirty.push(connection);
+            self.courier.put_off.push_back(connection);
         }
         self.intake.list(&mut self.table, connection);
     }
@@ -468,9 +459,6 @@ impl Engine {
 
 /// Doors are polled under numbers from here on, connections below.
 const FIRST_DOOR: usize = 1 << 31;
-
-/// The broker is told of the buffers when they have changed by so much, or while memory is short.
-const TOLD_BYTES: usize = 64 << 10;
 
 /// What the kernel tells in one turn; more waits for the next.
 const POLLED_MAX: usize = 256;
