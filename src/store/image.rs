@@ -2,6 +2,7 @@
 //!
 //! A page is the newest sound version of it in the write-ahead log, else the one in the database. A page
 //! that the disk does not read, or that lies beyond the end, is not there. What lies in it is not judged.
+//! Nor is a frame of the log that it does not read, and whichever page that was of is taken from elsewhere.
 
 use std::io;
 
@@ -25,7 +26,7 @@ impl Image {
         let database = files.disk.open(&files.database)?;
         let bytes = files.wal_size();
         let log = if bytes > 0 { Some(files.disk.open(&files.wal)?) } else { None };
-        let wal = log.as_deref().map_or(Ok(Wal::default()), |log| Wal::read(log, bytes))?;
+        let wal = log.as_deref().map_or(Wal::default(), |log| Wal::read_round(log, bytes).0);
         let there = u32::try_from(files.database_size().div_ceil(PAGE)).unwrap_or(u32::MAX);
         let count = wal.size.unwrap_or(there);
         Ok(Image { database, log, wal, count })
@@ -33,15 +34,19 @@ impl Image {
 
     /// Reads a page; `None` where it is not there.
     pub(super) fn page(&self, number: u32) -> Option<Box<Page>> {
+        self.read(number).ok().flatten()
+    }
+
+    fn read(&self, number: u32) -> io::Result<Option<Box<Page>>> {
         let mut page = Box::new([0; SIZE]);
         let read = match (self.wal.pages.get(&number), &self.log) {
-            (Some(at), Some(log)) => log.read_at(*at, page.as_mut_slice()).ok()?,
+            (Some(at), Some(log)) => log.read_at(*at, page.as_mut_slice())?,
             _ => {
-                let at = u64::from(number.checked_sub(1)?) * PAGE;
-                self.database.read_at(at, page.as_mut_slice()).ok()?
+                let at = u64::from(number.saturating_sub(1)) * PAGE;
+                self.database.read_at(at, page.as_mut_slice())?
             }
         };
-        (read > 0).then_some(page)
+        Ok((read > 0).then_some(page))
     }
 
     /// Whether a page is older than the last commit.
@@ -68,3 +73,39 @@ impl Image {
         Some(record)
     }
 }
+
+/// What the disk reads of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// All of it.
+    Whole,
+    /// Most of it.
+    Spotted,
+    /// Hardly anything.
+    Lost,
+}
+
+impl Health {
+    /// Reads every page to see.
+    pub(super) fn of(files: &Files) -> Health {
+        let Ok(image) = Image::open(files) else { return Health::Lost };
+        let (mut good, mut bad) = (0u64, image.wal.unread);
+        for number in 1..=image.count {
+            match image.read(number) {
+                Ok(_) => good += 1,
+                Err(_) => bad += 1,
+            }
+            if bad > good + SPOT_PAGES {
+                return Health::Lost;
+            }
+        }
+        match bad {
+            0 => Health::Whole,
+            bad if bad > good => Health::Lost,
+            _ => Health::Spotted,
+        }
+    }
+}
+
+/// A spot at the beginning of a file may be so large: a disk that reads nothing is not asked for all of it.
+const SPOT_PAGES: u64 = 256;

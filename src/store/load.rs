@@ -81,6 +81,7 @@ impl Log {
             numbered: BTreeSet::new(),
             touched: BTreeSet::new(),
             lost: BTreeMap::new(),
+            resting: BTreeSet::new(),
             retained: Default::default(),
             rules,
             room: Room::Unknown,
@@ -247,9 +248,11 @@ impl Log {
         self.load_closed(connection, id, &header)
     }
 
-    /// Goes on with what was found on the disk. What was handed out is still where it was.
+    /// Goes on with what was found on the disk. What was handed out is still where it was, and whose its rows are
+    /// is not asked again: the disk may not read that any more.
     pub(super) fn renew(&mut self, found: Log) {
         let former = std::mem::replace(self, found);
+        self.index.inherit(former.index);
         for (id, before) in former.readers {
             let Some(reader) = self.readers.get_mut(&id) else { continue };
             reader.handed = before.handed;

@@ -78,6 +78,8 @@ pub(super) struct Log {
     pub(super) touched: BTreeSet<u32>,
     /// Segments that cannot be read: dropped with the next commit.
     pub(super) lost: BTreeMap<u32, Doubt>,
+    /// Segments that the disk does not read for now: no transaction may, since SQLite undoes one that does.
+    pub(super) resting: BTreeSet<u32>,
     /// The last retained message of each topic in this transaction; `None`: it has none any more.
     pub(super) retained: BTreeMap<ByteString, Option<Arc<Message>>>,
     /// What readers may have waiting.

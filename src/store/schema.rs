@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, ffi, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::times;
+use super::unread::ELSEWHERE;
 use crate::record::Kept;
 
 /// What goes wrong while the database is worked on.
@@ -93,6 +94,15 @@ impl Fault {
         }
     }
 
+    /// The place that the disk does not read: a segment, or anywhere else.
+    pub(super) fn unread(&self) -> Option<u32> {
+        match self {
+            Fault::Unreadable(id) => Some(*id),
+            Fault::Sqlite(error) if is_unreadable(error) => Some(ELSEWHERE),
+            _ => None,
+        }
+    }
+
     /// Whether it is, where nothing was done with it yet: a table that is not there is damage, too.
     pub(super) fn is_damage_at_start(&self) -> bool {
         self.is_damage() || matches!(self, Fault::Sqlite(error) if super::segment::is_missing(error))
@@ -116,6 +126,11 @@ fn said(error: &rusqlite::Error) -> String {
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
+/// Whether the error says that the disk does not read. SQLite has then undone the transaction, if there was one.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_READ)
 }
 
 /// What the store keeps of itself, written with every commit.
@@ -243,10 +258,18 @@ pub(super) fn remove_state(connection: &Connection, reader: u32) -> rusqlite::Re
 
 /// One reader's state from whichever place is sound; `None` where neither is.
 pub(super) fn state(connection: &Connection, reader: u32) -> rusqlite::Result<Option<Vec<u8>>> {
+    let mut unread = None;
+    let in_transaction = !connection.is_autocommit();
     for sql in ["SELECT data FROM state WHERE reader = ?", "SELECT data FROM mirror WHERE reader = ?"] {
         let blob = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_blob().unwrap_or_default().to_vec());
         let read = connection.prepare_cached(sql)?.query_row([reader], blob);
         let blob = match read.optional() {
+            // The transaction is no more.
+            Err(error) if in_transaction && is_unreadable(&error) => return Err(error),
+            Err(error) if is_unreadable(&error) => {
+                unread = Some(error);
+                None
+            }
             Err(error) if !is_damage(&error) => return Err(error),
             other => other.ok().flatten(),
         };
@@ -254,7 +277,7 @@ pub(super) fn state(connection: &Connection, reader: u32) -> rusqlite::Result<Op
             return Ok(Some(body.to_vec()));
         }
     }
-    Ok(None)
+    unread.map_or(Ok(None), Err)
 }
 
 /// A number for SQLite, which has no unsigned ones.

@@ -7,7 +7,10 @@ use super::cuts::{Rig, SIZES, content};
 use super::disk::FaultyDisk;
 use super::faults::{ROUTE, read_all, rows, seqs, start};
 use super::*;
+use crate::record::DropReason;
+use crate::store::btree::{self, Kind};
 use crate::store::disk::Disk;
+use crate::store::handle::Ask;
 
 /// A closed store with 200 rows for the route.
 fn filled() -> FaultyDisk {
@@ -19,12 +22,146 @@ fn filled() -> FaultyDisk {
     disk
 }
 
-/// The page in which a row's payload lies.
+/// The page in which a row lies.
 fn page_of(disk: &FaultyDisk, seq: u64) -> usize {
-    let bytes = disk.bytes(&disk.dir().join("tidegate.db")).unwrap();
     let payload = &content(seq).payload;
-    let at = bytes.windows(payload.len()).position(|window| window == payload);
-    at.expect("it is there") / 4_096 + 1
+    let begin = &payload[..payload.len().min(100)];
+    let all = pages(disk);
+    let is_leaf = |(number, page): &&(u32, Box<btree::Page>)| btree::kind(*number, page) == Some(Kind::Leaf);
+    let has_it = |page: &&(u32, Box<btree::Page>)| {
+        page.1.windows(begin.len()).any(|window| window == begin)
+            && rows_in(disk, page.0 as usize).contains(&seq)
+    };
+    all.iter().filter(is_leaf).find(has_it).expect("it is there").0 as usize
+}
+
+/// The pages of the database, each with its number.
+fn pages(disk: &FaultyDisk) -> Vec<(u32, Box<btree::Page>)> {
+    let bytes = disk.bytes(&disk.dir().join("tidegate.db")).unwrap();
+    let page = |bytes: &[u8]| Box::new(<btree::Page>::try_from(bytes).unwrap());
+    (1u32..).zip(bytes.chunks_exact(4_096).map(page)).collect()
+}
+
+/// The rows that lie in a page, as far as it is a leaf.
+fn rows_in(disk: &FaultyDisk, page: usize) -> Vec<u64> {
+    let (number, page) = pages(disk).swap_remove(page - 1);
+    let cells = btree::cells(number, &page, btree::kind(number, &page).unwrap());
+    cells.filter_map(|cell| u64::try_from(cell.id).ok()).collect()
+}
+
+fn settle(rig: &mut Rig, range: std::ops::RangeInclusive<u64>) {
+    rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: range.map(Seq).collect() }]);
+}
+
+/// Every row of the route is accounted for. Returns how many are lost.
+fn lost(rig: &mut Rig) -> u64 {
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!(line.received, line.delivered + line.queued + line.expired + dropped, "{line:?}");
+    let lost = line.dropped.get(&DropReason::Damaged).copied().unwrap_or(0);
+    assert_eq!(dropped, lost, "{line:?}");
+    lost
+}
+
+#[test]
+fn a_finished_segment_that_cannot_be_read_stops_no_commit() {
+    let disk = filled();
+    let page = page_of(&disk, 50);
+    for life in 0..2 {
+        let mut rig = start(&disk);
+        if life == 0 {
+            assert!(rig.read(ROUTE, 0, 60).is_some());
+            rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+            disk.fail(|faults| faults.bad_page = page);
+        }
+        settle(&mut rig, 1..=60);
+        rig.hand_over(rows(201 + life..=201 + life));
+        rig.wait(500);
+        assert!(rig.all_told(), "{:?}", rig.status().trouble);
+        assert_eq!(rig.status().trouble, None);
+        assert_eq!(read_all(&mut rig), seqs(61..=201 + life));
+        assert_eq!(lost(&mut rig), 0);
+        rig.worker.close();
+    }
+    assert!(asides(&disk).is_empty());
+}
+
+#[test]
+fn whichever_page_cannot_be_read_the_store_goes_on_with_the_others() {
+    let whole = filled();
+    let count = pages(&whole).len();
+    let mut most = 0;
+    for page in 1..=count {
+        let disk = whole.copied();
+        let mut rig = start(&disk);
+        let connection = rig.worker.database.connection.as_ref().unwrap();
+        // It does not know any page any more.
+        connection.execute_batch("PRAGMA shrink_memory").unwrap();
+        disk.fail(|faults| faults.bad_page = page);
+        for block in 0..8 {
+            assert!(rig.commit(rows(201 + block * 20..=220 + block * 20)), "page {page}");
+        }
+        settle(&mut rig, 1..=100);
+        assert!(rig.commit(Vec::new()), "page {page}");
+        let there = (0..60).any(|_| {
+            rig.wait(3_000);
+            rig.read(ROUTE, 100, 500).is_some_and(|read| read.through == read.newest)
+        });
+        assert!(there, "page {page}: its reader waits for ever");
+        assert!(rig.commit(Vec::new()), "page {page}");
+        let found = read_all(&mut rig);
+        let lost = lost(&mut rig);
+        most = most.max(lost);
+        assert_eq!(
+            found.iter().filter(|seq| **seq > 200).count(),
+            160,
+            "page {page}: they are in none of it"
+        );
+        rig.wait(3_000);
+        assert_eq!(rig.status().trouble, None, "page {page}");
+        rig.worker.close();
+        // Or it may be one that only a start needs.
+        disk.fail(|faults| faults.bad_page = 0);
+        assert_eq!(read_all(&mut start(&disk)), found, "page {page}");
+    }
+    println!("measured: at most {most} rows lost with one of {count} pages");
+    assert!((1..=12).contains(&most), "{most}");
+}
+
+/// So large that a page is a small part of one.
+const LARGE: Sizes = Sizes {
+    segment_rows: 400,
+    segment_bytes: 8 << 20,
+    copy_below: 4,
+    checkpoint_frames: 24,
+    reserve: 70_000,
+};
+
+#[test]
+fn a_page_that_can_never_be_read_costs_the_rows_in_it_and_no_other() {
+    let disk = FaultyDisk::new();
+    let start = || Rig::start(&disk, LARGE, &["up".into()]).unwrap_or_else(|error| panic!("cannot {error}"));
+    let mut rig = start();
+    assert!(rig.commit(rows(1..=900)));
+    rig.worker.close();
+    // Not the page in which the segment's topics are named.
+    let page =
+        (160..180).map(|seq| page_of(&disk, seq)).find(|page| rows_in(&disk, *page).len() > 5).unwrap();
+    let bad = rows_in(&disk, page);
+    assert!(bad[0] > 100, "{bad:?}");
+    disk.fail(|faults| faults.bad_page = page);
+    let mut rig = start();
+    let there = (0..60).any(|_| {
+        rig.wait(3_000);
+        rig.read(ROUTE, 100, 60).is_some_and(|read| read.rows.len() == 60)
+    });
+    assert!(there, "its readers are not kept waiting for ever");
+    assert!(rig.commit(rows(901..=901)));
+    let rest: Vec<u64> = (1..=901).filter(|seq| !bad.contains(seq)).collect();
+    assert_eq!(read_all(&mut rig), rest);
+    assert_eq!(lost(&mut rig), bad.len() as u64);
+    assert_eq!(rig.status().trouble, None);
+    assert_eq!(read_all(&mut super::faults::cut(rig)), rest);
 }
 
 fn asides(disk: &FaultyDisk) -> Vec<PathBuf> {
