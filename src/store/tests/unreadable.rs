@@ -164,6 +164,26 @@ fn a_page_that_can_never_be_read_costs_the_rows_in_it_and_no_other() {
     assert_eq!(read_all(&mut super::faults::cut(rig)), rest);
 }
 
+#[test]
+fn a_place_that_cannot_be_read_stops_no_commit_where_rows_are_dropped_for_their_age() {
+    let disk = filled();
+    let page = page_of(&disk, 1);
+    disk.fail(|faults| faults.bad_page = page);
+    let bounds = [("up", Bounds { max_age: Some(600_000), ..Bounds::default() })];
+    let mut rig = Rig::start_bounded(&disk, SIZES, &["up".into()], &bounds).unwrap_or_else(|_| panic!());
+    for seq in 201..=220 {
+        rig.hand_over(rows(seq..=seq));
+        assert!(rig.all_told(), "row {seq} waits for nobody");
+        rig.wait(500);
+        assert_eq!(rig.status().trouble, None);
+    }
+    disk.fail(|faults| faults.bad_page = 0);
+    rig.wait(700_000);
+    rig.wait(20_000);
+    let line = rig.status().readers[&ROUTE].clone();
+    assert_eq!((line.queued, line.expired), (0, 220), "and they are once it can");
+}
+
 fn asides(disk: &FaultyDisk) -> Vec<PathBuf> {
     let mut names = disk.names(&disk.dir());
     names.retain(|path| path.to_string_lossy().contains("damaged"));
