@@ -214,6 +214,104 @@ fn a_place_that_cannot_be_read_stops_no_commit() {
     assert!(asides(&disk).is_empty());
 }
 
+/// Stands in for the store on this disk.
+fn absent(disk: &FaultyDisk) -> absent::Absent {
+    absent::Absent {
+        files: Files::on(Arc::new(disk.clone()), &disk.dir()),
+        config: Config { min_free_disk: "0B".into(), ..Config::default() }.check().unwrap(),
+        inbox: Handle::channel().1,
+        clock: Box::new(|| Now::steady(0, WALL)),
+        trouble: String::new(),
+        attempts: 0,
+        on_available: None,
+    }
+}
+
+/// Starts without this bad place; before it is given up it is tried for long. Returns the rows that are there.
+fn start_in_the_end(disk: &FaultyDisk, what: &str) -> Vec<u64> {
+    let mut stand_in = absent(disk);
+    let mut refused = 0;
+    let mut rig = loop {
+        let could = stand_in.attempt(SIZES, WALL).is_ok();
+        let started = Rig::start(disk, SIZES, &["up".into()]);
+        assert_eq!(started.is_ok(), could, "{what}: the house is only built anew where that helps");
+        match started {
+            Ok(rig) => break rig,
+            Err(_) => refused += 1,
+        }
+        assert!(refused < absent::ATTEMPTS, "{what}: it never starts");
+    };
+    assert!(refused == 0 || refused == absent::ATTEMPTS - 1, "{what}: after {refused} attempts");
+    assert_eq!(asides(disk).is_empty(), refused == 0, "{what}: {:?}", asides(disk));
+    assert!(rig.commit(rows(201..=201)), "{what}");
+    for _ in 0..40 {
+        rig.wait(3_000);
+        if rig.read(ROUTE, 0, 500).is_some_and(|read| read.through == read.newest) {
+            break;
+        }
+    }
+    assert_eq!(rig.restored.sessions.len(), 1, "{what}");
+    assert!(rig.commit(rows(202..=202)), "{what}");
+    let found = read_all(&mut rig);
+    assert_eq!((found.len() as u64 + lost(&mut rig), rig.status().trouble), (202, None), "{what}");
+    found
+}
+
+#[test]
+fn whichever_page_cannot_be_read_a_start_succeeds_in_the_end() {
+    let whole = filled();
+    for page in 1..=pages(&whole).len() {
+        let disk = whole.copied();
+        disk.fail(|faults| faults.bad_page = page);
+        let found = start_in_the_end(&disk, &format!("page {page}"));
+        assert!(found.len() >= 190, "page {page}: {} rows", found.len());
+    }
+}
+
+#[test]
+fn whichever_part_of_the_log_cannot_be_read_a_start_succeeds_in_the_end() {
+    let whole = filled();
+    let mut rig = Rig::start(&whole, Sizes { checkpoint_frames: 10_000, ..SIZES }, &["up".into()])
+        .unwrap_or_else(|error| panic!("cannot {error}"));
+    for _ in 0..3 {
+        assert!(rig.commit(vec![session(ReaderId(9))]));
+    }
+    let whole = whole.copied();
+    let log = whole.size(&whole.dir().join("tidegate.db-wal")).unwrap() as usize;
+    assert!(log > 8 * 4_096, "{log} bytes of log");
+    for page in 1..=log.div_ceil(4_096) {
+        let disk = whole.copied();
+        disk.fail(|faults| faults.bad_log_page = page);
+        let found = start_in_the_end(&disk, &format!("part {page} of the log"));
+        assert!(found.len() >= 190, "part {page}: {} rows", found.len());
+    }
+}
+
+#[test]
+fn a_disk_that_reads_nothing_for_long_is_waited_for() {
+    let disk = filled();
+    let mut stand_in = absent(&disk);
+    disk.fail(|faults| faults.reads = u32::MAX);
+    for _ in 0..3 * absent::ATTEMPTS {
+        assert!(stand_in.attempt(SIZES, WALL).is_err());
+    }
+    disk.fail(|faults| faults.reads = 0);
+    let mut rig = start(&disk);
+    disk.fail(|faults| faults.reads = u32::MAX);
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    assert!(rig.read(ROUTE, 0, 50).is_none());
+    rig.hand_over(rows(201..=201));
+    for _ in 0..100 {
+        rig.wait(3_000);
+    }
+    disk.fail(|faults| faults.reads = 0);
+    assert!(rig.settle_down());
+    assert_eq!(read_all(&mut rig), seqs(1..=201));
+    assert_eq!(lost(&mut rig), 0);
+    assert!(asides(&disk).is_empty());
+}
+
 #[test]
 fn a_page_that_cannot_be_read_at_a_start_is_not_taken_for_damage() {
     read_without_any_page(&filled());
