@@ -124,11 +124,11 @@ impl Log {
         let Some(key) = self.find_span(connection, id, seq)? else { return Ok(None) };
         let span = self.readers.get(&id).and_then(|reader| reader.spans.get(&key));
         let Some(span) = span.copied() else { return Ok(None) };
-        let found = segment::with_row(connection, span.segment, seq, |row| Some(row.wall))?;
-        let received = match found {
+        let found = segment::with_row(connection, span.segment, seq, |row| Some(row.wall));
+        let received = self.forgive(found.map(|found| match found {
             Found::Row(stamp) => Some(stamp),
             Found::Damaged => None,
-        };
+        }))?;
         if let Some(reader) = self.readers.get_mut(&id) {
             reader.oldest = received.map(|received| (seq, received));
         }

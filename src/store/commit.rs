@@ -416,7 +416,7 @@ impl Worker {
         }
         self.recovery.failures += 1;
         let result = self.start_over(&fault).map(|()| self.resolve());
-        if result.is_ok() && matches!(fault, Fault::Segment(_) | Fault::Unreadable(_)) {
+        if result.is_ok() && matches!(fault, Fault::Segment(_) | Fault::Page(_) | Fault::Unreadable(_)) {
             self.answer_held();
             return;
         }
@@ -519,15 +519,15 @@ impl Worker {
         let now = (self.clock)();
         match fault {
             _ if self.database.is_hopeless(fault, now.mono) => self.database.go_round(fault, &now),
-            Fault::Segment(id)
+            Fault::Segment(id) | Fault::Page(id)
                 if self.recovery.failures <= OTHER_ATTEMPTS && self.database.can_salvage(*id) =>
             {
                 // Should even that fail, the next start over gives it up.
-                self.database.suspects.insert(*id, Doubt::Damaged);
+                self.database.suspects.insert(*id, fault.doubt());
                 self.database.replace_damaged(now.wall, fault)
             }
-            Fault::Segment(id) => {
-                self.database.suspects.insert(*id, Doubt::Damaged);
+            Fault::Segment(id) | Fault::Page(id) => {
+                self.database.suspects.insert(*id, fault.doubt());
                 self.database.roll_back()
             }
             // What stands in the way of every commit is in no segment.

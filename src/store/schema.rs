@@ -6,6 +6,7 @@
 
 use rusqlite::{Connection, OptionalExtension, ffi, params};
 
+use super::log::Doubt;
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::times;
 use super::unread::ELSEWHERE;
@@ -20,6 +21,9 @@ pub(super) enum Fault {
     /// A segment cannot be read or written because the database is damaged there.
     #[error("segment {0} is damaged")]
     Segment(u32),
+    /// A page of a segment's table is damaged, which may be above rows that are sound.
+    #[error("a page of segment {0} is damaged")]
+    Page(u32),
     /// The disk does not read a part of the file in which this segment lies; perhaps it will.
     #[error("the disk cannot be read")]
     Unreadable(u32),
@@ -55,6 +59,7 @@ impl Fault {
             Fault::Tight => true,
             Fault::Damaged(_)
             | Fault::Segment(_)
+            | Fault::Page(_)
             | Fault::Unreadable(_)
             | Fault::Sequence(_)
             | Fault::Closed
@@ -91,6 +96,15 @@ impl Fault {
             Fault::Sqlite(error) => is_damage(error),
             Fault::Damaged(_) => true,
             _ => false,
+        }
+    }
+
+    /// What becomes of a segment that it is about, if nothing else can be done.
+    pub(super) fn doubt(&self) -> Doubt {
+        match self {
+            Fault::Page(_) => Doubt::Page,
+            Fault::Unreadable(_) => Doubt::Unreadable,
+            _ => Doubt::Damaged,
         }
     }
 

@@ -225,7 +225,7 @@ pub(super) fn with_row<T>(
         Ok(RawRow::sound(row).and_then(|row| take(&row)).map_or(Found::Damaged, Found::Row))
     };
     match look() {
-        Err(error) if is_damage(&error) => Ok(Found::Damaged),
+        Err(error) if is_damage(&error) => Err(Fault::Page(id)),
         // The table is not as it was made: asking again would not help.
         Err(error) if is_missing(&error) => Err(Fault::Segment(id)),
         other => other.map_err(|error| fault(id, error)),

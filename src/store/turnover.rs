@@ -82,7 +82,7 @@ impl Log {
         for (id, doubt) in std::mem::take(&mut self.lost) {
             match doubt {
                 Doubt::Damaged if !self.resting.contains(&id) => segment::drop_table(connection, id)?,
-                Doubt::Damaged | Doubt::Unreadable => segment::drop_header(connection, id)?,
+                Doubt::Damaged | Doubt::Page | Doubt::Unreadable => segment::drop_header(connection, id)?,
             }
         }
         while let Some(id) = self.touched.pop_first() {
@@ -161,7 +161,8 @@ impl Log {
             }
         }
         for (seq, readers) in wanted {
-            match self.old_row(connection, id, seq)? {
+            let row = self.old_row(connection, id, seq);
+            match self.forgive(row)? {
                 Some(row) => self.insert_old(connection, seq, &row, &readers)?,
                 None => self.write_off(connection, seq, &readers)?,
             }

@@ -184,6 +184,40 @@ fn a_place_that_cannot_be_read_stops_no_commit_where_rows_are_dropped_for_their_
     assert_eq!((line.queued, line.expired), (0, 220), "and they are once it can");
 }
 
+#[test]
+fn a_damaged_inner_page_costs_no_row() {
+    let disk = FaultyDisk::new();
+    let sizes = Sizes { segment_rows: 900, ..LARGE };
+    let start = || Rig::start(&disk, sizes, &["up".into()]).unwrap_or_else(|error| panic!("cannot {error}"));
+    let mut rig = start();
+    for block in 0..20 {
+        let large = |seq| sized(seq, 3_000, &[ROUTE]);
+        assert!(rig.commit((block * 50 + 1..=block * 50 + 50).map(large).collect()));
+    }
+    rig.worker.close();
+    let all = pages(&disk);
+    let inner = |(number, page): &&(u32, Box<btree::Page>)| btree::kind(*number, page) == Some(Kind::Inner);
+    let children = |(number, page): &(u32, Box<btree::Page>)| btree::children(*number, page, Kind::Inner);
+    let below: Vec<u32> = all.iter().filter(inner).flat_map(children).map(|child| child.0).collect();
+    let is_late = |page: &&(u32, Box<btree::Page>)| {
+        below.contains(&page.0) && (200..800).contains(&children(*page).first().map_or(0, |child| child.1))
+    };
+    let damaged = all.iter().filter(inner).find(is_late).expect("a tree of three levels").0;
+    let mut bytes = disk.bytes(&disk.dir().join("tidegate.db")).unwrap();
+    bytes[(damaged as usize - 1) * 4_096..][..64].fill(0xa5);
+    disk.put(&disk.dir().join("tidegate.db"), bytes);
+    let mut rig = start();
+    let (mut found, mut after) = (Vec::new(), 0);
+    while after < 1_000 {
+        let read = rig.read(ROUTE, after, 100).expect("the store answers");
+        found.extend(read.rows.iter().map(|row| row.seq.0));
+        after = read.through.0;
+    }
+    assert!(rig.commit(vec![sized(1_001, 3_000, &[ROUTE])]));
+    assert!(found == seqs(1..=1_000), "{} rows", found.len());
+    assert_eq!(lost(&mut rig), 0);
+}
+
 fn asides(disk: &FaultyDisk) -> Vec<PathBuf> {
     let mut names = disk.names(&disk.dir());
     names.retain(|path| path.to_string_lossy().contains("damaged"));
