@@ -200,7 +200,7 @@ fn a_damaged_inner_page_costs_no_row() {
     let children = |(number, page): &(u32, Box<btree::Page>)| btree::children(*number, page, Kind::Inner);
     let below: Vec<u32> = all.iter().filter(inner).flat_map(children).map(|child| child.0).collect();
     let is_late = |page: &&(u32, Box<btree::Page>)| {
-        below.contains(&page.0) && (200..800).contains(&children(*page).first().map_or(0, |child| child.1))
+        below.contains(&page.0) && (200..800).contains(&children(page).first().map_or(0, |child| child.1))
     };
     let damaged = all.iter().filter(inner).find(is_late).expect("a tree of three levels").0;
     let mut bytes = disk.bytes(&disk.dir().join("tidegate.db")).unwrap();
