@@ -2,14 +2,16 @@
 //!
 //! It answers every question and keeps nothing. The broker is told at its making that there is no store:
 //! it answers no publish of QoS 1 or 2, because nobody knows which sessions want it. Now and then it is
-//! tried whether the store can be opened; then the service has to start afresh with it, because order and
-//! reader numbers of this one mean nothing there.
+//! tried whether a start would succeed; then the service has to start afresh with it, because order and
+//! reader numbers of this one mean nothing there. What the disk has not read for about a minute is gone round.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::{Ask, Inbox, StoreStatus};
+use super::image::Health;
 use super::room::{Files, Sizes};
-use super::{Checked, open};
+use super::{Checked, OpenError, find, open};
 use crate::record::{Now, Rows};
 
 /// What the thread owns.
@@ -20,6 +22,8 @@ pub(super) struct Absent {
     pub(super) clock: Box<dyn Fn() -> Now + Send>,
     /// Why there is no store.
     pub(super) trouble: String,
+    /// How often a start was tried in vain.
+    pub(super) attempts: u32,
     /// Told once, when it could be opened.
     pub(super) on_available: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -57,11 +61,10 @@ impl Absent {
         if self.on_available.is_none() {
             return;
         }
-        let sizes = Sizes::of(&self.config);
         let found = open::lock(&self.files.dir).and_then(|lock| {
-            let database = open::database(&self.files, &sizes, wall)?;
-            drop((database, lock));
-            Ok(())
+            let found = self.attempt(Sizes::of(&self.config), wall);
+            drop(lock);
+            found
         });
         match found {
             Ok(()) => {
@@ -71,7 +74,25 @@ impl Absent {
             Err(error) => self.trouble = format!("cannot {error}"),
         }
     }
+
+    /// Does what a start does, and lets go of it.
+    pub(super) fn attempt(&mut self, sizes: Sizes, wall: u64) -> Result<(), OpenError> {
+        let rules = Arc::new(self.config.clone());
+        let look = || find(&self.files, sizes, &rules, wall).map(drop);
+        let Err(error) = look() else { return Ok(()) };
+        self.attempts += 1;
+        let hopeless = self.attempts >= ATTEMPTS && matches!(error, OpenError::Unavailable { .. });
+        if !hopeless || Health::of(&self.files) != Health::Spotted {
+            return Err(error);
+        }
+        self.attempts = 0;
+        open::replace_damaged(&self.files, &sizes, wall, "the disk does not read a part of it").map(drop)?;
+        look()
+    }
 }
 
 /// How often it is tried.
 const RETRY_MILLIS: u64 = 5_000;
+
+/// So often before what the disk does not read is given up: for about a minute.
+pub(super) const ATTEMPTS: u32 = 12;

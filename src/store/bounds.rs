@@ -71,11 +71,20 @@ impl Log {
         let ids: Vec<ReaderId> = self.bounded.iter().copied().collect();
         self.is_behind = false;
         for id in ids {
-            self.drop_aged(connection, id, now)?;
-            self.drop_surplus(connection, id)?;
+            if !self.is_at_rest(id) {
+                self.drop_aged(connection, id, now)?;
+                self.drop_surplus(connection, id)?;
+            }
             self.note_full(id);
         }
         Ok(())
+    }
+
+    /// Whether the disk does not read some of its rows for now. It is held to its bounds once that does, or once
+    /// what cannot be read is given up.
+    fn is_at_rest(&self, id: ReaderId) -> bool {
+        let spans = self.readers.get(&id).into_iter().flat_map(|reader| reader.spans.values());
+        !self.resting.is_empty() && spans.into_iter().any(|span| self.resting.contains(&span.segment))
     }
 
     /// Ends rows that are older than the reader wants them. At most so many in one transaction: the next one
@@ -115,11 +124,11 @@ impl Log {
         let Some(key) = self.find_span(connection, id, seq)? else { return Ok(None) };
         let span = self.readers.get(&id).and_then(|reader| reader.spans.get(&key));
         let Some(span) = span.copied() else { return Ok(None) };
-        let found = segment::with_row(connection, span.segment, seq, |row| Some(row.wall))?;
-        let received = match found {
+        let found = segment::with_row(connection, span.segment, seq, |row| Some(row.wall));
+        let received = self.forgive(found.map(|found| match found {
             Found::Row(stamp) => Some(stamp),
             Found::Damaged => None,
-        };
+        }))?;
         if let Some(reader) = self.readers.get_mut(&id) {
             reader.oldest = received.map(|received| (seq, received));
         }
@@ -217,7 +226,8 @@ impl Log {
     /// Finds the newest row of each topic among those that wait, and ends the older ones that it meets.
     fn find_latest(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
         let Some(reader) = self.readers.get(&id) else { return Ok(()) };
-        let segments: Vec<u32> = reader.spans.values().rev().map(|span| span.segment).collect();
+        let segments = reader.spans.values().rev().map(|span| span.segment);
+        let segments: Vec<u32> = segments.filter(|id| !self.resting.contains(id)).collect();
         let (mut names, mut latest, mut read) = (Names::default(), HashMap::new(), 0);
         'rows: for segment in segments {
             for seq in self.wanted_rows(connection, id, segment)?.into_iter().rev() {

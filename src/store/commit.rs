@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use super::Checked;
 use super::aside;
+use super::index::Index;
 use super::log::{Doubt, Log};
 use super::numbers::Given;
 use super::open;
@@ -23,7 +24,7 @@ use super::schema::{Fault, unsigned};
 use super::segment;
 use super::successor::{self, Apart};
 use super::thread::Worker;
-use super::unread::{Patience, Unread};
+use super::unread::Unread;
 use crate::record::{Now, Seq};
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
@@ -157,6 +158,7 @@ impl Database {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let log = &mut self.log;
         let (files, reserve, epoch, now) = (&self.files, &self.reserve, self.epoch, &self.now);
+        log.resting = self.unread.resting(now.mono);
         let run = || -> Result<(), Fault> {
             connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             if log.room == Room::Unknown {
@@ -220,9 +222,10 @@ impl Database {
 
     /// Drops the connection and opens another: to a new database, if a sync of this one has failed or it
     /// turns out to be damaged.
-    fn reopen(&mut self, wall: u64) -> Result<(), Fault> {
+    fn reopen(&mut self, now: &Now) -> Result<(), Fault> {
         match self.reopen_sound() {
-            Err(fault) if fault.is_damage() => self.replace_damaged(wall, &fault),
+            Err(fault) if fault.is_damage() => self.replace_damaged(now.wall, &fault),
+            Err(fault) if self.is_hopeless(&fault, now.mono) => self.go_round(&fault, now),
             other => other,
         }
     }
@@ -245,11 +248,13 @@ impl Database {
 
     /// Goes on with a new database that has what can be read of this one. Its numbers go on, too, so that
     /// the epoch stays.
-    fn replace_damaged(&mut self, wall: u64, why: &Fault) -> Result<(), Fault> {
+    pub(super) fn replace_damaged(&mut self, wall: u64, why: &Fault) -> Result<(), Fault> {
         self.connection = None;
         let found = open::replace_damaged(&self.files, &self.sizes, wall, &why.to_string())
             .map_err(|error| Fault::Unusable(error.to_string()))?;
         let log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
+        // Of segments that are no more.
+        self.log.index = Index::default();
         self.take(log);
         self.suspects.clear();
         self.unread.clear();
@@ -266,17 +271,12 @@ impl Database {
         self.given.raise(&mut self.log);
     }
 
-    /// The disk does not read a segment: puts it off, longer each time, and gives it up in the end.
-    fn put_off(&mut self, id: u32, now: u64) -> Patience {
-        let patience = self.unread.put_off(id, now);
-        if patience == Patience::None {
-            // What it had is counted as damaged.
-            self.suspects.insert(id, Doubt::Unreadable);
-        }
-        patience
+    /// Goes back to what is on disk.
+    pub(super) fn go_back(&mut self, now: &Now) -> Result<(), Fault> {
+        if self.connection.is_none() { self.reopen(now) } else { self.roll_back() }
     }
 
-    /// The same where it was not given up before.
+    /// Whether a damaged segment can be salvaged that was not given up before.
     fn can_salvage(&self, id: u32) -> bool {
         let connection = self.connection.as_ref();
         !self.suspects.contains_key(&id)
@@ -418,7 +418,7 @@ impl Worker {
         }
         self.recovery.failures += 1;
         let result = self.start_over(&fault).map(|()| self.resolve());
-        if result.is_ok() && matches!(fault, Fault::Segment(_) | Fault::Unreadable(_)) {
+        if result.is_ok() && matches!(fault, Fault::Segment(_) | Fault::Page(_) | Fault::Unreadable(_)) {
             self.answer_held();
             return;
         }
@@ -427,8 +427,9 @@ impl Worker {
 
     /// After a read that met a segment which the disk does not read: its readers wait, and nobody else.
     pub(super) fn wait_for(&mut self, id: u32) {
-        if self.database.put_off(id, (self.clock)().mono) == Patience::None {
-            self.recover_idle(Fault::Unreadable(id));
+        let fault = Fault::Unreadable(id);
+        if self.database.is_hopeless(&fault, (self.clock)().mono) {
+            self.recover_idle(fault);
         }
     }
 
@@ -445,10 +446,6 @@ impl Worker {
     }
 
     fn back_off(&mut self, fault: &Fault) {
-        if let Fault::Unreadable(id) = fault {
-            // What comes of it the next load sees.
-            let _ = self.database.put_off(*id, (self.clock)().mono);
-        }
         let files = &self.database.files;
         // What SQLite says of it is the same as of a broken disk.
         let reason = match files.disk.is_read_only(&files.dir) {
@@ -463,7 +460,7 @@ impl Worker {
     pub(super) fn try_again(&mut self) {
         self.recovery.retry_at = None;
         if self.database.connection.is_none()
-            && let Err(fault) = self.database.reopen((self.clock)().wall)
+            && let Err(fault) = self.database.reopen(&(self.clock)())
         {
             self.recovery.failures += 1;
             self.back_off(&fault);
@@ -525,24 +522,25 @@ impl Worker {
     /// Goes back to what is on disk.
     fn start_over(&mut self, fault: &Fault) -> Result<(), Fault> {
         self.names = Names::default();
+        let now = (self.clock)();
         match fault {
-            Fault::Segment(id)
+            _ if self.database.is_hopeless(fault, now.mono) => self.database.go_round(fault, &now),
+            Fault::Segment(id) | Fault::Page(id)
                 if self.recovery.failures <= OTHER_ATTEMPTS && self.database.can_salvage(*id) =>
             {
                 // Should even that fail, the next start over gives it up.
-                self.database.suspects.insert(*id, Doubt::Damaged);
-                self.database.replace_damaged((self.clock)().wall, fault)
+                self.database.suspects.insert(*id, fault.doubt());
+                self.database.replace_damaged(now.wall, fault)
             }
-            Fault::Segment(id) => {
-                self.database.suspects.insert(*id, Doubt::Damaged);
+            Fault::Segment(id) | Fault::Page(id) => {
+                self.database.suspects.insert(*id, fault.doubt());
                 self.database.roll_back()
             }
             // What stands in the way of every commit is in no segment.
             _ if fault.is_damage_at_start() && self.recovery.failures > OTHER_ATTEMPTS => {
-                self.database.replace_damaged((self.clock)().wall, fault)
+                self.database.replace_damaged(now.wall, fault)
             }
-            _ if self.database.connection.is_none() => self.database.reopen((self.clock)().wall),
-            _ => self.database.roll_back(),
+            _ => self.database.go_back(&now),
         }
     }
 }
@@ -550,9 +548,13 @@ impl Worker {
 /// Whether rows of a damaged segment that are sound can be had, by salvaging everything: where its table is in
 /// the database itself, and the disk has room for another.
 pub(super) fn can_salvage(files: &Files, connection: &Connection, id: u32) -> bool {
+    has_room(files) && segment::has_table(connection, "main", id).unwrap_or(false)
+}
+
+/// Whether the disk has room for another database.
+pub(super) fn has_room(files: &Files) -> bool {
     let bytes = files.database_size() + files.wal_size();
     files.free_disk().is_none_or(|free| free / 4 * 3 > bytes)
-        && segment::has_table(connection, "main", id).unwrap_or(false)
 }
 
 /// Frames in the WAL.

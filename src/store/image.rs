@@ -2,6 +2,7 @@
 //!
 //! A page is the newest sound version of it in the write-ahead log, else the one in the database. A page
 //! that the disk does not read, or that lies beyond the end, is not there. What lies in it is not judged.
+//! Nor is a frame of the log that it does not read, and whichever page that was of is taken from elsewhere.
 
 use std::cell::Cell as Count;
 use std::io;
@@ -12,6 +13,7 @@ use super::disk::Reading;
 use super::open::with_suffix;
 use super::progress::Progress;
 use super::room::{Files, PAGE};
+use super::salvage;
 use super::wal::Wal;
 
 /// The pages.
@@ -35,7 +37,7 @@ impl Image {
         let log = with_suffix(path, "-wal");
         let bytes = files.disk.size(&log).unwrap_or(0);
         let log = if bytes > 0 { Some(files.disk.open(&log)?) } else { None };
-        let wal = log.as_deref().map_or(Ok(Wal::default()), |log| Wal::read(log, bytes))?;
+        let wal = log.as_deref().map_or(Wal::default(), |log| Wal::read_round(log, bytes).0);
         let there = u32::try_from(files.disk.size(path).unwrap_or(0).div_ceil(PAGE)).unwrap_or(u32::MAX);
         let count = wal.size.unwrap_or(there);
         let (reads, failed, progress) = (Count::new(0), Count::new(false), files.progress.clone());
@@ -44,12 +46,16 @@ impl Image {
 
     /// Reads a page; `None` where it is not there.
     pub(super) fn page(&self, number: u32) -> Option<Box<Page>> {
+        self.read(number).ok().flatten()
+    }
+
+    fn read(&self, number: u32) -> io::Result<Option<Box<Page>>> {
         let mut page = Box::new([0; SIZE]);
         let read = match (self.wal.pages.get(&number), &self.log) {
             (Some(at), Some(log)) => log.read_at(*at, page.as_mut_slice()),
             _ => {
-                let at = u64::from(number.checked_sub(1)?) * PAGE;
-                self.database.read_at(at, page.as_mut_slice())
+                let Some(before) = number.checked_sub(1) else { return Ok(None) };
+                self.database.read_at(u64::from(before) * PAGE, page.as_mut_slice())
             }
         };
         // A page that the disk does not read may have taken it long to give up.
@@ -58,12 +64,12 @@ impl Image {
         }
         self.failed.set(self.failed.get() || read.is_err());
         self.reads.set(self.reads.get().wrapping_add(1));
-        (read.ok()? > 0).then_some(page)
+        Ok((read? > 0).then_some(page))
     }
 
     /// Whether the disk has failed to read a page.
     pub(super) fn has_failed(&self) -> bool {
-        self.failed.get()
+        self.failed.get() || self.wal.unread > 0
     }
 
     /// Whether a page is older than the last commit.
@@ -93,3 +99,40 @@ impl Image {
 
 /// So many pages are a piece of work: a megabyte.
 const READS: u32 = 256;
+
+/// What the disk reads of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// All of it.
+    Whole,
+    /// Most of it.
+    Spotted,
+    /// Hardly anything.
+    Lost,
+}
+
+impl Health {
+    /// Reads every page to see.
+    pub(super) fn of(files: &Files) -> Health {
+        let image = salvage::source(files).map(|path| Image::open(files, &path));
+        let Some(Ok(image)) = image else { return Health::Lost };
+        let (mut good, mut bad) = (0u64, image.wal.unread);
+        for number in 1..=image.count {
+            match image.read(number) {
+                Ok(_) => good += 1,
+                Err(_) => bad += 1,
+            }
+            if bad > good + SPOT_PAGES {
+                return Health::Lost;
+            }
+        }
+        match bad {
+            0 => Health::Whole,
+            bad if bad > good => Health::Lost,
+            _ => Health::Spotted,
+        }
+    }
+}
+
+/// A spot at the beginning of a file may be so large: a disk that reads nothing is not asked for all of it.
+const SPOT_PAGES: u64 = 256;

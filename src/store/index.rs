@@ -63,6 +63,17 @@ impl Index {
         Ok(open)
     }
 
+    /// Goes on with what another has read of closed segments, which never change.
+    pub(super) fn inherit(&mut self, former: Index) {
+        for (key, runs) in former.closed {
+            let weight = self.weight + runs.weight() + 1;
+            if key.0 < self.open_id && weight <= RUNS_MAX && !self.closed.contains_key(&key) {
+                self.weight = weight;
+                self.closed.insert(key, runs);
+            }
+        }
+    }
+
     /// Forgets a segment that is gone.
     pub(super) fn forget(&mut self, id: u32) {
         let weight = &mut self.weight;

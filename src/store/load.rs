@@ -32,6 +32,9 @@ impl Log {
         let ledger = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
         let is_damaged = ledger.is_none();
         let mut log = Log::empty(ledger.unwrap_or_default(), sizes, rules.clone());
+        let (spoilt, suspects): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            suspects.iter().map(|(id, doubt)| (*id, *doubt)).partition(|(_, doubt)| *doubt == Doubt::Page);
+        log.spoilt = spoilt.into_keys().collect();
         let headers = segment::headers(connection)?;
         let forgotten = log.load_readers(connection)?;
         let newest = headers.last().map_or(0, |(id, _)| *id);
@@ -81,6 +84,8 @@ impl Log {
             numbered: BTreeSet::new(),
             touched: BTreeSet::new(),
             lost: BTreeMap::new(),
+            spoilt: BTreeSet::new(),
+            resting: BTreeSet::new(),
             retained: Default::default(),
             rules,
             room: Room::Unknown,
@@ -120,7 +125,10 @@ impl Log {
     /// Finds where a reader that has lost its state was in its numbers: at its last row.
     fn number_on(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
         let Some(last) = self.readers.get(&id).map(Reader::last) else { return Ok(()) };
-        let row = self.row(connection, &mut Names::default(), id, last)?;
+        let row = match self.row(connection, &mut Names::default(), id, last) {
+            Err(Fault::Segment(_) | Fault::Page(_)) => None,
+            read => read?,
+        };
         self.change(id, |reader| {
             let number = row.map_or(reader.state.counters.received, |row| row.number);
             reader.state.numbered = reader.state.numbered.max(number);
@@ -247,9 +255,11 @@ impl Log {
         self.load_closed(connection, id, &header)
     }
 
-    /// Goes on with what was found on the disk. What was handed out is still where it was.
+    /// Goes on with what was found on the disk. What was handed out is still where it was, and whose its rows are
+    /// is not asked again: the disk may not read that any more.
     pub(super) fn renew(&mut self, found: Log) {
         let former = std::mem::replace(self, found);
+        self.index.inherit(former.index);
         for (id, before) in former.readers {
             let Some(reader) = self.readers.get_mut(&id) else { continue };
             reader.handed = before.handed;

@@ -78,6 +78,10 @@ pub(super) struct Log {
     pub(super) touched: BTreeSet<u32>,
     /// Segments that cannot be read: dropped with the next commit.
     pub(super) lost: BTreeMap<u32, Doubt>,
+    /// Segments of which rows are lost one by one.
+    pub(super) spoilt: BTreeSet<u32>,
+    /// Segments that the disk does not read for now: no transaction may, since SQLite undoes one that does.
+    pub(super) resting: BTreeSet<u32>,
     /// The last retained message of each topic in this transaction; `None`: it has none any more.
     pub(super) retained: BTreeMap<ByteString, Option<Arc<Message>>>,
     /// What readers may have waiting.
@@ -93,6 +97,8 @@ pub(super) struct Log {
 pub(super) enum Doubt {
     /// It is damaged.
     Damaged,
+    /// A page of its table is, and there is no room to salvage what lies round that: such rows are lost one by one.
+    Page,
     /// The disk does not read it. So its table cannot even be dropped, and stays behind, unreachable.
     Unreadable,
 }

@@ -137,6 +137,7 @@ pub fn absent(
         inbox,
         clock,
         trouble: format!("cannot {why}"),
+        attempts: 0,
         on_available: Some(on_available),
     };
     let thread = std::thread::Builder::new().name("store".into()).spawn(move || absent.run())?;
@@ -183,18 +184,9 @@ fn begin(
 ) -> Result<Begun, OpenError> {
     let files = files.telling(surroundings.progress);
     let now = (surroundings.clock)();
-    let mut found = open::database(&files, &sizes, now.wall)?;
     let rules = Arc::new(config.clone());
-    let mut loaded = load(&found.connection, sizes, &rules);
-    if let Some(why) = damage(&loaded, &files, &found.connection) {
-        drop(found.connection);
-        found = open::replace_damaged(&files, &sizes, now.wall, &why)?;
-        loaded = load(&found.connection, sizes, &rules);
-    }
-    let unavailable =
-        |fault: Fault| OpenError::Unavailable { path: files.database.clone(), reason: fault.to_string() };
-    let (mut log, mut restored) = loaded.map_err(unavailable)?;
-    log.ledger.times = log.kept_time(&found.connection).map_err(unavailable)?;
+    let (found, mut log, mut restored) = find(&files, sizes, &rules, now.wall)?;
+    let unavailable = |fault: Fault| fault.unavailable(&files);
     (surroundings.resume)(&log.ledger.times);
     let now = (surroundings.clock)();
     log.mend_restored(&mut restored, &now);
@@ -246,6 +238,32 @@ fn begin(
         commits: 0,
     };
     Ok(Begun { worker, handle, restored, routes, epoch, put_aside: found.put_aside })
+}
+
+/// Opens the database and reads all that a start needs of it, after salvaging what is damaged.
+fn find(
+    files: &Files,
+    sizes: Sizes,
+    rules: &Arc<Checked>,
+    wall: u64,
+) -> Result<(open::Database, Log, Restored), OpenError> {
+    let mut found = open::database(files, &sizes, wall)?;
+    let mut loaded = load(&found.connection, sizes, rules);
+    if let Some(why) = damage(&loaded, files, &found.connection) {
+        drop(found.connection);
+        found = open::replace_damaged(files, &sizes, wall, &why)?;
+        loaded = load(&found.connection, sizes, rules);
+    }
+    let unavailable = |fault: Fault| fault.unavailable(files);
+    let (mut log, restored) = loaded.map_err(unavailable)?;
+    log.ledger.times = log.kept_time(&found.connection).map_err(unavailable)?;
+    Ok((found, log, restored))
+}
+
+impl Fault {
+    fn unavailable(self, files: &Files) -> OpenError {
+        OpenError::Unavailable { path: files.database.clone(), reason: self.to_string() }
+    }
 }
 
 /// Why what was found is to be salvaged.

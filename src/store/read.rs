@@ -150,6 +150,25 @@ impl Log {
         reader: ReaderId,
         seq: u64,
     ) -> Result<Option<Row>, Fault> {
+        let row = self.row_below(connection, names, reader, seq);
+        self.forgive(row)
+    }
+
+    /// What lies below a damaged page counts as damaged where its segment is spoilt.
+    pub(super) fn forgive<T>(&self, found: Result<Option<T>, Fault>) -> Result<Option<T>, Fault> {
+        match found {
+            Err(Fault::Page(id)) if self.spoilt.contains(&id) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn row_below(
+        &mut self,
+        connection: &Connection,
+        names: &mut Names,
+        reader: ReaderId,
+        seq: u64,
+    ) -> Result<Option<Row>, Fault> {
         let Some(key) = self.find_span(connection, reader, seq)? else { return Ok(None) };
         let span = self.readers.get(&reader).and_then(|reader| reader.spans.get(&key));
         let Some(id) = span.map(|span| span.segment) else { return Ok(None) };

@@ -6,8 +6,10 @@
 
 use rusqlite::{Connection, OptionalExtension, ffi, params};
 
+use super::log::Doubt;
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::times;
+use super::unread::ELSEWHERE;
 use crate::record::Kept;
 
 /// What goes wrong while the database is worked on.
@@ -19,6 +21,9 @@ pub(super) enum Fault {
     /// A segment cannot be read or written because the database is damaged there.
     #[error("segment {0} is damaged")]
     Segment(u32),
+    /// A page of a segment's table is damaged, which may be above rows that are sound.
+    #[error("a page of segment {0} is damaged")]
+    Page(u32),
     /// The disk does not read a part of the file in which this segment lies; perhaps it will.
     #[error("the disk cannot be read")]
     Unreadable(u32),
@@ -54,6 +59,7 @@ impl Fault {
             Fault::Tight => true,
             Fault::Damaged(_)
             | Fault::Segment(_)
+            | Fault::Page(_)
             | Fault::Unreadable(_)
             | Fault::Sequence(_)
             | Fault::Closed
@@ -93,6 +99,24 @@ impl Fault {
         }
     }
 
+    /// What becomes of a segment that it is about, if nothing else can be done.
+    pub(super) fn doubt(&self) -> Doubt {
+        match self {
+            Fault::Page(_) => Doubt::Page,
+            Fault::Unreadable(_) => Doubt::Unreadable,
+            _ => Doubt::Damaged,
+        }
+    }
+
+    /// The place that the disk does not read: a segment, or anywhere else.
+    pub(super) fn unread(&self) -> Option<u32> {
+        match self {
+            Fault::Unreadable(id) => Some(*id),
+            Fault::Sqlite(error) if is_unreadable(error) => Some(ELSEWHERE),
+            _ => None,
+        }
+    }
+
     /// Whether it is, where nothing was done with it yet: a table that is not there is damage, too.
     pub(super) fn is_damage_at_start(&self) -> bool {
         self.is_damage() || matches!(self, Fault::Sqlite(error) if super::segment::is_missing(error))
@@ -127,6 +151,11 @@ pub(super) fn unread() -> rusqlite::Error {
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
+/// Whether the error says that the disk does not read. SQLite has then undone the transaction, if there was one.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_READ)
 }
 
 /// What the store keeps of itself, written with every commit.
@@ -254,10 +283,18 @@ pub(super) fn remove_state(connection: &Connection, reader: u32) -> rusqlite::Re
 
 /// One reader's state from whichever place is sound; `None` where neither is.
 pub(super) fn state(connection: &Connection, reader: u32) -> rusqlite::Result<Option<Vec<u8>>> {
+    let mut unread = None;
+    let in_transaction = !connection.is_autocommit();
     for sql in ["SELECT data FROM state WHERE reader = ?", "SELECT data FROM mirror WHERE reader = ?"] {
         let blob = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_blob().unwrap_or_default().to_vec());
         let read = connection.prepare_cached(sql)?.query_row([reader], blob);
         let blob = match read.optional() {
+            // The transaction is no more.
+            Err(error) if in_transaction && is_unreadable(&error) => return Err(error),
+            Err(error) if is_unreadable(&error) => {
+                unread = Some(error);
+                None
+            }
             Err(error) if !is_damage(&error) => return Err(error),
             other => other.ok().flatten(),
         };
@@ -265,7 +302,7 @@ pub(super) fn state(connection: &Connection, reader: u32) -> rusqlite::Result<Op
             return Ok(Some(body.to_vec()));
         }
     }
-    Ok(None)
+    unread.map_or(Ok(None), Err)
 }
 
 /// A number for SQLite, which has no unsigned ones.

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, ToSql, ffi, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
-use super::schema::{Fault, is_damage, signed, unsigned};
+use super::schema::{Fault, is_damage, is_unreadable, signed, unsigned};
 use super::tally::Tally;
 use crate::record::{Message, ReaderId};
 
@@ -113,7 +113,7 @@ pub(super) fn has_table(connection: &Connection, schema: &str, id: u32) -> rusql
 /// that was set apart goes with its file.
 pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> {
     match connection.execute_batch(&format!("DROP TABLE IF EXISTS main.log_{id}")) {
-        Err(error) if !is_damage(&error) => return Err(error.into()),
+        Err(error) if !is_damage(&error) => return Err(fault(id, error)),
         _ => {}
     }
     drop_header(connection, id)
@@ -225,7 +225,7 @@ pub(super) fn with_row<T>(
         Ok(RawRow::sound(row).and_then(|row| take(&row)).map_or(Found::Damaged, Found::Row))
     };
     match look() {
-        Err(error) if is_damage(&error) => Ok(Found::Damaged),
+        Err(error) if is_damage(&error) => Err(Fault::Page(id)),
         // The table is not as it was made: asking again would not help.
         Err(error) if is_missing(&error) => Err(Fault::Segment(id)),
         other => other.map_err(|error| fault(id, error)),
@@ -293,8 +293,7 @@ fn index_key(id: u32, reader: ReaderId) -> u64 {
 
 /// What went wrong with this segment.
 fn fault(id: u32, error: rusqlite::Error) -> Fault {
-    let code = error.sqlite_error().map(|error| error.extended_code);
-    if code == Some(ffi::SQLITE_IOERR_READ) { Fault::Unreadable(id) } else { error.into() }
+    if is_unreadable(&error) { Fault::Unreadable(id) } else { error.into() }
 }
 
 /// Whether the error says that there is no such table, or that it is another.

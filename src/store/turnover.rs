@@ -81,8 +81,8 @@ impl Log {
     pub(super) fn sweep(&mut self, connection: &Connection) -> Result<(), Fault> {
         for (id, doubt) in std::mem::take(&mut self.lost) {
             match doubt {
-                Doubt::Damaged => segment::drop_table(connection, id)?,
-                Doubt::Unreadable => segment::drop_header(connection, id)?,
+                Doubt::Damaged if !self.resting.contains(&id) => segment::drop_table(connection, id)?,
+                Doubt::Damaged | Doubt::Page | Doubt::Unreadable => segment::drop_header(connection, id)?,
             }
         }
         while let Some(id) = self.touched.pop_first() {
@@ -92,6 +92,9 @@ impl Log {
             let Some(segment) = self.segments.get(&id) else { continue };
             if segment.wanted.is_empty() {
                 self.drop_segment(connection, id)?;
+                continue;
+            }
+            if self.resting.contains(&id) {
                 continue;
             }
             // The newest closed one is left alone: its readers are most likely in the middle of it.
@@ -117,15 +120,19 @@ impl Log {
             (most <= COMPACT_PER_MILLE).then_some(most)
         };
         let closed = self.segments.range(..self.ledger.last_segment);
+        let closed = closed.filter(|(id, _)| !self.resting.contains(*id));
         let shares = closed.filter_map(|(id, segment)| Some((share(segment)?, *id, segment.rows)));
         let Some((_, id, rows)) = shares.min() else { return Ok(false) };
         self.copy_on(connection, id, rows + 1)?;
         Ok(true)
     }
 
-    /// Drops a segment.
+    /// Drops a segment. Where the disk does not read it, its table stays behind, unreachable.
     pub(super) fn drop_segment(&mut self, connection: &Connection, id: u32) -> Result<(), Fault> {
-        segment::drop_table(connection, id)?;
+        match self.resting.contains(&id) {
+            true => segment::drop_header(connection, id)?,
+            false => segment::drop_table(connection, id)?,
+        }
         self.segments.remove(&id);
         self.index.forget(id);
         Ok(())
@@ -154,7 +161,8 @@ impl Log {
             }
         }
         for (seq, readers) in wanted {
-            match self.old_row(connection, id, seq)? {
+            let row = self.old_row(connection, id, seq);
+            match self.forgive(row)? {
                 Some(row) => self.insert_old(connection, seq, &row, &readers)?,
                 None => self.write_off(connection, seq, &readers)?,
             }

@@ -1,13 +1,18 @@
-//! Segments that the disk could not read, and when each is tried again.
+//! Places that the disk could not read, and when each is tried again.
 //!
-//! Only their readers wait. Each is put off longer each time, and given up after about a minute: it would keep
-//! its readers waiting for ever.
+//! A place is a segment, or anything else of the file. Whoever needs nothing of it goes on, and who does waits,
+//! longer each time. After about a minute nobody does any more: everything that can be read is salvaged round
+//! it. Where the disk reads hardly anything it is the disk that is bad and no place on it, and nothing is given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::commit::backoff;
+use super::commit::{Database, backoff, has_room};
+use super::image::Health;
+use super::log::Doubt;
+use super::schema::Fault;
+use crate::record::Now;
 
-/// By segment.
+/// By place.
 #[derive(Debug, Default)]
 pub(super) struct Unread(BTreeMap<u32, Tries>);
 
@@ -26,22 +31,24 @@ pub(super) enum Patience {
 }
 
 impl Unread {
-    /// Puts a segment off that was tried in vain.
-    pub(super) fn put_off(&mut self, id: u32, now: u64) -> Patience {
-        let tries = self.0.entry(id).or_default();
-        if tries.next > now {
-            return Patience::Some;
+    /// Puts a place off that was tried in vain.
+    pub(super) fn put_off(&mut self, place: u32, now: u64) -> Patience {
+        let tries = self.0.entry(place).or_default();
+        if tries.next <= now {
+            if now - tries.next > QUIET_MILLIS {
+                // It was read in between, by somebody who had no reason to say so.
+                *tries = Tries::default();
+            }
+            if tries.times == 0 {
+                tracing::error!(
+                    segment = place,
+                    "the disk cannot read a part of the store: who needs it waits"
+                );
+            }
+            tries.next = now + backoff(tries.times);
+            tries.times += 1;
         }
-        if tries.times == 0 {
-            tracing::error!(segment = id, "the disk cannot read a part of the store: its readers wait");
-        }
-        tries.next = now + backoff(tries.times);
-        tries.times += 1;
-        if tries.times < READ_ATTEMPTS {
-            return Patience::Some;
-        }
-        self.0.remove(&id);
-        Patience::None
+        if tries.times < READ_ATTEMPTS { Patience::Some } else { Patience::None }
     }
 
     /// Until when a segment is put off.
@@ -49,9 +56,15 @@ impl Unread {
         self.0.get(&id).map_or(0, |tries| tries.next)
     }
 
-    /// A segment could be read.
-    pub(super) fn forget(&mut self, id: u32) {
-        self.0.remove(&id);
+    /// Segments that are put off.
+    pub(super) fn resting(&self, now: u64) -> BTreeSet<u32> {
+        let resting = self.0.iter().filter(|(place, tries)| **place != ELSEWHERE && tries.next > now);
+        resting.map(|(id, _)| *id).collect()
+    }
+
+    /// A place could be read, or was given up.
+    pub(super) fn forget(&mut self, place: u32) {
+        self.0.remove(&place);
     }
 
     /// The database is another.
@@ -60,5 +73,39 @@ impl Unread {
     }
 }
 
-/// So often a segment that the disk cannot read is tried: for about a minute.
+impl Database {
+    /// Notes a place that the disk does not read. Says whether it has had its time.
+    pub(super) fn is_hopeless(&mut self, fault: &Fault, now: u64) -> bool {
+        fault.unread().is_some_and(|place| self.unread.put_off(place, now) == Patience::None)
+    }
+
+    /// Goes on with everything but what the disk does not read; without the whole segment where there is no room
+    /// for that, or where it lies in a file that is only read.
+    pub(super) fn go_round(&mut self, fault: &Fault, now: &Now) -> Result<(), Fault> {
+        let place = fault.unread().unwrap_or(ELSEWHERE);
+        self.unread.forget(place);
+        let is_apart = self.apart.iter().any(|apart| apart.segments.contains(&place));
+        match Health::of(&self.files) {
+            Health::Lost => return self.go_back(now),
+            Health::Whole if !is_apart => return self.go_back(now),
+            Health::Whole | Health::Spotted => {}
+        }
+        let salvage = match place {
+            ELSEWHERE => true,
+            // Should even that fail, the next load gives it up.
+            _ => {
+                self.suspects.insert(place, Doubt::Unreadable).is_none() && !is_apart && has_room(&self.files)
+            }
+        };
+        if salvage { self.replace_damaged(now.wall, fault) } else { self.go_back(now) }
+    }
+}
+
+/// No segment has that number: any other place of the file, which every commit may need.
+pub(super) const ELSEWHERE: u32 = 0;
+
+/// So often a place that the disk cannot read is tried: for about a minute.
 pub(super) const READ_ATTEMPTS: u32 = 24;
+
+/// What is not tried in vain for so long is read again.
+const QUIET_MILLIS: u64 = 60_000;

@@ -25,6 +25,8 @@ pub(super) struct Wal {
     pub(super) size: Option<u32>,
     /// Frames that were durable and that SQLite would not replay, or only in part; 0 in a sound log.
     pub(super) behind: usize,
+    /// Frames that the disk does not read.
+    pub(super) unread: u64,
 }
 
 /// A frame, judged.
@@ -44,33 +46,49 @@ type Sums = (u32, u32);
 impl Wal {
     /// Reads a log of so many bytes.
     pub(super) fn read(file: &dyn Reading, bytes: u64) -> io::Result<Wal> {
+        let (wal, error) = Wal::read_round(file, bytes);
+        error.map_or(Ok(wal), Err)
+    }
+
+    /// The same where the disk does not read all of it: such frames are broken ones. Also what the disk says.
+    pub(super) fn read_round(file: &dyn Reading, bytes: u64) -> (Wal, Option<io::Error>) {
         let count = usize::try_from(bytes.saturating_sub(HEADER) / FRAME).unwrap_or(0);
         if count == 0 {
-            return Ok(Wal::default());
+            return (Wal::default(), None);
         }
         let mut header = [0; HEADER_BYTES];
-        file.read_at(0, &mut header)?;
+        let mut trouble = file.read_at(0, &mut header).err();
         let is_sound = is_header(&header);
+        let (mut salts_known, mut unread) = (is_sound, 0);
         let mut before = (number(&header, 24), number(&header, 28));
         let mut salts = (number(&header, 16), number(&header, 20));
         let mut frames = Vec::with_capacity(count);
         let mut bytes = vec![0; FRAME_BYTES];
         for place in 0..count {
-            let read = file.read_at(HEADER + place as u64 * FRAME, &mut bytes)?;
+            let read = match file.read_at(HEADER + place as u64 * FRAME, &mut bytes) {
+                Ok(read) => read,
+                Err(error) => {
+                    trouble.get_or_insert(error);
+                    unread += 1;
+                    frames.push(Frame::default());
+                    continue;
+                }
+            };
             if (read as u64) < FRAME {
                 break;
             }
-            if place == 0 && !is_sound {
+            if !salts_known {
                 salts = (number(&bytes, 8), number(&bytes, 12));
+                salts_known = true;
             }
             let frame = judge(&bytes, salts, before);
             before = (number(&bytes, 16), number(&bytes, 20));
             frames.push(frame);
         }
-        Ok(Wal::of(&frames, is_sound))
+        (Wal { unread, ..Wal::of(&frames, is_sound, unread) }, trouble)
     }
 
-    fn of(frames: &[Frame], is_sound: bool) -> Wal {
+    fn of(frames: &[Frame], is_sound: bool, unread: u64) -> Wal {
         let unbroken = match is_sound {
             true => frames.iter().take_while(|frame| frame.present && frame.sound).count(),
             false => 0,
@@ -82,8 +100,10 @@ impl Wal {
             next.is_some_and(|next| next.present && next.sound && !is_padding(frames.get(place), next))
         };
         let commits = |frame: &Frame| frame.present && frame.commit > 0;
-        let is_damaged = (unbroken..frames.len())
-            .any(|place| frames.get(place).is_some_and(commits) && is_continued(place));
+        // What cannot be read was no torn end: whatever is sound behind it counts.
+        let is_damaged = unread > 0
+            || (unbroken..frames.len())
+                .any(|place| frames.get(place).is_some_and(commits) && is_continued(place));
         let sound_commit = |frame: &Frame| commits(frame) && frame.sound;
         let durable = match is_damaged {
             true => (0..frames.len())

@@ -39,7 +39,18 @@ impl Rig {
         sizes: Sizes,
         routes: &[String],
     ) -> Result<Rig, OpenError> {
-        let config = Config { min_free_disk: "0B".into(), ..Config::default() }.check().unwrap();
+        Rig::start_bounded(disk, sizes, routes, &[])
+    }
+
+    /// The same with bounds of routes by their names.
+    pub(in crate::store::tests) fn start_bounded(
+        disk: &FaultyDisk,
+        sizes: Sizes,
+        routes: &[String],
+        bounds: &[(&str, Bounds)],
+    ) -> Result<Rig, OpenError> {
+        let mut config = Config { min_free_disk: "0B".into(), ..Config::default() }.check().unwrap();
+        config.routes = bounds.iter().map(|(name, bounds)| ((*name).to_owned(), *bounds)).collect();
         let (told, time) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(WALL)));
         let steps = Arc::new(AtomicU64::new(0));
         let (tell, clock, step) = (told.clone(), time.clone(), steps.clone());

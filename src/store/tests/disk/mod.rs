@@ -18,6 +18,7 @@ use rusqlite::ffi;
 
 use crate::broker::tests::random::Random;
 use crate::store::disk::{Disk, Reading};
+use crate::store::open::with_suffix;
 
 /// The disk, for whoever holds it: a test, the store, SQLite.
 #[derive(Clone)]
@@ -39,8 +40,10 @@ pub(crate) struct Faults {
     pub(crate) writes: u32,
     /// So many reads fail.
     pub(crate) reads: u32,
-    /// This page of a database cannot be read, ever; 0: none.
+    /// This page of the database that was there then cannot be read, ever; 0: none.
     pub(crate) bad_page: usize,
+    /// The same of its log.
+    pub(crate) bad_log_page: usize,
     /// Nothing can be changed.
     pub(crate) read_only: bool,
     /// Of the changes of names that are not synced a cut leaves the last one alone.
@@ -76,14 +79,14 @@ struct State {
     /// What happened to names since.
     renamings: Vec<Renaming>,
     faults: Faults,
+    /// The files that have bad pages: a database that takes over lies elsewhere.
+    spotted: [Option<usize>; 2],
     /// The power is cut at the change after so many.
     cut_in: Option<u64>,
     off: bool,
     /// Who opened a file under an earlier one has lost it.
     generation: u64,
     hold: Option<Hold>,
-    /// The one that has the bad page; else every database has.
-    bad_file: Option<usize>,
     /// Syncs that were asked for, and that have come to an end.
     syncs: u64,
     syncs_done: u64,
@@ -148,13 +151,20 @@ impl FaultyDisk {
 
     /// Lets this be wrong with it from now on.
     pub(crate) fn fail(&self, change: impl FnOnce(&mut Faults)) {
-        change(&mut self.lock().faults);
+        let database = self.dir().join("tidegate.db");
+        let mut state = self.lock();
+        let before = state.faults;
+        change(&mut state.faults);
+        if (before.bad_page, before.bad_log_page) != (state.faults.bad_page, state.faults.bad_log_page) {
+            let log = with_suffix(&database, "-wal");
+            state.spotted = [&database, &log].map(|path| state.names.get(path).copied());
+        }
     }
 
     /// A page of this file cannot be read any more, whatever its name will be.
     pub(crate) fn spoil(&self, path: &Path, page: usize) {
         let mut state = self.lock();
-        state.bad_file = Some(state.names[path]);
+        state.spotted = [Some(state.names[path]), None];
         state.faults.bad_page = page;
     }
 
@@ -405,9 +415,11 @@ impl Opened {
             state.faults.reads -= 1;
             return Err(ffi::SQLITE_IOERR_CORRUPTFS);
         }
-        let is_bad = state.bad_file.map_or(self.kind() == Kind::Database, |file| file == self.file);
-        if is_bad && at / PAGE + 1 == state.faults.bad_page {
-            return Err(ffi::SQLITE_IOERR_CORRUPTFS);
+        for (file, page) in state.spotted.iter().zip([state.faults.bad_page, state.faults.bad_log_page]) {
+            let pages = at / PAGE + 1..(at + into.len()).div_ceil(PAGE) + 1;
+            if *file == Some(self.file) && pages.contains(&page) {
+                return Err(ffi::SQLITE_IOERR_CORRUPTFS);
+            }
         }
         let seen = state.files[self.file].seen.get(at..).unwrap_or_default();
         let there = seen.len().min(into.len());
