@@ -244,7 +244,9 @@ impl Broker {
 
     /// At the end of a call: the engine is told how it stands, and somebody is let go if need be.
     pub(super) fn relieve(&mut self, turn: &mut Turn<'_>) {
+        // Once the engine knows, it says who has most in its buffers.
         if self.level() == Level::Full
+            && self.memory.told == Level::Full
             && !self.memory.let_go
             && let Some(id) = self.holds_most()
         {

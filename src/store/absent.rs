@@ -24,6 +24,8 @@ pub(super) struct Absent {
     pub(super) trouble: String,
     /// How often a start was tried in vain.
     pub(super) attempts: u32,
+    /// Why a start failed although the disk reads everything: for this it is not asked to do that again.
+    pub(super) readable: Option<String>,
     /// Told once, when it could be opened.
     pub(super) on_available: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -81,11 +83,19 @@ impl Absent {
         let look = || find(&self.files, sizes, &rules, wall).map(drop);
         let Err(error) = look() else { return Ok(()) };
         self.attempts += 1;
-        let hopeless = self.attempts >= ATTEMPTS && matches!(error, OpenError::Unavailable { .. });
-        if !hopeless || Health::of(&self.files) != Health::Spotted {
+        let is_new = self.readable.as_ref() != Some(&error.to_string());
+        if self.attempts < ATTEMPTS || !is_new || !matches!(error, OpenError::Unavailable { .. }) {
             return Err(error);
         }
         self.attempts = 0;
+        match Health::of(&self.files) {
+            Health::Spotted => {}
+            Health::Lost => return Err(error),
+            Health::Whole => {
+                self.readable = Some(error.to_string());
+                return Err(error);
+            }
+        }
         open::replace_damaged(&self.files, &sizes, wall, "the disk does not read a part of it").map(drop)?;
         look()
     }

@@ -5,7 +5,7 @@
 //! known about: no row is read for them (`tally.rs`). What is remembered of topics is bounded and found again from the
 //! rows when it is first needed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
@@ -221,6 +221,14 @@ impl Log {
         if latest.len() < LATEST_TOPICS_MAX || latest.contains_key(&*message.topic) {
             latest.insert((*message.topic).into(), seq);
         }
+    }
+
+    /// These segments are left out for now. Where one is so no more, the newest rows may be others than were found.
+    pub(super) fn rest(&mut self, resting: BTreeSet<u32>) {
+        if self.resting.difference(&resting).next().is_some() {
+            self.readers.values_mut().for_each(|reader| reader.latest = None);
+        }
+        self.resting = resting;
     }
 
     /// Finds the newest row of each topic among those that wait, and ends the older ones that it meets.

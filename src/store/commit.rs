@@ -158,7 +158,7 @@ impl Database {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let log = &mut self.log;
         let (files, reserve, epoch, now) = (&self.files, &self.reserve, self.epoch, &self.now);
-        log.resting = self.unread.resting(now.mono);
+        log.rest(self.unread.resting(now.mono));
         let run = || -> Result<(), Fault> {
             connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             if log.room == Room::Unknown {

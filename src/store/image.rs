@@ -37,7 +37,7 @@ impl Image {
         let log = with_suffix(path, "-wal");
         let bytes = files.disk.size(&log).unwrap_or(0);
         let log = if bytes > 0 { Some(files.disk.open(&log)?) } else { None };
-        let wal = log.as_deref().map_or(Wal::default(), |log| Wal::read_round(log, bytes).0);
+        let wal = log.as_deref().map_or(Wal::default(), |log| Wal::read_round(log, bytes, &files.progress));
         let there = u32::try_from(files.disk.size(path).unwrap_or(0).div_ceil(PAGE)).unwrap_or(u32::MAX);
         let count = wal.size.unwrap_or(there);
         let (reads, failed, progress) = (Count::new(0), Count::new(false), files.progress.clone());

@@ -138,6 +138,7 @@ pub fn absent(
         clock,
         trouble: format!("cannot {why}"),
         attempts: 0,
+        readable: None,
         on_available: Some(on_available),
     };
     let thread = std::thread::Builder::new().name("store".into()).spawn(move || absent.run())?;
@@ -248,11 +249,11 @@ fn find(
     wall: u64,
 ) -> Result<(open::Database, Log, Restored), OpenError> {
     let mut found = open::database(files, &sizes, wall)?;
-    let mut loaded = load(&found.connection, sizes, rules);
+    let mut loaded = load(&found.connection, files, sizes, rules);
     if let Some(why) = damage(&loaded, files, &found.connection) {
         drop(found.connection);
         found = open::replace_damaged(files, &sizes, wall, &why)?;
-        loaded = load(&found.connection, sizes, rules);
+        loaded = load(&found.connection, files, sizes, rules);
     }
     let unavailable = |fault: Fault| fault.unavailable(files);
     let (mut log, restored) = loaded.map_err(unavailable)?;
@@ -285,10 +286,11 @@ fn damage(
 
 fn load(
     connection: &rusqlite::Connection,
+    files: &Files,
     sizes: Sizes,
     rules: &Arc<Checked>,
 ) -> Result<(Log, Restored), Fault> {
-    let mut log = Log::load(connection, sizes, rules, &BTreeMap::new())?;
+    let mut log = successor::load(connection, files, sizes, rules)?;
     let restored = log.restored(connection)?;
     Ok((log, restored))
 }

@@ -18,7 +18,6 @@ use super::audience::Audience;
 use super::found::{Found, Group};
 use super::image::Image;
 use super::kept::{self, Original};
-use super::log::Log;
 use super::open::with_suffix;
 use super::reader::State;
 use super::reserve::Reserve;
@@ -115,14 +114,17 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Re
             false => Fault::Unusable("nothing of it can be read".into()),
         });
     }
+    // Beyond the transaction: what lies apart is read too, and where the disk does not read that, SQLite ends it.
+    target.execute_batch("COMMIT")?;
     // What is too much for a reader goes with the first commit to the new one.
     let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
-    let mut log = Log::load(&target, *sizes, &rules, &BTreeMap::new())?;
+    let mut log = successor::load(&target, files, *sizes, &rules)?;
     log.reconcile(&target)?;
     // Numbers may come again that the damaged one had given.
     log.ledger.epoch = wall.max(1);
     // No commit of the log's own: whoever asks what took place finds the damaged one's last.
     log.ledger.stamp = log.ledger.stamp.saturating_sub(1);
+    target.execute_batch("BEGIN IMMEDIATE")?;
     log.write_state(&target)?;
     target.execute_batch("COMMIT")?;
     successor::finish_new(files, path, target)?;

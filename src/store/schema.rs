@@ -75,7 +75,7 @@ impl Fault {
             _ => None,
         };
         self.is_full()
-            || matches!(self, Fault::Disk(_))
+            || matches!(self, Fault::Disk(_) | Fault::Unreadable(_))
             || matches!(code, Some(CannotOpen | ReadOnly | SystemIoFailure))
     }
 

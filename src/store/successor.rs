@@ -7,7 +7,7 @@
 //! all that the failed sync may have covered. Older segments were synced long ago, and are read where they
 //! are until nobody wants a row of them. Rows are checked when they are read, here as everywhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::log::{Doubt, Log};
 use super::open::{Refusal, with_suffix};
 use super::progress::Progress;
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, LEDGER, Ledger, unsigned};
+use super::schema::{self, Fault, LEDGER, Ledger, unsigned};
 use super::unread::READ_ATTEMPTS;
-use super::{aside, salvage, segment};
+use super::{Checked, aside, salvage, segment};
 
 /// A database that is only read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +101,7 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
 /// the newest. One that cannot be read at all is put aside; what was wanted of it is counted as damaged.
 pub(super) fn attach(connection: &Connection, files: &Files, paths: &[PathBuf]) -> Result<(), Refusal> {
     for path in paths.iter().rev() {
-        match attach_one(connection, files, path) {
+        match attach_one(connection, files, path).map_err(|refusal| files.patience.bear(refusal)) {
             Err(Refusal::Damaged(why)) => put_aside(files, path, &why)?,
             other => other?,
         }
@@ -130,6 +131,30 @@ pub(super) fn put_aside(files: &Files, path: &Path, why: &str) -> io::Result<()>
     files.disk.rename(path, &aside)?;
     let _ = files.disk.rename(&with_suffix(path, "-wal"), &with_suffix(&aside, "-wal"));
     Ok(())
+}
+
+/// Loads the log. A file that lies apart is put aside where the disk has not read all of it for long.
+pub(super) fn load(
+    connection: &Connection,
+    files: &Files,
+    sizes: Sizes,
+    rules: &Arc<Checked>,
+) -> Result<Log, Fault> {
+    let mut suspects = BTreeMap::new();
+    loop {
+        let id = match Log::load(connection, sizes, rules, &suspects) {
+            Err(Fault::Unreadable(id)) if !suspects.contains_key(&id) => id,
+            other => return other,
+        };
+        let apart = attached(connection, files)?.into_iter().find(|apart| apart.segments.contains(&id));
+        match apart {
+            Some(apart) if files.patience.are_over() => {
+                put_aside(files, &apart.path, "the disk does not read all of it").map_err(Fault::Disk)?;
+                suspects.extend(apart.segments.into_iter().map(|id| (id, Doubt::Unreadable)));
+            }
+            _ => return Err(Fault::Unreadable(id)),
+        }
+    }
 }
 
 /// What a connection reads from elsewhere.
@@ -211,18 +236,24 @@ pub(super) struct Tries(Arc<AtomicU32>);
 impl Tries {
     /// What the disk has not read for so long that it never will is taken for damaged.
     fn judge(&self, built: Result<(), Refusal>) -> Result<(), Refusal> {
-        match built {
-            Err(Refusal::Sqlite(error)) if schema::is_unread(&error) => {
-                match self.0.fetch_add(1, Ordering::Relaxed) + 1 < READ_ATTEMPTS {
-                    true => Err(Refusal::Sqlite(error)),
-                    false => Err(Refusal::Damaged(error.to_string())),
-                }
-            }
-            other => {
-                self.0.store(0, Ordering::Relaxed);
-                other
-            }
+        if built.is_ok() {
+            self.0.store(0, Ordering::Relaxed);
         }
+        built.map_err(|refusal| self.bear(refusal))
+    }
+
+    fn bear(&self, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::Sqlite(error) if schema::is_unread(&error) && self.are_over() => {
+                Refusal::Damaged(error.to_string())
+            }
+            other => other,
+        }
+    }
+
+    /// Counts one more. Whether there were enough.
+    pub(super) fn are_over(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1 >= READ_ATTEMPTS
     }
 }
 

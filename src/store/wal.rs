@@ -12,6 +12,7 @@ use std::io;
 
 use super::btree::{SIZE, number32};
 use super::disk::Reading;
+use super::progress::Progress;
 use super::room::PAGE;
 
 /// What a log holds.
@@ -46,18 +47,30 @@ type Sums = (u32, u32);
 impl Wal {
     /// Reads a log of so many bytes.
     pub(super) fn read(file: &dyn Reading, bytes: u64) -> io::Result<Wal> {
-        let (wal, error) = Wal::read_round(file, bytes);
-        error.map_or(Ok(wal), Err)
+        Wal::scan(file, bytes, Err)
     }
 
-    /// The same where the disk does not read all of it: such frames are broken ones. Also what the disk says.
-    pub(super) fn read_round(file: &dyn Reading, bytes: u64) -> (Wal, Option<io::Error>) {
+    /// The same where the disk does not read all of it: such frames are broken ones.
+    pub(super) fn read_round(file: &dyn Reading, bytes: u64, progress: &Progress) -> Wal {
+        let go_on = |_| {
+            // It may have taken the disk long to give up.
+            progress.step();
+            Ok(())
+        };
+        Wal::scan(file, bytes, go_on).unwrap_or_default()
+    }
+
+    fn scan(
+        file: &dyn Reading,
+        bytes: u64,
+        judge_error: impl Fn(io::Error) -> io::Result<()>,
+    ) -> io::Result<Wal> {
         let count = usize::try_from(bytes.saturating_sub(HEADER) / FRAME).unwrap_or(0);
         if count == 0 {
-            return (Wal::default(), None);
+            return Ok(Wal::default());
         }
         let mut header = [0; HEADER_BYTES];
-        let mut trouble = file.read_at(0, &mut header).err();
+        file.read_at(0, &mut header).map(drop).or_else(&judge_error)?;
         let is_sound = is_header(&header);
         let (mut salts_known, mut unread) = (is_sound, 0);
         let mut before = (number(&header, 24), number(&header, 28));
@@ -68,7 +81,7 @@ impl Wal {
             let read = match file.read_at(HEADER + place as u64 * FRAME, &mut bytes) {
                 Ok(read) => read,
                 Err(error) => {
-                    trouble.get_or_insert(error);
+                    judge_error(error)?;
                     unread += 1;
                     frames.push(Frame::default());
                     continue;
@@ -85,7 +98,7 @@ impl Wal {
             before = (number(&bytes, 16), number(&bytes, 20));
             frames.push(frame);
         }
-        (Wal { unread, ..Wal::of(&frames, is_sound, unread) }, trouble)
+        Ok(Wal { unread, ..Wal::of(&frames, is_sound, unread) })
     }
 
     fn of(frames: &[Frame], is_sound: bool, unread: u64) -> Wal {

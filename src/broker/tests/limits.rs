@@ -232,15 +232,19 @@ fn whoever_holds_most_is_let_go_and_a_kept_session_loses_nothing() {
             "1 publish t x q1 id=1",
             "commit",
             "--",
+            "buffered 1000000 of=1",
+            // Only what the engine says once it knows is of now.
             "buffered 1000000 of=2",
             "commit",
             "open 2",
             "2 connect sub v5 expiry=60 keep=9",
             "commit",
         ],
-        "2 < disconnect 0x97
+        "memory full
+         2 < disconnect 0x97
          close 2
          write session sub r1 [t] ended
+         memory ample
          write session sub r1 [t]
          2 < connack present
          2 < publish t x q1 id=1 dup",

@@ -42,7 +42,10 @@ fn whoever_sets_the_largest_aliases_is_let_go() {
             break;
         }
     }
-    assert_eq!(script.said, ["memory tight", "1 < disconnect 0x97", "close 1", "memory ample"]);
+    assert_eq!(
+        script.said,
+        ["memory tight", "memory full", "1 < disconnect 0x97", "close 1", "memory ample"]
+    );
     assert_eq!(script.broker.counters().memory, 1);
 }
 

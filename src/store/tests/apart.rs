@@ -6,6 +6,7 @@
 use super::cuts::{Rig, SIZES};
 use super::disk::{FaultyDisk, Kind};
 use super::faults::{ROUTE, apart, cut, read_all, rows, seqs, start};
+use super::unreadable::absent;
 use super::*;
 use crate::broker::tests::random::Random;
 use crate::store::disk::Disk;
@@ -330,4 +331,44 @@ fn a_full_disk_takes_what_was_put_aside_before_it_stops_the_store() {
     assert!(rig.commit(rows(201..=260)));
     assert_eq!(are_put_aside(&disk), 0);
     assert_eq!(read_all(&mut rig), seqs(1..=260), "no message went");
+}
+
+#[test]
+fn what_is_set_apart_may_have_a_bad_place_while_the_database_is_salvaged() {
+    let whole = FaultyDisk::new();
+    let mut rig = start(&whole);
+    assert!(rig.commit(rows(1..=60)));
+    whole.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    rig.hand_over(rows(61..=62));
+    assert!(rig.settle_down());
+    // Whose rows the rest of a segment is says its index, which lies in the file apart.
+    rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: (1..=5).map(Seq).collect() }]);
+    assert!(rig.commit(rows(63..=63)));
+    let path = apart(&rig).pop().expect("it was set apart");
+    rig.worker.close();
+    whole.harm(&whole.dir().join("tidegate.db"), |bytes| bytes[0] ^= 1);
+    for page in 1..=whole.size(&path).unwrap() as usize / 4_096 {
+        let disk = whole.copied();
+        disk.spoil(&disk.dir().join(path.file_name().unwrap()), page);
+        drop(Rig::start(&disk, SIZES, &["up".into()]));
+        disk.fail(|faults| faults.bad_page = 0);
+        assert_eq!(read_all(&mut start(&disk)), seqs(6..=63), "page {page}");
+        // And if it is never read again, what lies elsewhere is not lost.
+        let disk = whole.copied();
+        disk.spoil(&disk.dir().join(path.file_name().unwrap()), page);
+        let mut stand_in = absent(&disk);
+        assert!((0..40).any(|_| stand_in.attempt(SIZES, WALL).is_ok()), "page {page}");
+        let mut rig = start(&disk);
+        let is_read = |rig: &mut Rig| rig.read(ROUTE, 0, 500).is_some_and(|read| read.through == read.newest);
+        for _ in 0..40 {
+            if is_read(&mut rig) {
+                break;
+            }
+            rig.wait(3_000);
+        }
+        let found = read_all(&mut rig);
+        assert!(found.ends_with(&[61, 62, 63]), "page {page}: {found:?}");
+        let damaged = rig.status().readers[&ROUTE].dropped.values().sum::<u64>();
+        assert_eq!(found.len() as u64 + damaged, 58, "page {page}: {found:?}");
+    }
 }

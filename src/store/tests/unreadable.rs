@@ -249,7 +249,7 @@ fn a_place_that_cannot_be_read_stops_no_commit() {
 }
 
 /// Stands in for the store on this disk.
-fn absent(disk: &FaultyDisk) -> absent::Absent {
+pub(super) fn absent(disk: &FaultyDisk) -> absent::Absent {
     absent::Absent {
         files: Files::on(Arc::new(disk.clone()), &disk.dir()),
         config: Config { min_free_disk: "0B".into(), ..Config::default() }.check().unwrap(),
@@ -257,6 +257,7 @@ fn absent(disk: &FaultyDisk) -> absent::Absent {
         clock: Box::new(|| Now::steady(0, WALL)),
         trouble: String::new(),
         attempts: 0,
+        readable: None,
         on_available: None,
     }
 }
