@@ -99,8 +99,8 @@ impl Courier {
     pub(super) fn mark_answered(&mut self, id: ConnectionId, socket: &mut Socket) {
         match self.lane {
             Lane::Brief if socket.due().hurry() => self.answered.push(id),
-            Lane::Long if socket.due().put_off() => self.put_off.push_back(id),
-            Lane::Brief | Lane::Long => {}
+            Lane::Brief => {}
+            Lane::Long => self.put_off(id, socket),
         }
     }
 
@@ -109,8 +109,15 @@ impl Courier {
     fn mark_dirty(&mut self, id: ConnectionId, socket: &mut Socket) {
         match self.lane {
             Lane::Brief if socket.due().hurry() => self.dirty.push(id),
-            Lane::Long if socket.due().put_off() => self.put_off.push_back(id),
-            Lane::Brief | Lane::Long => {}
+            Lane::Brief => {}
+            Lane::Long => self.put_off(id, socket),
+        }
+    }
+
+    /// Has a connection flushed behind those who wait for that.
+    pub(super) fn put_off(&mut self, id: ConnectionId, socket: &mut Socket) {
+        if socket.due().put_off() {
+            self.put_off.push_back(id);
         }
     }
 

@@ -71,10 +71,8 @@ impl Engine {
 
     /// Has a connection flushed behind those who wait for that.
     fn put_off(&mut self, id: ConnectionId) {
-        if let Some(socket) = self.table.socket(id)
-            && socket.due().put_off()
-        {
-            self.courier.put_off.push_back(id);
+        if let Some(socket) = self.table.socket(id) {
+            self.courier.put_off(id, socket);
         }
     }
 
@@ -144,8 +142,8 @@ impl Engine {
         let Some(socket) = self.table.socket(id) else { return Flushed::Gone };
         let written = &mut self.counters.bytes_out;
         let flushed = socket.flush(id, self.inbox.poll.registry(), &mut self.courier.pool, most, written);
-        if flushed == Flushed::Part && socket.due().put_off() {
-            self.courier.put_off.push_back(id);
+        if flushed == Flushed::Part {
+            self.courier.put_off(id, socket);
         }
         match flushed {
             Flushed::Gone if socket.deafen() => self.intake.list(&mut self.table, id),

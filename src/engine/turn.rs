@@ -250,8 +250,8 @@ impl Engine {
         let Some((id, socket)) = self.table.polled(slot) else { return };
         let was_blocked = socket.is_blocked();
         socket.polled(event);
-        if was_blocked && !socket.is_blocked() && socket.due().put_off() {
-            self.courier.put_off.push_back(id);
+        if was_blocked && !socket.is_blocked() {
+            self.courier.put_off(id, socket);
         }
         self.intake.list(&mut self.table, id);
     }
@@ -325,9 +325,8 @@ impl Engine {
         // What came with the end of a handshake lies in the stream, where the kernel tells of nothing.
         if let Some(socket) = self.table.socket(connection)
             && socket.arrive()
-            && socket.due().put_off()
         {
-            self.courier.put_off.push_back(connection);
+            self.courier.put_off(connection, socket);
         }
         self.intake.list(&mut self.table, connection);
     }
