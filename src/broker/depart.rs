@@ -50,13 +50,11 @@ impl Cause {
 
     /// What the log says of it.
     fn note(self, client_id: ByteString, peer: String) -> Note {
-        let reason = match self {
-            Cause::Lost => return Note::Lost { client_id, peer },
-            Cause::Goodbye => Reason::Success,
-            Cause::GoodbyeWithWill => Reason::DisconnectWithWill,
-            Cause::Expelled(reason) => reason,
-            Cause::TakenOver | Cause::Replaced => Reason::SessionTakenOver,
-            Cause::Stopping => Reason::ServerShuttingDown,
+        let reason = match (self, self.told()) {
+            (Cause::Lost, _) => return Note::Lost { client_id, peer },
+            (_, Some(reason)) => reason,
+            (Cause::GoodbyeWithWill, None) => Reason::DisconnectWithWill,
+            (_, None) => Reason::Success,
         };
         Note::Disconnected { client_id, peer, reason }
     }
