@@ -88,13 +88,12 @@ impl Absent {
             return Err(error);
         }
         self.attempts = 0;
-        match Health::of(&self.files) {
-            Health::Spotted => {}
-            Health::Lost => return Err(error),
-            Health::Whole => {
-                self.readable = Some(error.to_string());
-                return Err(error);
-            }
+        let health = Health::of(&self.files);
+        if health == Health::Whole {
+            self.readable = Some(error.to_string());
+        }
+        if health != Health::Spotted {
+            return Err(error);
         }
         open::replace_damaged(&self.files, &sizes, wall, "the disk does not read a part of it").map(drop)?;
         look()

@@ -68,16 +68,18 @@ pub(super) fn size(files: &Files) -> u64 {
 
 /// All, the oldest first; a WAL that has lost its database counts as one.
 pub(super) fn all(files: &Files) -> Vec<PathBuf> {
-    let names = files.disk.names(&files.dir);
-    let found: BTreeSet<(u64, PathBuf)> = names.iter().filter_map(|path| numbered(path)).collect();
-    found.into_iter().map(|(_, path)| path).collect()
+    found(files).into_iter().map(|(_, path)| path).collect()
 }
 
 /// The name of the next: its number is the highest, whatever the clock says.
 pub(super) fn next(files: &Files) -> PathBuf {
-    let names = files.disk.names(&files.dir);
-    let last = names.iter().filter_map(|path| numbered(path)).map(|(number, _)| number).max().unwrap_or(0);
+    let last = found(files).last().map_or(0, |(number, _)| *number);
     files.dir.join(format!("{ASIDE}{:012}", last + 1))
+}
+
+/// All, by their numbers.
+fn found(files: &Files) -> BTreeSet<(u64, PathBuf)> {
+    files.disk.names(&files.dir).iter().filter_map(|path| numbered(path)).collect()
 }
 
 /// The number of a database that was put aside, and its path without the WAL's suffix. An older program has

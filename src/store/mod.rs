@@ -187,7 +187,7 @@ fn begin(
     let now = (surroundings.clock)();
     let rules = Arc::new(config.clone());
     let (found, mut log, mut restored) = find(&files, sizes, &rules, now.wall)?;
-    let unavailable = |fault: Fault| fault.unavailable(&files);
+    let unavailable = |fault: Fault| open::unavailable(&files, &fault);
     (surroundings.resume)(&log.ledger.times);
     let now = (surroundings.clock)();
     log.mend_restored(&mut restored, &now);
@@ -255,16 +255,10 @@ fn find(
         found = open::replace_damaged(files, &sizes, wall, &why)?;
         loaded = load(&found.connection, files, sizes, rules);
     }
-    let unavailable = |fault: Fault| fault.unavailable(files);
+    let unavailable = |fault: Fault| open::unavailable(files, &fault);
     let (mut log, restored) = loaded.map_err(unavailable)?;
     log.ledger.times = log.kept_time(&found.connection).map_err(unavailable)?;
     Ok((found, log, restored))
-}
-
-impl Fault {
-    fn unavailable(self, files: &Files) -> OpenError {
-        OpenError::Unavailable { path: files.database.clone(), reason: self.to_string() }
-    }
 }
 
 /// Why what was found is to be salvaged.

@@ -279,7 +279,8 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn unavailable(files: &Files, error: &dyn std::fmt::Display) -> OpenError {
+/// The disk does not let us, for this reason.
+pub(super) fn unavailable(files: &Files, error: &dyn std::fmt::Display) -> OpenError {
     OpenError::Unavailable { path: files.database.clone(), reason: error.to_string() }
 }
 

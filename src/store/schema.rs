@@ -136,12 +136,6 @@ fn said(error: &rusqlite::Error) -> String {
     words.into()
 }
 
-/// Whether the disk has not read something.
-pub(super) fn is_unread(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error().map(|error| error.extended_code);
-    matches!(code, Some(ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ))
-}
-
 /// What SQLite says where the disk does not read.
 pub(super) fn unread() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_READ), None)
@@ -155,7 +149,8 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 
 /// Whether the error says that the disk does not read. SQLite has then undone the transaction, if there was one.
 pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_READ)
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ))
 }
 
 /// What the store keeps of itself, written with every commit.

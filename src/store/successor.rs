@@ -244,7 +244,7 @@ impl Tries {
 
     fn bear(&self, refusal: Refusal) -> Refusal {
         match refusal {
-            Refusal::Sqlite(error) if schema::is_unread(&error) && self.are_over() => {
+            Refusal::Sqlite(error) if schema::is_unreadable(&error) && self.are_over() => {
                 Refusal::Damaged(error.to_string())
             }
             other => other,

@@ -6,7 +6,7 @@
 use super::cuts::{Rig, SIZES};
 use super::disk::{FaultyDisk, Kind};
 use super::faults::{ROUTE, apart, cut, read_all, rows, seqs, start};
-use super::unreadable::absent;
+use super::unreadable::{absent, wait_until_read};
 use super::*;
 use crate::broker::tests::random::Random;
 use crate::store::disk::Disk;
@@ -342,7 +342,7 @@ fn what_is_set_apart_may_have_a_bad_place_while_the_database_is_salvaged() {
     rig.hand_over(rows(61..=62));
     assert!(rig.settle_down());
     // Whose rows the rest of a segment is says its index, which lies in the file apart.
-    rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: (1..=5).map(Seq).collect() }]);
+    settle(&mut rig, 1..=5);
     assert!(rig.commit(rows(63..=63)));
     let path = apart(&rig).pop().expect("it was set apart");
     rig.worker.close();
@@ -359,13 +359,7 @@ fn what_is_set_apart_may_have_a_bad_place_while_the_database_is_salvaged() {
         let mut stand_in = absent(&disk);
         assert!((0..40).any(|_| stand_in.attempt(SIZES, WALL).is_ok()), "page {page}");
         let mut rig = start(&disk);
-        let is_read = |rig: &mut Rig| rig.read(ROUTE, 0, 500).is_some_and(|read| read.through == read.newest);
-        for _ in 0..40 {
-            if is_read(&mut rig) {
-                break;
-            }
-            rig.wait(3_000);
-        }
+        wait_until_read(&mut rig);
         let found = read_all(&mut rig);
         assert!(found.ends_with(&[61, 62, 63]), "page {page}: {found:?}");
         let damaged = rig.status().readers[&ROUTE].dropped.values().sum::<u64>();

@@ -262,6 +262,16 @@ pub(super) fn absent(disk: &FaultyDisk) -> absent::Absent {
     }
 }
 
+/// Reads until everything is there that will be.
+pub(super) fn wait_until_read(rig: &mut Rig) {
+    for _ in 0..40 {
+        rig.wait(3_000);
+        if rig.read(ROUTE, 0, 500).is_some_and(|read| read.through == read.newest) {
+            break;
+        }
+    }
+}
+
 /// Starts without this bad place; before it is given up it is tried for long. Returns the rows that are there.
 fn start_in_the_end(disk: &FaultyDisk, what: &str) -> Vec<u64> {
     let mut stand_in = absent(disk);
@@ -279,12 +289,7 @@ fn start_in_the_end(disk: &FaultyDisk, what: &str) -> Vec<u64> {
     assert!(refused == 0 || refused == absent::ATTEMPTS - 1, "{what}: after {refused} attempts");
     assert_eq!(asides(disk).is_empty(), refused == 0, "{what}: {:?}", asides(disk));
     assert!(rig.commit(rows(201..=201)), "{what}");
-    for _ in 0..40 {
-        rig.wait(3_000);
-        if rig.read(ROUTE, 0, 500).is_some_and(|read| read.through == read.newest) {
-            break;
-        }
-    }
+    wait_until_read(&mut rig);
     assert_eq!(rig.restored.sessions.len(), 1, "{what}");
     assert!(rig.commit(rows(202..=202)), "{what}");
     let found = read_all(&mut rig);
