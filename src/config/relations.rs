@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::gateway::Gateway;
 use super::place::Report;
 use crate::access::Rules;
-use crate::auth::{self, PasswordFile};
+use crate::auth::{self, Moment, PasswordFile};
 use crate::bridge;
 use crate::broker::is_house_user;
 use crate::codec::QoS;
@@ -161,7 +161,7 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
     let Some(auth) = auth else { return };
     match &auth.password_file {
         Some(path) => {
-            if let Err(error) = PasswordFile::at(path).refresh(0) {
+            if let Err(error) = PasswordFile::at(path).refresh(&Moment::default()) {
                 let text = format!("cannot {error}, so nobody can log in by password");
                 report.warn("auth.password_file", text);
             }
