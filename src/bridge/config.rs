@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use adapter_api::schema::{Key, Kind, Problem};
-use adapter_api::units;
 use serde::Deserialize;
 
-use super::mapping::{Filter, MappingError, Template, fill_gateway, is_topic};
+use super::mapping::{Filter, Template, fill_gateway, is_topic};
+use super::problems::{Problems, shortened};
 use super::rounds;
 use super::trouble::Trouble;
 use super::url::Url;
@@ -474,80 +474,6 @@ impl Forward {
         Bounds { when_full: self.when_full.unwrap_or(otherwise), ..self.bounds }
     }
 }
-
-/// What is wrong so far.
-#[derive(Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, key: &str, text: &str) {
-        self.0.push(Problem { key: key.to_owned(), text: text.to_owned() });
-    }
-
-    fn none<T>(&mut self, key: &str, text: &str) -> Option<T> {
-        self.add(key, text);
-        None
-    }
-
-    fn mapped<T>(&mut self, key: &str, found: &str, result: Result<T, MappingError>) -> Option<T> {
-        result.map_err(|error| self.add(key, &format!("found {}, {error}", shortened(found)))).ok()
-    }
-
-    fn duration(&mut self, key: &str, text: &str) -> Option<Duration> {
-        match units::parse_duration(text) {
-            Ok(duration) => Some(duration),
-            Err(error) => self.none(key, &format!("found \"{text}\", expected {error}")),
-        }
-    }
-
-    fn size(&mut self, key: &str, text: &str) -> Option<u64> {
-        match units::parse_size(text) {
-            Ok(size) => Some(size),
-            Err(error) => self.none(key, &format!("found \"{text}\", expected {error}")),
-        }
-    }
-
-    fn seconds(&mut self, key: &str, duration: Duration) -> Option<u32> {
-        match u32::try_from(duration.as_secs()) {
-            Ok(seconds) if seconds > 0 && seconds < u32::MAX => Some(seconds),
-            _ => self
-                .none(key, &format!("found \"{}\", expected 1s to 49710d", units::show_duration(duration))),
-        }
-    }
-
-    fn qos(&mut self, key: &str, qos: u8) -> Option<QoS> {
-        match qos {
-            0 => Some(QoS::AtMostOnce),
-            1 => Some(QoS::AtLeastOnce),
-            2 => self.none(key, "found 2, expected 0 or 1: QoS 2 is not in this version"),
-            _ => self.none(key, &format!("found {qos}, expected 0 or 1")),
-        }
-    }
-
-    fn route(
-        &mut self,
-        at: &impl Fn(&str) -> String,
-        filter: &str,
-        to: &str,
-        gateway: &str,
-    ) -> Option<(Filter, Template)> {
-        let parsed = fill_gateway(filter, gateway).and_then(|filter| Filter::parse(&filter));
-        let filter = self.mapped(&at("filter"), filter, parsed)?;
-        let to = self.mapped(&at("to"), to, Template::parse(to, &filter, gateway))?;
-        Some((filter, to))
-    }
-}
-
-/// A found text in quotes; of a long one its beginning.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(FOUND_MAX) {
-        Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
-        None => format!("{text:?}"),
-    }
-}
-
-/// Characters of a found text that are told.
-const FOUND_MAX: usize = 60;
 
 /// How long upstream keeps the session where nothing is said.
 const SESSION_EXPIRY: &str = "7d";

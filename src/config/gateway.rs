@@ -79,8 +79,7 @@ impl Config {
                 });
             }
         }
-        let data_dir = PathBuf::from(&self.data_dir);
-        let run_dir = self.run_dir.as_ref().map(PathBuf::from).unwrap_or_else(|| run_dir(&data_dir, around));
+        let [data_dir, run_dir] = self.folders(around);
         if !control::fits(&run_dir) {
             let is_below = self.run_dir.is_none() && run_dir.starts_with(&data_dir);
             let (key, shown) = (if is_below { "data_dir" } else { "run_dir" }, run_dir.display());
@@ -90,6 +89,13 @@ impl Config {
             problems.push(Problem { key: key.to_owned(), text });
         }
         if problems.is_empty() { Ok(Gateway { id, data_dir, run_dir }) } else { Err(problems) }
+    }
+
+    /// `data_dir` and `run_dir`, whatever is wrong with them.
+    pub(super) fn folders(&self, around: &Surroundings) -> [PathBuf; 2] {
+        let data_dir = PathBuf::from(&self.data_dir);
+        let run_dir = self.run_dir.as_ref().map(PathBuf::from).unwrap_or_else(|| run_dir(&data_dir, around));
+        [data_dir, run_dir]
     }
 }
 

@@ -133,7 +133,11 @@ fn check(
         _ => return Err(report.into_refused()),
     };
     let mut read = Reader::new(&merged, &mut report);
-    let gateway = read.section("gateway", |raw: &gateway::Config| raw.check(&sources.surroundings));
+    let mut folders = None;
+    let gateway = read.section("gateway", |raw: &gateway::Config| {
+        folders = Some(raw.folders(&sources.surroundings));
+        raw.check(&sources.surroundings)
+    });
     let id = gateway.as_ref().map_or("gateway", |gateway| &gateway.id);
     let mut listeners = read.list("listener", listener::Config::check);
     let auth = read.section("auth", |raw: &auth::Config| Ok(raw.clone()));
@@ -150,7 +154,7 @@ fn check(
             listener::Config::default().check().map_err(|problems| report.problems("listener", problems));
         listeners.extend(default.ok().map(|listener| ("listener".to_owned(), listener)));
     }
-    relations::folders(gateway.as_ref(), &mut report);
+    folders.iter().for_each(|folders| relations::folders(folders, &mut report));
     relations::listeners(&listeners, &mut report);
     relations::certificates(&written_listeners, &mut report);
     relations::devices(&modbus, &serial, &mut report);

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
-use super::gateway::Gateway;
 use super::place::Report;
 use crate::access::Rules;
 use crate::auth::{self, Moment, PasswordFile};
@@ -18,10 +18,9 @@ use crate::listener::{self, Bind, Listener};
 
 /// Whether the house's folders are folders, or can be made: what is in the way may go, so it keeps the
 /// service from nothing but its store or its control socket.
-pub(super) fn folders(gateway: Option<&Gateway>, report: &mut Report) {
-    let Some(gateway) = gateway else { return };
+pub(super) fn folders(folders: &[PathBuf; 2], report: &mut Report) {
     let mut told = None;
-    for (key, folder) in [("data_dir", &gateway.data_dir), ("run_dir", &gateway.run_dir)] {
+    for (key, folder) in ["data_dir", "run_dir"].into_iter().zip(folders) {
         let standing = folder.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
         let Some((path, _)) = standing.filter(|(_, metadata)| !metadata.is_dir()) else { continue };
         // Where one folder lies in the other, one file is in the way of both.

@@ -387,7 +387,10 @@ fn a_file_in_the_place_of_a_folder_is_told_with_its_key() {
     assert_eq!(told(&text), std::slice::from_ref(&at_data), "the run_dir below it is not told too");
     let text = format!("{text}run_dir = \"{run}/tidegate\"\n");
     let at_run = format!("a.toml:3: gateway.run_dir: found {run}/tidegate, {}", cure(&run));
-    assert_eq!(told(&text), [at_data, at_run]);
+    assert_eq!(told(&text), [at_data.clone(), at_run]);
+    let text = format!("[gateway]\ndata_dir = \"{data}\"\nid = \"a/b\"\n");
+    let refused = from_sources(&sources(&[("a.toml", &text)], &[])).expect_err("no id").to_string();
+    assert!(refused.contains(&at_data) && refused.contains("gateway.id: found"), "{refused}");
 }
 
 #[test]
