@@ -211,8 +211,10 @@ impl Idlers {
             return Some(place);
         }
         loop {
-            if let Some((_, leave)) = self.since().leave.pop_first() {
+            let idlest = self.since().leave.pop_first();
+            if let Some((_, leave)) = idlest {
                 leave.notify_one();
+                return places.clone().acquire_owned().await.ok();
             }
             tokio::select! {
                 place = places.clone().acquire_owned() => return place.ok(),
@@ -328,7 +330,7 @@ mod tests {
         use std::io::{Read as _, Write as _};
         let folder = tempfile::tempdir().expect("a folder");
         let run_dir = folder.path().to_owned();
-        let (status, left) = with_service(folder.path(), move || {
+        let (status, left, stays) = with_service(folder.path(), move || {
             let connect =
                 || std::os::unix::net::UnixStream::connect(run_dir.join(SOCKET)).expect("connected");
             let mut idle: Vec<_> = (0..100).map(|_| connect()).collect();
@@ -336,9 +338,12 @@ mod tests {
             idle[99].write_all(b"{\"v\":1,\"ask\":\"status\"}\n").expect("written");
             idle[99].read_exact(&mut [0; 8]).expect("answered");
             let status = ask(&run_dir, Ask::Status).expect("answered");
-            (status, idle[0].read(&mut [0; 8]).expect("closed"))
+            // The others need not wait until these have run out of time.
+            idle[90].set_nonblocking(true).expect("set");
+            let stays = idle[90].read(&mut [0; 8]).map_err(|error| error.kind());
+            (status, idle[0].read(&mut [0; 8]).expect("closed"), stays)
         });
-        assert_eq!((status, left), (json!({"gateway": "barn-7"}), 0));
+        assert_eq!((status, left, stays), (json!({"gateway": "barn-7"}), 0, Err(io::ErrorKind::WouldBlock)));
     }
 
     #[test]
