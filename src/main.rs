@@ -34,7 +34,7 @@ fn run(args: &ConfigArgs) -> Result<(), Failure> {
     // First of all: a signal that nobody hears ends the process as it stands.
     let service = Service::prepare().map_err(Failure::failed)?;
     let loaded = config::load(args.config.as_deref()).map_err(Failure::Configuration)?;
-    journal::start(&loaded.log).map_err(Failure::failed)?;
+    let _journal = journal::start(&loaded.log).map_err(Failure::failed)?;
     for warning in &loaded.warnings {
         tracing::warn!(target: "tidegate::config", "{warning}");
     }
