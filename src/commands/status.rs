@@ -180,8 +180,8 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
 
 /// Why a bridge is not connected, and when it is tried again.
 fn trouble(bridge: &BridgeStatus, now: u64) -> String {
-    let reason = bridge.reason.as_ref().map(|reason| format!(": cannot {reason}")).unwrap_or_default();
-    let wait = bridge.next_attempt.and_then(|next| next.checked_sub(now));
+    let reason = bridge.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let wait = bridge.next_attempt.and_then(|next| millis(next).checked_sub(now));
     let next =
         wait.map(|wait| format!("; next try in {}", age(Duration::from_millis(wait)))).unwrap_or_default();
     reason + &next
@@ -199,11 +199,17 @@ fn widest<'a>(names: impl Iterator<Item = &'a String>) -> usize {
 }
 
 /// ` for 3h`; nothing where no time is given.
-fn since(since: u64, now: u64) -> String {
-    match since {
+fn since(since: f64, now: u64) -> String {
+    match millis(since) {
         0 => String::new(),
-        _ => format!(" for {}", age(Duration::from_millis(now.saturating_sub(since)))),
+        since => format!(" for {}", age(Duration::from_millis(now.saturating_sub(since)))),
     }
+}
+
+/// A time in milliseconds; 0 where it is none.
+fn millis(seconds: f64) -> u64 {
+    let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    u64::try_from((time + Duration::from_micros(500)).as_millis()).unwrap_or(0)
 }
 
 /// A duration in the largest unit of which it has at least two.
@@ -239,8 +245,8 @@ mod tests {
                 "turned_away": {"bridge:cloud": "client identifier not valid"}},
             "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900, "put_aside": 3_000_000,
                 "put_aside_as": "/var/lib/tidegate/tidegate.db.damaged-000000000001"},
-            "bridges": [{"name": "cloud", "state": "down", "since": 1_000, "next_attempt": 304_000,
-                "reason": "connect: no route to host", "url": "mqtts://cloud.example.com:8883",
+            "bridges": [{"name": "cloud", "state": "down", "since": 1.0, "next_attempt": 304.25,
+                "reason": "cannot connect: no route to host", "url": "mqtts://cloud.example.com:8883",
                 "subscriptions": [{"filter": "a/#", "answer": "granted"}, {"filter": "b", "answer": "not authorized"}],
                 "counts": {"sent": 9, "acknowledged": 8, "connects": 3, "failures": 2}}],
             "routes": [{"name": "cloud:sensors/#", "bridge": "cloud", "received": 10, "delivered": 5,

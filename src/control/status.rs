@@ -114,23 +114,23 @@ pub struct Conservation {
 }
 
 /// One bridge.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BridgeStatus {
     /// Its name.
     pub name: String,
     /// `connected`, `connecting`, `stalled`, `down`.
     pub state: String,
-    /// Milliseconds since 1970 when it came into this state.
-    pub since: u64,
+    /// Seconds since 1970 when it came into this state, as in its topic.
+    pub since: f64,
     /// Why, in words, where it is not connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The upstream that it speaks to or tries, without its secrets.
     pub url: String,
-    /// When it is tried again, in milliseconds since 1970.
+    /// When it is tried again, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_attempt: Option<u64>,
+    pub next_attempt: Option<f64>,
     /// Its receive routes' subscriptions.
     pub subscriptions: Vec<SubscriptionStatus>,
     /// What passed since the start.
@@ -208,8 +208,8 @@ pub struct RouteStatus {
 pub struct AdapterStatus {
     /// `starting`, `up` or `down`.
     pub state: String,
-    /// Milliseconds since 1970 when it came into this state.
-    pub since: u64,
+    /// Seconds since 1970 when it came into this state, as in its topic.
+    pub since: f64,
     /// Why, in words, where it is not up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -148,7 +148,7 @@ fn words(dropped: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
 fn adapters(parts: &Parts) -> BTreeMap<String, AdapterStatus> {
     let part = |part: crate::field::Part| AdapterStatus {
         state: part.health.state.as_str().into(),
-        since: part.since,
+        since: Duration::from_millis(part.since).as_secs_f64(),
         reason: part.health.reason,
         counters: part.health.counters,
     };

@@ -3,10 +3,12 @@
 //! Wrong configurations are refused with every mistake and its line, a stop is clean, and a second
 //! instance does not touch the first one's data.
 
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 
 use crate::program;
-use crate::stand::{Client, Gateway, Options};
+use crate::stand::{Client, Gateway, Options, wait_for};
 use tidegate::codec::QoS;
 
 #[test]
@@ -48,14 +50,42 @@ fn who_hears_no_more_ends_a_command_and_a_full_disk_is_said() {
 }
 
 #[test]
+fn signals_are_heard_before_the_configuration_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.toml");
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let mut service = Command::new(program());
+    service.args(["run", "--config"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut service = service.stderr(Stdio::null()).process_group(0).spawn().unwrap();
+    // This waits until the service opens it, too.
+    let mut configuration = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    for signal in ["-HUP", "-TERM"] {
+        assert!(Command::new("kill").args([signal, &service.id().to_string()]).status().unwrap().success());
+    }
+    let text = format!(
+        "[gateway]\ndata_dir = {:?}\nrun_dir = {:?}\n[[listener]]\nbind = \"127.0.0.1:0\"\n",
+        folder.path().join("data"),
+        folder.path().join("run")
+    );
+    let written = configuration.write_all(text.as_bytes());
+    drop(configuration);
+    let status = service.wait().unwrap();
+    assert!(written.is_ok() && status.code() == Some(0), "{written:?}, {status:?}");
+}
+
+#[test]
 fn a_stop_is_clean_and_a_start_after_it_finds_everything() {
     let folder = tempfile::tempdir().unwrap();
-    let mut gateway = Gateway::start(program(), folder.path(), "");
+    let bridge = "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtt://127.0.0.1:9\"]\n[[bridge.receive]]\nfilter = \"c/#\"\n";
+    let mut gateway = Gateway::start(program(), folder.path(), bridge);
+    wait_for("the bridge's way in", || gateway.log().contains("client_id=bridge:cloud").then_some(()));
     let mut absent = Client::connect(gateway.port(), &Options::kept("absent"));
     absent.subscribe("stop/#", QoS::AtLeastOnce);
     absent.disconnect();
     Client::connect(gateway.port(), &Options::new("publisher")).publish_acknowledged("stop/x", "kept");
     assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.log());
+    let log = gateway.log();
+    assert!(!log.contains("without DISCONNECT client_id=bridge:cloud"), "its own part is not lost: {log}");
     gateway.start_again();
     assert_eq!(&Client::connect(gateway.port(), &Options::kept("absent")).message().payload[..], b"kept");
 }
