@@ -26,6 +26,9 @@ pub struct Status {
     pub bridges: Vec<BridgeStatus>,
     /// Every forward route.
     pub routes: Vec<RouteStatus>,
+    /// Forward routes that the configuration names no more, each with its last line: what waited for it is dropped,
+    /// as `purged`.
+    pub routes_gone: Vec<GoneRoute>,
     /// Parts of adapters by their path, `modbus/line-1/meter`.
     pub adapters: BTreeMap<String, AdapterStatus>,
     /// What is wrong with the gateway as a whole, in words.
@@ -198,8 +201,19 @@ pub struct RouteStatus {
     pub dropped: BTreeMap<String, u64>,
     /// Publishes that it would have had, and that were refused for want of room; since the start, and apart.
     pub not_accepted: u64,
-    /// Whether it takes nothing more for now.
+    /// Whether it has reached its limits and refuses or drops what comes.
     pub full: bool,
+}
+
+/// A route that the configuration names no more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GoneRoute {
+    /// Its name.
+    pub name: String,
+    /// All that became of its messages.
+    #[serde(flatten)]
+    pub line: Conservation,
 }
 
 /// One part of an adapter.
@@ -218,6 +232,19 @@ pub struct AdapterStatus {
 }
 
 impl RouteStatus {
+    /// Its conservation line.
+    pub fn line(&self) -> Conservation {
+        Conservation {
+            received: self.received,
+            delivered: self.delivered,
+            queued: self.queued,
+            expired: self.expired,
+            dropped: self.dropped.clone(),
+        }
+    }
+}
+
+impl Conservation {
     /// All that was dropped, whatever the reason.
     pub fn dropped_in_all(&self) -> u64 {
         self.dropped.values().sum()

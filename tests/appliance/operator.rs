@@ -106,6 +106,51 @@ fn a_second_instance_leaves_the_first_ones_data_alone() {
 }
 
 #[test]
+fn what_a_route_that_was_taken_out_still_had_stays_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let bridge = |filter: &str| {
+        format!(
+            "[[bridge]]\nname = \"cloud\"\nurls = [\"mqtt://127.0.0.1:1\"]\n\
+             [[bridge.forward]]\nfilter = \"{filter}\"\n\
+             [[bridge.forward]]\nfilter = \"live/#\"\nstore = false\n"
+        )
+    };
+    let mut gateway = Gateway::start(program(), folder.path(), &bridge("old/#"));
+    let mut publisher = Client::connect(gateway.port(), &Options::new("publisher"));
+    (0..3).for_each(|_| publisher.publish_acknowledged("old/x", "x"));
+    gateway.stop();
+    let gone = serde_json::json!([{
+        "name": "cloud:old/#", "received": 3, "delivered": 0, "queued": 0, "expired": 0, "dropped": {"purged": 3}
+    }]);
+    let mut gateway = Gateway::start(program(), folder.path(), &bridge("new/#"));
+    gateway.until("the last line of the former route", |status| status["routes_gone"] == gone);
+    gateway.kill();
+    gateway.start_again();
+    gateway.until("the same after a kill", |status| status["routes_gone"] == gone);
+    let output = Command::new(program())
+        .args(["status", "--run-dir"])
+        .arg(folder.path().join("run"))
+        .output()
+        .unwrap();
+    assert!(both(&output).contains("dropped 3 (purged 3)"), "{}", both(&output));
+
+    // $SYS says so too, and of a route that keeps nothing on disk.
+    let mut reader = Client::connect(gateway.port(), &Options::new("reader"));
+    reader.publish_acknowledged("live/x", "x");
+    reader.subscribe("$SYS/broker/store/#", QoS::AtMostOnce);
+    let mut expected = std::collections::BTreeMap::from([
+        ("$SYS/broker/store/routes_gone/cloud:old%2F%23/dropped/purged", "3"),
+        ("$SYS/broker/store/routes/cloud:live%2F%23/received", "1"),
+    ]);
+    while !expected.is_empty() {
+        let message = reader.message();
+        if let Some(figure) = expected.remove(&*message.topic) {
+            assert_eq!(&message.payload[..], figure.as_bytes(), "{}", message.topic);
+        }
+    }
+}
+
+#[test]
 fn our_own_pub_and_sub_speak_as_mosquittos_do() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(program(), folder.path(), "");

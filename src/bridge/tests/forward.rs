@@ -341,7 +341,7 @@ async fn several_routes_share_the_window() {
 async fn a_route_that_keeps_nothing_counts_what_it_drops() {
     let upstream = Upstream::start(Polite).await;
     let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
-    let (inlet, outlet) = unstored::queue(unstored::LIMIT);
+    let (inlet, outlet) = unstored::queue("r", unstored::LIMIT);
     let mut config = config(&upstream.url(), 5);
     config.forward = vec![crate::bridge::ForwardConfig { store: false, ..forward("live/#", "{topic}") }];
     // Nobody listens at first.
@@ -359,7 +359,7 @@ async fn a_route_that_keeps_nothing_counts_what_it_drops() {
     assert_eq!(inlet.counts().dropped.get(&DropReason::LinkDown), Some(&1));
     running.stop().await;
 
-    let (inlet, outlet) = unstored::queue(unstored::LIMIT);
+    let (inlet, outlet) = unstored::queue("r", unstored::LIMIT);
     config.urls = vec![upstream.url()];
     let supplies = vec![Supply::Unstored(outlet)];
     let mut running = Running::start(&config, supplies, shelf.handle.clone(), &House::new());
