@@ -5,7 +5,8 @@
 use std::process::ExitCode;
 
 use tidegate::commands::{self, Command, ConfigArgs, Failure};
-use tidegate::{config, journal, service};
+use tidegate::service::Service;
+use tidegate::{config, journal};
 
 fn main() -> ExitCode {
     let result = commands::parse(std::env::args_os()).map(|line| match line.command {
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    // First of all: a signal that nobody hears ends the process as it stands.
+    let service = Service::prepare().map_err(Failure::failed)?;
     let loaded = config::load(args.config.as_deref()).map_err(Failure::Configuration)?;
     let _journal = journal::start(&loaded.log).map_err(Failure::failed)?;
     for warning in &loaded.warnings {
@@ -37,5 +40,5 @@ fn run(args: &ConfigArgs) -> Result<(), Failure> {
     for wrong in &loaded.unready {
         tracing::error!(target: "tidegate::config", "{wrong}");
     }
-    service::run(loaded).map_err(Failure::failed)
+    service.run(&loaded).map_err(Failure::failed)
 }

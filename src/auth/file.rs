@@ -206,6 +206,11 @@ impl PasswordFile {
         }
     }
 
+    /// Why what was read before is still in force, if that is so: fits "cannot {x}".
+    pub fn trouble(&self) -> Option<&str> {
+        self.file.trouble()
+    }
+
     /// Whether it has changed and is to be looked at again in a second.
     pub fn is_settling(&self) -> bool {
         self.file.is_settling()

@@ -83,6 +83,11 @@ impl Watched {
         }
     }
 
+    /// What is wrong with it as it was last read.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
     /// Whether another look is wanted soon: what was seen last is not yet taken.
     pub(super) fn is_settling(&self) -> bool {
         self.settling.is_some_and(|(stamp, _)| Some(stamp) != self.seen)

@@ -417,7 +417,14 @@ impl Config {
                 );
                 continue;
             }
-            receives.push(Receive { filter, to, qos });
+            let receive = Receive { filter, to, qos };
+            let first = rounds::first_level(&receive);
+            if let Some(own) = first.filter(|first| ["$SYS", "tidegate"].contains(&&**first)) {
+                problems.add(&at("to"), &format!(
+                    "{own} is tidegate's own, and whatever comes there is denied: expected another topic, such as \"commands/{{topic}}\""
+                ));
+            }
+            receives.push(receive);
         }
         receives
     }
@@ -465,6 +472,15 @@ impl ForwardConfig {
         let max_age = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let (max_messages, max_bytes) = (self.max_messages, bytes);
         (Bounds { max_age, max_messages, max_bytes, keep, ..Bounds::default() }, when_full)
+    }
+}
+
+impl Receive {
+    /// What of these topics, given as a filter, is published by it: a filter, where its own template names at
+    /// least the first level.
+    pub fn lands_on(&self, topics: &str) -> Option<String> {
+        rounds::first_level(self)?;
+        rounds::landing(self, &Filter::parse(topics).ok()?)
     }
 }
 
@@ -718,7 +734,7 @@ mod tests {
             (&up, &[("sites/{gateway}/commands/#", "{topic}")]),
             (&[("commands/+", "sites/{gateway}/done/{1}")], &down),
             (&[("commands/a/#", "{topic}")], &[("commands/b/#", "{topic}")]),
-            (&[("+/a", "up/{1}")], &[("up/$SYS/#", "$SYS/a")]),
+            (&[("+/a", "up/{1}")], &[("up/$own/#", "$own/a")]),
             (&[("a/+", "b/{1}")], &[("b/+/c", "a/{1}/c")]),
         ];
         for (forwards, receives) in well {
@@ -738,6 +754,28 @@ mod tests {
         ];
         for (forwards, receives) in ill {
             assert_ne!(round(4, forwards, receives), [""; 0], "{forwards:?} {receives:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_for_a_topic_of_tidegates_own_is_refused() {
+        let told = |filter: &str, to: &str| {
+            wrong(|config| {
+                let (filter, to) = (filter.to_owned(), to.to_owned());
+                config.receive = vec![ReceiveConfig { filter, to, ..ReceiveConfig::default() }];
+            })
+        };
+        assert_eq!(
+            told("commands/#", "$SYS/{1}"),
+            [
+                "receive[0].to: $SYS is tidegate's own, and whatever comes there is denied: expected another topic, such as \"commands/{topic}\""
+            ]
+        );
+        for (filter, to) in [("a/+", "tidegate/{1}"), ("a", "tidegate"), ("tidegate/#", "{topic}")] {
+            assert_eq!(told(filter, to).len(), 1, "{filter} {to}");
+        }
+        for (filter, to) in [("a/+", "tidegates/{1}"), ("+/b", "{1}"), ("a/tidegate/#", "{topic}")] {
+            assert_eq!(told(filter, to), [""; 0], "{filter} {to}");
         }
     }
 

@@ -74,14 +74,14 @@ impl Inbound {
 }
 
 /// The broker has the message, or has refused it for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Done {
     /// Which connection it came on.
     pub(super) connection: u64,
     /// To be acknowledged upward.
     pub(super) receipt: Receipt,
-    /// How many of its copies were refused.
-    pub(super) denied: u64,
+    /// The topics here under which the broker did not take it, and why.
+    pub(super) denied: Vec<(String, Refusal)>,
 }
 
 impl Downlink {
@@ -137,7 +137,7 @@ struct Pending {
     inbound: Inbound,
     /// Publishes that the broker has not answered.
     open: Vec<Open>,
-    denied: u64,
+    denied: Vec<(String, Refusal)>,
 }
 
 struct Open {
@@ -230,7 +230,7 @@ impl Worker {
         let open = (first..).zip(0..inbound.targets.len());
         let open: Vec<Open> = open.map(|(id, target)| Open { id, target, state: Asked::Waiting }).collect();
         self.next_id = open.last().map_or(first, |last| last.id + 1);
-        self.pending.push_back(Pending { inbound, open, denied: 0 });
+        self.pending.push_back(Pending { inbound, open, denied: Vec::new() });
     }
 
     /// Publishes one message to those of its targets that do not have it, waiting for room in the broker's
@@ -270,8 +270,12 @@ impl Worker {
             self.turned_down = Some(Instant::now());
             return;
         }
-        pending.open.retain(|open| open.id != answer.id);
-        pending.denied += u64::from(answer.result.is_err());
+        let answered = pending.open.extract_if(.., |open| open.id == answer.id);
+        if let (Some(open), Err(refusal)) = (answered.last(), answer.result)
+            && let Some((topic, _)) = pending.inbound.targets.get(open.target)
+        {
+            pending.denied.push((topic.clone(), refusal));
+        }
     }
 
     /// Hands receipts back, in the order of arrival.

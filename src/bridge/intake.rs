@@ -65,6 +65,13 @@ impl Intake {
         self.rows.front().map(|row| row.message.weight())
     }
 
+    /// Whether nothing of what was committed is left to read or to take.
+    pub(super) fn is_drained(&self, committed: Seq) -> bool {
+        self.rows.is_empty()
+            && self.asked.is_none()
+            && self.drained.is_some_and(|drained| committed <= drained)
+    }
+
     /// The next row.
     pub(super) fn pop(&mut self) -> Option<Row> {
         self.rows.pop_front()
@@ -116,8 +123,11 @@ mod tests {
         assert_eq!(intake.ask(Seq(0)), Some((Seq(16), 256)), "the page was full");
         intake.fill(rows([], 0, 16));
         assert_eq!(intake.ask(Seq(0)), None, "all was read");
+        assert!(intake.is_drained(Seq(0)) && !intake.is_drained(Seq(17)));
         assert_eq!(intake.ask(Seq(17)), Some((Seq(16), 256)), "a commit came");
+        assert!(!intake.is_drained(Seq(17)), "it is asked");
         intake.fill(rows([17], 100, 17));
+        assert!(!intake.is_drained(Seq(17)), "there is a row");
         assert_eq!(intake.pop().map(|row| row.seq), Some(Seq(17)));
         assert_eq!(intake.ask(Seq(17)), None);
     }

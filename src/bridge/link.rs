@@ -47,8 +47,20 @@ pub(super) struct Link {
     /// When upstream answered a message the last time, or the first after none waited for an answer was
     /// handed over.
     answered: u64,
-    /// When upstream took a message the last time, or the first after none was under way was handed over.
+    /// When upstream took a message the last time, or the first after none was under way was handed over;
+    /// earlier by what earlier connections owe.
     progressed: u64,
+    debt: Debt,
+}
+
+/// What earlier connections leave to the next: messages that waited, and of which none was taken. A new
+/// connection alone is no progress.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Debt {
+    /// For how long they have waited while there was a connection.
+    waited: u64,
+    /// Why, where upstream had refused one.
+    refusal: Option<Refusal>,
 }
 
 /// What bounds a link. Times in milliseconds.
@@ -136,8 +148,8 @@ pub(super) enum Pulse {
 pub(super) struct Confused;
 
 impl Link {
-    /// A fresh connection.
-    pub(super) fn new(limits: LinkLimits, now: u64) -> Link {
+    /// A fresh connection after others that owe this.
+    pub(super) fn new(limits: LinkLimits, debt: Debt, now: u64) -> Link {
         Link {
             limits,
             handed: VecDeque::new(),
@@ -148,12 +160,13 @@ impl Link {
             held: None,
             resting: Vec::new(),
             refused: 0,
-            refusal: None,
+            refusal: debt.refusal.clone(),
             weight: 0,
             wedged: false,
             heard: now,
             answered: now,
             progressed: now,
+            debt,
         }
     }
 
@@ -180,7 +193,7 @@ impl Link {
         }
         // One that was refused before has waited all the while.
         if self.under_way() == 0 && parcel.refusals == 0 {
-            self.progressed = now;
+            self.progressed = now.saturating_sub(self.debt.waited);
         }
         self.refused += usize::from(parcel.refusals > 0);
         self.weight += parcel.message.weight();
@@ -218,7 +231,7 @@ impl Link {
         let parcel = self.unwritten.pop_front()?;
         self.reported += 1;
         self.answered = now;
-        self.taken(now);
+        self.taken(parcel.origin, now);
         self.weight = self.weight.saturating_sub(parcel.message.weight());
         Some(Outcome::Arrived(parcel))
     }
@@ -250,7 +263,7 @@ impl Link {
         let weight = parcel.message.weight();
         let outcome = match verdict(reason) {
             Verdict::Taken => {
-                self.taken(now);
+                self.taken(parcel.origin, now);
                 Outcome::Arrived(parcel)
             }
             Verdict::Never => {
@@ -272,7 +285,12 @@ impl Link {
         Ok(outcome)
     }
 
-    fn taken(&mut self, now: u64) {
+    fn taken(&mut self, origin: Origin, now: u64) {
+        // That upstream takes our own word tells nothing of what has waited for so long.
+        if origin == Origin::Status && self.debt.waited > 0 {
+            return;
+        }
+        self.debt = Debt::default();
         self.progressed = now;
         if self.refused == 0 {
             self.refusal = None;
@@ -306,7 +324,7 @@ impl Link {
     /// How the link does.
     pub(super) fn pulse(&self, now: u64) -> Pulse {
         let unanswered = self.unacknowledged() > 0 && now.saturating_sub(self.answered) >= self.limits.renew;
-        let stalled = self.under_way() > 0 && now.saturating_sub(self.progressed) >= self.limits.stall;
+        let stalled = self.waited(now) >= self.limits.stall;
         if now.saturating_sub(self.heard) >= self.limits.silence {
             Pulse::Silent
         } else if self.wedged || unanswered {
@@ -316,6 +334,30 @@ impl Link {
         } else {
             Pulse::Flowing
         }
+    }
+
+    /// For how long messages have waited without one being taken, earlier connections counted.
+    fn waited(&self, now: u64) -> u64 {
+        if self.under_way() > 0 { now.saturating_sub(self.progressed) } else { self.debt.waited }
+    }
+
+    /// For how long upstream took nothing on earlier connections; 0 once it has taken something.
+    pub(super) fn owed(&self) -> u64 {
+        self.debt.waited
+    }
+
+    /// Neither here nor in the store is anything left that could be taken.
+    pub(super) fn forgive(&mut self) {
+        if self.debt.waited > 0 && self.under_way() == 0 {
+            self.debt = Debt::default();
+            self.refusal = None;
+        }
+    }
+
+    /// What the next connection is left, if this one ends now.
+    pub(super) fn debt(&self, now: u64) -> Debt {
+        let waited = self.waited(now);
+        Debt { waited, refusal: self.refusal.clone().filter(|_| waited > 0) }
     }
 
     /// Whether nothing waits for an acknowledgement.
@@ -413,9 +455,9 @@ mod tests {
 
     /// Plays a script, one word of the engine or of time a line, and shows what came of it. `give N`,
     /// `sent ID`, `written COUNT`, `held ID`, `ack ID [CODE]`, `at MILLISECONDS`, `heard`, `pulse`,
-    /// `room`, `rested`, `refusal`.
+    /// `room`, `rested`, `refusal`, `renew`, `forgive`.
     fn check(script: &[&str], expected: &str) {
-        let mut link = Link::new(LIMITS, 0);
+        let mut link = Link::new(LIMITS, Debt::default(), 0);
         let (mut now, mut shown) = (0, Vec::new());
         for line in script {
             let mut words = line.split(' ');
@@ -437,6 +479,8 @@ mod tests {
                     }
                 }
                 "heard" => link.on_heard(now),
+                "renew" => link = Link::new(LIMITS, link.debt(now), now),
+                "forgive" => link.forgive(),
                 "refusal" => shown.push(match link.refusal() {
                     Some(refusal) => format!("{:#04x}", refusal.reason.code()),
                     None => "none".to_owned(),
@@ -502,7 +546,7 @@ mod tests {
             ],
             "later, full, arrived 2, room",
         );
-        let mut link = Link::new(LIMITS, 0);
+        let mut link = Link::new(LIMITS, Debt::default(), 0);
         assert!(link.has_room(1_000_000), "one message may always go");
         link.hand_over(parcel(1, 9_500), 0);
         assert!(!link.has_room(500));
@@ -616,6 +660,30 @@ mod tests {
                 "pulse",
             ],
             "later, arrived 2, Flowing until 500",
+        );
+    }
+
+    #[test]
+    fn a_new_connection_is_no_progress() {
+        check(
+            &[
+                "give 1", "sent 1", "at 20000", "heard", "renew", "pulse", "give 1", "sent 1", "at 30000",
+                "pulse", "renew", "pulse", "forgive", "pulse",
+            ],
+            "Flowing until 110000, Stalled until 80000, Stalled until 120000, Flowing until 120000",
+        );
+        // What waits is not forgiven, and an acknowledgement pays for all.
+        check(
+            &[
+                "give 1", "sent 1", "at 40000", "renew", "give 1", "sent 1", "forgive", "pulse", "ack 1",
+                "pulse", "give 2", "pulse",
+            ],
+            "Stalled until 100000, arrived 1, Flowing until 130000, Flowing until 70000",
+        );
+        // With nothing under way there is nothing to owe.
+        check(
+            &["give 1", "sent 1", "ack 1", "at 40000", "renew", "pulse"],
+            "arrived 1, Flowing until 130000",
         );
     }
 

@@ -66,6 +66,19 @@ fn step(index: usize, from: &Receive, forwards: &[Forward], to: &Receive) -> Opt
     })
 }
 
+/// Where messages of a receive route come to here, of these topics: a filter of both.
+pub(super) fn landing(route: &Receive, topics: &Filter) -> Option<String> {
+    meet(&image(&route.filter, &route.to, &route.filter.levels), &topics.levels).map(|both| show(&both))
+}
+
+/// The first level of every topic that a receive route makes here, where it is always the same.
+pub(super) fn first_level(route: &Receive) -> Option<String> {
+    match image(&route.filter, &route.to, &route.filter.levels).into_iter().next() {
+        Some(Level::Exact(text)) => Some(text),
+        _ => None,
+    }
+}
+
 /// The topics that both take.
 fn meet(one: &[Level], other: &[Level]) -> Option<Vec<Level>> {
     let both = meet_levels(one, other)?;

@@ -122,6 +122,15 @@ impl Routes {
         None
     }
 
+    /// Whether all that was committed has been read, and nothing of it waits to be sent.
+    pub(super) fn are_drained(&self) -> bool {
+        let committed = *self.committed.borrow();
+        self.routes.iter().all(|route| match &route.source {
+            Source::Stored { intake, .. } => intake.is_drained(committed),
+            Source::Unstored { ready, .. } => ready.is_empty(),
+        })
+    }
+
     /// A message has reached upstream.
     pub(super) fn arrived(&mut self, origin: Origin) {
         let (Origin::Row { route, .. } | Origin::Live { route }) = origin else { return };

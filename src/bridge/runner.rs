@@ -17,6 +17,7 @@ use super::backoff::Backoff;
 use super::config::Checked;
 use super::dialer::Dialer;
 use super::downlink::{Commands, Downlink};
+use super::link::Debt;
 use super::login;
 use super::notes::Notes;
 use super::random;
@@ -179,10 +180,9 @@ impl Bridge {
         match end {
             End::Stopped => None,
             // What ended the stream says more than that it ended.
-            End::Failed(Trouble::Lost { why }) => Some(match verdict.take() {
-                Some(error) => dialer.explain(&error),
-                None => Trouble::Lost { why },
-            }),
+            End::Failed(trouble @ (Trouble::Lost { .. } | Trouble::Unanswered { .. })) => {
+                Some(verdict.take().map_or(trouble, |error| dialer.explain(&error)))
+            }
             End::Failed(trouble) => Some(trouble),
         }
     }
@@ -198,7 +198,7 @@ impl Bridge {
         });
         // The same trouble again is no news: the log says it once.
         if news {
-            tracing::warn!(bridge = %self.config.name, url = %self.config.url, "cannot {trouble}");
+            tracing::warn!(bridge = %self.config.name, url = %self.config.url, "{}", trouble.sentence());
         }
         tokio::select! {
             () = sleep(wait) => {}
@@ -217,14 +217,17 @@ pub(super) struct Memory {
     pub(super) subscribed: bool,
     /// Whether the last one carried something.
     pub(super) worked: bool,
+    /// What waited on the last one without progress.
+    pub(super) debt: Debt,
     /// Filters that an earlier configuration has subscribed and this one does not.
     pub(super) stale: BTreeSet<String>,
     /// Where the filters are noted; nowhere, if `None`.
     pub(super) notes: Option<Notes>,
-    /// When the log had a refusal, a message that was cut, and one that no route takes.
+    /// When the log had a refusal, a message that was cut, one that no route takes, and one that is denied here.
     pub(super) refusals: Told,
     pub(super) cuts: Told,
     pub(super) unrouted: Told,
+    pub(super) denied: Told,
 }
 
 impl Memory {

@@ -132,16 +132,17 @@ impl<'a> Loop<'a> {
         }
         let keepalive = welcome.keepalive.unwrap_or(config.keepalive);
         let silence = keepalive + keepalive / 2;
+        let renew = silence.max(session.pace.stall);
         let limits = LinkLimits {
             window: usize::from(window),
             window_bytes: WINDOW_BYTES,
             silence: millis(silence),
-            stall: millis(session.pace.stall),
-            renew: millis(silence.max(session.pace.stall)),
+            // It shows well before the connection is given up for it.
+            stall: millis(session.pace.stall.min(renew / 3)),
+            renew: millis(renew),
         };
         let now = session.clock.now();
         session.routes.rewind();
-        session.board.enter(LinkState::Connected, None, now.wall);
         tracing::info!(bridge = %config.name, url = %config.url, "connected to upstream");
         session.board.change(|status| {
             status.session_present = Some(welcome.session_present);
@@ -156,7 +157,7 @@ impl<'a> Loop<'a> {
         let gate = Gate::Until(now.mono.saturating_add(millis(session.pace.suback)));
         let kept = Kept {
             uplink,
-            link: Link::new(limits, now.mono),
+            link: Link::new(limits, std::mem::take(&mut session.memory.debt), now.mono),
             limits: of_upstream,
             news: VecDeque::new(),
             cuts,
@@ -166,7 +167,10 @@ impl<'a> Loop<'a> {
             backlog: VecDeque::new(),
             gate,
         };
-        Ok(Loop { session, kept })
+        let mut work = Loop { session, kept };
+        // That it is connected is not said before it is known what it owes.
+        work.watch_over()?;
+        Ok(work)
     }
 
     async fn work(
@@ -222,10 +226,12 @@ impl<'a> Loop<'a> {
     }
 
     /// Says how the link does, and gives it up where it does not move.
-    fn watch_over(&self) -> Result<(), Trouble> {
+    fn watch_over(&mut self) -> Result<(), Trouble> {
+        if self.session.routes.are_drained() {
+            self.kept.link.forgive();
+        }
         let now = self.session.clock.now();
-        let within = self.session.pace.stall;
-        let limits = self.kept.link.limits();
+        let (limits, owed) = (self.kept.link.limits(), self.kept.link.owed());
         let refusing = self.kept.link.refusal().map(|Refusal { reason, message }| Trouble::Refusing {
             topic: message.topic.to_string(),
             reason: *reason,
@@ -233,11 +239,13 @@ impl<'a> Loop<'a> {
         match self.kept.link.pulse(now.mono) {
             Pulse::Flowing => self.session.board.enter(LinkState::Connected, refusing.as_ref(), now.wall),
             Pulse::Stalled => {
-                let trouble = refusing.unwrap_or(Trouble::Stuck { within });
+                let trouble = refusing.unwrap_or(Trouble::stuck(owed.max(limits.stall)));
                 self.session.board.enter(LinkState::Stalled, Some(&trouble), now.wall)
             }
             Pulse::Silent => return Err(Trouble::Silent { within: Duration::from_millis(limits.silence) }),
-            Pulse::Stuck => return Err(Trouble::Stuck { within: Duration::from_millis(limits.renew) }),
+            // A refusal before was an answer.
+            Pulse::Stuck if refusing.is_some() => return Err(Trouble::stuck(limits.renew)),
+            Pulse::Stuck => return Err(Trouble::stuck(owed.saturating_add(limits.renew))),
         };
         Ok(())
     }
@@ -430,7 +438,7 @@ impl<'a> Loop<'a> {
     fn tell_refusal(&mut self, topic: &str, reason: Reason) {
         if self.session.memory.refusals.is_due(self.session.clock.now().mono) {
             let trouble = Trouble::Refusing { topic: topic.to_owned(), reason };
-            tracing::warn!(bridge = %self.session.config.name, %topic, "cannot {trouble}");
+            tracing::warn!(bridge = %self.session.config.name, %topic, "{}", trouble.sentence());
         }
     }
 
@@ -470,6 +478,7 @@ impl<'a> Loop<'a> {
 
     /// Settles what has arrived, and gives up what nobody keeps.
     fn close(self) {
+        self.session.memory.debt = self.kept.link.debt(self.session.clock.now().mono);
         for route in self.kept.link.into_live() {
             self.session.routes.given_up(Origin::Live { route }, DropReason::LinkDown);
         }
@@ -487,7 +496,7 @@ async fn first_word(
         Ok(Some(Happening::Connected(welcome))) => Ok(welcome),
         Ok(Some(Happening::Lost(trouble))) => Err(trouble),
         Ok(_) => Err(lost("upstream answered CONNECT with something else")),
-        Err(_) => Err(lost("upstream did not answer CONNECT")),
+        Err(_) => Err(Trouble::Unanswered { within }),
     }
 }
 

@@ -1,10 +1,13 @@
 //! How the bridge does, for people and programs.
 //!
 //! One snapshot, changed by the bridge alone and watched by whoever shows it. "Connected" stands here only
-//! while acknowledgements come: a link that takes messages and confirms none is "stalled".
+//! while acknowledgements come: a link that takes messages and confirms none is "stalled", on the next
+//! connection too, until one has come or nothing waits for one.
+
+use std::time::Duration;
 
 use adapter_api::{Health, State};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -20,13 +23,15 @@ pub struct Status {
     pub url: String,
     /// The state.
     pub state: LinkState,
-    /// Since when it is in this state, wall clock in milliseconds.
+    /// Since when it is in this state, wall clock in milliseconds; told in seconds, as all times are.
+    #[serde(serialize_with = "seconds")]
     pub since: u64,
-    /// Why it is not connected, in words that fit "cannot …".
+    /// Why it is not connected, or what upstream refuses: "cannot …".
     pub reason: Option<String>,
     /// The same as one word that never changes.
     pub trouble: Option<&'static str>,
     /// When it is tried again, wall clock in milliseconds.
+    #[serde(serialize_with = "seconds")]
     pub next_attempt: Option<u64>,
     /// Whether upstream had kept the session at the last connect.
     pub session_present: Option<bool>,
@@ -128,7 +133,7 @@ impl Board {
     /// Enters a state; `false` where it was in it for the same reason.
     pub(super) fn enter(&self, state: LinkState, trouble: Option<&Trouble>, wall: u64) -> bool {
         self.sender.send_if_modified(|status| {
-            let reason = trouble.map(Trouble::to_string);
+            let reason = trouble.map(Trouble::sentence);
             if status.state == state && status.reason == reason {
                 return false;
             }
@@ -158,6 +163,11 @@ impl Status {
         }
         Health { state, reason: self.reason.clone(), counters }
     }
+}
+
+fn seconds<S: Serializer>(millis: &(impl Copy + Into<Option<u64>>), out: S) -> Result<S::Ok, S::Error> {
+    let seconds = |millis| Duration::from_millis(millis).as_secs_f64();
+    (*millis).into().map(seconds).serialize(out)
 }
 
 /// A subscription that upstream has not answered.

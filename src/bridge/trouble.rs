@@ -91,6 +91,12 @@ pub enum Trouble {
         /// Why.
         reason: Reason,
     },
+    /// Upstream takes the connection and does not answer CONNECT.
+    #[error("log in: upstream did not answer CONNECT within {}", show_duration(*.within))]
+    Unanswered {
+        /// How long was waited.
+        within: Duration,
+    },
     /// Upstream ended the connection.
     #[error("stay connected: {why}")]
     Lost {
@@ -125,6 +131,18 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// Nothing was acknowledged for so many milliseconds, told in a unit of which there are at least two.
+    pub(super) fn stuck(millis: u64) -> Trouble {
+        let unit = [86_400_000, 3_600_000, 60_000, 1_000].into_iter().find(|unit| millis >= 2 * unit);
+        let unit = unit.unwrap_or(1);
+        Trouble::Stuck { within: Duration::from_millis(millis / unit * unit) }
+    }
+
+    /// The whole of it, as it stands in the status and in the log.
+    pub fn sentence(&self) -> String {
+        format!("cannot {self}")
+    }
+
     /// The short word for programs; it never changes.
     pub fn word(&self) -> &'static str {
         match self {
@@ -141,7 +159,8 @@ impl Trouble {
             Trouble::Turned { reason: Reason::BadUserNameOrPassword } => "bad_user_name_or_password",
             Trouble::Turned { reason: Reason::NotAuthorized } => "not_authorized",
             Trouble::Turned { .. } => "turned_away",
-            Trouble::Lost { .. } => "lost",
+            // A word stays, whatever the text says.
+            Trouble::Unanswered { .. } | Trouble::Lost { .. } => "lost",
             Trouble::Silent { .. } => "silent",
             Trouble::Refusing { .. } => "refusing",
             Trouble::Stuck { .. } => "stuck",

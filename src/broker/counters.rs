@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::codec::Reason;
-use crate::record::{DropReason, ReaderId};
+use crate::record::DropReason;
 
 /// Figures of one moment; those that only grow say so.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,8 +48,8 @@ pub struct Counters {
     pub queued_bytes: u64,
     /// Publishes that were refused and routed to nobody; grows.
     pub not_accepted: u64,
-    /// Of these, those that a stored route would have had but for a full destination; grow.
-    pub not_accepted_by_route: BTreeMap<ReaderId, u64>,
+    /// Of these, those that a stored route would have had but for a full destination, by its name; grow.
+    pub not_accepted_by_route: BTreeMap<String, u64>,
     /// Publishes that came faster than `max_publish_rate` and had to wait, and those whose readers were so much work
     /// to find that what came behind had to; grows.
     pub slowed: u64,

@@ -98,7 +98,7 @@ pub struct Route {
     pub filter: ByteString,
     /// Whether it is a durable destination.
     pub store: bool,
-    /// For logs.
+    /// For logs and figures.
     pub name: String,
 }
 
@@ -159,6 +159,8 @@ pub struct Broker {
     /// Parts of the house that were turned away or put out, and are not back: few, since they stand in the
     /// configuration.
     turned_away: BTreeMap<ByteString, Reason>,
+    /// Publishes that were refused and that a stored route would have had; grow.
+    not_accepted_by_route: BTreeMap<ReaderId, u64>,
     /// Publishes that readers of the log did not get and that their publishers were not told of; written at
     /// the end of the call.
     shed: BTreeMap<(ReaderId, DropReason), u64>,
@@ -219,6 +221,7 @@ impl Broker {
             restricted: config.rules.is_some(),
             member_looks: 0,
             turned_away: BTreeMap::new(),
+            not_accepted_by_route: BTreeMap::new(),
             shed: BTreeMap::new(),
             config,
         };
@@ -270,6 +273,9 @@ impl Broker {
         counters.memory = self.memory_held() as u64;
         let turned_away = self.turned_away.iter();
         counters.turned_away = turned_away.map(|(id, reason)| (String::from(&**id), *reason)).collect();
+        let refused =
+            |route: &Route| Some((route.name.clone(), *self.not_accepted_by_route.get(&route.reader)?));
+        counters.not_accepted_by_route = self.config.routes.iter().filter_map(refused).collect();
         counters
     }
 

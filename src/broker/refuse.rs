@@ -233,7 +233,7 @@ impl Broker {
     fn count_not_accepted(&mut self, topic: &str) {
         self.counters.not_accepted += 1;
         for reader in self.stored_routes_of(topic) {
-            *self.counters.not_accepted_by_route.entry(reader).or_default() += 1;
+            *self.not_accepted_by_route.entry(reader).or_default() += 1;
         }
     }
 

@@ -4,6 +4,7 @@
 //! house in which nobody looks does no work for them. Only what has changed is published, retained and
 //! never stored.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -14,7 +15,7 @@ use super::publish::is_volatile;
 use super::timers::Timer;
 use super::{Broker, Counters, Effect, Taker, Turn};
 use crate::codec::{Properties, QoS};
-use crate::record::{DropReason, Message, Survey};
+use crate::record::{DropReason, Message, ReaderId, ReaderStatus, Survey};
 use crate::router::{Subscriber, filter};
 
 /// What the engine has carried since its start.
@@ -224,7 +225,7 @@ impl Broker {
         }
     }
 
-    /// What the store counts, by its name below `$SYS/broker`: the conservation line of every stored route.
+    /// What the store counts, by its name below `$SYS/broker`: the conservation line of every route.
     fn store_figures(&self) -> Vec<(String, String)> {
         let Some(survey) = &self.sys.survey else { return Vec::new() };
         let mut figures = vec![
@@ -232,22 +233,17 @@ impl Broker {
             ("store/bytes/maximum".to_owned(), survey.max_size.to_string()),
             ("store/full".to_owned(), u8::from(survey.is_full).to_string()),
         ];
+        let stored = self.config.routes.iter().filter(|route| route.store);
+        let stored: BTreeSet<ReaderId> = stored.map(|route| route.reader).collect();
+        let refused = |reader: &ReaderId| self.not_accepted_by_route.get(reader).copied().unwrap_or(0);
         for (reader, line) in &survey.routes {
-            let name = as_level(&line.name);
-            let refused = self.counters.not_accepted_by_route.get(reader).copied().unwrap_or(0);
-            let numbers = [
-                ("received", line.received),
-                ("delivered", line.delivered),
-                ("queued", line.queued),
-                ("expired", line.expired),
-                ("dropped", line.dropped.values().sum()),
-                ("not_accepted", refused),
-            ];
-            let named = |figure: &str| format!("store/routes/{name}/{figure}");
-            figures.extend(numbers.map(|(figure, number)| (named(figure), number.to_string())));
-            figures.extend(line.dropped.iter().map(|(reason, number)| {
-                (named(&format!("dropped/{}", reason.as_str())), number.to_string())
-            }));
+            match stored.contains(reader) {
+                true => route_figures("routes", line, Some(refused(reader)), &mut figures),
+                false => route_figures("routes_gone", line, None, &mut figures),
+            }
+        }
+        for line in &survey.unstored {
+            route_figures("routes", line, Some(0), &mut figures);
         }
         figures
     }
@@ -299,6 +295,31 @@ impl Broker {
         }
         figures
     }
+}
+
+/// The conservation line of one route, and how many publishes were refused that it would have had.
+fn route_figures(
+    folder: &str,
+    line: &ReaderStatus,
+    refused: Option<u64>,
+    figures: &mut Vec<(String, String)>,
+) {
+    let name = as_level(&line.name);
+    let numbers = [
+        ("received", line.received),
+        ("delivered", line.delivered),
+        ("queued", line.queued),
+        ("expired", line.expired),
+        ("dropped", line.dropped.values().sum()),
+    ];
+    let numbers = numbers.into_iter().chain(refused.map(|refused| ("not_accepted", refused)));
+    let named = |figure: &str| format!("store/{folder}/{name}/{figure}");
+    figures.extend(numbers.map(|(figure, number)| (named(figure), number.to_string())));
+    figures.extend(
+        line.dropped
+            .iter()
+            .map(|(reason, number)| (named(&format!("dropped/{}", reason.as_str())), number.to_string())),
+    );
 }
 
 /// A route's name as one level of a topic: it holds a filter.

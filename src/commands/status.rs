@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{ConfigArgs, Failure, say};
 use crate::config;
-use crate::control::{self, Ask, BridgeStatus, Status};
+use crate::control::{self, Ask, BridgeStatus, Conservation, GoneRoute, Status};
 
 /// `tidegate status`.
 #[derive(Debug, Args)]
@@ -53,6 +53,7 @@ pub fn render(status: &Status, now: u64) -> String {
     }
     render_local(status, &mut out);
     render_bridges(status, now, &mut out);
+    render_routes(status, &mut out);
     // What bridges report like adapters do stands above already.
     let parts = || status.adapters.iter().filter(|(path, _)| !path.starts_with("bridge/"));
     if parts().next().is_some() {
@@ -148,6 +149,9 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
             let _ = writeln!(out, "  {:width$}  {}: {}", "", subscription.filter, subscription.answer);
         }
     }
+}
+
+fn render_routes(status: &Status, out: &mut String) {
     if !status.routes.is_empty() {
         let _ = writeln!(out, "routes");
     }
@@ -157,31 +161,42 @@ fn render_bridges(status: &Status, now: u64, out: &mut String) {
             let _ = writeln!(out, "  {:width$}  not known: the store does not answer", route.name);
             continue;
         }
-        let reasons: Vec<String> =
-            route.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
         let refused = match (route.not_accepted, route.full) {
             (0, false) => String::new(),
+            (0, true) => "; FULL".to_owned(),
             (count, full) => format!("; refused {count}{}", if full { ", FULL" } else { "" }),
         };
-        let wrong = if route.is_conserved() { "" } else { "  DOES NOT ADD UP" };
-        let _ = writeln!(
-            out,
-            "  {:width$}  received {} = delivered {} + queued {} + expired {} + dropped {}{reasons}{refused}{wrong}",
-            route.name,
-            route.received,
-            route.delivered,
-            route.queued,
-            route.expired,
-            route.dropped_in_all()
-        );
+        let _ = writeln!(out, "  {:width$}  {}", route.name, sums(&route.line(), &refused));
     }
+    // Of one that had nothing left nobody misses anything; it stands in the JSON.
+    let lost = |route: &&GoneRoute| route.line.queued > 0 || route.line.dropped.contains_key("purged");
+    let gone: Vec<&GoneRoute> = status.routes_gone.iter().filter(lost).collect();
+    if !gone.is_empty() {
+        let _ = writeln!(out, "routes gone");
+    }
+    let width = widest(gone.iter().map(|route| &route.name));
+    for route in gone {
+        let _ = writeln!(out, "  {:width$}  {}", route.name, sums(&route.line, ""));
+    }
+}
+
+/// A conservation line, and what else is to be said of its reader.
+fn sums(line: &Conservation, more: &str) -> String {
+    let reasons: Vec<String> =
+        line.dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let wrong = if line.is_conserved() { "" } else { "  DOES NOT ADD UP" };
+    let Conservation { received, delivered, queued, expired, .. } = line;
+    let dropped = line.dropped_in_all();
+    format!(
+        "received {received} = delivered {delivered} + queued {queued} + expired {expired} + dropped {dropped}{reasons}{more}{wrong}"
+    )
 }
 
 /// Why a bridge is not connected, and when it is tried again.
 fn trouble(bridge: &BridgeStatus, now: u64) -> String {
-    let reason = bridge.reason.as_ref().map(|reason| format!(": cannot {reason}")).unwrap_or_default();
-    let wait = bridge.next_attempt.and_then(|next| next.checked_sub(now));
+    let reason = bridge.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let wait = bridge.next_attempt.and_then(|next| millis(next).checked_sub(now));
     let next =
         wait.map(|wait| format!("; next try in {}", age(Duration::from_millis(wait)))).unwrap_or_default();
     reason + &next
@@ -199,11 +214,17 @@ fn widest<'a>(names: impl Iterator<Item = &'a String>) -> usize {
 }
 
 /// ` for 3h`; nothing where no time is given.
-fn since(since: u64, now: u64) -> String {
-    match since {
+fn since(since: f64, now: u64) -> String {
+    match millis(since) {
         0 => String::new(),
-        _ => format!(" for {}", age(Duration::from_millis(now.saturating_sub(since)))),
+        since => format!(" for {}", age(Duration::from_millis(now.saturating_sub(since)))),
     }
+}
+
+/// A time in milliseconds; 0 where it is none.
+fn millis(seconds: f64) -> u64 {
+    let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    u64::try_from((time + Duration::from_micros(500)).as_millis()).unwrap_or(0)
 }
 
 /// A duration in the largest unit of which it has at least two.
@@ -239,8 +260,8 @@ mod tests {
                 "turned_away": {"bridge:cloud": "client identifier not valid"}},
             "store": {"size": 12_345_678, "max_size": 1_000_000_000, "commits": 7, "written": 900, "put_aside": 3_000_000,
                 "put_aside_as": "/var/lib/tidegate/tidegate.db.damaged-000000000001"},
-            "bridges": [{"name": "cloud", "state": "down", "since": 1_000, "next_attempt": 304_000,
-                "reason": "connect: no route to host", "url": "mqtts://cloud.example.com:8883",
+            "bridges": [{"name": "cloud", "state": "down", "since": 1.0, "next_attempt": 304.25,
+                "reason": "cannot connect: no route to host", "url": "mqtts://cloud.example.com:8883",
                 "subscriptions": [{"filter": "a/#", "answer": "granted"}, {"filter": "b", "answer": "not authorized"}],
                 "counts": {"sent": 9, "acknowledged": 8, "connects": 3, "failures": 2}}],
             "routes": [{"name": "cloud:sensors/#", "bridge": "cloud", "received": 10, "delivered": 5,
@@ -309,6 +330,25 @@ adapters
         let told = render(&Status { routes: vec![route], store: Some(store), ..Status::default() }, 0);
         assert!(told.contains("20B of 30B, FULL, 0 commits"), "{told}");
         assert!(told.contains("queued 2 + expired 0 + dropped 0; refused 7, FULL\n"), "{told}");
+    }
+
+    #[test]
+    fn a_route_that_drops_what_comes_is_full_though_it_refuses_nothing() {
+        let route = control::RouteStatus { name: "r".to_owned(), full: true, ..Default::default() };
+        let told = render(&Status { routes: vec![route], ..Status::default() }, 0);
+        assert!(told.contains(" + dropped 0; FULL\n"), "{told}");
+    }
+
+    #[test]
+    fn what_a_route_of_before_still_had_is_told() {
+        let gone: Vec<GoneRoute> = serde_json::from_value(json!([
+            {"name": "cloud:old/#", "received": 5, "delivered": 2, "dropped": {"purged": 3}},
+            {"name": "cloud:done/#", "received": 5, "delivered": 5},
+        ]))
+        .expect("two routes");
+        let told = render(&Status { routes_gone: gone, ..Status::default() }, 0);
+        let line = "received 5 = delivered 2 + queued 0 + expired 0 + dropped 3 (purged 3)";
+        assert!(told.ends_with(&format!("routes gone\n  cloud:old/#  {line}\n")), "{told}");
     }
 
     #[test]

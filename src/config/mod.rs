@@ -68,6 +68,15 @@ pub struct Loaded {
     pub unready: Vec<Wrong>,
 }
 
+impl Loaded {
+    /// Filters of the topics on which adapters take what is to be written to a device.
+    pub fn set_topics(&self) -> Vec<String> {
+        let modbus = self.modbus.iter().map(|bus| format!("modbus/{}/+/+/set", bus.name));
+        let serial = self.serial.iter().map(|line| format!("{}/set", line.topic));
+        modbus.chain(serial).collect()
+    }
+}
+
 /// Reads the configuration: `file`, or the default one where none is named.
 ///
 /// # Errors
@@ -167,7 +176,7 @@ fn check(
     relations::rules(rules.as_deref(), auth.as_ref(), &mut report);
     match (gateway, auth, limits, store, log) {
         (Some(gateway), Some(auth), Some(limits), Some(store), Some(log)) if report.is_clean() => {
-            Ok(Loaded {
+            let mut loaded = Loaded {
                 gateway,
                 listeners: values(listeners),
                 auth,
@@ -180,8 +189,11 @@ fn check(
                 mqtt_sn,
                 log,
                 unready: report.take_unready(),
-                warnings: report.warnings,
-            })
+                warnings: Vec::new(),
+            };
+            relations::commands(&loaded, &mut report);
+            loaded.warnings = report.warnings;
+            Ok(loaded)
         }
         _ => Err(report.into_refused()),
     }

@@ -8,6 +8,9 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use bytestring::ByteString;
+
+use super::Loaded;
 use super::place::Report;
 use crate::access::Rules;
 use crate::auth::{self, Moment, PasswordFile};
@@ -187,6 +190,31 @@ pub(super) fn rules(rules: Option<&Rules>, auth: Option<&auth::Config>, report: 
             "auth.acl_file",
             "it names users and there is no [auth] password_file: a user name that nobody checks counts as none",
         );
+    }
+}
+
+/// Commands for devices that the rules as they are now let no bridge give.
+pub(super) fn commands(loaded: &Loaded, report: &mut Report) {
+    for (index, bridge) in loaded.bridges.iter().enumerate() {
+        let user = ByteString::from(format!("bridge:{}", bridge.name));
+        let access = loaded.rules.as_ref().map(|rules| rules.of_adapter(&user, &user));
+        for (route, receive) in bridge.receives.iter().enumerate() {
+            let landing = loaded.set_topics().into_iter().find_map(|topics| receive.lands_on(&topics));
+            let Some(landing) = landing else { continue };
+            let may = match &access {
+                // Which of many topics a message will be for is not known here.
+                Some(access) => landing.contains(['+', '#']) || access.may_set(&landing),
+                None => false,
+            };
+            if !may {
+                report.warn(
+                    &format!("bridge[{index}].receive[{route}].to"),
+                    format!(
+                        "what comes as {landing} is denied: a device is written only by who has a line for its set topic in [auth] acl_file, here \"user {user}\" and \"topic write {landing}\""
+                    ),
+                );
+            }
+        }
     }
 }
 

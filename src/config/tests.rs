@@ -599,3 +599,40 @@ fn a_password_that_would_cross_the_network_unencrypted_is_warned_of() {
         assert_eq!(warned(host), [""; 0], "{host}");
     }
 }
+
+#[test]
+fn a_command_for_a_device_that_no_line_allows_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (acl, path) = (folder.path().join("acl"), folder.path().join("tidegate.toml"));
+    let told = |rules: Option<&str>, to: &str| {
+        let auth = rules.map(|rules| {
+            std::fs::write(&acl, rules).expect("written");
+            format!("[auth]\nacl_file = {acl:?}\n")
+        });
+        let text = format!(
+            "{}[[serial]]\nname = \"scale\"\ndevice = \"/dev/null\"\ntopic = \"scales/1\"\n[[bridge]]\nname = \"cloud\"\nurls = [\"mqtt://192.0.2.1\"]\n[[bridge.receive]]\nfilter = \"c/+\"\nto = \"{to}\"\n",
+            auth.unwrap_or_default()
+        );
+        std::fs::write(&path, text).expect("written");
+        let loaded = load(Some(&path)).expect("right");
+        loaded.warnings.into_iter().filter(|warning| warning.contains("denied")).collect::<Vec<_>>()
+    };
+    let expected = "what comes as scales/1/set is denied: a device is written only by who has a line for its set topic in [auth] acl_file, here \"user bridge:cloud\" and \"topic write scales/1/set\"";
+    let (broad, other) =
+        ("user bridge:cloud\ntopic write #\n", "user bridge:lan\ntopic write scales/1/set\n");
+    for (rules, to) in [
+        (None, "scales/1/set"),
+        (None, "scales/1/{1}"),
+        (None, "scales/{1}/set"),
+        (Some(broad), "scales/1/set"),
+        (Some(other), "scales/1/set"),
+    ] {
+        let warnings = told(rules, to);
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{rules:?} {to}: {warnings:?}");
+    }
+    let named = "user bridge:cloud\ntopic write scales/1/set\n";
+    for (rules, to) in [(None, "scales/2/set"), (None, "commands/{1}"), (Some(named), "scales/1/set")] {
+        let warnings = told(rules, to);
+        assert!(warnings.is_empty(), "{rules:?} {to}: {warnings:?}");
+    }
+}

@@ -13,8 +13,8 @@ pub use client::{AskError, ask};
 pub use peers::group;
 pub use server::{Answer, Socket, SocketError};
 pub use status::{
-    AdapterStatus, BridgeCounts, BridgeStatus, BrokerStatus, Conservation, ListenerStatus, RouteStatus,
-    Status, StoreFigures, SubscriptionStatus,
+    AdapterStatus, BridgeCounts, BridgeStatus, BrokerStatus, Conservation, GoneRoute, ListenerStatus,
+    RouteStatus, Status, StoreFigures, SubscriptionStatus,
 };
 
 use std::path::{Path, PathBuf};

@@ -2,21 +2,23 @@
 //!
 //! It is bound beside its place and moved in when its mode is right, so nobody finds it open too wide,
 //! and one that a dead service left is replaced. A client may hold a connection only as long as it
-//! asks; everything it can do is bounded.
+//! asks; everything it can do is bounded. Where all places are taken, who has done nothing for longest
+//! gives way to the newest.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{Ask, QUESTION_MAX, SOCKET, VERSION, peers};
@@ -81,9 +83,8 @@ impl Socket {
     pub async fn serve(&self, answer: impl Fn(Ask) -> Answer + Send + Sync + 'static) {
         let answer: Arc<dyn Fn(Ask) -> Answer + Send + Sync> = Arc::new(answer);
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let idlers = Idlers::default();
         loop {
-            // When all places are taken, the next client waits in the kernel's queue.
-            let Ok(place) = places.clone().acquire_owned().await else { return };
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -94,11 +95,21 @@ impl Socket {
             };
             let allowed =
                 stream.peer_cred().is_ok_and(|peer| peers::may_speak(self.own_user, peer.uid(), peer.gid()));
-            let answer = answer.clone();
+            let Some(place) = idlers.make_room(&places).await else { return };
+            let (answer, guest) = (answer.clone(), idlers.guest());
             tokio::spawn(async move {
                 let _place = place;
-                // A client that hangs up in the middle is its own affair.
-                let _ = if allowed { converse(stream, &*answer).await } else { refuse(stream).await };
+                let talk = async {
+                    match allowed {
+                        true => converse(stream, &*answer, &guest).await,
+                        false => guest.idle(refuse(stream)).await,
+                    }
+                };
+                tokio::select! {
+                    // A client that hangs up in the middle is its own affair.
+                    _ = talk => {}
+                    () = guest.leave.notified() => {}
+                }
             });
         }
     }
@@ -115,19 +126,24 @@ async fn refuse(mut stream: UnixStream) -> io::Result<()> {
     write(&mut stream, &json!({"v": VERSION, "error": text})).await
 }
 
-async fn converse(stream: UnixStream, answer: &(dyn Fn(Ask) -> Answer + Send + Sync)) -> io::Result<()> {
+async fn converse(
+    stream: UnixStream,
+    answer: &(dyn Fn(Ask) -> Answer + Send + Sync),
+    guest: &Guest,
+) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut question = Vec::new();
         let limit = u64::try_from(QUESTION_MAX).unwrap_or(u64::MAX);
         let mut limited = (&mut stream).take(limit);
-        let read = timeout(QUESTION_TIMEOUT, limited.read_until(b'\n', &mut question)).await??;
+        let reading = limited.read_until(b'\n', &mut question);
+        let read = guest.idle(timeout(QUESTION_TIMEOUT, reading)).await??;
         if read == 0 {
             return Ok(());
         }
         if question.last() != Some(&b'\n') && read >= QUESTION_MAX {
-            return write(stream.get_mut(), &json!({"v": VERSION, "error": "the question is too long"}))
-                .await;
+            let refusal = json!({"v": VERSION, "error": "the question is too long"});
+            return guest.idle(write(stream.get_mut(), &refusal)).await;
         }
         let reply = match understand(&question) {
             Ok(ask) => match timeout(ANSWER_TIMEOUT, answer(ask)).await {
@@ -136,7 +152,7 @@ async fn converse(stream: UnixStream, answer: &(dyn Fn(Ask) -> Answer + Send + S
             },
             Err(error) => json!({"v": VERSION, "error": error}),
         };
-        write(stream.get_mut(), &reply).await?;
+        guest.idle(write(stream.get_mut(), &reply)).await?;
     }
 }
 
@@ -151,6 +167,89 @@ fn understand(question: &[u8]) -> Result<Ask, String> {
     }
     let word = question.get("ask").and_then(Value::as_str).unwrap_or_default();
     Ask::from_word(word).ok_or_else(|| "this service knows no such question".to_owned())
+}
+
+/// Connections for which the service does nothing: they have not asked, or do not read their answer.
+#[derive(Clone, Default)]
+struct Idlers(Arc<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    since: Mutex<Since>,
+    /// One more waits.
+    news: Notify,
+}
+
+/// Who waits, by the order in which they began to.
+#[derive(Default)]
+struct Since {
+    last: u64,
+    leave: BTreeMap<u64, Arc<Notify>>,
+}
+
+/// One connection among them.
+struct Guest {
+    idlers: Idlers,
+    leave: Arc<Notify>,
+}
+
+/// Its waiting, which ends with this.
+struct Turn<'a> {
+    idlers: &'a Idlers,
+    number: u64,
+}
+
+impl Idlers {
+    fn guest(&self) -> Guest {
+        Guest { idlers: self.clone(), leave: Arc::default() }
+    }
+
+    /// A place for one more. Where there is none who has waited for longest leaves; while all are being answered,
+    /// the one more waits.
+    async fn make_room(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        loop {
+            let idlest = self.since().leave.pop_first();
+            if let Some((_, leave)) = idlest {
+                leave.notify_one();
+                return places.clone().acquire_owned().await.ok();
+            }
+            tokio::select! {
+                place = places.clone().acquire_owned() => return place.ok(),
+                () = self.0.news.notified() => {}
+            }
+        }
+    }
+
+    fn since(&self) -> MutexGuard<'_, Since> {
+        self.0.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Guest {
+    /// Waits for the client, and may be sent away meanwhile.
+    async fn idle<T>(&self, client: impl Future<Output = T>) -> T {
+        let _turn = self.begin();
+        client.await
+    }
+
+    fn begin(&self) -> Turn<'_> {
+        let mut since = self.idlers.since();
+        since.last += 1;
+        let number = since.last;
+        since.leave.insert(number, self.leave.clone());
+        drop(since);
+        self.idlers.0.news.notify_one();
+        Turn { idlers: &self.idlers, number }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.idlers.since().leave.remove(&self.number);
+    }
 }
 
 async fn write(stream: &mut UnixStream, value: &Value) -> io::Result<()> {
@@ -224,6 +323,27 @@ mod tests {
         check(r#"{"v":2,"ask":"status"}"#, "found version 2");
         check(r#"{"v":1,"ask":"stop"}"#, "no such question");
         assert_eq!(understand(br#"{"v":1,"ask":"status"}"#), Ok(Ask::Status));
+    }
+
+    #[test]
+    fn who_asks_is_answered_however_many_hold_a_connection_and_do_not() {
+        use std::io::{Read as _, Write as _};
+        let folder = tempfile::tempdir().expect("a folder");
+        let run_dir = folder.path().to_owned();
+        let (status, left, stays) = with_service(folder.path(), move || {
+            let connect =
+                || std::os::unix::net::UnixStream::connect(run_dir.join(SOCKET)).expect("connected");
+            let mut idle: Vec<_> = (0..100).map(|_| connect()).collect();
+            // One that was answered, and asks no more, is idle like the others.
+            idle[99].write_all(b"{\"v\":1,\"ask\":\"status\"}\n").expect("written");
+            idle[99].read_exact(&mut [0; 8]).expect("answered");
+            let status = ask(&run_dir, Ask::Status).expect("answered");
+            // The others need not wait until these have run out of time.
+            idle[90].set_nonblocking(true).expect("set");
+            let stays = idle[90].read(&mut [0; 8]).map_err(|error| error.kind());
+            (status, idle[0].read(&mut [0; 8]).expect("closed"), stays)
+        });
+        assert_eq!((status, left, stays), (json!({"gateway": "barn-7"}), 0, Err(io::ErrorKind::WouldBlock)));
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct Status {
     pub bridges: Vec<BridgeStatus>,
     /// Every forward route.
     pub routes: Vec<RouteStatus>,
+    /// Forward routes that the configuration names no more, each with its last line: what waited for it is dropped,
+    /// as `purged`.
+    pub routes_gone: Vec<GoneRoute>,
     /// Parts of adapters by their path, `modbus/line-1/meter`.
     pub adapters: BTreeMap<String, AdapterStatus>,
     /// What is wrong with the gateway as a whole, in words.
@@ -114,23 +117,23 @@ pub struct Conservation {
 }
 
 /// One bridge.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BridgeStatus {
     /// Its name.
     pub name: String,
     /// `connected`, `connecting`, `stalled`, `down`.
     pub state: String,
-    /// Milliseconds since 1970 when it came into this state.
-    pub since: u64,
+    /// Seconds since 1970 when it came into this state, as in its topic.
+    pub since: f64,
     /// Why, in words, where it is not connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The upstream that it speaks to or tries, without its secrets.
     pub url: String,
-    /// When it is tried again, in milliseconds since 1970.
+    /// When it is tried again, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_attempt: Option<u64>,
+    pub next_attempt: Option<f64>,
     /// Its receive routes' subscriptions.
     pub subscriptions: Vec<SubscriptionStatus>,
     /// What passed since the start.
@@ -198,8 +201,19 @@ pub struct RouteStatus {
     pub dropped: BTreeMap<String, u64>,
     /// Publishes that it would have had, and that were refused for want of room; since the start, and apart.
     pub not_accepted: u64,
-    /// Whether it takes nothing more for now.
+    /// Whether it has reached its limits and refuses or drops what comes.
     pub full: bool,
+}
+
+/// A route that the configuration names no more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GoneRoute {
+    /// Its name.
+    pub name: String,
+    /// All that became of its messages.
+    #[serde(flatten)]
+    pub line: Conservation,
 }
 
 /// One part of an adapter.
@@ -208,8 +222,8 @@ pub struct RouteStatus {
 pub struct AdapterStatus {
     /// `starting`, `up` or `down`.
     pub state: String,
-    /// Milliseconds since 1970 when it came into this state.
-    pub since: u64,
+    /// Seconds since 1970 when it came into this state, as in its topic.
+    pub since: f64,
     /// Why, in words, where it is not up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -218,6 +232,19 @@ pub struct AdapterStatus {
 }
 
 impl RouteStatus {
+    /// Its conservation line.
+    pub fn line(&self) -> Conservation {
+        Conservation {
+            received: self.received,
+            delivered: self.delivered,
+            queued: self.queued,
+            expired: self.expired,
+            dropped: self.dropped.clone(),
+        }
+    }
+}
+
+impl Conservation {
     /// All that was dropped, whatever the reason.
     pub fn dropped_in_all(&self) -> u64 {
         self.dropped.values().sum()

@@ -21,7 +21,7 @@ use super::verify::{Question, Verifier};
 use super::{Input, Inputs};
 use crate::broker::{AuthOutcome, ConnectionId, Copy, Effect, Event, Level, Verdict};
 use crate::codec::{Ack, Alias, Packet, Properties, QoS, Reason, encode};
-use crate::record::{Now, Write};
+use crate::record::{Now, Survey, Write};
 use crate::store::Handle;
 use crate::unstored::Inlet;
 
@@ -186,9 +186,10 @@ impl Engine {
             }
             Effect::Survey => {
                 let inputs = self.courier.inputs.clone();
+                let unstored = self.courier.unstored.iter().flatten().map(Inlet::line).collect();
                 self.courier.store.status(move |status| {
                     // An engine that is gone has nobody to tell.
-                    let _ = inputs.send_blocking(Input::Surveyed(status.survey()));
+                    let _ = inputs.send_blocking(Input::Surveyed(Survey { unstored, ..status.survey() }));
                 });
             }
             Effect::Forward { route, message } => {

@@ -68,6 +68,8 @@ pub enum Input {
     },
     /// The access rules are others now.
     Rules(Arc<Rules>),
+    /// What is wrong with the files of passwords and rules, in words; empty once all is well.
+    FileTroubles(Vec<String>),
     /// Files that may have changed are to be looked at now.
     Reread,
     /// Somebody asks how the engine does: a JSON value comes back.

@@ -10,26 +10,26 @@ use super::Counters;
 use crate::broker;
 use crate::listener::{HandshakeCounts, Standing};
 
-/// `{"listeners": [...], "broker": {...}, "engine": {...}, "handshakes": {...}}`.
+/// `{"listeners": [...], "broker": {...}, "engine": {...}, "handshakes": {...}, "warnings": [...]}`.
 pub(super) fn of(
     engine: &Counters,
     broker: &broker::Counters,
     doors: &[Standing],
     handshakes: &HandshakeCounts,
+    warnings: &[String],
 ) -> Value {
     json!({
         "listeners": doors.iter().map(door).collect::<Vec<_>>(),
         "broker": figures(broker),
         "engine": engine,
         "handshakes": handshakes,
+        "warnings": warnings,
     })
 }
 
 fn figures(broker: &broker::Counters) -> Value {
     let dropped: BTreeMap<&str, u64> =
         broker.dropped.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
-    let refused: BTreeMap<String, u64> =
-        broker.not_accepted_by_route.iter().map(|(reader, count)| (reader.0.to_string(), *count)).collect();
     let turned_away: BTreeMap<&String, &str> =
         broker.turned_away.iter().map(|(part, reason)| (part, reason.text())).collect();
     json!({
@@ -45,7 +45,7 @@ fn figures(broker: &broker::Counters) -> Value {
         "connections_accepted": broker.connections_accepted,
         "connections_refused": broker.connections_refused,
         "not_accepted": broker.not_accepted,
-        "not_accepted_by_route": refused,
+        "not_accepted_by_route": broker.not_accepted_by_route,
         "slowed": broker.slowed,
         "expired": broker.expired,
         "dropped": dropped,

@@ -347,7 +347,7 @@ fn without_a_password_file_no_password_fits() {
 
 #[test]
 fn a_route_that_keeps_nothing_gets_its_messages_through_its_queue() {
-    let (inlet, mut outlet) = unstored::queue(unstored::LIMIT);
+    let (inlet, mut outlet) = unstored::queue("r", unstored::LIMIT);
     let running = Running::start(StoreMode::Prompt, |parts| {
         let route = Route {
             reader: ReaderId(1),

@@ -51,6 +51,8 @@ pub struct Engine {
     ports: std::collections::BTreeMap<u64, ConnectionId>,
     /// Who waits for [`Input::Status`].
     asked: Vec<oneshot::Sender<Value>>,
+    /// What is wrong with the files of passwords and rules: a line for each.
+    file_troubles: Vec<String>,
     turned_away: Limiter,
     told: Told,
     heartbeat: Heartbeat,
@@ -89,6 +91,7 @@ impl Engine {
             doors,
             ports: std::collections::BTreeMap::new(),
             asked: Vec::new(),
+            file_troubles: Vec::new(),
             turned_away: Limiter::default(),
             told: Told::default(),
             heartbeat,
@@ -391,6 +394,7 @@ impl Engine {
             Input::Shaken(Outcome::Done(accepted)) => self.table.withdraw(accepted.stay),
             Input::Shaken(Outcome::Over(stay)) => self.table.withdraw(stay),
             Input::Rules(rules) => self.events.push(Event::Rules(rules)),
+            Input::FileTroubles(troubles) => self.file_troubles = troubles,
             Input::Reread => {
                 self.doors.look();
                 self.courier.look();
@@ -448,7 +452,8 @@ impl Engine {
         self.doors.post();
         let (doors, handshakes) = (self.board().read(), self.doors.handshakes());
         self.broker.carried(self.counters.carried());
-        let status = status::of(&self.counters, &self.broker.counters(), &doors, &handshakes);
+        let counters = self.broker.counters();
+        let status = status::of(&self.counters, &counters, &doors, &handshakes, &self.file_troubles);
         for reply in self.asked.drain(..) {
             // Who has asked may have given up.
             let _ = reply.send(status.clone());

@@ -84,6 +84,8 @@ pub(super) struct Desk {
     waiting: Queue<(Pair, Question)>,
     /// When the files are to be looked at again; monotonic milliseconds.
     look_at: u64,
+    /// What was last told to be wrong with them.
+    told: Vec<String>,
 }
 
 /// To whom, and what.
@@ -185,11 +187,12 @@ fn work(mut desk: Desk, tray: &Tray, clock: Clock, inputs: &Inputs) {
         let moment = Moment { mono: now.mono, wall: now.wall };
         let now = now.mono;
         // Who logs in has them looked at, so that a change is seen as soon as it matters.
-        if (letters.look || !letters.is_empty() || desk.look_at <= now)
-            && let Some(rules) = desk.look(&moment)
-            && inputs.send_blocking(Input::Rules(rules)).is_err()
-        {
-            return;
+        if letters.look || !letters.is_empty() || desk.look_at <= now {
+            let rules = desk.look(&moment).map(Input::Rules);
+            let troubles = desk.new_troubles().map(Input::FileTroubles);
+            if rules.into_iter().chain(troubles).any(|news| inputs.send_blocking(news).is_err()) {
+                return;
+            }
         }
         while let Some(step) = letters.steps.pop() {
             let outcome = desk.answer(&step, now);
@@ -212,7 +215,7 @@ fn work(mut desk: Desk, tray: &Tray, clock: Clock, inputs: &Inputs) {
 impl Desk {
     pub(super) fn new(files: AuthFiles, memory: Memory, scram: Scram, failures: Option<Rate>) -> Desk {
         let (failures, waiting) = (Failures::new(failures), Queue::new(WAITING_MAX));
-        Desk { files, memory, failures, scram, waiting, look_at: 0 }
+        Desk { files, memory, failures, scram, waiting, look_at: 0, told: Vec::new() }
     }
 
     /// Reads the files again that have changed; other rules come back.
@@ -229,12 +232,12 @@ impl Desk {
                 }
             }
             Some(Err(error)) => {
-                warn!("cannot {error}; the passwords before are used on");
+                warn!("cannot {error}; {PASSWORDS_STAY}");
                 troubled = true;
             }
         }
         let fresh = rules.as_mut().map_or(Ok(None), |file| file.refresh(now)).unwrap_or_else(|error| {
-            warn!("cannot {error}; the rules before are used on");
+            warn!("cannot {error}; {RULES_STAY}");
             troubled = true;
             None
         });
@@ -246,6 +249,23 @@ impl Desk {
             || rules.as_ref().is_some_and(RulesFile::is_settling);
         self.look_at = now.mono + if is_settling || troubled { LOOK_AGAIN } else { LOOK_EVERY };
         fresh
+    }
+
+    /// What is wrong with the files as they stand now.
+    fn troubles(&self) -> Vec<String> {
+        let AuthFiles { passwords, rules, .. } = &self.files;
+        let passwords = passwords.as_ref().and_then(PasswordFile::trouble).map(|why| (why, PASSWORDS_STAY));
+        let rules = rules.as_ref().and_then(RulesFile::trouble).map(|why| (why, RULES_STAY));
+        passwords.into_iter().chain(rules).map(|(why, what)| format!("cannot {why}; {what}")).collect()
+    }
+
+    /// What is wrong with the files, where that is another than it was when this was last asked.
+    fn new_troubles(&mut self) -> Option<Vec<String>> {
+        let troubles = self.troubles();
+        (troubles != self.told).then(|| {
+            self.told.clone_from(&troubles);
+            troubles
+        })
     }
 
     /// Answers what is known, and lets the rest wait. The answer may be another's.
@@ -291,6 +311,12 @@ fn verdict(known: Known) -> Verdict {
         Known::Fails => Verdict::Wrong,
     }
 }
+
+/// What holds while a new password file is wrong.
+const PASSWORDS_STAY: &str = "the passwords before are used on";
+
+/// What holds while a new ACL file is wrong.
+const RULES_STAY: &str = "the rules before are used on";
 
 /// Questions on their way to the thread.
 const QUESTIONS_MAX: usize = 1_024;
@@ -390,6 +416,40 @@ mod tests {
             assert_eq!(desk.look_at, at + 1_000 + rest);
         }
         assert_eq!(desk.files.passwords.as_ref().map(|file| file.verify("plc", b"two")), Some(false));
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_is_told_as_long_as_it_has_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, acl) = (folder.path().join("passwd"), folder.path().join("acl"));
+        let none = Rules::parse("").unwrap();
+        write(&path, b"one");
+        std::fs::write(&acl, "").unwrap();
+        let mut desk = desk(&path);
+        desk.files.rules = Some(RulesFile::at(&acl, Arc::new(none)));
+        let mut now = 0;
+        let mut look = |desk: &mut Desk| {
+            for _ in 0..2 {
+                now += LOOK_AGAIN;
+                desk.look(&Moment::at(now));
+            }
+            desk.new_troubles()
+        };
+        assert_eq!(look(&mut desk), None);
+        std::fs::write(&acl, "topic read a\ntopics b\n").unwrap();
+        std::fs::write(&path, "nonsense\n").unwrap();
+        let told = look(&mut desk).unwrap();
+        for (told, file, line, stays) in
+            [(&told[0], &path, "line 1 ", PASSWORDS_STAY), (&told[1], &acl, "line 2: ", RULES_STAY)]
+        {
+            let named = told.contains(&file.display().to_string()) && told.contains(line);
+            assert!(named && told.ends_with(stays), "{told}");
+        }
+        assert_eq!(look(&mut desk), None, "it is the same");
+        write(&path, b"two");
+        assert_eq!(look(&mut desk), Some(told[1..].to_vec()));
+        std::fs::write(&acl, "topic read b\n").unwrap();
+        assert_eq!(look(&mut desk), Some(Vec::new()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod parts;
 mod states;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use adapter_api::{Health, Hello, Host, Port};
 use tokio::runtime::Handle;
@@ -26,6 +26,7 @@ pub struct Field {
     runtime: Handle,
     /// Numbers of ports.
     opened: Arc<AtomicU64>,
+    stopping: Arc<AtomicBool>,
     parts: Parts,
     clock: Clock,
 }
@@ -34,9 +35,21 @@ impl Field {
     /// A field whose tasks run on this runtime. It publishes what adapters report until the engine ends, and
     /// clears the topics of states that nobody reports any more.
     pub fn new(inputs: Inputs, clock: Clock, runtime: Handle, stale: Vec<String>) -> Field {
-        let field = Field { inputs, runtime, opened: Arc::default(), parts: Parts::default(), clock };
+        let field = Field {
+            inputs,
+            runtime,
+            opened: Arc::default(),
+            stopping: Arc::default(),
+            parts: Parts::default(),
+            clock,
+        };
         field.runtime.spawn(states::publish(field.clone(), stale));
         field
+    }
+
+    /// From now on a port that an adapter drops is no client that was lost: the engine ends it when it stops.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// What adapters have reported, by path.
@@ -48,7 +61,7 @@ impl Field {
 impl Host for Field {
     fn open(&self, hello: Hello) -> Port {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
-        let (relay, port) = relay::Relay::open(number, hello, self.inputs.clone());
+        let (relay, port) = relay::Relay::open(number, hello, self.inputs.clone(), self.stopping.clone());
         self.runtime.spawn(relay.run());
         port
     }

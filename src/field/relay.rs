@@ -4,6 +4,9 @@
 //! the engine can have to say to it, so the queue outward, which is sized by both, has room for every
 //! word that the engine may say.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use adapter_api::{FromPort, Hello, Port, Qos, ToPort};
 use tokio::sync::mpsc;
 
@@ -18,14 +21,21 @@ pub(super) struct Relay {
     /// To the adapter.
     answers: mpsc::Sender<ToPort>,
     unanswered: usize,
+    /// Whether the service stops.
+    stopping: Arc<AtomicBool>,
 }
 
 impl Relay {
     /// A relay and the port that the adapter holds.
-    pub(super) fn open(number: u64, hello: Hello, inputs: Inputs) -> (Relay, Port) {
+    pub(super) fn open(
+        number: u64,
+        hello: Hello,
+        inputs: Inputs,
+        stopping: Arc<AtomicBool>,
+    ) -> (Relay, Port) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (answers, receiver) = mpsc::channel(words_at_once(&hello));
-        let relay = Relay { number, hello, inputs, requests, answers, unanswered: 0 };
+        let relay = Relay { number, hello, inputs, requests, answers, unanswered: 0, stopping };
         (relay, Port { sender, receiver })
     }
 
@@ -48,18 +58,26 @@ impl Relay {
                     let Some(word) = word else { return Ok(()) };
                     self.unanswered -= usize::from(is_answer(&word));
                     if self.answers.send(word).await.is_err() {
-                        return self.inputs.send(Input::PortLost { port }).await;
+                        return self.dropped(words).await;
                     }
                 }
                 request = self.requests.recv(), if self.unanswered < UNANSWERED_MAX => {
-                    let Some(request) = request else {
-                        return self.inputs.send(Input::PortLost { port }).await;
-                    };
+                    let Some(request) = request else { return self.dropped(words).await };
                     self.unanswered += usize::from(is_answered(&request));
                     self.inputs.send(Input::FromPort { port, request }).await?;
                 }
             }
         }
+    }
+
+    /// The adapter has dropped its port.
+    async fn dropped(&self, mut words: mpsc::Receiver<ToPort>) -> Result<(), EngineGone> {
+        if !self.stopping.load(Ordering::Relaxed) {
+            return self.inputs.send(Input::PortLost { port: self.number }).await;
+        }
+        // It ends like every client, with the engine.
+        while words.recv().await.is_some() {}
+        Ok(())
     }
 }
 

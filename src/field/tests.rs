@@ -178,6 +178,27 @@ fn a_dropped_port_is_a_lost_client_and_a_closed_one_is_not() {
 }
 
 #[test]
+fn a_port_that_is_dropped_at_our_own_stop_is_no_lost_client() {
+    run(StoreMode::Prompt, async |running, field| {
+        let mut client = Client::connect(running.address, Version::V5, "client");
+        client.subscribe("said/#", QoS::AtMostOnce);
+        let (topic, payload) = ("said/will".to_owned(), Bytes::from_static(b"gone"));
+        let will = Some(Will { topic, payload, qos: Qos::AtMostOnce, retain: false });
+        let leaver = open(field, Hello { will, ..hello("leaver") }).await;
+        let mut other = open(field, hello("other")).await;
+        field.stopping();
+        drop(leaver);
+        for id in 0..100 {
+            other.send(publish(id, "said/live", "x", Qos::AtLeastOnce)).await.unwrap();
+            assert!(matches!(next(&mut other).await, ToPort::Published(_)));
+            assert_eq!(&*client.message().topic, "said/live");
+        }
+        running.inputs.send(crate::engine::Input::Stop).await.unwrap();
+        assert_eq!(next(&mut other).await, ToPort::Closed(Refusal::ShuttingDown));
+    });
+}
+
+#[test]
 fn a_port_that_reads_nothing_waits_and_nobody_else_does() {
     run(StoreMode::Prompt, async |_, field| {
         let Port { sender, mut receiver } = field.open(hello("deaf"));

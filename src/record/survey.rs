@@ -23,6 +23,8 @@ pub struct ReaderStatus {
     pub expired: u64,
     /// By reason.
     pub dropped: BTreeMap<DropReason, u64>,
+    /// Whether it has reached bounds of its own, so that what comes is refused or dropped.
+    pub full: bool,
 }
 
 /// What `$SYS` tells of the store.
@@ -34,6 +36,8 @@ pub struct Survey {
     pub max_size: u64,
     /// Whether it is full, for who does not let the oldest go.
     pub is_full: bool,
-    /// The routes.
+    /// The routes that it keeps, those of before too that the configuration names no more.
     pub routes: BTreeMap<ReaderId, ReaderStatus>,
+    /// The routes that are kept in RAM alone.
+    pub unstored: Vec<ReaderStatus>,
 }

@@ -10,12 +10,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use adapter_api::Host;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use bytestring::ByteString;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::report::{self, Sources};
 use super::routes::{self, Route};
+use super::signals::Signals;
 use super::tasks::Tasks;
 use super::watchdog::Work;
 use super::{ServiceError, descriptors, footprint, readings, watchdog};
@@ -75,7 +76,7 @@ impl House {
             routes: routes::for_broker(&routes),
             passwords,
             rules: loaded.rules.clone(),
-            set_topics: readings::set_topics(loaded),
+            set_topics: loaded.set_topics().into_iter().map(ByteString::from).collect(),
             refusals,
         };
         let mut limits = engine_limits(&loaded.limits);
@@ -118,11 +119,11 @@ impl House {
     }
 
     /// Runs bridges, adapters and the control socket until the end, and takes everything down.
-    pub(super) async fn live(mut self, loaded: &Loaded, hangup: &mut Signal) -> Ending {
+    pub(super) async fn live(mut self, loaded: &Loaded, signals: &mut Signals) -> Ending {
         let (runtime, stale) = (tokio::runtime::Handle::current(), std::mem::take(&mut self.stale));
         let field = Field::new(self.inputs.clone(), self.clock, runtime, stale);
         let parts = field.parts();
-        let host: Arc<dyn Host> = Arc::new(field);
+        let host: Arc<dyn Host> = Arc::new(field.clone());
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Tasks::default();
         readings::start(readings::adapters(loaded), &host, &stopped, &mut tasks);
@@ -144,12 +145,13 @@ impl House {
         tracing::info!(gateway = loaded.gateway.id, version = env!("CARGO_PKG_VERSION"), "serving");
         footprint::shrink();
 
-        let ending = self.wait(hangup).await;
+        let ending = self.wait(signals).await;
         if !matches!(ending, Ending::StoreIsBack) {
             watchdog::stopping();
         }
         // What the bridge and the adapters end with still passes the engine, and the engine's last writes
         // the store.
+        field.stopping();
         stop.send_replace(true);
         for task in tasks.end(TASKS_END).await {
             tracing::warn!(%task, "it does not end in time: what it had under way comes again");
@@ -187,18 +189,8 @@ impl House {
     }
 
     /// Until there is a reason to end.
-    async fn wait(&mut self, hangup: &mut Signal) -> Ending {
-        let told = async {
-            let (Ok(mut terminate), Ok(mut interrupt)) =
-                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-            else {
-                return std::future::pending().await;
-            };
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
+    async fn wait(&mut self, signals: &mut Signals) -> Ending {
+        let Signals { ends, hangup } = signals;
         let is_back = self.store_is_back.take();
         let store_is_back = async {
             let told = match is_back {
@@ -220,7 +212,7 @@ impl House {
             std::future::pending::<Ending>().await
         };
         tokio::select! {
-            () = told => Ending::Told,
+            () = ends.told() => Ending::Told,
             ending = reread => ending,
             _ = &mut self.engine_ends => Ending::EngineFailed,
             () = store_is_back => Ending::StoreIsBack,

@@ -11,15 +11,16 @@ mod readings;
 mod tasks;
 mod report;
 mod routes;
+mod signals;
 mod watchdog;
 
-use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{self, Runtime};
 
 use crate::clock::Clock;
 use crate::config::Loaded;
 use crate::store::OpenError;
 use house::{Ending, House};
+use signals::Signals;
 use watchdog::Work;
 
 /// Why the service does not run.
@@ -36,33 +37,48 @@ pub enum ServiceError {
     Seed(#[from] getrandom::Error),
 }
 
-/// Runs until SIGTERM or SIGINT. SIGHUP has the files that may change looked at.
-///
-/// # Errors
-/// Where another instance has the data directory, and where the kernel gives nothing to start with.
-pub fn run(loaded: Loaded) -> Result<(), ServiceError> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut hangup = {
-        let _within = runtime.enter();
-        // Before there is anything that could be hung up on: unheard, it would end us.
-        signal(SignalKind::hangup())?
-    };
+/// The service before it has its configuration: it hears signals already.
+pub struct Service {
+    runtime: Runtime,
+    signals: Signals,
+}
+
+impl Service {
+    /// Hears SIGTERM, SIGINT and SIGHUP from now on.
+    ///
+    /// # Errors
+    /// Where the kernel gives no poll.
+    pub fn prepare() -> Result<Service, ServiceError> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = Signals::hear(&runtime)?;
+        Ok(Service { runtime, signals })
+    }
+
+    /// Runs until SIGTERM or SIGINT. SIGHUP has the files that may change looked at.
+    ///
+    /// # Errors
+    /// Where another instance has the data directory, and where the kernel gives nothing to start with.
+    pub fn run(self, loaded: &Loaded) -> Result<(), ServiceError> {
+        let Service { runtime, mut signals } = self;
+        let result = live(loaded, &runtime, &mut signals);
+        // A resolver or a disk that hangs must not hold the end up.
+        runtime.shutdown_background();
+        result
+    }
+}
+
+/// One house after the other, until the end.
+fn live(loaded: &Loaded, runtime: &Runtime, signals: &mut Signals) -> Result<(), ServiceError> {
     let work = Work::default();
     loop {
         // One for each store: the house's time goes on from what that has kept.
         let clock = Clock::start();
         adapter_api::clock::follow(move || clock.wall());
-        let house = House::build(&loaded, clock, &work)?;
-        let result = match runtime.block_on(house.live(&loaded, &mut hangup)) {
-            Ending::Told => Ok(()),
-            Ending::EngineFailed => Err(std::io::Error::other("the engine has ended").into()),
-            Ending::StoreIsBack => {
-                tracing::info!("the store can be opened: starting anew with it");
-                continue;
-            }
-        };
-        // A resolver or a disk that hangs must not hold the end up.
-        runtime.shutdown_background();
-        return result;
+        let house = signals.ends.beside(runtime, || House::build(loaded, clock, &work))??;
+        match runtime.block_on(house.live(loaded, signals)) {
+            Ending::Told => return Ok(()),
+            Ending::EngineFailed => return Err(std::io::Error::other("the engine has ended").into()),
+            Ending::StoreIsBack => tracing::info!("the store can be opened: starting anew with it"),
+        }
     }
 }

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use adapter_api::{Adapter, Host};
-use bytestring::ByteString;
 use tokio::sync::watch;
 
 use super::tasks::Tasks;
@@ -18,13 +17,6 @@ pub(super) fn adapters(loaded: &Loaded) -> Vec<Box<dyn Adapter>> {
     let serial = loaded.serial.iter().cloned().map(adapter_serial::adapter);
     let mqtt_sn = loaded.mqtt_sn.iter().cloned().map(adapter_mqtt_sn::adapter);
     modbus.chain(serial).chain(mqtt_sn).collect()
-}
-
-/// Filters of the topics on which adapters take what is to be written to a device.
-pub(super) fn set_topics(loaded: &Loaded) -> Vec<ByteString> {
-    let modbus = loaded.modbus.iter().map(|bus| format!("modbus/{}/+/+/set", bus.name));
-    let serial = loaded.serial.iter().map(|line| format!("{}/set", line.topic));
-    modbus.chain(serial).map(ByteString::from).collect()
 }
 
 /// Topics under which an earlier run has left the state of a part that is no longer configured.

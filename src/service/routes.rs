@@ -81,7 +81,7 @@ pub(super) fn join(bridges: &[bridge::Checked], readers: &[ReaderId]) -> (Vec<Ro
                 let reader = *readers.next().expect("one reader for each stored route");
                 (Place::Stored(reader), Supply::Stored(reader))
             } else {
-                let (inlet, outlet) = unstored::queue(unstored::LIMIT);
+                let (inlet, outlet) = unstored::queue(&forward.name, unstored::LIMIT);
                 (Place::Unstored(inlet), Supply::Unstored(outlet))
             };
             routes.push(Route {

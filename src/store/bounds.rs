@@ -46,7 +46,12 @@ impl Log {
         if bounds.when_full != Policy::DropNewest {
             return Ok(Admitted::Yes);
         }
-        let Some(reason) = self.lack(id, message) else { return Ok(Admitted::Yes) };
+        let lack = self.lack(id, message);
+        let Some(reader) = self.readers.get_mut(&id) else { return Ok(Admitted::No) };
+        // One that is too large for an empty queue has not found it full.
+        let is_own = lack == Some(DropReason::QueueFull) && reader.waiting.rows > 0;
+        reader.turned_away = is_own.then_some(reader.waiting);
+        let Some(reason) = lack else { return Ok(Admitted::Yes) };
         self.change(id, |reader| reader.state.counters.count(Fate::Dropped(reason), 1));
         Ok(Admitted::No)
     }
@@ -261,6 +266,23 @@ impl Log {
 }
 
 impl Reader {
+    /// Whether its own bounds have what comes refused or dropped: it goes by `is_full`, or else by what became of
+    /// the last that came, since a message may be too large for the room that is left.
+    pub(super) fn takes_nothing(&self) -> bool {
+        let Bounds { max_messages, max_bytes, when_full, .. } = self.bounds;
+        let Tally { rows, bytes } = self.waiting;
+        let reached = |now: u64, most: Option<u64>| most.is_some_and(|most| now >= most);
+        match when_full {
+            Policy::DropOldest => false,
+            Policy::Refuse => self.is_full,
+            Policy::DropNewest => {
+                reached(rows, max_messages)
+                    || reached(bytes, max_bytes)
+                    || self.turned_away.is_some_and(|then| rows >= then.rows && bytes >= then.bytes)
+            }
+        }
+    }
+
     /// Whether what it was handed has to be known, since its oldest rows may go.
     fn is_trimmed(&self) -> bool {
         let Bounds { max_messages, max_bytes, when_full, .. } = self.bounds;

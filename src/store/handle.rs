@@ -232,17 +232,21 @@ pub struct StoreStatus {
     pub written: u64,
     /// Why it does not commit, if so.
     pub trouble: Option<String>,
+    /// What the operator should know although all goes on.
+    pub warning: Option<String>,
     /// Who takes nothing more for now.
     pub full: Full,
     /// Routes and sessions by their reader.
     pub readers: BTreeMap<ReaderId, ReaderStatus>,
+    /// Routes that the configuration names no more: what waited for them is purged.
+    pub gone: BTreeMap<ReaderId, ReaderStatus>,
 }
 
 impl StoreStatus {
     /// What `$SYS` tells of it.
     pub fn survey(self) -> Survey {
-        let StoreStatus { size, max_size, full, readers, .. } = self;
-        let routes = readers.into_iter().filter(|(_, reader)| reader.route).collect();
-        Survey { size, max_size, is_full: full.store, routes }
+        let StoreStatus { size, max_size, full, readers, gone, .. } = self;
+        let routes = readers.into_iter().filter(|(_, reader)| reader.route).chain(gone).collect();
+        Survey { size, max_size, is_full: full.store, routes, ..Survey::default() }
     }
 }

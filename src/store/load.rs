@@ -13,7 +13,7 @@ use super::Checked;
 use super::audience::Audience;
 use super::index::Index;
 use super::kept::{self, Standing};
-use super::log::{Dictionary, Doubt, Log, Segment};
+use super::log::{Dictionary, Doubt, Gone, Log, Segment};
 use super::read::Names;
 use super::reader::{Fate, Kind, Reader, Span, State};
 use super::room::{Room, Sizes};
@@ -75,6 +75,7 @@ impl Log {
         Log {
             readers: Default::default(),
             bounded: Default::default(),
+            gone: Default::default(),
             segments: Default::default(),
             names: Dictionary::default(),
             index: Index::default(),
@@ -96,9 +97,16 @@ impl Log {
     /// Reads every reader's state; returns those whose state is damaged in both places.
     fn load_readers(&mut self, connection: &Connection) -> Result<Vec<ReaderId>, Fault> {
         let mut forgotten = Vec::new();
-        let routes = kept::routes(connection)?.into_iter();
-        let routes = routes.filter(|route| route.standing == Standing::Active);
-        let routes = routes.map(|route| (route.reader, Kind::Route, route.name));
+        let (routes, gone): (Vec<_>, Vec<_>) =
+            kept::routes(connection)?.into_iter().partition(|route| route.standing == Standing::Active);
+        for route in gone {
+            // Where that is damaged, or the disk does not read it, nobody else has to do without.
+            let Ok(Some(reader)) = kept::reader(connection, route.reader, Kind::Route, route.name) else {
+                continue;
+            };
+            self.gone.insert(route.reader, Gone { name: reader.name, counters: reader.state.counters });
+        }
+        let routes = routes.into_iter().map(|route| (route.reader, Kind::Route, route.name));
         let sessions = kept::sessions(connection)?.into_iter();
         let sessions = sessions.map(|record| (record.reader, Kind::Session, record.client_id.to_string()));
         for (id, kind, name) in routes.chain(sessions) {

@@ -16,7 +16,7 @@ use super::bounds::Admitted;
 use super::index::Index;
 use super::kept;
 use super::pack::put_number;
-use super::reader::{Fate, Held, Kind, Reader};
+use super::reader::{Counters, Fate, Held, Kind, Reader};
 use super::room::{Room, Sizes};
 use super::schema::{Fault, LEDGER, Ledger, put_state, remove_state};
 use super::segment::{self, Named, RawRow};
@@ -60,6 +60,8 @@ pub(super) struct Log {
     pub(super) readers: BTreeMap<ReaderId, Reader>,
     /// Those whose bounds are not a session's, so that a commit need not ask thousands of sessions for theirs.
     pub(super) bounded: BTreeSet<ReaderId>,
+    /// Routes that the configuration names no more, and the last that was counted of them.
+    pub(super) gone: BTreeMap<ReaderId, Gone>,
     /// Every segment; the last one is open.
     pub(super) segments: BTreeMap<u32, Segment>,
     /// Topics and audiences of the open segment.
@@ -90,6 +92,15 @@ pub(super) struct Log {
     pub(super) room: Room,
     /// Whether more rows have run out of time than one transaction ends.
     pub(super) is_behind: bool,
+}
+
+/// What stays of a route that the configuration names no more. Nothing of it waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gone {
+    /// The route's name.
+    pub(super) name: String,
+    /// All that became of its messages.
+    pub(super) counters: Counters,
 }
 
 /// Why a segment is given up.
@@ -359,6 +370,7 @@ impl Log {
         reader.state.cursor = reader.state.cursor.max(self.ledger.last_seq);
         let bounds = self.rules.bounds_of(name);
         self.ledger.last_reader = self.ledger.last_reader.max(id.0);
+        self.gone.remove(&id);
         self.put_reader(id, Reader { bounds, ..reader });
         self.dirty.insert(id);
         Ok(())
@@ -373,6 +385,7 @@ impl Log {
         let mut blob = Vec::new();
         reader.state.pack(&mut blob);
         put_state(connection, id.0, blob)?;
+        self.gone.insert(id, Gone { name: reader.name, counters: reader.state.counters });
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::pack::{Unpack, put_number};
 use super::runs::Runs;
 use super::tally::Tally;
-use crate::record::{Bounds, DropReason, LeaseState, ReaderId};
+use crate::record::{Bounds, DropReason, LeaseState, ReaderId, ReaderStatus};
 
 /// One reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(super) struct Reader {
     pub(super) bounds: Bounds,
     /// Whether it has reached bounds of its own and not yet gone well below them.
     pub(super) is_full: bool,
+    /// What waited when it last had no room for a message, where that is dropped; `None` since one found room.
+    pub(super) turned_away: Option<Tally>,
     /// Its newest row by topic, where one supersedes the other; `None` until that is first asked for.
     pub(super) latest: Option<HashMap<Box<str>, u64>>,
     /// Its oldest row and when that was received, wall clock.
@@ -129,6 +131,7 @@ impl Reader {
             handed: BTreeMap::new(),
             bounds: Bounds::default(),
             is_full: false,
+            turned_away: None,
             latest: None,
             oldest: None,
         }
@@ -255,6 +258,20 @@ impl Counters {
             Fate::Delivered => self.delivered += rows,
             Fate::Dropped(DropReason::Expired) => self.expired += rows,
             Fate::Dropped(reason) => *self.dropped.entry(reason).or_default() += rows,
+        }
+    }
+
+    /// The conservation line of a reader of which so many rows wait.
+    pub(super) fn line(&self, name: &str, route: bool, queued: u64) -> ReaderStatus {
+        ReaderStatus {
+            name: name.to_owned(),
+            route,
+            received: self.received,
+            delivered: self.delivered,
+            queued,
+            expired: self.expired,
+            dropped: self.dropped.clone(),
+            full: false,
         }
     }
 

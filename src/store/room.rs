@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use adapter_api::units;
 use rusqlite::Connection;
 
 use super::Checked;
@@ -147,12 +148,24 @@ impl Pages {
     }
 }
 
-/// What the store may take now.
-pub(super) fn allowed(config: &Checked, taken: u64, free_disk: Option<u64>) -> u64 {
+/// What the store may take now, where its files take so much of the disk and so much is free.
+pub(super) fn allowed(config: &Checked, files: u64, free_disk: Option<u64>) -> u64 {
     let Some(free) = free_disk else { return config.max_size };
-    let by_disk = taken.saturating_add(free).saturating_sub(config.min_free_disk);
+    let by_disk = files.saturating_add(free).saturating_sub(config.min_free_disk);
     // Below the floor the disk's other tenants are at fault, and emptying the store would not help.
     config.max_size.min(by_disk.max(KEPT_ANYWAY))
+}
+
+/// Says so where the disk would be short of `min_free_disk` even without all that the store may give up.
+pub(super) fn missed_floor(config: &Checked, files: u64, free_disk: Option<u64>) -> Option<String> {
+    let (free, floor) = (free_disk?, config.min_free_disk);
+    (files.saturating_add(free) < floor.saturating_add(KEPT_ANYWAY.min(config.max_size))).then(|| {
+        let (floor, free) = (units::show_size(floor), units::show_size(free / 1_000 * 1_000));
+        let kept = units::show_size(KEPT_ANYWAY.min(config.max_size));
+        format!(
+            "min_free_disk = \"{floor}\" cannot be kept: {free} of the disk are free, and the store, which takes {kept} whatever is free, cannot make it more"
+        )
+    })
 }
 
 impl Log {
@@ -196,7 +209,8 @@ impl Log {
         let (wal, free_disk) = (files.wal_size(), files.free_disk());
         let pages = Pages::of(connection)?;
         let taken = pages.in_use() + wal;
-        let allowed = allowed(config, pages.all * PAGE + wal, free_disk);
+        // Pages that are in the WAL alone are still to be taken of the disk.
+        let allowed = allowed(config, files.database_size() + wal, free_disk);
         // Where something else takes the most of it, dropping what waits would not help, and never end.
         let rows: u64 = self.segments.values().map(|segment| segment.bytes).sum();
         let floor = KEPT_OF_QUEUES.min(config.max_size / 8);

@@ -10,7 +10,7 @@ use super::log::Order;
 use super::pace::{DAY_MILLIS, Due, Last, Spent, due};
 use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
-use super::room::{Pages, Room};
+use super::room::{Pages, Room, missed_floor};
 use super::schema::Fault;
 use super::{Checked, aside, successor, written};
 use crate::record::{DropReason, Full, HEARTBEAT, Now, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write};
@@ -393,6 +393,9 @@ impl Worker {
     }
 
     fn fill(&mut self, status: &mut StoreStatus) -> Result<(), Fault> {
+        let files = &self.database.files;
+        let taken = files.database_size() + files.wal_size();
+        status.warning = missed_floor(&self.config, taken, files.free_disk());
         let Some(connection) = &self.database.connection else { return Ok(()) };
         let apart = successor::size(&self.database.files, &self.database.apart);
         status.size = Pages::of(connection)?.in_use() + self.database.files.wal_size() + apart;
@@ -400,20 +403,11 @@ impl Worker {
         for id in ids {
             let queued = self.database.log.queued(connection, id)?;
             let Some(reader) = self.database.log.readers.get(&id) else { continue };
-            let counters = &reader.state.counters;
-            status.readers.insert(
-                id,
-                ReaderStatus {
-                    name: reader.name.clone(),
-                    route: reader.kind == Kind::Route,
-                    received: counters.received,
-                    delivered: counters.delivered,
-                    queued,
-                    expired: counters.expired,
-                    dropped: counters.dropped.clone(),
-                },
-            );
+            let line = reader.state.counters.line(&reader.name, reader.kind == Kind::Route, queued);
+            status.readers.insert(id, ReaderStatus { full: reader.takes_nothing(), ..line });
         }
+        let gone = self.database.log.gone.iter();
+        status.gone = gone.map(|(id, gone)| (*id, gone.counters.line(&gone.name, true, 0))).collect();
         Ok(())
     }
 

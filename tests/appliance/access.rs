@@ -232,6 +232,9 @@ fn a_hangup_brings_new_rules_to_who_is_connected_and_a_broken_file_changes_nothi
     // Who logs in has the file looked at too, and it is not told again.
     Client::connect(gateway.port(), &as_user("3", "boss", "flow"));
     assert_eq!(gateway.log().matches("line 1: ").count(), 1, "{}", gateway.log());
+    let status = gateway.until("a word of it", |status| status["warnings"] != serde_json::json!([]));
+    let warning = status["warnings"][0].as_str().unwrap();
+    assert!(warning.contains(&format!("{}: line 1: ", acl.display())), "{warning}");
     assert!(!reaches(&mut boss, &mut anna, "a/1"));
 
     fs::write(&acl, RULES).unwrap();
@@ -239,4 +242,5 @@ fn a_hangup_brings_new_rules_to_who_is_connected_and_a_broken_file_changes_nothi
     let again = "the new access rules are in force";
     wait_for("the rules of before", || (gateway.log().matches(again).count() == 2).then_some(()));
     assert!(reaches(&mut boss, &mut anna, "a/1"), "soon after somebody logs in");
+    gateway.until("nothing amiss", |status| status["warnings"] == serde_json::json!([]));
 }

@@ -3,11 +3,11 @@
 //! Whatever comes is acknowledged in its turn, since upstream would send it again for ever; what cannot be
 //! published here is counted, and said now and then.
 
-use adapter_api::Qos;
+use adapter_api::{Qos, Refusal};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Done, Inbound, Loop, lost, overrun};
+use super::{Done, Inbound, Loop, count, lost, overrun};
 use crate::bridge::cutter::Cut;
 use crate::bridge::mapping::{is_local_topic, is_topic};
 use crate::bridge::status::ASKED;
@@ -146,8 +146,18 @@ impl Loop<'_> {
         }
     }
 
+    fn on_denied(&mut self, topic: &str, refusal: Refusal) {
+        if self.session.memory.denied.is_due(self.session.clock.now().mono) {
+            let bridge = &self.session.config.name;
+            tracing::warn!(%bridge, %topic, reason = %refusal, "a message from upstream is denied here: it is acknowledged and not published. What the user bridge:{bridge} may publish stands in [auth] acl_file, and a device is written only by who has a line that names its set topic");
+        }
+    }
+
     pub(super) fn acknowledge(&mut self, done: Done) -> Result<(), Trouble> {
-        self.session.board.change(|status| status.counts.denied += done.denied);
+        if let Some((topic, refusal)) = done.denied.first() {
+            self.session.board.change(|status| status.counts.denied += count(done.denied.len()));
+            self.on_denied(topic, *refusal);
+        }
         if done.connection == self.session.memory.number && done.receipt.packet_id != 0 {
             self.kept.uplink.acknowledge(done.receipt).map_err(overrun)?;
         }

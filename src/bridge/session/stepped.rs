@@ -11,6 +11,7 @@ use std::task::{Context, Waker};
 use super::*;
 use crate::bridge::Config;
 use crate::bridge::routes::Supply;
+use crate::bridge::status::Status;
 use crate::bridge::uplink::{Arrival, Receipt};
 use crate::record::ReaderId;
 use crate::store::Handle;
@@ -128,6 +129,11 @@ impl Stepped {
         }
     }
 
+    /// What is shown of it.
+    pub(crate) fn shown(&self) -> Status {
+        self.board.watch().borrow().clone()
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.kept.is_some()
     }
@@ -224,7 +230,7 @@ impl Stepped {
     pub(crate) fn took(&mut self, arrived: &Arrived) {
         let Some(kept) = self.kept.take() else { return };
         let receipt = Receipt { packet_id: arrived.packet_id, qos: QoS::AtLeastOnce };
-        let done = Done { connection: arrived.connection, receipt, denied: 0 };
+        let done = Done { connection: arrived.connection, receipt, denied: Vec::new() };
         let mut work = Loop { session: self.session(), kept };
         work.acknowledge(done).expect("the engine takes it");
         self.kept = Some(work.kept);

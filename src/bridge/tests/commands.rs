@@ -390,7 +390,7 @@ async fn an_end_that_upstream_made_is_told_as_upstreams() {
             break down.unwrap().clone();
         }
     };
-    assert_eq!(down.reason.as_deref(), Some("stay connected: upstream closed the connection"));
+    assert_eq!(down.reason.as_deref(), Some("cannot stay connected: upstream closed the connection"));
     running.stop().await;
 }
 

@@ -341,7 +341,7 @@ async fn several_routes_share_the_window() {
 async fn a_route_that_keeps_nothing_counts_what_it_drops() {
     let upstream = Upstream::start(Polite).await;
     let shelf = Shelf::new(Leaves::AtSettle, upstream.witness());
-    let (inlet, outlet) = unstored::queue(unstored::LIMIT);
+    let (inlet, outlet) = unstored::queue("r", unstored::LIMIT);
     let mut config = config(&upstream.url(), 5);
     config.forward = vec![crate::bridge::ForwardConfig { store: false, ..forward("live/#", "{topic}") }];
     // Nobody listens at first.
@@ -359,7 +359,7 @@ async fn a_route_that_keeps_nothing_counts_what_it_drops() {
     assert_eq!(inlet.counts().dropped.get(&DropReason::LinkDown), Some(&1));
     running.stop().await;
 
-    let (inlet, outlet) = unstored::queue(unstored::LIMIT);
+    let (inlet, outlet) = unstored::queue("r", unstored::LIMIT);
     config.urls = vec![upstream.url()];
     let supplies = vec![Supply::Unstored(outlet)];
     let mut running = Running::start(&config, supplies, shelf.handle.clone(), &House::new());
@@ -454,7 +454,7 @@ async fn a_link_that_confirms_nothing_is_not_called_connected_and_is_renewed() {
     let house = House::new();
     let mut running = Running::start_checked(checked, supplies, shelf.handle.clone(), &house, pace);
     let stalled = running.until("stalled", |status| status.state == LinkState::Stalled).await;
-    assert_eq!(stalled.reason.as_deref(), Some("make progress: no acknowledgement came for 50ms"));
+    assert_eq!(stalled.reason.as_deref(), Some("cannot make progress: no acknowledgement came for 50ms"));
     house
         .until("reported", |state| {
             state
@@ -501,7 +501,7 @@ async fn a_link_that_refuses_everything_is_not_called_connected_and_says_why() {
         let written = config(&upstream.url(), 5);
         let mut running = Running::start_at(&written, supplies, shelf.handle.clone(), &house, pace);
         let told = running.until("told", |status| status.trouble == Some("refusing")).await;
-        let expected = format!("pass on \"sensors/a\": upstream refuses it for now ({words}");
+        let expected = format!("cannot pass on \"sensors/a\": upstream refuses it for now ({words}");
         assert_eq!(told.reason.as_deref(), Some(&*expected));
         let stalled = running.until("stalled", |status| status.state == LinkState::Stalled).await;
         assert_eq!(stalled.reason.as_deref(), Some(&*expected));

@@ -8,6 +8,7 @@ mod commands;
 mod forward;
 mod host;
 mod mosquitto;
+mod progress;
 mod refusal;
 mod shelf;
 mod upstream;

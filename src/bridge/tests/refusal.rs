@@ -55,7 +55,7 @@ async fn tls_is_checked_and_each_fault_is_named() {
 
     let wrong = trouble(&with_ca(config(&url, 5), &stranger.file), pace()).await;
     assert_eq!(wrong.trouble, Some("tls_unknown_authority"));
-    let text = "trust localhost: its certificate is from an unknown authority";
+    let text = "cannot trust localhost: its certificate is from an unknown authority";
     assert_eq!(wrong.reason.as_deref(), Some(text));
 
     let other = with_ca(config(&format!("mqtts://127.0.0.1:{}", upstream.port), 5), &authority.file);
@@ -157,7 +157,7 @@ async fn a_network_that_fails_is_told() {
 
     // It accepts and says nothing: not to CONNECT, nor to a TLS handshake.
     let silent = trouble(&config(&url, 5), quick.clone()).await;
-    let text = "stay connected: upstream did not answer CONNECT";
+    let text = "cannot log in: upstream did not answer CONNECT within 50ms";
     assert_eq!((silent.trouble, silent.reason.as_deref()), (Some("lost"), Some(text)));
     let folder = TempDir::new().unwrap();
     let authority = Authority::new(folder.path(), "right");
@@ -167,7 +167,7 @@ async fn a_network_that_fails_is_told() {
     drop(listener);
     let refused = trouble(&config(&url, 5), pace()).await;
     assert_eq!(refused.trouble, Some("refused"));
-    assert_eq!(refused.reason, Some(format!("reach 127.0.0.1:{port}: connection refused")));
+    assert_eq!(refused.reason, Some(format!("cannot reach 127.0.0.1:{port}: connection refused")));
 
     // A name of the reserved domain has no address, with or without a resolver.
     let unknown = trouble(&config("mqtt://upstream.invalid", 5), pace()).await;

@@ -176,6 +176,7 @@ fn the_store_s_figures_follow_when_it_has_said_them() {
         queued: 1,
         expired: 1,
         dropped: [(DropReason::QueueFull, 4)].into(),
+        full: false,
     };
     let survey = Survey { routes: [(ReaderId(1), line)].into(), ..Survey::default() };
     script.handle(vec![Event::Surveyed(survey.clone())]);
@@ -196,6 +197,37 @@ fn the_store_s_figures_follow_when_it_has_said_them() {
     assert_eq!(script.said, [""; 0]);
     script.run(&["after 10000"]);
     assert!(script.effects.contains(&Effect::Survey), "and again every ten seconds");
+}
+
+#[test]
+fn routes_without_a_store_and_routes_of_before_have_their_figures_too() {
+    let mut script = Script::new(with_route(true));
+    script.run(&["open 1", "1 connect a v5 clean", "1 subscribe 1 $SYS/broker/store/#", "--"]);
+    let line = |name: &str, reason| ReaderStatus {
+        name: name.into(),
+        received: 3,
+        dropped: [(reason, 3)].into(),
+        ..ReaderStatus::default()
+    };
+    script.handle(vec![Event::Surveyed(Survey {
+        routes: [(ReaderId(9), line("cloud:old/#", DropReason::Purged))].into(),
+        unstored: vec![line("cloud:live/#", DropReason::LinkDown)],
+        ..Survey::default()
+    })]);
+    for figure in [
+        "routes_gone/cloud:old%2F%23/received 3",
+        "routes_gone/cloud:old%2F%23/dropped/purged 3",
+        "routes/cloud:live%2F%23/received 3",
+        "routes/cloud:live%2F%23/delivered 0",
+        "routes/cloud:live%2F%23/queued 0",
+        "routes/cloud:live%2F%23/not_accepted 0",
+        "routes/cloud:live%2F%23/dropped 3",
+        "routes/cloud:live%2F%23/dropped/link_down 3",
+    ] {
+        let line = format!("1 < publish $SYS/broker/store/{figure}");
+        assert!(script.said.contains(&line), "{line}: {:#?}", script.said);
+    }
+    assert!(!script.said.iter().any(|line| line.contains("routes/cloud:old")), "{:#?}", script.said);
 }
 
 fn refusing() -> Config {

@@ -167,7 +167,30 @@ fn a_disk_that_is_short_lowers_the_store_to_what_it_keeps_anyway() {
     burst(&mut trial, 1, 16_000, 1_000);
     let status = trial.status();
     assert!(status.size > 3_000_000 && status.size < 14_000_000, "{} bytes", status.size);
+    let warning = status.warning.expect("a word of it");
+    assert!(warning.contains("min_free_disk = \"900000GB\" cannot be kept"), "{warning}");
     assert_newest_kept(&trial, 16_000);
+}
+
+#[test]
+fn what_is_to_stay_free_of_a_disk_stays_free_while_the_store_fills_it() {
+    let disk = SmallDisk::new(60);
+    // Without a mounted disk there is no room that could be measured: the floor is one below which everything is.
+    let floor = if disk.mounted.is_some() { 30_000_000 } else { 0 };
+    let mut trial = disk.terms(config("1GB", &format!("{floor}B"))).open();
+    trial.commit(vec![session(ReaderId(9))]);
+    let mut least = u64::MAX;
+    for round in 0..100 {
+        burst(&mut trial, round * 4 + 1, 4, 100_000);
+        least = least.min(Files::within(disk.dir.path()).free_disk().unwrap());
+    }
+    println!("measured: {least} bytes stayed free of {floor}");
+    // A commit is written before it is known what it takes.
+    assert!(least + 1_000_000 > floor, "{least} bytes");
+    let status = trial.status();
+    assert_eq!(status.warning, None, "it is kept");
+    assert!(disk.mounted.is_none() || status.size > 10_000_000, "what may be used is: {} bytes", status.size);
+    assert_newest_kept(&trial, 400);
 }
 
 #[test]

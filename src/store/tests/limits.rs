@@ -56,6 +56,38 @@ fn the_newest_of_a_route_goes_where_that_is_its_policy() {
 }
 
 #[test]
+fn a_route_that_drops_what_comes_is_called_full() {
+    let check = |bounds: Bounds, sizes: &[usize], full: bool| {
+        let bounds = Bounds { when_full: Policy::DropNewest, ..bounds };
+        let mut trial = bounded(bounds).open();
+        let route = trial.route();
+        for (seq, bytes) in (1..).zip(sizes) {
+            trial.commit(vec![sized(seq, *bytes, &[route])]);
+        }
+        let before = trial.status();
+        assert_eq!(before.readers[&route].full, full, "{bounds:?}, {sizes:?}");
+        assert!(before.full.is_nobody(), "nobody is refused anything");
+        trial.opened.handle.settle(route, vec![Seq(1)]);
+        // Once it has come in, a second may pass.
+        trial.status();
+        trial.turn_clock(1_000);
+        assert!(!trial.status().readers[&route].full, "it has room again");
+    };
+    let three = Bounds { max_messages: Some(3), ..Bounds::default() };
+    check(three, &[9; 2], false);
+    check(three, &[9; 3], true);
+    check(three, &[9; 5], true);
+    let bytes = Bounds { max_bytes: Some(10_000), ..Bounds::default() };
+    check(bytes, &[4_000; 2], false);
+    // None of this size fits, though a smaller one may.
+    check(bytes, &[4_000; 3], true);
+    check(bytes, &[4_000, 4_000, 4_000, 9], false);
+    // It was not for want of room.
+    check(bytes, &[20_000], false);
+    check(Bounds { when_full: Policy::DropNewest, ..Bounds::default() }, &[9; 5], false);
+}
+
+#[test]
 fn the_oldest_of_a_route_goes_where_that_is_its_policy() {
     let bounds = Bounds { max_messages: Some(3), ..Bounds::default() };
     let mut trial = bounded(bounds).open();

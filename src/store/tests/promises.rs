@@ -236,9 +236,20 @@ fn a_route_that_goes_is_purged_and_numbers_on_when_it_returns() {
     other.commit(vec![put(4, &[second])]);
     let status = other.assert_conserved();
     assert_eq!(status.readers.keys().copied().collect::<Vec<_>>(), [second]);
+    let gone = |trial: &Trial| {
+        let line = trial.status().gone.remove(&route).expect("its last line");
+        (line.name, line.received, line.queued, line.dropped)
+    };
+    let last = ("up".to_owned(), 3, 0, [(DropReason::Purged, 3)].into());
+    assert_eq!(gone(&other), last);
+    // A kill and a further start leave it counted.
+    assert_eq!(gone(&Terms { routes: vec!["other".into()], ..other.killed() }.open()), last);
+    let other = Terms { routes: vec!["other".into()], ..other.close() }.open();
+    assert_eq!(gone(&other), last);
     let mut back = Terms { routes: vec!["up".into()], ..other.close() }.open();
     assert_eq!(back.route(), route);
     back.commit(vec![put(5, &[route])]);
+    assert!(!back.status().gone.contains_key(&route), "it is back");
     let rows = back.read(route, 0, 10).rows;
     assert_eq!(rows.iter().map(|row| (row.seq.0, row.number)).collect::<Vec<_>>(), [(5, 4)]);
     let line = &back.assert_conserved().readers[&route];
