@@ -20,7 +20,7 @@
 //! | field    | io   | clock engine |
 //! | bridge   | io   | clock codec record store unstored |
 //! | journal  | io   | |
-//! | config   | io   | access auth bridge broker codec engine journal listener store |
+//! | config   | io   | access auth bridge broker codec control engine journal listener store |
 //! | control  | io   | |
 //! | commands | io   | auth codec config control |
 //! | service  | io   | auth bridge broker clock commands config control engine field journal listener record store unstored |

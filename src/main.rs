@@ -4,13 +4,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use tidegate::commands::{self, Cli, Command, ConfigArgs, Failure};
+use tidegate::commands::{self, Command, ConfigArgs, Failure};
 use tidegate::service::Service;
 use tidegate::{config, journal};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = commands::parse(std::env::args_os()).map(|line| match line.command {
         Command::Run(args) => run(&args),
         Command::Check(args) => commands::check(&args),
         Command::Status(args) => commands::status(&args),
@@ -18,8 +17,8 @@ fn main() -> ExitCode {
         Command::Sub(args) => commands::subscribe(&args),
         Command::Passwd(args) => commands::passwd(&args),
         Command::NotYet(words) => commands::not_yet(&words),
-    };
-    match result {
+    });
+    match result.flatten() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !matches!(failure, Failure::Silent) {

@@ -19,4 +19,4 @@ pub struct Config {
 }
 
 /// What `[auth]` may hold.
-pub const KEYS: &[Key] = &[Key::optional("password_file", Kind::Text), Key::optional("acl_file", Kind::Text)];
+pub const KEYS: &[Key] = &[Key::optional("password_file", Kind::Path), Key::optional("acl_file", Kind::Path)];

@@ -3,14 +3,14 @@
 //! [`Config`] is what serde fills, [`KEYS`] what the walk over the file knows, [`Checked`] what the
 //! bridge runs on: every text is turned into its value here, once, and every problem is reported.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use adapter_api::schema::{Key, Kind, Problem};
-use adapter_api::units;
 use serde::Deserialize;
 
-use super::mapping::{Filter, MappingError, Template, fill_gateway, is_topic};
+use super::mapping::{Filter, Template, fill_gateway, is_topic};
+use super::problems::{Problems, shortened};
 use super::rounds;
 use super::trouble::Trouble;
 use super::url::Url;
@@ -30,8 +30,8 @@ pub struct Config {
     pub protocol: u8,
     /// Client id; `{gateway}`.
     pub client_id: String,
-    /// How long upstream keeps the session where a receive route exists.
-    pub session_expiry: String,
+    /// Over MQTT 5: how long upstream keeps the session where a receive route exists; 7 days where it is not given.
+    pub session_expiry: Option<String>,
     /// Off unless given.
     pub status_topic: Option<String>,
     /// User name.
@@ -191,7 +191,7 @@ impl Default for Config {
             urls: Vec::new(),
             protocol: 5,
             client_id: "{gateway}".to_owned(),
-            session_expiry: "7d".to_owned(),
+            session_expiry: None,
             status_topic: None,
             username: None,
             password_file: None,
@@ -235,26 +235,25 @@ impl Config {
         let version = match self.protocol {
             5 => Some(Version::V5),
             4 => Some(Version::V311),
-            _ => problems.none("protocol", "expected 5 or 4 (3.1.1)"),
+            found => problems.none("protocol", &format!("found {found}, expected 5 or 4 (3.1.1)")),
         };
         let client_id = self.check_client_id(gateway, &mut problems);
-        let session_expiry = problems
-            .duration("session_expiry", &self.session_expiry)
-            .and_then(|expiry| problems.seconds("session_expiry", expiry));
+        let session_expiry = self.check_session_expiry(version, &mut problems);
         let status_topic = self.status_topic.as_deref().map(|topic| {
-            let filled = problems.mapped("status_topic", fill_gateway(topic, gateway))?;
+            let filled = problems.mapped("status_topic", topic, fill_gateway(topic, gateway))?;
             if is_topic(&filled) {
                 Some(filled)
             } else {
-                problems.none("status_topic", "expected a topic without + and #")
+                let text = format!("found \"{topic}\", expected a topic without + and #");
+                problems.none("status_topic", &text)
             }
         });
         let keepalive = problems.duration("keepalive", &self.keepalive);
         if keepalive.is_some_and(|keepalive| !(KEEPALIVE_MIN..=KEEPALIVE_MAX).contains(&keepalive)) {
-            problems.add("keepalive", "expected 5s to 65535s");
+            problems.add("keepalive", &format!("found \"{}\", expected 5s to 65535s", self.keepalive));
         }
         if !(1..=1_000).contains(&self.window) {
-            problems.add("window", "expected 1 to 1000");
+            problems.add("window", &format!("found {}, expected 1 to 1000", self.window));
         }
         if self.password_file.is_some() && self.username.is_none() {
             problems.add("password_file", "a password needs a username");
@@ -291,10 +290,24 @@ impl Config {
         }
     }
 
+    /// What is wrong with the files that it names, as they are now, whatever else is wrong. Reads files.
+    pub fn examine(&self) -> Vec<Flaw> {
+        let tls = self.tls.iter().flat_map(tls::examine);
+        let mut flaws: Vec<Flaw> =
+            tls.map(|(key, trouble)| Flaw { key, trouble, may_be_credential: false }).collect();
+        if let Some(file) = &self.password_file
+            && let Err(trouble) = login::password(file)
+        {
+            flaws.push(Flaw { key: "password_file", trouble, may_be_credential: file.is_relative() });
+        }
+        flaws
+    }
+
     fn check_name(&self, problems: &mut Problems) -> Option<String> {
         // It is a level of `tidegate/bridge/<name>/state` and a part of route names.
         if self.name.is_empty() || self.name.contains(['/', '+', '#', ':', '\0']) {
-            return problems.none("name", "expected a name without / + # and :");
+            let text = format!("found {:?}, expected a name without / + # and :", self.name);
+            return problems.none("name", &text);
         }
         Some(self.name.clone())
     }
@@ -303,25 +316,53 @@ impl Config {
         match self.urls.as_slice() {
             [url] => match Url::parse(url) {
                 Ok(url) => Some(url),
-                Err(error) => problems.none("urls[0]", &error.to_string()),
+                // What stands before an @ is most likely a password.
+                Err(error) if url.contains('@') => {
+                    problems.none("urls[0]", &format!("found a URL with an @ (not shown), {error}"))
+                }
+                Err(error) => problems.none("urls[0]", &format!("found {}, {error}", shortened(url))),
             },
-            [] => problems.none("urls", "expected one URL such as \"mqtts://broker.example.com:8883\""),
-            _ => problems.none("urls", "more than one URL is not in this version"),
+            [] => problems
+                .none("urls", "found [], expected one URL such as \"mqtts://broker.example.com:8883\""),
+            urls => {
+                let text =
+                    format!("found {}, expected one: more than one URL is not in this version", urls.len());
+                problems.none("urls", &text)
+            }
         }
     }
 
     fn check_client_id(&self, gateway: &str, problems: &mut Problems) -> Option<String> {
-        let filled = problems.mapped("client_id", fill_gateway(&self.client_id, gateway))?;
+        let filled = problems.mapped("client_id", &self.client_id, fill_gateway(&self.client_id, gateway))?;
         if filled.is_empty() || filled.len() > 65_535 || filled.contains('\0') {
-            return problems.none("client_id", "expected a client id");
+            let found = shortened(&self.client_id);
+            return problems
+                .none("client_id", &format!("found {found}, expected a client id: 1 to 65535 bytes"));
         }
         Some(filled)
     }
 
+    fn check_session_expiry(&self, version: Option<Version>, problems: &mut Problems) -> Option<u32> {
+        let key = "session_expiry";
+        let text = self.session_expiry.as_deref();
+        if let (Some(text), Some(Version::V311)) = (text, version) {
+            let cure = "remove it, or set protocol = 5";
+            let text = format!(
+                "found \"{text}\", expected none with protocol = 4: MQTT 3.1.1 has no word for it, and upstream keeps the session as long as it likes: {cure}"
+            );
+            return problems.none(key, &text);
+        }
+        let expiry = problems.duration(key, text.unwrap_or(SESSION_EXPIRY))?;
+        problems.seconds(key, expiry)
+    }
+
     fn check_tls(&self, url: Option<&Url>, problems: &mut Problems) -> Tls {
         let Some(tls) = &self.tls else { return Tls::default() };
-        if url.is_some_and(|url| !url.is_secure()) {
-            problems.add("tls", "TLS needs a URL that begins with mqtts://");
+        if let Some(url) = url.filter(|url| !url.is_secure()) {
+            problems.add(
+                "tls",
+                &format!("found TLS with urls = [\"{url}\"], expected one that begins with mqtts://"),
+            );
         }
         let identity = match (&tls.cert, &tls.key) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
@@ -331,7 +372,8 @@ impl Config {
         };
         let name = tls.server_name.clone();
         if name.as_deref().is_some_and(|name| rustls::pki_types::ServerName::try_from(name).is_err()) {
-            problems.add("tls.server_name", "expected a host name or an address");
+            let found = name.as_deref().unwrap_or_default();
+            problems.add("tls.server_name", &format!("found {found:?}, expected a host name or an address"));
         }
         Tls { ca: tls.ca.clone(), identity, server_name: name }
     }
@@ -345,7 +387,10 @@ impl Config {
             let (Some((filter, to)), Some(qos)) = (route, qos) else { continue };
             let name = format!("{}:{filter}", self.name);
             if forwards.iter().any(|other| other.name == name) {
-                problems.add(&at("filter"), "another forward route has the same filter");
+                problems.add(
+                    &at("filter"),
+                    &format!("found \"{filter}\", which another forward route has already"),
+                );
                 continue;
             }
             let told = filter.as_str();
@@ -366,7 +411,10 @@ impl Config {
             let route = problems.route(&at, &receive.filter, &receive.to, gateway);
             let (Some((filter, to)), Some(qos)) = (route, qos) else { continue };
             if receives.iter().any(|other| other.filter == filter) {
-                problems.add(&at("filter"), "another receive route has the same filter");
+                problems.add(
+                    &at("filter"),
+                    &format!("found \"{filter}\", which another receive route has already"),
+                );
                 continue;
             }
             let receive = Receive { filter, to, qos };
@@ -382,20 +430,6 @@ impl Config {
     }
 }
 
-impl Checked {
-    /// What is wrong with the files that it names, as they are now. Reads files.
-    pub fn examine(&self) -> Vec<Flaw> {
-        let tls = tls::examine(&self.tls).into_iter();
-        let mut flaws: Vec<Flaw> =
-            tls.map(|(key, trouble)| Flaw { key, trouble, may_be_credential: false }).collect();
-        if let Err(trouble) = login::read(self) {
-            let may_be_credential = self.password_file.as_deref().is_some_and(Path::is_relative);
-            flaws.push(Flaw { key: "password_file", trouble, may_be_credential });
-        }
-        flaws
-    }
-}
-
 impl ForwardConfig {
     /// How much may wait, and what gives way.
     fn check_bounds(
@@ -406,14 +440,15 @@ impl ForwardConfig {
         let age = self.max_age.as_deref().and_then(|text| problems.duration(&at("max_age"), text));
         let bytes = self.max_bytes.as_deref().and_then(|text| problems.size(&at("max_bytes"), text));
         let when_full = self.when_full.as_deref().and_then(|word| {
-            let expected = "expected \"drop-oldest\", \"drop-newest\" or \"refuse\"";
-            Policy::named(word).or_else(|| problems.none(&at("when_full"), expected))
+            let expected = "\"drop-oldest\", \"drop-newest\" or \"refuse\"";
+            let text = format!("found {word:?}, expected {expected}");
+            Policy::named(word).or_else(|| problems.none(&at("when_full"), &text))
         });
         let keep = match self.keep.as_str() {
             "all" => Keep::All,
             "latest" => Keep::Latest,
-            _ => {
-                problems.add(&at("keep"), "expected \"all\" or \"latest\"");
+            found => {
+                problems.add(&at("keep"), &format!("found {found:?}, expected \"all\" or \"latest\""));
                 Keep::All
             }
         };
@@ -456,67 +491,8 @@ impl Forward {
     }
 }
 
-/// What is wrong so far.
-#[derive(Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, key: &str, text: &str) {
-        self.0.push(Problem { key: key.to_owned(), text: text.to_owned() });
-    }
-
-    fn none<T>(&mut self, key: &str, text: &str) -> Option<T> {
-        self.add(key, text);
-        None
-    }
-
-    fn mapped<T>(&mut self, key: &str, result: Result<T, MappingError>) -> Option<T> {
-        result.map_err(|error| self.add(key, &error.to_string())).ok()
-    }
-
-    fn duration(&mut self, key: &str, text: &str) -> Option<Duration> {
-        match units::parse_duration(text) {
-            Ok(duration) => Some(duration),
-            Err(error) => self.none(key, &format!("found \"{text}\", expected {error}")),
-        }
-    }
-
-    fn size(&mut self, key: &str, text: &str) -> Option<u64> {
-        match units::parse_size(text) {
-            Ok(size) => Some(size),
-            Err(error) => self.none(key, &format!("found \"{text}\", expected {error}")),
-        }
-    }
-
-    fn seconds(&mut self, key: &str, duration: Duration) -> Option<u32> {
-        match u32::try_from(duration.as_secs()) {
-            Ok(seconds) if seconds > 0 && seconds < u32::MAX => Some(seconds),
-            _ => self.none(key, "expected 1s to 49710d"),
-        }
-    }
-
-    fn qos(&mut self, key: &str, qos: u8) -> Option<QoS> {
-        match qos {
-            0 => Some(QoS::AtMostOnce),
-            1 => Some(QoS::AtLeastOnce),
-            2 => self.none(key, "QoS 2 is not in this version"),
-            _ => self.none(key, "expected 0 or 1"),
-        }
-    }
-
-    fn route(
-        &mut self,
-        at: &impl Fn(&str) -> String,
-        filter: &str,
-        to: &str,
-        gateway: &str,
-    ) -> Option<(Filter, Template)> {
-        let filter = fill_gateway(filter, gateway).and_then(|filter| Filter::parse(&filter));
-        let filter = self.mapped(&at("filter"), filter)?;
-        let to = self.mapped(&at("to"), Template::parse(to, &filter, gateway))?;
-        Some((filter, to))
-    }
-}
+/// How long upstream keeps the session where nothing is said.
+const SESSION_EXPIRY: &str = "7d";
 
 /// The keys of a `[[bridge]]`.
 pub const KEYS: &[Key] = &[
@@ -527,7 +503,7 @@ pub const KEYS: &[Key] = &[
     Key::optional("session_expiry", Kind::Duration(1_000, 4_294_967_294_000)),
     Key::optional("status_topic", Kind::Text),
     Key::optional("username", Kind::Text),
-    Key::optional("password_file", Kind::Text),
+    Key::optional("password_file", Kind::Path),
     Key::optional("profile", Kind::NotYet),
     Key::optional("tls", Kind::Table(TLS_KEYS)),
     Key::optional("keepalive", Kind::Duration(5_000, 65_535_000)),
@@ -540,9 +516,9 @@ pub const KEYS: &[Key] = &[
 ];
 
 const TLS_KEYS: &[Key] = &[
-    Key::optional("ca", Kind::Text),
-    Key::optional("cert", Kind::Text),
-    Key::optional("key", Kind::Text),
+    Key::optional("ca", Kind::Path),
+    Key::optional("cert", Kind::Path),
+    Key::optional("key", Kind::Path),
     Key::optional("alpn", Kind::NotYet),
     Key::optional("server_name", Kind::Text),
 ];
@@ -613,7 +589,7 @@ mod tests {
             config.urls.push("mqtts://second.example.com".to_owned());
             config.protocol = 3;
             config.keepalive = "1s".to_owned();
-            config.session_expiry = "soon".to_owned();
+            config.session_expiry = Some("soon".to_owned());
             config.window = 0;
             config.forward[0].qos = 2;
             config.forward.push(ForwardConfig { filter: "b#".to_owned(), ..ForwardConfig::default() });
@@ -643,37 +619,80 @@ mod tests {
         let checks: [(Change<'_>, &str); 10] = [
             (
                 &|config| config.urls.clear(),
-                "urls: expected one URL such as \"mqtts://broker.example.com:8883\"",
+                "urls: found [], expected one URL such as \"mqtts://broker.example.com:8883\"",
             ),
             (
                 &|config| config.urls = vec!["wss://a".into()],
-                "urls[0]: ws:// and wss:// are not in this version",
+                "urls[0]: found \"wss://a\", expected mqtts:// or mqtt://: ws:// and wss:// are not in this version",
             ),
             (
                 &|config| {
                     config.urls = vec!["mqtt://a".into()];
                     config.tls = Some(TlsConfig::default());
                 },
-                "tls: TLS needs a URL that begins with mqtts://",
+                "tls: found TLS with urls = [\"mqtt://a:1883\"], expected one that begins with mqtts://",
             ),
             (
                 &|config| config.tls = Some(TlsConfig { cert: Some("c".into()), ..TlsConfig::default() }),
                 "tls.key: a certificate needs its key",
             ),
             (&|config| config.password_file = Some("p".into()), "password_file: a password needs a username"),
-            (&|config| config.forward[0].qos = 2, "forward[0].qos: QoS 2 is not in this version"),
+            (
+                &|config| config.forward[0].qos = 2,
+                "forward[0].qos: found 2, expected 0 or 1: QoS 2 is not in this version",
+            ),
             (
                 &|config| config.forward.push(config.forward[0].clone()),
-                "forward[1].filter: another forward route has the same filter",
+                "forward[1].filter: found \"a/#\", which another forward route has already",
             ),
             (
                 &|config| config.forward[0].filter = "$SYS/#".into(),
                 "forward[0].store: $SYS is never stored: this route needs store = false",
             ),
-            (&|config| config.client_id.clear(), "client_id: expected a client id"),
+            (
+                &|config| config.client_id.clear(),
+                "client_id: found \"\", expected a client id: 1 to 65535 bytes",
+            ),
             (
                 &|config| config.status_topic = Some("a/{topic}".into()),
-                "status_topic: only {gateway} is known here",
+                "status_topic: found \"a/{topic}\", expected nothing but {gateway} in braces here",
+            ),
+        ];
+        for (change, expected) in checks {
+            assert_eq!(wrong(|config| change(config)), [expected]);
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_told_save_where_it_may_be_a_password() {
+        type Change<'a> = &'a dyn Fn(&mut Config);
+        let checks: [(Change<'_>, &str); 6] = [
+            (
+                &|config| config.name = "a/b".into(),
+                "name: found \"a/b\", expected a name without / + # and :",
+            ),
+            (
+                &|config| config.urls = vec!["http://x".into()],
+                "urls[0]: found \"http://x\", expected mqtts://host:port or mqtt://host:port",
+            ),
+            (
+                &|config| config.urls = vec!["mqtt://me:secret@x".into()],
+                "urls[0]: found a URL with an @ (not shown), expected none: the user name belongs into username, the password into password_file",
+            ),
+            (
+                &|config| config.urls.push("mqtts://y".into()),
+                "urls: found 2, expected one: more than one URL is not in this version",
+            ),
+            (
+                &|config| config.client_id = "{x}".into(),
+                "client_id: found \"{x}\", expected nothing but {gateway} in braces here",
+            ),
+            (
+                &|config| {
+                    config.protocol = 4;
+                    config.session_expiry = Some("1d".into());
+                },
+                "session_expiry: found \"1d\", expected none with protocol = 4: MQTT 3.1.1 has no word for it, and upstream keeps the session as long as it likes: remove it, or set protocol = 5",
             ),
         ];
         for (change, expected) in checks {

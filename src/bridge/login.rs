@@ -13,11 +13,16 @@ use super::trouble::Trouble;
 pub(super) fn read(bridge: &Checked) -> Result<Option<(String, String)>, Trouble> {
     let Some(username) = bridge.username.clone() else { return Ok(None) };
     let Some(file) = &bridge.password_file else { return Ok(Some((username, String::new()))) };
+    Ok(Some((username, password(file)?)))
+}
+
+/// The password in this file, or in the credential of this name.
+pub(super) fn password(file: &Path) -> Result<String, Trouble> {
     let path = place(file, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
     let text = fs::read_to_string(&path)
         .map_err(|error| Trouble::File { file: path.display().to_string(), error: error.to_string() })?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Some((username, password.strip_suffix('\r').unwrap_or(password).to_owned())))
+    Ok(password.strip_suffix('\r').unwrap_or(password).to_owned())
 }
 
 /// A relative path is a systemd credential where there are credentials.

@@ -181,17 +181,17 @@ const LEVELS_MAX: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MappingError {
     /// Not a topic filter.
-    #[error("a topic filter such as \"sensors/#\" or \"+/state\" was expected")]
+    #[error("expected a topic filter such as \"sensors/#\" or \"+/state\"")]
     Filter,
     /// A shared subscription.
-    #[error("a shared subscription is not in this version")]
+    #[error("expected a filter of its own: a shared subscription is not in this version")]
     Shared,
     /// A brace without its other.
-    #[error("braces enclose {{gateway}}, {{topic}} or the number of a wildcard")]
+    #[error("expected {{gateway}}, {{topic}} or the number of a wildcard in its braces")]
     Braces,
     /// A number beyond the filter's wildcards, or no number.
     #[error(
-        "{{{found}}} is unknown: the filter has {wildcards} wildcards; {{gateway}} and {{topic}} are known"
+        "of which {{{found}}} is unknown, expected {{gateway}}, {{topic}} or a number: the filter has {wildcards} wildcards"
     )]
     Unknown {
         /// Between the braces.
@@ -200,13 +200,13 @@ pub enum MappingError {
         wildcards: usize,
     },
     /// Wildcards or NUL in the text of a template.
-    #[error("a topic without + and # was expected")]
+    #[error("expected a topic without + and #")]
     Wildcard,
     /// Nothing there.
-    #[error("a topic was expected, found nothing")]
+    #[error("expected a topic")]
     Empty,
     /// Something else than `{gateway}` where only that is known.
-    #[error("only {{gateway}} is known here")]
+    #[error("expected nothing but {{gateway}} in braces here")]
     OnlyGateway,
 }
 

@@ -9,6 +9,7 @@ mod url;
 mod mapping;
 mod rounds;
 mod config;
+mod problems;
 mod backoff;
 mod shape;
 mod link;

@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 
-use super::config::Tls;
+use super::config::{Tls, TlsConfig};
 use super::trouble::Trouble;
 
 /// The client side of TLS, with what it was made from.
@@ -113,25 +113,29 @@ impl Client {
     }
 }
 
-/// What is wrong with the files as they are now, by key. Reads files.
-pub(super) fn examine(tls: &Tls) -> Vec<(&'static str, Trouble)> {
-    let ca = tls.ca.as_deref().and_then(|file| own_roots(file).err());
-    let mut flaws: Vec<_> = ca.map(|trouble| ("tls.ca", trouble)).into_iter().collect();
-    let Some((cert, key)) = &tls.identity else { return flaws };
-    let chain = certificates(cert);
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error));
-    match (chain, private) {
-        (Ok(chain), Ok(private)) => {
-            let provider = ring::default_provider();
-            let pair = CertifiedKey::from_der(chain, private, &provider);
-            flaws.extend(pair.err().map(|error| ("tls.cert", unusable(cert, error))));
+/// What is wrong with the files as they are now, by key; each is looked at, whichever are missing. Reads
+/// files.
+pub(super) fn examine(tls: &TlsConfig) -> Vec<(&'static str, Trouble)> {
+    let mut flaws = Vec::new();
+    let mut keep = |key, trouble: Option<Trouble>| flaws.extend(trouble.map(|trouble| (key, trouble)));
+    keep("tls.ca", tls.ca.as_deref().and_then(|file| own_roots(file).err()));
+    let chain = tls.cert.as_deref().map(certificates).transpose();
+    let private = tls.key.as_deref().map(private_key).transpose();
+    match (chain, private, &tls.cert) {
+        (Ok(Some(chain)), Ok(Some(private)), Some(cert)) => {
+            let pair = CertifiedKey::from_der(chain, private, &ring::default_provider());
+            keep("tls.cert", pair.err().map(|error| unusable(cert, error)));
         }
-        (chain, private) => {
-            flaws.extend(chain.err().map(|trouble| ("tls.cert", trouble)));
-            flaws.extend(private.err().map(|trouble| ("tls.key", trouble)));
+        (chain, private, _) => {
+            keep("tls.cert", chain.err());
+            keep("tls.key", private.err());
         }
     }
     flaws
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Trouble> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| unusable(file, error))
 }
 
 fn stamp(path: &Path) -> Stamp {

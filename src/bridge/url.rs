@@ -88,10 +88,10 @@ pub enum UrlError {
     #[error("expected mqtts://host:port or mqtt://host:port")]
     Form,
     /// WebSocket.
-    #[error("ws:// and wss:// are not in this version")]
+    #[error("expected mqtts:// or mqtt://: ws:// and wss:// are not in this version")]
     WebSocket,
     /// A user name in it.
-    #[error("the user name belongs into username, the password into password_file")]
+    #[error("expected none: the user name belongs into username, the password into password_file")]
     User,
 }
 

@@ -3,16 +3,16 @@
 //! It reads what the service would read, and opens neither the database nor a device.
 
 use super::{ConfigArgs, Failure, say};
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Refused};
 
 /// Reads the configuration as the service would, and runs nothing.
 pub fn check(args: &ConfigArgs) -> Result<(), Failure> {
     let loaded = config::load(args.config.as_deref()).map_err(Failure::Configuration)?;
+    if !loaded.unready.is_empty() {
+        return Err(Failure::Configuration(Refused { wrongs: loaded.unready, warnings: loaded.warnings }));
+    }
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
-    }
-    if !loaded.unready.is_empty() {
-        return Err(Failure::Configuration(loaded.unready));
     }
     say(&format!("{}\n", summary(&loaded)))
 }

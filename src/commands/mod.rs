@@ -21,7 +21,7 @@ pub use mqtt::{ClientArgs, PubArgs, SubArgs, publish, subscribe};
 pub use passwd::{PasswdArgs, passwd};
 pub use status::{StatusArgs, render, status};
 
-use crate::config::Wrong;
+use crate::config::Refused;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -67,7 +67,7 @@ pub enum Failure {
     /// The command line is wrong.
     Usage(String),
     /// The configuration is wrong.
-    Configuration(Vec<Wrong>),
+    Configuration(Refused),
     /// It was tried, and failed.
     Failed(anyhow::Error),
     /// It was tried, and failed, and nothing shall be said.
@@ -93,17 +93,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(text) => write!(out, "tidegate: {text}"),
-            Failure::Configuration(wrongs) => {
-                for wrong in wrongs {
-                    writeln!(out, "{wrong}")?;
-                }
-                let count = wrongs.len();
-                write!(
-                    out,
-                    "tidegate: {count} mistake{} in the configuration",
-                    if count == 1 { "" } else { "s" }
-                )
-            }
+            Failure::Configuration(refused) => write!(out, "{refused}"),
             Failure::Silent => Ok(()),
             // Errors are worded to follow "cannot".
             Failure::Failed(error) => write!(out, "tidegate: cannot {}", in_full(error)),
@@ -132,6 +122,18 @@ pub(super) fn in_full(error: &anyhow::Error) -> String {
         } else {
             format!("{told}: {cause}")
         }
+    })
+}
+
+/// Reads the command line; help, and what is wrong with it, is told as clap tells it, and ends the process.
+///
+/// # Errors
+/// An option of mosquitto's that this version has not.
+pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Cli, Failure> {
+    let words: Vec<OsString> = words.collect();
+    Cli::try_parse_from(&words).map_err(|error| {
+        let text = words.get(1).and_then(|command| mqtt::not_yet(&command.to_string_lossy(), &error));
+        text.map(Failure::Usage).unwrap_or_else(|| error.exit())
     })
 }
 
@@ -177,5 +179,30 @@ mod tests {
         check(&["reload"], "not in this version");
         check(&["modbus", "scan", "--tcp", "192.0.2.1"], "not in this version");
         check(&["frobnicate"], "no command");
+    }
+
+    #[test]
+    fn an_option_of_mosquitto_s_that_is_not_built_is_refused_as_such() {
+        let check = |words: &[&str], option: &str| {
+            let line = [&["tidegate"], words].concat();
+            let failure = parse(line.iter().map(OsString::from)).expect_err("refused");
+            assert_eq!(failure.code(), 2);
+            assert_eq!(failure.to_string(), format!("tidegate: {option} is not in this version"));
+        };
+        for letter in ["-A", "-D", "-S", "-U"] {
+            check(&["pub", "-t", "a", "-n", letter, "x"], &format!("{letter} of pub"));
+            check(&["sub", letter, "x", "-t", "a"], &format!("{letter} of sub"));
+        }
+        for letter in ["-F", "-T"] {
+            check(&["sub", "-t", "a", letter, "%t"], &format!("{letter} of sub"));
+        }
+        check(&["pub", "-t", "a", "-n", "--proxy", "x"], "--proxy of pub");
+        check(&["sub", "-t", "a", "-vF%t"], "-F of sub");
+        let known = |words: &[&str]| {
+            let error = Cli::try_parse_from(words).expect_err("wrong");
+            mqtt::not_yet(words[1], &error)
+        };
+        assert_eq!(known(&["tidegate", "pub", "-t", "a", "-n", "-F", "x"]), None, "it is no option of pub");
+        assert_eq!(known(&["tidegate", "sub", "-t", "a", "-Z"]), None);
     }
 }

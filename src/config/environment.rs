@@ -1,7 +1,8 @@
 //! Settings from the environment: `TIDEGATE_<SECTION>__<KEY>` and `TIDEGATE_<LIST>__<NAME>__<KEY>`.
 //!
 //! A variable is looked up in the schema and in the entries that the files gave, dashes as underscores.
-//! One that could mean two settings is refused, and so is one that means none. Its value takes the type
+//! One that could mean two settings is refused, and so is one that means none; one without two
+//! underscores, which the surroundings may set for purposes of their own, is warned of. Its value takes the type
 //! of its key, so a password 0123 stays text.
 
 use adapter_api::schema::{Key, Kind};
@@ -17,9 +18,10 @@ pub(super) fn apply(variables: &[(String, String)], schema: &[Key], merged: &mut
         let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
         let parts: Vec<&str> = rest.split("__").collect();
         if parts.len() < 2 {
+            let near = as_if_meant(schema, rest);
             report
                 .warnings
-                .push(format!("environment {variable} names no section and key, so it sets nothing"));
+                .push(format!("environment {variable} names no section and key, so it sets nothing{near}"));
             continue;
         }
         let mut targets = Vec::new();
@@ -131,7 +133,7 @@ fn set(target: &Target, text: &str, place: Place, merged: &mut Dict, report: &mu
     let path = target.path();
     match typed(target.kind, &target.name, text) {
         Ok(value) => {
-            report.stands(&path, place);
+            report.overridden(&path, place);
             put(merged, &target.steps, value);
         }
         Err(complaint) => report.wrong_at(place, &path, complaint),
@@ -204,6 +206,28 @@ fn unknown(schema: &[Key], merged: &Dict, parts: &[&str]) -> String {
         }
         _ => "unknown key".to_owned(),
     }
+}
+
+/// What a variable without two underscores may mean: `STORE_MAX_SIZE` names a section and a key of it.
+fn as_if_meant(schema: &[Key], rest: &str) -> String {
+    for key in schema {
+        let section = as_variable(key.name);
+        let Some(name) = rest.strip_prefix(&section).and_then(|rest| rest.strip_prefix('_')) else {
+            continue;
+        };
+        match key.kind {
+            Kind::Table(keys) if keys.iter().any(|key| as_variable(key.name) == name) => {
+                return format!(" (did you mean {PREFIX}{section}__{name}?)");
+            }
+            Kind::Tables(keys)
+                if keys.iter().any(|key| name.ends_with(&format!("_{}", as_variable(key.name)))) =>
+            {
+                return format!(" (did you mean {PREFIX}{section}__NAME__KEY?)");
+            }
+            _ => {}
+        }
+    }
+    String::new()
 }
 
 /// A name as it stands in a variable: `line-1` becomes `LINE_1`.

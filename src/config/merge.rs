@@ -107,6 +107,14 @@ impl<'a> Reader<'a> {
         read
     }
 
+    /// Every entry of a list as it is written, wrong ones too, with its path.
+    pub(super) fn written<R: DeserializeOwned>(&self, name: &str) -> Vec<(String, R)> {
+        let entries = self.merged.get(name).and_then(Value::as_array).unwrap_or_default().iter().enumerate();
+        entries
+            .filter_map(|(index, entry)| Some((format!("{name}[{index}]"), entry.deserialize().ok()?)))
+            .collect()
+    }
+
     fn read<R: DeserializeOwned, C>(
         &mut self,
         path: &str,

@@ -7,6 +7,7 @@
 mod place;
 mod source;
 mod walk;
+mod twice;
 mod value;
 mod similar;
 mod merge;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use gateway::Gateway;
-pub use place::{Place, Wrong};
+pub use place::{Place, Refused, Wrong};
 pub use source::{DEFAULT_FILE, Sources};
 
 use crate::access::Rules;
@@ -80,7 +81,7 @@ impl Loaded {
 ///
 /// # Errors
 /// Everything that is wrong, by place.
-pub fn load(file: Option<&Path>) -> Result<Loaded, Vec<Wrong>> {
+pub fn load(file: Option<&Path>) -> Result<Loaded, Refused> {
     let mut report = Report::default();
     let sources = Sources::gather(file, &mut report);
     check(&sources, report, rules::read)
@@ -91,30 +92,31 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, Vec<Wrong>> {
 ///
 /// # Errors
 /// Where a file that was asked for is not there, or `[gateway]` itself is wrong.
-pub fn run_dir(file: Option<&Path>) -> Result<PathBuf, Vec<Wrong>> {
+pub fn run_dir(file: Option<&Path>) -> Result<PathBuf, Refused> {
     let mut report = Report::default();
     let sources = Sources::gather(file, &mut report);
     if file.is_some_and(|file| !file.exists()) {
-        return Err(report.into_wrongs());
+        return Err(report.into_refused());
     }
-    let Some(merged) = merged(&sources, &mut report) else { return Err(report.into_wrongs()) };
+    let Some(merged) = merged(&sources, &mut report) else { return Err(report.into_refused()) };
     let mut read = Reader::new(&merged, &mut report);
     let gateway = read.section("gateway", |raw: &gateway::Config| raw.check(&sources.surroundings));
-    gateway.map(|gateway| gateway.run_dir).ok_or_else(|| report.into_wrongs())
+    gateway.map(|gateway| gateway.run_dir).ok_or_else(|| report.into_refused())
 }
 
 /// Makes the configuration of what was read. Reads nothing itself.
 ///
 /// # Errors
 /// Everything that is wrong, by place.
-pub fn from_sources(sources: &Sources) -> Result<Loaded, Vec<Wrong>> {
+pub fn from_sources(sources: &Sources) -> Result<Loaded, Refused> {
     check(sources, Report::default(), |_, _| None)
 }
 
 /// What is wrong with one text, whatever it holds: never panics. For fuzzing.
 pub fn examine(text: &str) -> Vec<Wrong> {
     let files = vec![("fuzz.toml".into(), text.to_owned())];
-    from_sources(&Sources { files, ..Sources::default() }).err().unwrap_or_default()
+    let refused = from_sources(&Sources { files, ..Sources::default() }).err();
+    refused.map(|refused| refused.wrongs).unwrap_or_default()
 }
 
 /// Everything that was read, walked and merged.
@@ -134,13 +136,17 @@ fn check(
     sources: &Sources,
     mut report: Report,
     read_rules: fn(&Path, &mut Report) -> Option<Rules>,
-) -> Result<Loaded, Vec<Wrong>> {
+) -> Result<Loaded, Refused> {
     let merged = match merged(sources, &mut report) {
         Some(merged) if !report.torn => merged,
-        _ => return Err(report.into_wrongs()),
+        _ => return Err(report.into_refused()),
     };
     let mut read = Reader::new(&merged, &mut report);
-    let gateway = read.section("gateway", |raw: &gateway::Config| raw.check(&sources.surroundings));
+    let mut folders = None;
+    let gateway = read.section("gateway", |raw: &gateway::Config| {
+        folders = Some(raw.folders(&sources.surroundings));
+        raw.check(&sources.surroundings)
+    });
     let id = gateway.as_ref().map_or("gateway", |gateway| &gateway.id);
     let mut listeners = read.list("listener", listener::Config::check);
     let auth = read.section("auth", |raw: &auth::Config| Ok(raw.clone()));
@@ -151,16 +157,18 @@ fn check(
     let serial = read.list("serial", adapter_serial::Config::check);
     let mqtt_sn = read.given("mqtt_sn", adapter_mqtt_sn::Config::check);
     let log = read.section("log", journal::Config::check);
+    let (written_listeners, written_bridges) = (read.written("listener"), read.written("bridge"));
     if !merged.contains_key("listener") {
         let default =
             listener::Config::default().check().map_err(|problems| report.problems("listener", problems));
         listeners.extend(default.ok().map(|listener| ("listener".to_owned(), listener)));
     }
+    folders.iter().for_each(|folders| relations::folders(folders, &mut report));
     relations::listeners(&listeners, &mut report);
-    relations::certificates(&listeners, &mut report);
+    relations::certificates(&written_listeners, &mut report);
     relations::devices(&modbus, &serial, &mut report);
     relations::bridges(&bridges, &mut report);
-    relations::secrets(&bridges, &mut report);
+    relations::secrets(&written_bridges, &mut report);
     relations::passwords(auth.as_ref(), &listeners, &mut report);
     relations::users(mqtt_sn.as_ref(), &mut report);
     let acl_file = auth.as_ref().and_then(|auth| auth.acl_file.as_deref());
@@ -187,7 +195,7 @@ fn check(
             loaded.warnings = report.warnings;
             Ok(loaded)
         }
-        _ => Err(report.into_wrongs()),
+        _ => Err(report.into_refused()),
     }
 }
 

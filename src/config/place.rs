@@ -34,6 +34,15 @@ pub struct Wrong {
     pub text: String,
 }
 
+/// A configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Everything that is wrong with it, by place.
+    pub wrongs: Vec<Wrong>,
+    /// What is allowed and perhaps not meant.
+    pub warnings: Vec<String>,
+}
+
 /// Everything wrong so far, what deserves a warning, and where every key stands.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -55,6 +64,18 @@ impl Report {
     /// Remembers where a path was set; the last one to set it wins, as its value does.
     pub(super) fn stands(&mut self, path: &str, place: Place) {
         self.places.insert(path.to_owned(), place);
+    }
+
+    /// Remembers that a variable has set a path: nothing of what stood there before holds, and a table
+    /// around it that no file has stands there too.
+    pub(super) fn overridden(&mut self, path: &str, place: Place) {
+        self.places.retain(|known, _| known == path || !is_within(known, path));
+        let mut around = path;
+        while let Some(shorter) = around.rfind(['.', '[']).and_then(|end| around.get(..end)) {
+            self.places.entry(shorter.to_owned()).or_insert_with(|| place.clone());
+            around = shorter;
+        }
+        self.stands(path, place);
     }
 
     /// Remembers the name of a list's entry.
@@ -90,6 +111,17 @@ impl Report {
         }
     }
 
+    /// Complains of a path at a given place, whatever else is wrong with it.
+    pub(super) fn also_wrong_at(&mut self, place: Place, path: &str, text: impl Into<String>) {
+        let key = self.show(path);
+        self.wrongs.push(Wrong { place, key, text: text.into() });
+    }
+
+    /// Takes no complaint of a path: what is wrong with it follows from what is told already.
+    pub(super) fn excuse(&mut self, path: &str) {
+        self.blamed.insert(path.to_owned());
+    }
+
     /// Complains of a file that is named there and cannot be used, which does not keep the service from
     /// starting.
     pub(super) fn unready(&mut self, path: &str, text: impl Into<String>) {
@@ -123,15 +155,29 @@ impl Report {
         for problem in problems {
             let key =
                 if problem.key.is_empty() { path.to_owned() } else { format!("{path}.{}", problem.key) };
-            self.wrong(&key, problem.text);
+            let text = format!("{}{}", problem.text, self.variables_in(path, &key, &problem.text));
+            self.wrong(&key, text);
         }
+    }
+
+    /// The variables that have set other keys below a table of which a complaint speaks.
+    fn variables_in(&self, table: &str, blamed: &str, complaint: &str) -> String {
+        let mut told = String::new();
+        let below = self.places.range(table.to_owned()..).take_while(|(path, _)| path.starts_with(table));
+        for (path, place) in below.filter(|(path, _)| is_within(path, table) && !is_within(blamed, path)) {
+            let Place::Variable(variable) = place else { continue };
+            let key = path.rsplit('.').next().unwrap_or_default();
+            let mut words = complaint.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+            if words.any(|word| word == key) {
+                told.push_str(&format!(" ({key} is set by environment {variable})"));
+            }
+        }
+        told
     }
 
     /// Whether a path or anything below it was complained of.
     pub(super) fn is_blamed(&self, path: &str) -> bool {
-        self.blamed.range(path.to_owned()..).next().is_some_and(|next| {
-            next.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        })
+        self.blamed.range(path.to_owned()..).next().is_some_and(|next| is_within(next, path))
     }
 
     /// Whether all is well.
@@ -139,11 +185,12 @@ impl Report {
         self.wrongs.is_empty()
     }
 
-    /// Everything wrong, by place.
-    pub(super) fn into_wrongs(mut self) -> Vec<Wrong> {
+    /// Everything wrong, by place: files that cannot be used are no less so because something else is wrong.
+    pub(super) fn into_refused(mut self) -> Refused {
+        self.wrongs.append(&mut self.unready);
         self.wrongs.sort();
         self.wrongs.dedup();
-        self.wrongs
+        Refused { wrongs: self.wrongs, warnings: self.warnings }
     }
 
     /// A path with its entries by name: `bridge[cloud].forward[0].filter`.
@@ -164,6 +211,11 @@ impl Report {
     }
 }
 
+/// Whether a path is this one or lies below it.
+fn is_within(path: &str, around: &str) -> bool {
+    path.strip_prefix(around).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -172,6 +224,20 @@ impl fmt::Display for Place {
             Place::Variable(name) => write!(formatter, "environment {name}"),
             Place::Default => formatter.write_str("defaults"),
         }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for warning in &self.warnings {
+            writeln!(formatter, "warning: {warning}")?;
+        }
+        for wrong in &self.wrongs {
+            writeln!(formatter, "{wrong}")?;
+        }
+        let count = self.wrongs.len();
+        let plural = if count == 1 { "" } else { "s" };
+        write!(formatter, "tidegate: {count} mistake{plural} in the configuration")
     }
 }
 

@@ -4,7 +4,9 @@
 //! and at every start.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use bytestring::ByteString;
 
@@ -15,12 +17,32 @@ use crate::auth::{self, Moment, PasswordFile};
 use crate::bridge;
 use crate::broker::is_house_user;
 use crate::codec::QoS;
-use crate::listener::{Bind, Listener};
+use crate::listener::{self, Bind, Listener};
+
+/// Whether the house's folders are folders, or can be made: what is in the way may go, so it keeps the
+/// service from nothing but its store or its control socket.
+pub(super) fn folders(folders: &[PathBuf; 2], report: &mut Report) {
+    let mut told = None;
+    for (key, folder) in ["data_dir", "run_dir"].into_iter().zip(folders) {
+        let standing = folder.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
+        let Some((path, _)) = standing.filter(|(_, metadata)| !metadata.is_dir()) else { continue };
+        // Where one folder lies in the other, one file is in the way of both.
+        if told.replace(path) != Some(path) {
+            let (folder, path) = (folder.display(), path.display());
+            report.unready(
+                &format!("gateway.{key}"),
+                format!("found {folder}, expected a folder: {path} is a file; name another, or move it away"),
+            );
+        }
+    }
+}
 
 /// No two listeners may claim one address; what is open to the network is warned of.
 pub(super) fn listeners(listeners: &[(String, Listener)], report: &mut Report) {
     for (index, (path, listener)) in listeners.iter().enumerate() {
-        report.warnings.extend(listener.warning());
+        if let Some(warning) = listener.warning() {
+            report.warn(&format!("{path}.allow_anonymous"), warning);
+        }
         let before = listeners.iter().take(index);
         let Some((first, _)) = before.into_iter().find(|(_, other)| collide(&other.bind, &listener.bind))
         else {
@@ -34,11 +56,10 @@ pub(super) fn listeners(listeners: &[(String, Listener)], report: &mut Report) {
 
 /// Whether the files of TLS can be used. They may come later, as after a mount, so none keeps the service
 /// from starting.
-pub(super) fn certificates(listeners: &[(String, Listener)], report: &mut Report) {
+pub(super) fn certificates(listeners: &[(String, listener::Config)], report: &mut Report) {
     let wall = adapter_api::clock::wall().millis;
     for (path, listener) in listeners {
-        let Some(tls) = &listener.tls else { continue };
-        let (flaws, doubts) = tls.examine(wall);
+        let (flaws, doubts) = listener.examine(wall);
         for flaw in flaws {
             report.unready(&format!("{path}.{}", flaw.key), flaw.text);
         }
@@ -91,18 +112,28 @@ pub(super) fn bridges(bridges: &[(String, bridge::Checked)], report: &mut Report
                 ),
             );
         }
-        if bridge.forwards.is_empty() && bridge.receives.is_empty() {
-            let path = report.show(path);
-            report.warnings.push(format!(
-                "{path}: without [[bridge.forward]] and [[bridge.receive]] it carries nothing"
-            ));
+        let is_idle = bridge.forwards.is_empty() && bridge.receives.is_empty();
+        // What was wrong with its routes is told already.
+        if is_idle && !["forward", "receive"].iter().any(|key| report.is_blamed(&format!("{path}.{key}"))) {
+            report.warn(path, "without [[bridge.forward]] and [[bridge.receive]] it carries nothing");
+        }
+        let host = bridge.url.host();
+        let is_here =
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if bridge.password_file.is_some() && !bridge.url.is_secure() && !is_here {
+            report.warn(
+                &format!("{path}.password_file"),
+                format!(
+                    "the password crosses the network unencrypted to {host}: an mqtts:// URL would hide it"
+                ),
+            );
         }
         for (index, forward) in bridge.forwards.iter().enumerate() {
             if forward.store && forward.qos == QoS::AtMostOnce {
-                let path = report.show(&format!("{path}.forward[{index}]"));
-                report.warnings.push(format!(
-                    "{path}: qos = 0 counts a message as delivered when it is written to the socket, so a lost link can lose what was acknowledged"
-                ));
+                report.warn(
+                    &format!("{path}.forward[{index}].qos"),
+                    "qos = 0 counts a message as delivered when it is written to the socket, so a lost link can lose what was acknowledged",
+                );
             }
         }
     }
@@ -110,7 +141,7 @@ pub(super) fn bridges(bridges: &[(String, bridge::Checked)], report: &mut Report
 
 /// Whether the files of bridges can be used, and what they hold stays secret. They may come later, so none
 /// keeps the service from starting.
-pub(super) fn secrets(bridges: &[(String, bridge::Checked)], report: &mut Report) {
+pub(super) fn secrets(bridges: &[(String, bridge::Config)], report: &mut Report) {
     for (path, bridge) in bridges {
         for flaw in bridge.examine() {
             let path = format!("{path}.{}", flaw.key);
@@ -124,17 +155,6 @@ pub(super) fn secrets(bridges: &[(String, bridge::Checked)], report: &mut Report
                 report.unready(&path, format!("cannot {}", flaw.trouble));
             }
         }
-        let host = bridge.url.host();
-        let is_here =
-            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        if bridge.password_file.is_some() && !bridge.url.is_secure() && !is_here {
-            report.warn(
-                &format!("{path}.password_file"),
-                format!(
-                    "the password crosses the network unencrypted to {host}: an mqtts:// URL would hide it"
-                ),
-            );
-        }
     }
 }
 
@@ -144,18 +164,19 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
     match &auth.password_file {
         Some(path) => {
             if let Err(error) = PasswordFile::at(path).refresh(&Moment::default()) {
-                report
-                    .warnings
-                    .push(format!("auth.password_file: cannot {error}, so nobody can log in by password"));
+                let text = format!("cannot {error}, so nobody can log in by password");
+                report.warn("auth.password_file", text);
             }
         }
+        // A wrong one was meant, and is told already.
+        None if report.is_blamed("auth.password_file") => {}
         None => {
             for (path, listener) in listeners.iter().filter(|(_, listener)| listener.wants_passwords()) {
-                let path = report.show(path);
-                report.warnings.push(format!(
-                    "{path}: nobody can come in at {}: it wants passwords and there is no [auth] password_file",
+                let text = format!(
+                    "nobody can come in at {}: it wants passwords and there is no [auth] password_file",
                     listener.bind
-                ));
+                );
+                report.warn(path, text);
             }
         }
     }
@@ -164,10 +185,10 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
 /// Whether those whom the rules name can come by their names. A certificate can name them too.
 pub(super) fn rules(rules: Option<&Rules>, auth: Option<&auth::Config>, report: &mut Report) {
     let unchecked = auth.is_some_and(|auth| auth.password_file.is_none());
-    if unchecked && rules.is_some_and(Rules::names_users) {
-        report.warnings.push(
-            "auth.acl_file: it names users and there is no [auth] password_file: a user name that nobody checks counts as none"
-                .to_owned(),
+    if unchecked && rules.is_some_and(Rules::names_users) && !report.is_blamed("auth.password_file") {
+        report.warn(
+            "auth.acl_file",
+            "it names users and there is no [auth] password_file: a user name that nobody checks counts as none",
         );
     }
 }

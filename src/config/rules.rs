@@ -9,14 +9,17 @@ use super::place::{Place, Report};
 use super::source;
 use crate::access::Rules;
 
-/// Reads the file; every wrong line is reported at its place.
+/// Reads the file; every wrong line is reported at its place, and where there is none to read, where it is
+/// named.
 pub(super) fn read(path: &Path, report: &mut Report) -> Option<Rules> {
     let file: Arc<str> = path.display().to_string().into();
     let text = match source::read(path) {
         Ok(text) => text,
         Err((line, text)) => {
-            let place = line.map_or(Place::File(file.clone()), |line| Place::Line(file, line));
-            report.wrong_source(place, text);
+            match line {
+                Some(line) => report.wrong_source(Place::Line(file, line), text),
+                None => report.wrong("auth.acl_file", format!("{file}: {text}")),
+            }
             return None;
         }
     };

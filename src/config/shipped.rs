@@ -27,7 +27,7 @@ fn load_text(text: &str) -> Result<Loaded, Vec<String>> {
     let surroundings = gateway::Surroundings { host_name: Some("barn".to_owned()), ..Default::default() };
     let sources =
         Sources { files: vec![("x.toml".into(), text.to_owned())], variables: Vec::new(), surroundings };
-    from_sources(&sources).map_err(|wrongs| wrongs.iter().map(Wrong::to_string).collect())
+    from_sources(&sources).map_err(|refused| refused.wrongs.iter().map(Wrong::to_string).collect())
 }
 
 fn show(loaded: &Loaded) -> String {
@@ -80,6 +80,32 @@ fn each_key_has_a_word_of_why_above_it_or_its_table() {
 }
 
 #[test]
+fn a_setting_that_is_not_the_default_says_what_is() {
+    let lines: Vec<&str> = SHIPPED.lines().collect();
+    let before = show(&load_text(&uncommented()).expect("right"));
+    let is_setting = |line: &str| line.contains(" = ") && !line.starts_with("# ");
+    let mut silent = Vec::new();
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_setting(line)) {
+        let mut without = uncommented().lines().map(str::to_owned).collect::<Vec<_>>();
+        let setting = without.get_mut(index).map(std::mem::take).expect("a line");
+        // What is needed has no default, and a name is its owner's.
+        let Ok(loaded) = load_text(&without.join("\n")) else { continue };
+        if show(&loaded) == before || setting.starts_with("name = ") {
+            continue;
+        }
+        let above = lines.iter().take(index).rev().copied();
+        let above = above.skip_while(|line| is_setting(line) || line.starts_with("#["));
+        let words: Vec<&str> = above.take_while(|line| line.starts_with("# ")).collect();
+        let words = words.into_iter().rev().collect::<Vec<_>>().join(" ").to_lowercase();
+        let says = ["not given", "without", "default"];
+        if !says.iter().any(|word| words.contains(word)) {
+            silent.push(*line);
+        }
+    }
+    assert!(silent.is_empty(), "without these lines it is otherwise, and nothing says how: {silent:#?}");
+}
+
+#[test]
 fn each_key_changes_something() {
     let table: Table = uncommented().parse().expect("TOML");
     let before = show(&load_text(&uncommented()).expect("right"));
@@ -94,6 +120,9 @@ fn each_key_changes_something() {
             others(path, kind, old).into_iter().any(|new| {
                 let mut root = root.clone();
                 put(&mut root, &steps, new);
+                for (_, other) in BESIDE.iter().filter(|(key, _)| *key == path) {
+                    find(&root.clone(), other).iter().for_each(|steps| remove(&mut root, steps));
+                }
                 let text = toml::to_string(&root).expect("TOML");
                 load_text(&text).is_ok_and(|loaded| show(&loaded) != before)
             })
@@ -137,6 +166,9 @@ fn others(path: &str, kind: Kind, old: &Value) -> Vec<Value> {
 /// not ignored.
 const ONE_VALUE: &[&str] =
     &["bridge.forward.store", "serial.frame.kind", "serial.checksum.kind", "mqtt_sn.allow_anonymous"];
+
+/// Keys whose other value goes together with less than the example has: the other key must go with it.
+const BESIDE: &[(&str, &str)] = &[("bridge.protocol", "bridge.session_expiry")];
 
 /// Other texts for keys whose text must mean something.
 const TEXTS: &[(&str, &str)] = &[
@@ -207,5 +239,14 @@ fn put(root: &mut Value, steps: &[Step], new: Value) {
         [] => *root = new,
         [Step::Key(key), rest @ ..] => put(root.get_mut(key).expect("just found"), rest, new),
         [Step::Entry(index), rest @ ..] => put(root.get_mut(*index).expect("just found"), rest, new),
+    }
+}
+
+fn remove(root: &mut Value, steps: &[Step]) {
+    match steps {
+        [Step::Key(key)] => drop(root.as_table_mut().expect("just found").remove(key)),
+        [Step::Key(key), rest @ ..] => remove(root.get_mut(key).expect("just found"), rest),
+        [Step::Entry(index), rest @ ..] => remove(root.get_mut(*index).expect("just found"), rest),
+        [] => {}
     }
 }

@@ -14,7 +14,8 @@ fn sources(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Sources {
 
 /// The complaints about these files and variables, one a line, are these.
 fn check(files: &[(&str, &str)], variables: &[(&str, &str)], expected: &[&str]) {
-    let wrongs = from_sources(&sources(files, variables)).err().unwrap_or_default();
+    let wrongs = from_sources(&sources(files, variables)).err();
+    let wrongs = wrongs.map(|refused| refused.wrongs).unwrap_or_default();
     let wrongs: Vec<String> = wrongs.iter().map(Wrong::to_string).collect();
     assert_eq!(wrongs, expected);
 }
@@ -62,7 +63,8 @@ bind = \"off\"
 #[test]
 fn syntax_errors_hide_no_other_mistake() {
     let text = "[store]\nmax_size =\n\n[gateway]\nidd = \"x\"\n[log\nlevel = 5\n";
-    let wrongs = from_sources(&sources(&[("a.toml", text)], &[])).expect_err("three mistakes at least");
+    let wrongs =
+        from_sources(&sources(&[("a.toml", text)], &[])).expect_err("three mistakes at least").wrongs;
     let lines: Vec<usize> = wrongs
         .iter()
         .filter_map(|wrong| match &wrong.place {
@@ -173,6 +175,16 @@ fn a_variable_without_a_section_is_only_warned_of() {
     let loaded = from_sources(&sources(&[], &[("TIDEGATE_PORT", "tcp://192.0.2.1:1883")])).expect("valid");
     assert!(loaded.warnings.iter().any(|warning| warning.contains("TIDEGATE_PORT")));
     assert!(!loaded.warnings.iter().any(|warning| warning.contains("192.0.2.1")));
+    for (variable, meant) in [
+        ("TIDEGATE_STORE_MAX_SIZE", "(did you mean TIDEGATE_STORE__MAX_SIZE?)"),
+        ("TIDEGATE_MQTT_SN_BIND", "(did you mean TIDEGATE_MQTT_SN__BIND?)"),
+        ("TIDEGATE_BRIDGE_CLOUD_WINDOW", "(did you mean TIDEGATE_BRIDGE__NAME__KEY?)"),
+        ("TIDEGATE_SEED", "sets nothing"),
+    ] {
+        let loaded = from_sources(&sources(&[], &[(variable, "1")])).expect("valid");
+        let warned = |warning: &String| warning.contains(variable) && warning.ends_with(meant);
+        assert!(loaded.warnings.iter().any(warned), "{variable}: {:?}", loaded.warnings);
+    }
 }
 
 #[test]
@@ -236,7 +248,7 @@ fn an_empty_configuration_opens_one_local_door() {
 fn a_file_that_was_asked_for_must_be_there() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("none.toml");
-    let wrongs = load(Some(&path)).expect_err("it is not there");
+    let wrongs = load(Some(&path)).expect_err("it is not there").wrongs;
     assert!(wrongs.iter().any(|wrong| wrong.to_string().contains("none.toml: cannot read the file")));
 }
 
@@ -251,6 +263,227 @@ fn the_folder_beside_the_file_is_read_in_name_order() {
     write("conf.d/30.toml.bak", "nonsense");
     let loaded = load(Some(&folder.path().join("tidegate.toml"))).expect("valid");
     assert_eq!(loaded.gateway.id, "three");
+}
+
+#[test]
+fn a_key_that_is_given_twice_names_both_places_and_hides_nothing() {
+    let text = "\
+[store]
+max_size = \"1GB\"
+\"max_size\" = \"2GB\"
+
+[gateway]
+id = \"a/b\"
+
+[store]
+min_free_disk = \"x\"
+
+[[bridge]]
+name = \"cloud\"
+urls = [\"mqtt://192.0.2.1\"]
+window = 5
+tls = { ca = \"a\", ca = \"b\" }
+window = 6
+";
+    let twice = |line: usize, key: &str, first: usize| {
+        format!("a.toml:{line}: {key}: found a second time, expected once: a.toml:{first} has it already")
+    };
+    let wrongs =
+        from_sources(&sources(&[("b.toml", &CLOUD.replace("cloud", "first")), ("a.toml", text)], &[]));
+    let wrongs: Vec<String> = wrongs.expect_err("wrong").wrongs.iter().map(Wrong::to_string).collect();
+    for expected in [
+        twice(3, "store.max_size", 2),
+        twice(8, "store", 1),
+        twice(15, "bridge[cloud].tls.ca", 15),
+        twice(16, "bridge[cloud].window", 14),
+    ] {
+        assert!(wrongs.contains(&expected), "{expected} is not among {wrongs:#?}");
+    }
+    for expected in ["a.toml:6: gateway.id: found", "a.toml:9: store.min_free_disk: found"] {
+        assert!(wrongs.iter().any(|wrong| wrong.starts_with(expected)), "{expected}: {wrongs:#?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_used_are_told_beside_every_other_mistake() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.toml");
+    let text = "\
+[limits]
+max_connections = \"x\"
+[auth]
+acl_file = \"/nowhere/acl\"
+password_file = \"/nowhere/passwd\"
+[[listener]]
+bind = \"here\"
+tls = { cert = \"/nowhere/c.pem\", key = \"/nowhere/c.key\" }
+[[listener]]
+bind = \"127.0.0.1:18831\"
+tls = { cert = \"/nowhere/d.pem\" }
+[[bridge]]
+name = \"a/b\"
+urls = [\"mqtts://192.0.2.1\"]
+password_file = \"/nowhere/password\"
+tls = { ca = \"/nowhere/ca.pem\", cert = \"/nowhere/a.crt\" }
+";
+    std::fs::write(&path, text).expect("written");
+    let refused = load(Some(&path)).expect_err("wrong");
+    let told = refused.to_string();
+    for (line, key, file) in [
+        (4, "auth.acl_file", "acl"),
+        (8, "listener[0].tls.cert", "c.pem"),
+        (8, "listener[0].tls.key", "c.key"),
+        (11, "listener[1].tls.cert", "d.pem"),
+        (15, "bridge[a/b].password_file", "password"),
+        (16, "bridge[a/b].tls.ca", "ca.pem"),
+        (16, "bridge[a/b].tls.cert", "a.crt"),
+    ] {
+        let start = format!("{}:{line}: {key}: ", path.display());
+        let file = format!("/nowhere/{file}");
+        assert!(
+            told.lines().any(|told| told.starts_with(&start) && told.contains(&file)),
+            "{start}{file}: {told}"
+        );
+    }
+    let warning = format!("warning: {}:5: auth.password_file: cannot ", path.display());
+    assert!(told.lines().any(|told| told.starts_with(&warning)), "{told}");
+}
+
+#[test]
+fn the_rules_file_is_named_where_it_stands_and_is_never_an_empty_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.toml");
+    let told = |value: &str| {
+        std::fs::write(&path, format!("[auth]\nacl_file = \"{value}\"\n")).expect("written");
+        load(Some(&path)).expect_err("wrong").wrongs.iter().map(Wrong::to_string).collect::<Vec<_>>()
+    };
+    let at = format!("{}:2: auth.acl_file: ", path.display());
+    assert_eq!(told(""), [format!("{at}found \"\", expected the path of a file")]);
+    for file in ["/nowhere/acl", "/etc"] {
+        let told = told(file);
+        assert!(
+            matches!(told.as_slice(), [one] if one.starts_with(&format!("{at}{file}: cannot read the file"))),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_a_folder_is_told_with_its_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "").expect("written");
+        path.display().to_string()
+    };
+    let (data, run) = (file("data"), file("run"));
+    let told = |text: &str| {
+        let loaded = from_sources(&sources(&[("a.toml", text)], &[])).expect("it runs all the same");
+        loaded.unready.iter().map(Wrong::to_string).collect::<Vec<_>>()
+    };
+    let cure = |file: &str| format!("expected a folder: {file} is a file; name another, or move it away");
+    let at_data = format!("a.toml:2: gateway.data_dir: found {data}, {}", cure(&data));
+    let text = format!("[gateway]\ndata_dir = \"{data}\"\n");
+    assert_eq!(told(&text), std::slice::from_ref(&at_data), "the run_dir below it is not told too");
+    let text = format!("{text}run_dir = \"{run}/tidegate\"\n");
+    let at_run = format!("a.toml:3: gateway.run_dir: found {run}/tidegate, {}", cure(&run));
+    assert_eq!(told(&text), [at_data.clone(), at_run]);
+    let text = format!("[gateway]\ndata_dir = \"{data}\"\nid = \"a/b\"\n");
+    let refused = from_sources(&sources(&[("a.toml", &text)], &[])).expect_err("no id").to_string();
+    assert!(refused.contains(&at_data) && refused.contains("gateway.id: found"), "{refused}");
+}
+
+#[test]
+fn what_would_do_nothing_is_refused_with_its_cure() {
+    let text = format!(
+        "{CLOUD}protocol = 4\nsession_expiry = \"1d\"\n[[listener]]\nbind = \"127.0.0.1:1\"\nallowed_origins = [\"https://a.example\"]\n"
+    );
+    check(
+        &[("a.toml", &text)],
+        &[],
+        &[
+            "a.toml:5: bridge[cloud].session_expiry: found \"1d\", expected none with protocol = 4: MQTT 3.1.1 has no word for it, and upstream keeps the session as long as it likes: remove it, or set protocol = 5",
+            "a.toml:8: listener[0].allowed_origins: found origins at a listener for MQTT alone, where no browser comes; expected them with protocol = \"ws\": set it, or remove them",
+        ],
+    );
+}
+
+#[test]
+fn a_key_that_is_not_built_is_told_alone_where_it_stands_for_another() {
+    let format = "[[modbus]]\nname = \"m\"\ntcp = \"192.0.2.1:502\"\nformat = \"value\"\n[[modbus.device]]\nname = \"d\"\nunit = 1\n[[modbus.device.point]]\nname = \"p\"\nregister = \"coil:1\"\nformat = \"value\"\n";
+    let text = format!(
+        "[[serial]]\nname = \"s\"\ntcp = \"192.0.2.9:4001\"\n[[modbus]]\nname = \"t\"\ntcp_listen = \"127.0.0.1:1\"\n{format}"
+    );
+    check(
+        &[("a.toml", &text)],
+        &[],
+        &[
+            "a.toml:3: serial[s].tcp: not in this version",
+            "a.toml:6: modbus[t].tcp_listen: not in this version",
+            "a.toml:10: modbus[m].format: not in this version",
+            "a.toml:17: modbus[m].device[d].point[p].format: not in this version",
+        ],
+    );
+}
+
+#[test]
+fn every_bad_element_of_a_list_is_told_at_its_own_line() {
+    let text = "[[listener]]\nbind = \"127.0.0.1:1\"\nprotocol = \"ws\"\nallowed_origins = [\n  \"panel\",\n  \"https://a.example\",\n  \"*\",\n]\n";
+    let expected =
+        "expected what a browser sends, such as \"https://panel.example.com\", without a path or *";
+    check(
+        &[("a.toml", text)],
+        &[],
+        &[
+            &format!("a.toml:5: listener[0].allowed_origins[0]: found \"panel\", {expected}"),
+            &format!("a.toml:7: listener[0].allowed_origins[2]: found \"*\", {expected}"),
+        ],
+    );
+}
+
+#[test]
+fn of_two_settings_that_contradict_each_other_the_given_one_is_blamed() {
+    check(
+        &[("a.toml", "[store]\ncommit_interval = \"2s\"\n")],
+        &[],
+        &[
+            "a.toml:2: store.commit_interval: found \"2s\", expected at most commit_interval_max, which is \"1s\": make this shorter, or that longer",
+        ],
+    );
+    check(
+        &[("a.toml", "[store]\ncommit_interval_max = \"1ms\"\n")],
+        &[],
+        &[
+            "a.toml:2: store.commit_interval_max: found \"1ms\", expected at least commit_interval, which is \"20ms\"",
+        ],
+    );
+}
+
+#[test]
+fn a_contradiction_with_a_variable_names_the_variable() {
+    let text = CLOUD.replace("mqtt://192.0.2.1:1883", "mqtts://192.0.2.1")
+        + "tls = { server_name = \"x.example\" }\n";
+    check(
+        &[("a.toml", &text)],
+        &[("TIDEGATE_BRIDGE__CLOUD__URLS", "mqtt://192.0.2.2")],
+        &[
+            "a.toml:4: bridge[cloud].tls: found TLS with urls = [\"mqtt://192.0.2.2:1883\"], expected one that begins with mqtts:// (urls is set by environment TIDEGATE_BRIDGE__CLOUD__URLS)",
+        ],
+    );
+    check(
+        &[("a.toml", CLOUD)],
+        &[("TIDEGATE_BRIDGE__CLOUD__TLS__SERVER_NAME", "x.example")],
+        &[
+            "environment TIDEGATE_BRIDGE__CLOUD__TLS__SERVER_NAME: bridge[cloud].tls: found TLS with urls = [\"mqtt://192.0.2.1:1883\"], expected one that begins with mqtts://",
+        ],
+    );
+    check(
+        &[("a.toml", CLOUD)],
+        &[("TIDEGATE_BRIDGE__CLOUD__URLS", "http://x")],
+        &[
+            "environment TIDEGATE_BRIDGE__CLOUD__URLS: bridge[cloud].urls[0]: found \"http://x\", expected mqtts://host:port or mqtt://host:port",
+        ],
+    );
 }
 
 #[test]
@@ -285,7 +518,8 @@ fn every_wrong_line_of_the_acl_file_is_named_beside_the_other_mistakes() {
     std::fs::write(&acl, "topic read a/#\ntopic raed b\nuser\n").expect("written");
     std::fs::write(&path, format!("[auth]\nacl_file = {acl:?}\n[limits]\nmax_inflight = 0\n"))
         .expect("written");
-    let wrongs: Vec<String> = load(Some(&path)).expect_err("wrong").iter().map(Wrong::to_string).collect();
+    let wrongs: Vec<String> =
+        load(Some(&path)).expect_err("wrong").wrongs.iter().map(Wrong::to_string).collect();
     assert_eq!(wrongs.len(), 3, "{wrongs:#?}");
     assert!(wrongs.iter().any(|wrong| wrong.starts_with(&format!("{}:2: found \"raed\"", acl.display()))));
     assert!(wrongs.iter().any(|wrong| wrong.contains(":3: names no user: write user NAME")), "{wrongs:#?}");
@@ -298,7 +532,7 @@ fn every_wrong_line_of_the_acl_file_is_named_beside_the_other_mistakes() {
     let loaded = load(Some(&path)).expect("right");
     assert!(loaded.warnings.iter().any(|warning| warning.contains("nobody checks")), "{:?}", loaded.warnings);
     std::fs::remove_file(&acl).expect("removed");
-    let wrongs = load(Some(&path)).expect_err("a rule that is not there may have denied something");
+    let wrongs = load(Some(&path)).expect_err("a rule that is not there may have denied something").wrongs;
     assert!(wrongs[0].to_string().contains("cannot read the file"), "{wrongs:?}");
 }
 
@@ -306,7 +540,7 @@ fn every_wrong_line_of_the_acl_file_is_named_beside_the_other_mistakes() {
 fn sensors_do_not_take_the_houses_names() {
     for user in ["tidegate", "tidegate:x", "bridge:cloud", "modbus:line-1"] {
         let text = format!("[mqtt_sn]\nbind = \"127.0.0.1:10000\"\ngateway_id = 1\nuser = {user:?}\n");
-        let wrongs = from_sources(&sources(&[("a.toml", &text)], &[])).expect_err("refused");
+        let wrongs = from_sources(&sources(&[("a.toml", &text)], &[])).expect_err("refused").wrongs;
         assert!(wrongs[0].to_string().contains("a name of tidegate's own"), "{wrongs:?}");
     }
 }

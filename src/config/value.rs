@@ -28,6 +28,7 @@ pub(super) enum Found<'a> {
 pub(super) fn check(kind: Kind, key: &str, found: Found<'_>) -> Result<Value, String> {
     let fits = match (kind, found) {
         (Kind::Text, Found::Text(text)) => Ok(Value::from(text)),
+        (Kind::Path, Found::Text(text)) if !text.is_empty() && !text.contains('\0') => Ok(Value::from(text)),
         (Kind::Choice(words), Found::Text(text)) if words.contains(&text) => Ok(Value::from(text)),
         (Kind::Choice(words), Found::Text(text)) => {
             Err(expected(kind) + &suggestion(text, words.iter().copied()))
@@ -77,6 +78,7 @@ fn measured(kind: Kind, text: &str) -> Result<(), String> {
 pub(super) fn expected(kind: Kind) -> String {
     match kind {
         Kind::Text => "a text".to_owned(),
+        Kind::Path => "the path of a file".to_owned(),
         Kind::Choice(words) => {
             let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
             quoted.join(" or ")

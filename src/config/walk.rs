@@ -9,10 +9,11 @@ use std::sync::Arc;
 use adapter_api::schema::{Key, Kind};
 use figment::value::{Dict, Value};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeTable, DeValue, Error};
 
 use super::place::{Place, Report};
 use super::similar::suggestion;
+use super::twice;
 use super::value::{Found, check, expected};
 
 /// Walks one file. `counts` says how many entries the files before it gave to each list of the root, and
@@ -26,8 +27,14 @@ pub(super) fn walk(
 ) -> Dict {
     let lines = Lines::of(text);
     let (table, errors) = DeTable::parse_recoverable(text);
+    let (twice, errors): (Vec<_>, Vec<_>) = errors.into_iter().partition(twice::is_meant);
+    let found = twice::find(text, twice.iter().filter_map(Error::span).collect(), counts);
+    // One that is not found is told as the parser tells it.
+    let is_found =
+        |error: &Error| found.iter().any(|key| error.span().is_some_and(|span| span.start == key.at));
+    let unfound = twice.into_iter().filter(|error| !is_found(error));
     let mut broken = BTreeSet::new();
-    for error in errors {
+    for error in errors.into_iter().chain(unfound) {
         let line = lines.line(error.span().map_or(0, |span| span.start));
         // The parser may stumble over one fault more than once.
         if broken.insert(line) {
@@ -35,7 +42,12 @@ pub(super) fn walk(
         }
     }
     let mut walk = Walk { file, lines, broken, counts, report };
-    walk.table(schema, table.get_ref(), "", 0)
+    let dict = walk.table(schema, table.get_ref(), "", 0);
+    for key in found {
+        let text = format!("found a second time, expected once: {} has it already", walk.place(key.first));
+        walk.report.also_wrong_at(walk.place(key.at), &key.path, text);
+    }
+    dict
 }
 
 struct Walk<'a> {
@@ -64,7 +76,10 @@ impl Walk<'_> {
             }
         }
         // Where the syntax is broken, the key may well stand on the broken line.
+        let is_stood_for =
+            |name| keys.iter().any(|other| other.instead_of == Some(name) && table.contains_key(other.name));
         let missing = keys.iter().filter(|key| key.required && !table.contains_key(key.name));
+        let missing = missing.filter(|key| !is_stood_for(key.name));
         for key in missing.filter(|_| self.broken.is_empty()).collect::<Vec<_>>() {
             self.wrong(&join(path, key.name), header, format!("missing, expected {}", expected(key.kind)));
         }
@@ -75,6 +90,10 @@ impl Walk<'_> {
         match (key.kind, value.get_ref()) {
             (Kind::NotYet, _) => {
                 self.wrong(path, at, "not in this version");
+                if let Some(other) = key.instead_of {
+                    let table = path.rsplit_once('.').map_or("", |(table, _)| table);
+                    self.report.excuse(&join(table, other));
+                }
                 None
             }
             (Kind::Table(keys), DeValue::Table(table)) => Some(self.table(keys, table, path, at).into()),
@@ -90,7 +109,9 @@ impl Walk<'_> {
             (Kind::Map, DeValue::Table(table)) => Some(self.map(table, path).into()),
             (Kind::Texts, DeValue::Array(entries)) => {
                 let texts = entries.iter().enumerate().filter_map(|(index, entry)| {
-                    self.plain(Kind::Text, key.name, entry, &format!("{path}[{index}]"), entry.span().start)
+                    let (here, start) = (format!("{path}[{index}]"), entry.span().start);
+                    self.report.stands(&here, self.place(start));
+                    self.plain(Kind::Text, key.name, entry, &here, start)
                 });
                 Some(Value::from(texts.collect::<Vec<Value>>()))
             }
@@ -196,7 +217,8 @@ fn name_of(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn join(path: &str, name: &str) -> String {
+/// The path of a table's key.
+pub(super) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 

@@ -17,10 +17,25 @@ pub use status::{
     RouteStatus, Status, StoreFigures, SubscriptionStatus,
 };
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 /// The socket's name in `run_dir`.
 pub const SOCKET: &str = "control.sock";
+
+/// Whether the socket's path in this folder is one that the kernel takes.
+pub fn fits(run_dir: &Path) -> bool {
+    beside(run_dir).as_os_str().len() <= PATH_MAX
+}
+
+/// Where the socket is made, before it takes its name.
+fn beside(run_dir: &Path) -> PathBuf {
+    run_dir.join(format!("{SOCKET}.new"))
+}
+
+/// Bytes of a socket's path; the kernel keeps one more for a zero.
+const PATH_MAX: usize = 107;
 
 /// The version of the lines.
 pub const VERSION: u32 = 1;

@@ -63,7 +63,7 @@ impl Socket {
             return Err(SocketError::Taken(path));
         }
         fs::create_dir_all(run_dir).map_err(io)?;
-        let beside = run_dir.join(format!("{SOCKET}.new"));
+        let beside = super::beside(run_dir);
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}

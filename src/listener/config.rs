@@ -8,7 +8,7 @@ use adapter_api::schema::{Key, Kind, Problem};
 use serde::Deserialize;
 
 use super::Bind;
-use super::tls::{TLS_KEYS, Tls, TlsConfig};
+use super::tls::{Flaw, TLS_KEYS, Tls, TlsConfig};
 use crate::broker::Trust;
 
 /// One `[[listener]]` as it stands in the file.
@@ -92,6 +92,12 @@ pub enum Protocol {
 }
 
 impl Config {
+    /// What the operator should know of the files that it names, whatever else is wrong: first what makes
+    /// them useless, then what is perhaps not meant. `wall` is the time in milliseconds since 1970. Reads files.
+    pub fn examine(&self, wall: u64) -> (Vec<Flaw>, Vec<Flaw>) {
+        self.tls.as_ref().map(|tls| tls.examine(wall)).unwrap_or_default()
+    }
+
     /// Checks the values.
     ///
     /// # Errors
@@ -115,12 +121,7 @@ impl Config {
             );
             problems.push(Problem { key: "mount_point".to_owned(), text });
         }
-        for origin in self.allowed_origins.iter().filter(|origin| !is_origin(origin)) {
-            let text = format!(
-                "found \"{origin}\", expected what a browser sends, such as \"https://panel.example.com\", without a path or *"
-            );
-            problems.push(Problem { key: "allowed_origins".to_owned(), text });
-        }
+        self.check_origins(&mut problems);
         let bind = match self.bind.parse::<Bind>() {
             Ok(bind) => bind,
             Err(expected) => {
@@ -148,6 +149,24 @@ impl Config {
             origins: self.allowed_origins.as_slice().into(),
             tls,
         })
+    }
+}
+
+impl Config {
+    fn check_origins(&self, problems: &mut Vec<Problem>) {
+        let mut wrong = |key: String, text: String| problems.push(Problem { key, text });
+        for (index, origin) in
+            self.allowed_origins.iter().enumerate().filter(|(_, origin)| !is_origin(origin))
+        {
+            let text = format!(
+                "found \"{origin}\", expected what a browser sends, such as \"https://panel.example.com\", without a path or *"
+            );
+            wrong(format!("allowed_origins[{index}]"), text);
+        }
+        if self.protocol == "mqtt" && !self.allowed_origins.is_empty() {
+            let text = "found origins at a listener for MQTT alone, where no browser comes; expected them with protocol = \"ws\": set it, or remove them";
+            wrong("allowed_origins".to_owned(), text.to_owned());
+        }
     }
 }
 
@@ -180,8 +199,8 @@ impl Listener {
         let open = self.trust == Trust::Anonymous && !self.bind.is_local() && !by_certificate;
         open.then(|| {
             format!(
-                "listener {}: allow_anonymous lets anybody who can reach {} publish and subscribe without a password",
-                self.name, self.bind
+                "allow_anonymous lets anybody who can reach {} publish and subscribe without a password",
+                self.bind
             )
         })
     }
@@ -226,7 +245,8 @@ mod tests {
     #[test]
     fn an_origin_is_what_a_browser_sends() {
         let origins = |text: &str| {
-            let config = Config { allowed_origins: vec![text.to_owned()], ..Config::default() };
+            let (protocol, allowed_origins) = ("ws".to_owned(), vec![text.to_owned()]);
+            let config = Config { protocol, allowed_origins, ..Config::default() };
             config.check().map(|listener| listener.origins.to_vec())
         };
         for right in ["https://panel.example.com", "http://[fd00::7]:8080"] {
@@ -234,8 +254,22 @@ mod tests {
         }
         for wrong in ["", "*", "null", "panel.example.com", "https://a.example/", "https://*.example", "://a"]
         {
-            assert!(origins(wrong).is_err_and(|problems| problems[0].key == "allowed_origins"), "{wrong}");
+            assert!(origins(wrong).is_err_and(|problems| problems[0].key == "allowed_origins[0]"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn every_wrong_origin_is_named_and_none_is_taken_where_no_browser_comes() {
+        let keys = |protocol: &str, origins: &[&str]| {
+            let allowed_origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+            let config = Config { protocol: protocol.to_owned(), allowed_origins, ..Config::default() };
+            let problems = config.check().err().unwrap_or_default();
+            problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+        };
+        let wrong = ["a", "https://a.example", "*"];
+        assert_eq!(keys("ws", &wrong), ["allowed_origins[0]", "allowed_origins[2]"]);
+        assert_eq!(keys("mqtt", &["https://a.example"]), ["allowed_origins"]);
+        assert_eq!(keys("mqtt", &[]), [""; 0]);
     }
 
     #[test]

@@ -43,10 +43,10 @@ pub struct TlsConfig {
 
 /// What `tls` may hold.
 pub(super) const TLS_KEYS: &[Key] = &[
-    Key::required("cert", Kind::Text),
-    Key::required("key", Kind::Text),
-    Key::optional("client_ca", Kind::Text),
-    Key::optional("crl", Kind::Text),
+    Key::required("cert", Kind::Path),
+    Key::required("key", Kind::Path),
+    Key::optional("client_ca", Kind::Path),
+    Key::optional("crl", Kind::Path),
     Key::optional("require_client_cert", Kind::Boolean),
     Key::optional("identity", Kind::Choice(&["cn", "san"])),
 ];
@@ -151,6 +151,24 @@ impl TlsConfig {
     }
 }
 
+impl TlsConfig {
+    /// What [`Tls::examine`] says; where that needs what is missing, what is wrong with the files that are
+    /// named. Reads files.
+    pub(super) fn examine(&self, wall: u64) -> (Vec<Flaw>, Vec<Flaw>) {
+        // What is wrong with the values themselves is told by who checks them.
+        if let Some(tls) = self.check(&mut Vec::new()) {
+            return tls.examine(wall);
+        }
+        let mut flaws = Vec::new();
+        for (key, file) in [("tls.cert", &self.cert), ("tls.client_ca", &self.client_ca)] {
+            file.iter().for_each(|file| drop(keep(certificates(key, file), &mut flaws)));
+        }
+        self.key.iter().for_each(|file| drop(keep(private_key(file), &mut flaws)));
+        self.crl.iter().for_each(|file| drop(keep(revocations(file), &mut flaws)));
+        (flaws, Vec::new())
+    }
+}
+
 impl Tls {
     /// What of a client's certificate is the user's name.
     pub fn identity(&self) -> Option<Identity> {
@@ -176,7 +194,7 @@ impl Tls {
 
     /// What the operator should know of the files: first what makes them useless, then what is well
     /// enough and perhaps not meant. `wall` is the time in milliseconds since 1970. Reads files.
-    pub fn examine(&self, wall: u64) -> (Vec<Flaw>, Vec<Flaw>) {
+    fn examine(&self, wall: u64) -> (Vec<Flaw>, Vec<Flaw>) {
         let mut flaws = Vec::new();
         let material = self.read(&mut flaws);
         let doubts = if flaws.is_empty() { self.doubts(&material, wall) } else { Vec::new() };

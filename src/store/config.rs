@@ -149,8 +149,18 @@ impl Config {
             wrong(&mut problems, "commit_messages", "found 0, expected at least 1".into());
         }
         if problems.is_empty() && checked.commit_interval_max < checked.commit_interval {
-            let text = "is shorter than commit_interval, expected at least as long";
-            wrong(&mut problems, "commit_interval_max", text.into());
+            let (interval, max) = (&self.commit_interval, &self.commit_interval_max);
+            // One of the two is most likely not given at all.
+            if *max == Config::default().commit_interval_max {
+                let text = format!(
+                    "found \"{interval}\", expected at most commit_interval_max, which is \"{max}\": make this shorter, or that longer"
+                );
+                wrong(&mut problems, "commit_interval", text);
+            } else {
+                let text =
+                    format!("found \"{max}\", expected at least commit_interval, which is \"{interval}\"");
+                wrong(&mut problems, "commit_interval_max", text);
+            }
         }
         if problems.is_empty() { Ok(checked) } else { Err(problems) }
     }
@@ -212,6 +222,7 @@ mod tests {
         assert_eq!(found, ["max_size", "commit_interval", "when_full", "refuse_timeout"]);
         assert_eq!(problems(|config| config.max_size = "10KB".into()), ["max_size"]);
         assert_eq!(problems(|config| config.commit_interval_max = "1ms".into()), ["commit_interval_max"]);
+        assert_eq!(problems(|config| config.commit_interval = "2s".into()), ["commit_interval"]);
         assert_eq!(problems(|config| config.commit_messages = 0), ["commit_messages"]);
     }
 

@@ -13,6 +13,8 @@ pub struct Key {
     pub kind: Kind,
     /// Whether the table is wrong without it.
     pub required: bool,
+    /// Of a key that is not built: the other one for which it stands, which is then not missed.
+    pub instead_of: Option<&'static str>,
 }
 
 /// What a key takes.
@@ -20,6 +22,8 @@ pub struct Key {
 pub enum Kind {
     /// Any text.
     Text,
+    /// The path of a file, never empty.
+    Path,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// true or false.
@@ -53,12 +57,17 @@ pub enum Kind {
 impl Key {
     /// A key that may be left out.
     pub const fn optional(name: &'static str, kind: Kind) -> Key {
-        Key { name, kind, required: false }
+        Key { name, kind, required: false, instead_of: None }
     }
 
     /// A key that must be given.
     pub const fn required(name: &'static str, kind: Kind) -> Key {
-        Key { name, kind, required: true }
+        Key { name, kind, required: true, instead_of: None }
+    }
+
+    /// A key that is not in this version, and that stands where another one is expected.
+    pub const fn not_yet_instead(name: &'static str, other: &'static str) -> Key {
+        Key { name, kind: Kind::NotYet, required: false, instead_of: Some(other) }
     }
 }
 

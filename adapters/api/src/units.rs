@@ -1,7 +1,7 @@
 //! Durations, sizes and rates as people write them: `30s`, `7d`, `512MB`, `100/s`.
 //!
-//! The only file that reads or prints them. Sizes are powers of 1,000 (`KB`, `MB`, `GB`) or of 1,024
-//! (`KiB`, `MiB`, `GiB`); durations are whole numbers of one unit; rates are so many a second, minute or hour.
+//! The only file that reads or prints them. Sizes are powers of 1,000 (`KB`, `MB`, `GB`, `TB`) or of 1,024
+//! (`KiB`, `MiB`, `GiB`, `TiB`); durations are whole numbers of one unit; rates are so many a second, minute or hour.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, NotAUnit> {
     number.checked_mul(millis).map(Duration::from_millis).ok_or(NotAUnit::Duration)
 }
 
-/// Reads a size in bytes: a whole number and one of `B`, `KB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`.
+/// Reads a size in bytes: a whole number and one of `B`, `KB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB`, `TiB`.
 pub fn parse_size(text: &str) -> Result<u64, NotAUnit> {
     let (number, unit) = split(text).ok_or(NotAUnit::Size)?;
     let factor = match unit {
@@ -27,9 +27,11 @@ pub fn parse_size(text: &str) -> Result<u64, NotAUnit> {
         "KB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
         _ => return Err(NotAUnit::Size),
     };
     number.checked_mul(factor).ok_or(NotAUnit::Size)
@@ -74,7 +76,7 @@ pub fn show_duration(duration: Duration) -> String {
 
 /// Prints a size in the largest decimal unit that is exact.
 pub fn show_size(bytes: u64) -> String {
-    for (unit, size) in [("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000)] {
+    for (unit, size) in [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000)] {
         if bytes >= size && bytes.is_multiple_of(size) {
             return format!("{}{unit}", bytes / size);
         }
@@ -111,7 +113,7 @@ mod tests {
         for text in ["0ms", "20ms", "30s", "15m", "12h", "7d"] {
             assert_eq!(parse_duration(text).map(show_duration).as_deref(), Ok(text));
         }
-        for text in ["0B", "300B", "64KB", "512MB", "4GB"] {
+        for text in ["0B", "300B", "64KB", "512MB", "4GB", "1TB", "1000TB"] {
             assert_eq!(parse_size(text).map(show_size).as_deref(), Ok(text));
         }
         assert_eq!(parse_size("4KiB"), Ok(4_096));

@@ -116,12 +116,13 @@ pub const KEYS: &[Key] = &[
     Key::required("name", Kind::Text),
     Key::optional("serial", Kind::Table(SERIAL_KEYS)),
     Key::optional("tcp", Kind::Text),
-    Key::optional("rtu_over_tcp", Kind::NotYet),
-    Key::optional("tcp_listen", Kind::NotYet),
+    Key::not_yet_instead("rtu_over_tcp", "serial"),
+    Key::not_yet_instead("tcp_listen", "serial"),
     Key::optional("timeout", Kind::Duration(5, 60_000)),
     Key::optional("late_limit", Kind::Duration(5, 600_000)),
     Key::optional("quiet", Kind::Duration(0, 10_000)),
     Key::optional("device", Kind::Tables(DEVICE_KEYS)),
+    Key::optional("format", Kind::NotYet),
 ];
 
 const SERIAL_KEYS: &[Key] = &[
@@ -137,6 +138,7 @@ const DEVICE_KEYS: &[Key] = &[
     Key::required("name", Kind::Text),
     Key::required("unit", Kind::Integer(0, 255)),
     Key::optional("template", Kind::NotYet),
+    Key::optional("format", Kind::NotYet),
     Key::optional("point", Kind::Tables(POINT_KEYS)),
 ];
 
@@ -151,6 +153,7 @@ const POINT_KEYS: &[Key] = &[
     Key::optional("deadband", Kind::NotYet),
     Key::optional("max_silence", Kind::NotYet),
     Key::optional("writable", Kind::NotYet),
+    Key::optional("format", Kind::NotYet),
 ];
 
 #[cfg(test)]
@@ -183,7 +186,14 @@ mod tests {
         let all = table(KEYS);
         let read: Config = serde_json::from_value(all.clone()).expect("each key of the table is read");
         assert!(read.serial.is_some() && read.device.iter().any(|device| !device.point.is_empty()));
-        for path in ["/rtu_over_tcp", "/serial/rs485", "/device/0/template", "/device/0/point/0/writable"] {
+        for path in [
+            "/rtu_over_tcp",
+            "/format",
+            "/serial/rs485",
+            "/device/0/template",
+            "/device/0/point/0/writable",
+            "/device/0/point/0/format",
+        ] {
             let (parent, name) = path.rsplit_once('/').expect("a path");
             let mut with = all.clone();
             let table = with.pointer_mut(parent).and_then(Value::as_object_mut).expect("a table");

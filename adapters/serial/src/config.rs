@@ -103,8 +103,8 @@ impl Default for Parse {
 pub const KEYS: &[Key] = &[
     Key::required("name", Kind::Text),
     Key::required("device", Kind::Text),
-    Key::optional("tcp", Kind::NotYet),
-    Key::optional("tcp_listen", Kind::NotYet),
+    Key::not_yet_instead("tcp", "device"),
+    Key::not_yet_instead("tcp_listen", "device"),
     Key::optional("baud", Kind::Integer(50, 4_000_000)),
     Key::optional("data_bits", Kind::Integer(5, 8)),
     Key::optional("parity", Kind::Choice(&["none", "even", "odd"])),

@@ -13,6 +13,7 @@ mod publish;
 mod subscribe;
 
 pub use options::ClientArgs;
+pub(super) use options::not_yet;
 pub use publish::{PubArgs, publish};
 pub use subscribe::{SubArgs, subscribe};
 

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args};
 
 use super::super::Failure;
@@ -27,7 +28,7 @@ pub struct ClientArgs {
     #[arg(short = 'p', long)]
     pub port: Option<u16>,
     /// Host, port, user, password and topic in one; mqtts:// for TLS, ws:// and wss:// for WebSocket
-    #[arg(short = 'L', long, value_name = "mqtt://[user[:password]@]host[:port]/topic", conflicts_with_all = ["host", "port", "unix", "username", "password"])]
+    #[arg(short = 'L', long, value_name = "mqtt://[user[:password]@]host[:port]/topic", conflicts_with_all = ["host", "port", "unix"])]
     pub url: Option<Url>,
     /// TLS: trust the authorities in this PEM file
     #[arg(long, value_name = "FILE")]
@@ -59,11 +60,11 @@ pub struct ClientArgs {
     /// Client id made of this and the process's number
     #[arg(short = 'I', long, value_name = "PREFIX")]
     pub id_prefix: Option<String>,
-    /// User name
+    /// User name, instead of the URL's
     #[arg(short = 'u', long)]
     pub username: Option<String>,
-    /// Password, which other users of the machine can see here
-    #[arg(short = 'P', long = "pw", value_name = "PASSWORD", requires = "username")]
+    /// Password, instead of the URL's; other users of the machine can see it here
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD")]
     pub password: Option<OsString>,
     /// Version of the protocol: 31, 311 or 5, also mqttv31, mqttv311, mqttv5
     #[arg(short = 'V', long, value_name = "VERSION", default_value = "311", value_parser = version)]
@@ -159,11 +160,13 @@ impl ClientArgs {
         if self.session_expiry_interval.is_some() && self.protocol_version != Version::V5 {
             return wrong("-x is of MQTT 5, so it needs -V 5");
         }
-        let (username, password) = match &self.url {
-            Some(url) => (url.username.clone(), url.password.clone().map(OsString::from)),
-            None => (self.username.clone(), self.password.clone()),
-        };
-        // [MQTT311-3.1.2-22] Only MQTT 5 takes a password without a user name; clap asks for both.
+        let url = self.url.as_ref();
+        let username = self.username.clone().or_else(|| url?.username.clone());
+        let password = self.password.clone().or_else(|| url?.password.clone().map(OsString::from));
+        // [MQTT311-3.1.2-22] Only MQTT 5 takes a password without a user name.
+        if password.is_some() && username.is_none() {
+            return wrong("-P is the password of a user, so it needs -u");
+        }
         let will = self.will_topic.as_ref().map(|topic| Will {
             qos: self.will_qos,
             retain: self.will_retain,
@@ -205,6 +208,16 @@ impl ClientArgs {
     }
 }
 
+/// What is to be said where the line was refused over an option that mosquitto's command has and this
+/// version has not.
+pub(in super::super) fn not_yet(command: &str, error: &clap::Error) -> Option<String> {
+    let ContextValue::String(option) = error.get(ContextKind::InvalidArg)? else { return None };
+    let of_sub = command == "sub" && NOT_YET_OF_SUB.contains(&option.as_str());
+    let of_both = ["pub", "sub"].contains(&command) && NOT_YET.contains(&option.as_str());
+    let unknown = error.kind() == ErrorKind::UnknownArgument;
+    (unknown && (of_sub || of_both)).then(|| format!("{option} of {command} is not in this version"))
+}
+
 fn version(text: &str) -> Result<Version, String> {
     match text {
         "31" | "mqttv31" => Ok(Version::V31),
@@ -230,6 +243,31 @@ fn qos(text: &str) -> Result<QoS, String> {
         _ => Err("expected 0, 1 or 2".to_owned()),
     }
 }
+
+/// Options of mosquitto's two clients that this version has not.
+const NOT_YET: &[&str] = &[
+    "-A",
+    "-D",
+    "--property",
+    "-M",
+    "--max-inflight",
+    "-S",
+    "-U",
+    "--unsubscribe",
+    "--ciphers",
+    "--keyform",
+    "--nodelay",
+    "--proxy",
+    "--psk",
+    "--psk-identity",
+    "--tls-alpn",
+    "--tls-engine",
+    "--tls-engine-kpass-sha1",
+];
+
+/// Those of mosquitto_sub alone.
+const NOT_YET_OF_SUB: &[&str] =
+    &["-F", "-T", "--filter-out", "--pretty", "--random-filter", "--remove-retained"];
 
 /// Where MQTT within TLS is at home.
 const TLS_PORT: u16 = 8_883;

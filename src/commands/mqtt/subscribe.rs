@@ -42,7 +42,7 @@ pub struct SubArgs {
     /// Print no retained messages of before
     #[arg(short = 'R', conflicts_with = "retained_only")]
     pub no_retained: bool,
-    /// Print only retained messages of before
+    /// Print only retained messages of before, and end at the first other one
     #[arg(long)]
     pub retained_only: bool,
     /// Print no end of line behind a payload
@@ -219,9 +219,12 @@ impl Subscriber<'_> {
 
     /// Prints a message; false when it was the last one that is wanted.
     fn print(&mut self, publish: &Publish) -> Result<bool, End> {
-        let unwanted = if publish.retain { self.args.no_retained } else { self.args.retained_only };
-        if unwanted {
+        if publish.retain && self.args.no_retained {
             return Ok(true);
+        }
+        // The retained ones come first.
+        if !publish.retain && self.args.retained_only {
+            return Ok(false);
         }
         match self.write(publish) {
             Ok(()) => {}

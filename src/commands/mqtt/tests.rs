@@ -180,6 +180,60 @@ fn a_message_is_acknowledged_when_it_was_printed() {
 }
 
 #[test]
+fn retained_messages_alone_end_with_the_first_other_one() {
+    let (port, thread) = broker(|peer| {
+        peer.welcome(Reason::Success);
+        let Some(Packet::Subscribe(subscribe)) = peer.next() else { panic!("not a SUBSCRIBE") };
+        let (packet_id, properties) = (subscribe.packet_id, Properties::new());
+        peer.send(&Packet::SubAck(SubAck { packet_id, properties, reasons: vec![Reason::GrantedQoS1] }));
+        for (packet_id, retain, payload) in [(1, true, "kept"), (2, false, "live")] {
+            peer.send(&Packet::Publish(Publish {
+                dup: false,
+                qos: QoS::AtLeastOnce,
+                retain,
+                topic: "a".into(),
+                packet_id,
+                properties: Properties::new(),
+                payload: payload.into(),
+            }));
+            assert_eq!(peer.next(), Some(Packet::PubAck(ack(packet_id, Reason::Success))));
+        }
+        assert!(matches!(peer.next(), Some(Packet::Disconnect(_))));
+    });
+    let words = ["sub", "-h", "127.0.0.1", "-p", &port, "-t", "a", "-q", "1", "--retained-only"];
+    let args = SubLine::try_parse_from(words).expect("words").args;
+    let mut out = Vec::new();
+    let mut subscriber = Subscriber {
+        args: &args,
+        out: &mut out,
+        deadline: None,
+        printed: 0,
+        held: Default::default(),
+        stands: false,
+    };
+    subscriber.run().expect("it ends well");
+    thread.join().expect("the script was followed");
+    assert_eq!(String::from_utf8_lossy(&out), "kept\n");
+}
+
+#[test]
+fn a_login_stands_in_the_url_or_beside_it() {
+    let login = |words: &str| {
+        let line = ["sub"].into_iter().chain(words.split(' '));
+        let client = SubLine::try_parse_from(line).expect("words").args.client;
+        let connect = client.connect().expect("they go together");
+        let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
+        (connect.username.map(|name| name.to_string()), connect.password.map(text))
+    };
+    let expected =
+        |username: &str, password: Option<&str>| (Some(username.to_owned()), password.map(str::to_owned));
+    assert_eq!(login("-L mqtt://anna:a@h/t"), expected("anna", Some("a")));
+    assert_eq!(login("-L mqtt://h/t -u barn -P b"), expected("barn", Some("b")));
+    assert_eq!(login("-L mqtt://anna@h/t -P b"), expected("anna", Some("b")));
+    assert_eq!(login("-L mqtt://h/t -u barn"), expected("barn", None));
+}
+
+#[test]
 fn options_that_do_not_go_together_are_refused() {
     let wrong = |words: &[&str]| {
         let line = [&["pub", "-t", "a"], words].concat();
