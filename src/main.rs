@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let loaded = config::load(args.config.as_deref()).map_err(Failure::Configuration)?;
-    journal::start(&loaded.log).map_err(Failure::failed)?;
+    let _journal = journal::start(&loaded.log).map_err(Failure::failed)?;
     for warning in &loaded.warnings {
         tracing::warn!(target: "tidegate::config", "{warning}");
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::scram::{self, Credential};
-use super::watched::Watched;
+use super::watched::{Moment, Watched};
 use super::{Hash, SCHEME};
 
 /// Users and their hashes.
@@ -191,12 +191,11 @@ impl PasswordFile {
         PasswordFile { file: Watched::at(path), passwords: Passwords::default() }
     }
 
-    /// Reads the file if it has changed since it was last read and been left alone for a second. `now` in
-    /// milliseconds.
+    /// Reads the file if it has changed since it was last read and been left alone for a second.
     ///
     /// # Errors
     /// Once for each trouble; what was read before stays in force.
-    pub fn refresh(&mut self, now: u64) -> Result<Freshness, AuthError> {
+    pub fn refresh(&mut self, now: &Moment) -> Result<Freshness, AuthError> {
         match self.file.refresh(now, parse)? {
             None => Ok(Freshness::Same),
             Some(passwords) => {
@@ -239,21 +238,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("passwd");
         let mut file = PasswordFile::at(&path);
-        assert!(matches!(file.refresh(0), Err(AuthError::Unreadable { .. })));
-        assert!(file.refresh(0).is_ok(), "the same trouble is not told twice");
+        assert!(matches!(file.refresh(&Moment::at(0)), Err(AuthError::Unreadable { .. })));
+        assert!(file.refresh(&Moment::at(0)).is_ok(), "the same trouble is not told twice");
         assert!(!file.verify("anna", b"one"));
 
         fs::write(&path, format!("# who\n\nanna:{}\n", hash(b"one").unwrap())).unwrap();
-        assert_eq!(file.refresh(0).unwrap(), Freshness::Same);
+        assert_eq!(file.refresh(&Moment::at(0)).unwrap(), Freshness::Same);
         assert!(file.is_settling() && !file.verify("anna", b"one"));
-        assert_eq!(file.refresh(1_000).unwrap(), Freshness::Changed { users: vec!["anna".to_owned()] });
+        assert_eq!(
+            file.refresh(&Moment::at(1_000)).unwrap(),
+            Freshness::Changed { users: vec!["anna".to_owned()] }
+        );
         assert!(file.verify("anna", b"one"));
         assert!(!file.verify("bert", b"one"));
 
         fs::write(&path, "anna:nonsense, and longer than before so that the stamp differs\n").unwrap();
-        assert!(file.refresh(1_000).is_ok());
+        assert!(file.refresh(&Moment::at(1_000)).is_ok());
         assert!(matches!(
-            file.refresh(2_000),
+            file.refresh(&Moment::at(2_000)),
             Err(AuthError::WrongLine { mistake: Mistake { line: 1, .. }, .. })
         ));
         assert!(file.verify("anna", b"one"), "the last good file stays in force");

@@ -21,3 +21,4 @@ pub use memory::{Known, Memory, Pair};
 pub use rules::RulesFile;
 pub use scram::{Credential, Key, Proof, SCHEME, Scram};
 pub use secret::{fresh_secret, kept_secret};
+pub use watched::Moment;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::AuthError;
-use super::watched::Watched;
+use super::watched::{Moment, Watched};
 use crate::access::Rules;
 
 /// An ACL file on disk, and the rules that were last read from it.
@@ -24,11 +24,11 @@ impl RulesFile {
     }
 
     /// Reads the file if it has changed and been left alone for a second; `None` where the rules are those
-    /// of before. `now` in milliseconds.
+    /// of before.
     ///
     /// # Errors
     /// Once for each trouble; the rules of before stay in force.
-    pub fn refresh(&mut self, now: u64) -> Result<Option<Arc<Rules>>, AuthError> {
+    pub fn refresh(&mut self, now: &Moment) -> Result<Option<Arc<Rules>>, AuthError> {
         let fresh = self.file.refresh(now, parse)?.filter(|rules| *rules != *self.rules);
         Ok(fresh.map(|rules| {
             self.rules = Arc::new(rules);
@@ -62,10 +62,10 @@ mod tests {
         let path = folder.path().join("acl");
         fs::write(&path, "topic read a\n").unwrap();
         let mut file = RulesFile::at(&path, Arc::new(Rules::parse("topic read a\n").unwrap()));
-        let mut now = 0;
+        let mut now = Moment::default();
         let mut refresh = || {
-            now += 1_000;
-            file.refresh(now)
+            now.mono += 1_000;
+            file.refresh(&now)
         };
         assert_eq!(refresh().unwrap(), None, "the same rules");
         fs::write(&path, "topic read b\n").unwrap();

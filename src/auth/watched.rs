@@ -1,6 +1,7 @@
 //! A file that is read again once it has changed.
 //!
-//! Another state of it counts once two looks a second apart have seen it, since it may be seen half written.
+//! Another state of it counts once it has stood for a second, since it may be seen half written: by what the
+//! file says of its last change, and where the wall clock cannot be right, by two looks a second apart.
 //! What is wrong with a new one is said once, and what was read before stays in force. What could not be
 //! read at all may be readable the next time as it is, so that is tried at every look.
 
@@ -23,6 +24,23 @@ pub(super) struct Watched {
     trouble: Option<String>,
 }
 
+/// When a file is looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Moment {
+    /// Milliseconds since the start; never goes back.
+    pub mono: u64,
+    /// Milliseconds since 1970; may jump.
+    pub wall: u64,
+}
+
+#[cfg(test)]
+impl Moment {
+    /// So many milliseconds after the start, by a machine without a wall clock.
+    pub(crate) fn at(mono: u64) -> Moment {
+        Moment { mono, wall: 0 }
+    }
+}
+
 /// What tells two states of a file apart, and whether it may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
@@ -38,13 +56,13 @@ impl Watched {
     }
 
     /// Reads the file the first time, and if it has changed since it was last read and then no more for a
-    /// second; `None` where all is as it was. `now` in milliseconds.
+    /// second; `None` where all is as it was.
     ///
     /// # Errors
     /// Once for each trouble.
     pub(super) fn refresh<T>(
         &mut self,
-        now: u64,
+        now: &Moment,
         parse: impl FnOnce(&Path, &str) -> Result<T, AuthError>,
     ) -> Result<Option<T>, AuthError> {
         // Before the file is read, so that one that changes meanwhile is read again.
@@ -71,10 +89,10 @@ impl Watched {
     }
 
     /// Whether it has been like this for long enough.
-    fn is_settled(&mut self, stamp: Stamp, now: u64) -> bool {
-        let since = self.settling.filter(|(seen, _)| *seen == stamp).map_or(now, |(_, since)| since);
+    fn is_settled(&mut self, stamp: Stamp, now: &Moment) -> bool {
+        let since = self.settling.filter(|(seen, _)| *seen == stamp).map_or(now.mono, |(_, since)| since);
         self.settling = Some((stamp, since));
-        self.is_new || now >= since + SETTLED
+        self.is_new || now.mono >= since + SETTLED || stamp.stands_since() + SETTLED <= now.wall
     }
 }
 
@@ -82,6 +100,12 @@ impl Stamp {
     fn of(path: &Path) -> Option<Stamp> {
         let data = fs::metadata(path).ok()?;
         Some(Stamp { inode: data.ino(), length: data.len(), changed: (data.ctime(), data.ctime_nsec()) })
+    }
+
+    /// When the file last changed; milliseconds since 1970, rounded up.
+    fn stands_since(&self) -> u64 {
+        let (seconds, nanos) = self.changed;
+        u64::try_from(seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000 + 1)).unwrap_or(0)
     }
 }
 
@@ -108,12 +132,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let mut watched = Watched::at(&path);
-        let mut now = 0;
+        let mut now = Moment::default();
         let mut look = || {
-            now += SETTLED;
+            now.mono += SETTLED;
             let wrong = |path: &Path| AuthError::WrongRules { path: path.to_owned(), mistakes: "bad".into() };
-            watched
-                .refresh(now, |path, text| if text == "bad" { Err(wrong(path)) } else { Ok(text.to_owned()) })
+            watched.refresh(
+                &now,
+                |path, text| if text == "bad" { Err(wrong(path)) } else { Ok(text.to_owned()) },
+            )
         };
         assert!(matches!(look(), Err(AuthError::Unreadable { .. })));
         assert!(matches!(look(), Ok(None)));
@@ -143,8 +169,8 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "whole").unwrap();
         let mut watched = Watched::at(&path);
-        let mut look = |now| {
-            let text = watched.refresh(now, |_, text| Ok(text.to_owned())).unwrap();
+        let mut look = |mono| {
+            let text = watched.refresh(&Moment::at(mono), |_, text| Ok(text.to_owned())).unwrap();
             (text, watched.is_settling())
         };
         assert_eq!(look(0), (Some("whole".to_owned()), false), "the first time it is read at once");
@@ -156,5 +182,22 @@ mod tests {
         assert_eq!((look(1_500), look(2_499)), ((None, true), (None, true)));
         assert_eq!(look(2_500), (Some("another".to_owned()), false));
         assert_eq!(look(9_000), (None, false));
+    }
+
+    #[test]
+    fn a_file_that_has_stood_for_a_second_is_taken_at_the_first_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "one").unwrap();
+        let mut watched = Watched::at(&path);
+        let mut look = |wall| {
+            let now = Moment { wall, ..Moment::default() };
+            watched.refresh(&now, |_, text| Ok(text.to_owned())).unwrap()
+        };
+        assert_eq!(look(0).as_deref(), Some("one"));
+        fs::write(&path, "another").unwrap();
+        let written = Stamp::of(&path).unwrap().stands_since();
+        assert_eq!(look(written), None, "it may be half written");
+        assert_eq!(look(written + SETTLED).as_deref(), Some("another"));
     }
 }

@@ -12,7 +12,7 @@ use super::share::Groups;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 use crate::codec::{Ack, QoS, Reason};
 use crate::record::{DropReason, ReaderId, Seq, Write};
-use crate::session::{Exchange, Sending, Stage};
+use crate::session::{Exchange, Held, Sending, Stage};
 
 impl Broker {
     fn client_of(&self, id: ConnectionId) -> Option<ClientKey> {
@@ -197,7 +197,8 @@ impl Broker {
         }
         exchange.stage = Stage::Sent;
         // Without a parcel the client is away, or the row is still to be read again.
-        if let (Some(outlet), Some(parcel)) = (outlet, exchange.parcel.take()) {
+        if let (Some(outlet), Some(held)) = (outlet, exchange.parcel.take()) {
+            let Held { parcel, .. } = *held;
             exchange.sending = Sending::Surely;
             let (seq, group) = (exchange.seq, exchange.group);
             let label = Label::of(&parcel.want, packet_id);

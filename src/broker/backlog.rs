@@ -89,7 +89,7 @@ impl Broker {
     fn pump_log(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         while self.has_room(key) {
             let Some(client) = self.clients.get_mut(key) else { return };
-            let Client { session, outlet: Some(outlet), .. } = client else { return };
+            let Client { session, outlet: Some(_), .. } = client else { return };
             let Some(backlog) = &mut session.backlog else { return };
             if backlog.caught_up() || backlog.reading() != Reading::Idle {
                 return;
@@ -97,20 +97,7 @@ impl Broker {
             let reader = backlog.reader;
             let after = backlog.cursor();
             if !self.ledger.tail_covers(after) {
-                // An answer that does not know what a limit took would bring it back.
-                if !self.ledger.is_committed(backlog.shortened_by()) {
-                    return;
-                }
-                let room = outlet.room(&session.flight);
-                let whole = outlet
-                    .credit
-                    .map_or(u32::from(outlet.window), |credit| credit.min(u32::from(outlet.window)));
-                // Not for every single acknowledgement: half a window at a time.
-                if room * 2 >= whole || session.flight.under_way() == 0 {
-                    backlog.ask();
-                    turn.effects.push(Effect::Read { reader, after, limit: room.min(ROWS_MAX) });
-                }
-                return;
+                return self.ask_for_rows(key, turn);
             }
             if backlog.shortened() && after >= backlog.taken() {
                 for seq in backlog.survive(self.ledger.seqs(reader, after)) {
@@ -129,8 +116,30 @@ impl Broker {
         }
     }
 
+    /// Has the store read on for a session.
+    fn ask_for_rows(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let most = self.rows_at_once();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Client { session, outlet: Some(outlet), .. } = client else { return };
+        let Some(backlog) = &mut session.backlog else { return };
+        // An answer that does not know what a limit took would bring it back.
+        if !self.ledger.is_committed(backlog.shortened_by()) {
+            return;
+        }
+        let room = outlet.room(&session.flight);
+        let window = u32::from(outlet.window);
+        let whole = outlet.credit.map_or(window, |credit| credit.min(window));
+        // Not for every single acknowledgement: half a window at a time.
+        let is_worth_it = most > 1 && room * 2 >= whole;
+        if is_worth_it || session.flight.under_way() == 0 {
+            backlog.ask();
+            turn.effects.push(self.memory.read(backlog.reader, backlog.cursor(), room.min(most)));
+        }
+    }
+
     /// The store has answered.
     pub(super) fn on_rows(&mut self, rows: Rows, turn: &mut Turn<'_>) {
+        self.memory.reads = self.memory.reads.saturating_sub(1);
         if let Some(id) = self.groups.reading(rows.reader) {
             return self.on_group_rows(id, rows, turn);
         }
@@ -203,7 +212,7 @@ impl Broker {
                 outlet.deliver(parcel.message, label, &turn.now, &mut self.counters, turn.effects);
             }
             Stage::Leasing => {
-                exchange.parcel = Some(Box::new(parcel));
+                exchange.parcel = Some(self.memory.hold(seq, parcel, &self.ledger));
                 session.flight.resume(packet_id);
             }
             Stage::Recording | Stage::Released | Stage::Ended => {}
@@ -396,6 +405,3 @@ pub(super) const WALKS_MAX: u32 = 64;
 
 /// Places of the tree of retained messages that one call looks at, whoever subscribes to what matches little.
 pub(super) const LOOKS_MAX: u32 = 512;
-
-/// Rows of one question, so that an answer does not hold much RAM whatever the client's window.
-const ROWS_MAX: u32 = 128;

@@ -130,7 +130,8 @@ impl Broker {
             if filter::check_topic(&will.topic).is_err() || topic.is_err() {
                 return Some(Reason::TopicNameInvalid);
             }
-            if will.retain && !limits.retain && connect.version == Version::V5 {
+            // What the house says of itself is then said once.
+            if will.retain && !limits.retain && connect.version == Version::V5 && !is_house {
                 return Some(Reason::RetainNotSupported); // [MQTT5-3.2.2-13]
             }
         }

@@ -11,10 +11,10 @@ use super::ledger::Step;
 use super::memory::Level;
 use super::outlet::Label;
 use super::share::Question;
-use super::{Broker, Effect, Turn};
+use super::{Broker, Turn};
 use crate::codec::QoS;
 use crate::record::{DropReason, Identifiers, Message, Row, Rows, Seq, Want, Write};
-use crate::session::{GroupId, Next, Parcel, Stage};
+use crate::session::{GroupId, Held, Next, Parcel, Stage};
 
 /// A row that is looked for.
 pub(super) enum Fetched {
@@ -264,7 +264,7 @@ impl Broker {
         if !waits || !self.has_room_in_group(id) {
             return false;
         }
-        let room = self.room_of_group(id, ROWS_MAX);
+        let room = self.room_of_group(id, self.rows_at_once());
         let Some(backlog) = self.groups.get_mut(id).and_then(|group| group.backlog.as_mut()) else {
             return false;
         };
@@ -272,7 +272,7 @@ impl Broker {
         if !self.ledger.tail_covers(after) {
             if self.ledger.is_committed(backlog.shortened_by()) {
                 backlog.ask();
-                turn.effects.push(Effect::Read { reader, after, limit: room });
+                turn.effects.push(self.memory.read(reader, after, room));
                 if let Some(group) = self.groups.get_mut(id) {
                     group.question = Some(Question::Next);
                 }
@@ -310,7 +310,7 @@ impl Broker {
         }
         if group.question.is_none() {
             group.question = Some(Question::Row(seq));
-            turn.effects.push(Effect::Read { reader, after, limit: 1 });
+            turn.effects.push(self.memory.read(reader, after, 1));
         }
         Fetched::Later
     }
@@ -381,14 +381,14 @@ impl Broker {
         let packet_id = exchange.packet_id;
         exchange.group = Some(id);
         if holder.is_some() {
-            exchange.parcel = Some(Box::new(Parcel { message, want: own }));
+            exchange.parcel = Some(self.memory.hold(seq, Parcel { message, want: own }, &self.ledger));
             let ticket = self.ledger.write(Write::Leased { reader, seq, packet_id, holder }, turn.effects);
             return self.ledger.after(ticket, Step::Lease(key, packet_id));
         }
         if seq == Seq(0) {
             let parcel = Parcel { message: message.clone(), want };
             self.memory.queues += parcel.weight();
-            exchange.parcel = Some(Box::new(parcel));
+            exchange.parcel = Some(Box::new(Held { parcel, burden: None }));
         }
         let label = Label::of(&own, packet_id);
         outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);
@@ -410,6 +410,3 @@ impl Broker {
         }
     }
 }
-
-/// Rows of one question, so that an answer does not hold much RAM however many members there are.
-const ROWS_MAX: u32 = 128;

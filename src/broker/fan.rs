@@ -438,7 +438,7 @@ impl Broker {
         }
         let Some(exchange) = session.flight.begin(seq, QoS::ExactlyOnce, Stage::Leasing) else { return };
         let packet_id = exchange.packet_id;
-        exchange.parcel = Some(Box::new(Parcel { message, want }));
+        exchange.parcel = Some(self.memory.hold(seq, Parcel { message, want }, &self.ledger));
         let ticket = self.ledger.write(Write::Leased { reader, seq, packet_id, holder: None }, turn.effects);
         self.ledger.after(ticket, Step::Lease(key, packet_id));
     }

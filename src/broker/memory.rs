@@ -6,16 +6,20 @@
 //! to spare the slowest readers QoS 0; at the limit nobody new is taken, and whoever holds most is let go,
 //! one each time that the engine tells of its buffers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use super::client::ClientKey;
 use super::connection::Connection;
 use super::depart::Cause;
+use super::ledger::Ledger;
 use super::refuse::Refused;
 use super::share::group_weight;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Connect, Packet, Reason};
-use crate::record::{DropReason, Message, SessionRecord, SessionWill, StoredSubscription};
+use crate::record::{DropReason, Message, ReaderId, Seq, SessionRecord, SessionWill, StoredSubscription};
 use crate::router::{Retained, Router, filter};
-use crate::session::Session;
+use crate::session::{Burden, Held, Parcel, Session};
 
 /// How full the memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -54,6 +58,10 @@ pub(super) struct Memory {
     /// In the queues of sessions that end with their connection and of their groups, and under way from
     /// these.
     pub(super) queues: usize,
+    /// In messages of QoS 2 that were read and wait for the commit of their packet ids.
+    leasing: Arc<AtomicUsize>,
+    /// Questions to the store that it has not answered: each answer may bring a megabyte.
+    pub(super) reads: usize,
     /// In packets and answers that wait for the store, and in requests to connect.
     pub(super) held: usize,
     /// In topic aliases that clients have set.
@@ -75,6 +83,22 @@ pub(super) struct Memory {
     told: Level,
 }
 
+impl Memory {
+    /// A question to the store.
+    pub(super) fn read(&mut self, reader: ReaderId, after: Seq, limit: u32) -> Effect {
+        self.reads += 1;
+        Effect::Read { reader, after, limit }
+    }
+
+    /// The message of an exchange that waits for the commit of its packet id. One that the log's tail has too weighs
+    /// there.
+    pub(super) fn hold(&self, seq: Seq, parcel: Parcel, ledger: &Ledger) -> Box<Held> {
+        let is_alone = !ledger.tail_covers(Seq(seq.0.saturating_sub(1)));
+        let burden = is_alone.then(|| Burden::new(parcel.weight(), &self.leasing));
+        Box::new(Held { parcel, burden })
+    }
+}
+
 impl Broker {
     /// Bytes that are held for clients.
     pub(super) fn memory_held(&self) -> usize {
@@ -85,7 +109,16 @@ impl Broker {
     /// What goes by itself, with its commit or with its connection.
     fn passing(&self) -> usize {
         let Memory { buffers, queues, held, aliases, unproven, .. } = &self.memory;
-        buffers + queues + held + aliases + unproven + self.ledger.sessions_weight()
+        let leasing = self.memory.leasing.load(Relaxed);
+        buffers + queues + leasing + held + aliases + unproven + self.ledger.sessions_weight()
+    }
+
+    /// Rows that one question may ask for, so that an answer does not hold much whatever the client's window; a
+    /// single one where memory is short or many wait for answers, and of a session then only once nothing is under
+    /// way: so all get on, and what waited on the disk for thousands is not in memory at once.
+    pub(super) fn rows_at_once(&self) -> u32 {
+        let is_much = self.memory.reads * READ_BYTES > self.config.limits.max_memory / 8;
+        if is_much || self.level() > Level::Ample { 1 } else { ROWS_MAX }
     }
 
     /// Messages that stay.
@@ -335,6 +368,12 @@ pub(super) fn connect_weight(connect: &Connect) -> u32 {
     let own = connect.properties.as_bytes().len() + size_of::<Connect>();
     u32::try_from(will + named + password + own).unwrap_or(u32::MAX)
 }
+
+/// Rows that one question asks for at most.
+const ROWS_MAX: u32 = 128;
+
+/// Bytes that the answer to one may bring: the store stops behind the message that reaches it.
+const READ_BYTES: usize = 1 << 20;
 
 /// Packet ids that a session may leave unreleased, for each that may be under way.
 const UNRELEASED_SHARE: usize = 50;

@@ -171,7 +171,9 @@ impl Broker {
         if matches!(checked, Err(NotATopic::Empty | NotATopic::Character)) {
             return Err(Reason::TopicNameInvalid.into());
         }
-        if connection.version == Version::V5 && publish.retain && !limits.retain {
+        // What the house says of itself is then said once.
+        let is_asked = publish.retain && !connection.is_of_the_house();
+        if connection.version == Version::V5 && is_asked && !limits.retain {
             return Err(Reason::RetainNotSupported.into()); // [MQTT5-3.2.2-14]
         }
         match checked {

@@ -95,10 +95,10 @@ impl Broker {
                     group.again.insert(seq);
                 }
             }
-            (Some(_), Some(parcel)) => log_parcel(group, *parcel, &mut self.ledger, turn.effects),
-            (None, Some(parcel)) => {
-                self.memory.queues += parcel.weight();
-                group.queue.push_front(*parcel);
+            (Some(_), Some(held)) => log_parcel(group, held.parcel, &mut self.ledger, turn.effects),
+            (None, Some(held)) => {
+                self.memory.queues += held.parcel.weight();
+                group.queue.push_front(held.parcel);
             }
             (_, None) => {}
         }
@@ -200,7 +200,7 @@ impl Broker {
             let client = self.clients.get_mut(key);
             let exchange = client.and_then(|client| client.session.flight.find(packet_id));
             exchange
-                .and_then(|exchange| exchange.parcel.as_deref().cloned())
+                .and_then(|exchange| exchange.parcel.as_deref().map(|held| held.parcel.clone()))
                 .map_or(Fetched::Gone, Fetched::Row)
         };
         if matches!(fetched, Fetched::Later) {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::place::Report;
 use crate::access::Rules;
-use crate::auth::{self, PasswordFile};
+use crate::auth::{self, Moment, PasswordFile};
 use crate::bridge;
 use crate::broker::is_house_user;
 use crate::codec::QoS;
@@ -140,7 +140,7 @@ pub(super) fn passwords(auth: Option<&auth::Config>, listeners: &[(String, Liste
     let Some(auth) = auth else { return };
     match &auth.password_file {
         Some(path) => {
-            if let Err(error) = PasswordFile::at(path).refresh(0) {
+            if let Err(error) = PasswordFile::at(path).refresh(&Moment::default()) {
                 report
                     .warnings
                     .push(format!("auth.password_file: cannot {error}, so nobody can log in by password"));

@@ -50,12 +50,19 @@ impl Engine {
         for id in answered.drain(..) {
             self.flush_within(id, most);
         }
+        let mut left = PROMPT_LARGE_WORK;
         for id in dirty.drain(..) {
-            // One message to many who are flooded would take what waits for all of them into this turn.
-            let is_behind = self.table.socket(id).is_some_and(|socket| {
-                *socket.due() == Due::NowAndLater && socket.waiting() > BEHIND_BYTES_MAX
-            });
-            self.flush_within(id, if is_behind { 0 } else { most });
+            let before = self.work;
+            match self.table.socket(id).map(|socket| (socket.waiting() > PROMPT_BYTES_MAX, *socket.due())) {
+                // One message to many who are flooded would take what waits for all of them into this turn.
+                Some((true, Due::NowAndLater)) => self.put_off(id),
+                // One that is large is much where it is for many.
+                Some((true, _)) => {
+                    self.flush_within(id, before + left);
+                    left = left.saturating_sub(self.work - before);
+                }
+                Some((false, _)) | None => self.flush_within(id, most),
+            }
         }
         (self.courier.answered, self.courier.dirty) = (answered, dirty);
     }
@@ -189,8 +196,12 @@ impl Engine {
 /// So many are flushed as soon as something was said for them, or fewer with more to send; the others wait.
 const PROMPTLY_MAX: usize = 128;
 
-/// Who waits already, for more than this, has what is not an answer when his time comes.
-const BEHIND_BYTES_MAX: usize = 4 << 10;
+/// Who is to be sent more than this is sent much, and has what is not an answer when his time comes where he waits
+/// already.
+const PROMPT_BYTES_MAX: usize = 4 << 10;
+
+/// What those who are sent much may take before anything else is done; the others of them wait.
+const PROMPT_LARGE_WORK: usize = 512;
 
 /// So many of those who wait are flushed in one turn, or fewer with more to send.
 const SOME: usize = 8;

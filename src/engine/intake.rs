@@ -181,7 +181,7 @@ impl ReadBuffer {
 pub(super) const CONNECTION_BYTES_MAX: usize = 64 << 10;
 
 /// What one of the first lane may read in one turn; more is served in the second.
-const BRIEF_BYTES_MAX: usize = 16 << 10;
+const BRIEF_BYTES_MAX: usize = 8 << 10;
 
 /// Packets that one of the first lane may send in one turn; more are served in the second.
 const BRIEF_PACKETS_MAX: usize = 16;

@@ -199,3 +199,26 @@ fn what_was_said_before_the_end_counts_although_nothing_more_was_read() {
     stepped.turn();
     assert_eq!(topics(&watcher.take_now()), ["last"]);
 }
+
+#[test]
+fn what_is_large_and_for_many_keeps_no_small_message_waiting() {
+    let mut stepped = Stepped::start(|_| {});
+    let mut readers = stepped.readers(50, "large", QoS::AtMostOnce);
+    let mut panel = stepped.reader("panel", "small", QoS::AtMostOnce);
+    let mut loud = stepped.connect("loud");
+    let mut speaker = stepped.connect("speaker");
+    loud.publish("large", &[7; 10_000], QoS::AtMostOnce);
+    speaker.publish("small", b"x", QoS::AtMostOnce);
+    let mut got = 0;
+    for _ in 0..2 {
+        stepped.turn();
+        let now: usize = readers.iter_mut().map(|reader| reader.take_now().len()).sum();
+        assert!(now <= 16, "{now} of 50 large messages in one turn");
+        got += now;
+    }
+    assert_eq!(topics(&panel.take_now()), ["small"]);
+    stepped.turn_until(50, |_| {
+        got += readers.iter_mut().map(|reader| reader.take_now().len()).sum::<usize>();
+        got == 50
+    });
+}

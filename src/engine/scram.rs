@@ -80,7 +80,7 @@ mod tests {
     use adapter_api::units::Rate;
 
     use super::*;
-    use crate::auth::Memory;
+    use crate::auth::{Memory, Moment};
     use crate::engine::verify::AuthFiles;
 
     /// The user of RFC 7677, whose password is "pencil".
@@ -116,7 +116,7 @@ mod tests {
             address: Some(Address::of(IpAddr::from([192, 0, 2, host]))),
             transcript: transcript.iter().map(|said| Bytes::copy_from_slice(said)).collect(),
         };
-        desk.look(0);
+        desk.look(&Moment::at(0));
         desk.answer(&step, 0)
     }
 
@@ -156,8 +156,8 @@ mod tests {
             assert_eq!(ask(&mut desk, 1, &EXCHANGE), proven());
         }
         std::fs::write(folder.path().join("passwd"), "# nobody, and so another length\n").unwrap();
-        desk.look(0);
-        desk.look(1_000);
+        desk.look(&Moment::at(0));
+        desk.look(&Moment::at(1_000));
         assert_eq!(ask(&mut desk, 1, &EXCHANGE), AuthOutcome::Wrong);
     }
 

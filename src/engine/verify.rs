@@ -21,7 +21,7 @@ use super::queue::Queue;
 use super::scram::{self, Step};
 use super::{Input, Inputs};
 use crate::access::Rules;
-use crate::auth::{Failures, Freshness, Known, Memory, Pair, PasswordFile, RulesFile, Scram};
+use crate::auth::{Failures, Freshness, Known, Memory, Moment, Pair, PasswordFile, RulesFile, Scram};
 use crate::broker::{ConnectionId, Verdict};
 use crate::clock::Clock;
 use crate::listener::Address;
@@ -181,10 +181,12 @@ fn work(mut desk: Desk, tray: &Tray, clock: Clock, inputs: &Inputs) {
     loop {
         let rest = if desk.waiting.is_empty() { desk.look_at.saturating_sub(clock.now().mono) } else { 0 };
         let Some(mut letters) = tray.take(Duration::from_millis(rest)) else { return };
-        let now = clock.now().mono;
+        let now = clock.now();
+        let moment = Moment { mono: now.mono, wall: now.wall };
+        let now = now.mono;
         // Who logs in has them looked at, so that a change is seen as soon as it matters.
         if (letters.look || !letters.is_empty() || desk.look_at <= now)
-            && let Some(rules) = desk.look(now)
+            && let Some(rules) = desk.look(&moment)
             && inputs.send_blocking(Input::Rules(rules)).is_err()
         {
             return;
@@ -214,7 +216,7 @@ impl Desk {
     }
 
     /// Reads the files again that have changed; other rules come back.
-    pub(super) fn look(&mut self, now: u64) -> Option<Arc<Rules>> {
+    pub(super) fn look(&mut self, now: &Moment) -> Option<Arc<Rules>> {
         let AuthFiles { passwords, rules, .. } = &mut self.files;
         let mut troubled = false;
         match passwords.as_mut().map(|file| file.refresh(now)) {
@@ -242,7 +244,7 @@ impl Desk {
         // What is being written, or was wrong, may soon be another.
         let is_settling = passwords.as_ref().is_some_and(PasswordFile::is_settling)
             || rules.as_ref().is_some_and(RulesFile::is_settling);
-        self.look_at = now + if is_settling || troubled { LOOK_AGAIN } else { LOOK_EVERY };
+        self.look_at = now.mono + if is_settling || troubled { LOOK_AGAIN } else { LOOK_EVERY };
         fresh
     }
 
@@ -339,7 +341,7 @@ mod tests {
 
     /// The answer to one question, with nobody else there.
     fn ask(desk: &mut Desk, host: u8, password: &str, now: u64) -> (Verdict, Effort) {
-        desk.look(now);
+        desk.look(&Moment::at(now));
         let answer = desk.take(question(0, host, password), now).or_else(|| desk.compare(now));
         answer.map(|(_, verdict, effort)| (verdict, effort)).unwrap()
     }
@@ -350,7 +352,7 @@ mod tests {
         let path = folder.path().join("passwd");
         write(&path, b"one");
         let mut desk = desk(&path);
-        desk.look(0);
+        desk.look(&Moment::at(0));
         let mut answers: Vec<Answer> =
             (0..50).filter_map(|slot| desk.take(question(slot, 1, "one"), 0)).collect();
         while let Some(answer) = desk.compare(0) {
@@ -383,7 +385,7 @@ mod tests {
         let anna = std::fs::read_to_string(&path).unwrap().lines().next().unwrap().to_owned();
         for (text, at, rest) in [("nonsense".to_owned(), 2_000, LOOK_AGAIN), (anna, 4_000, LOOK_EVERY)] {
             std::fs::write(&path, text).unwrap();
-            desk.look(at);
+            desk.look(&Moment::at(at));
             assert_eq!(ask(&mut desk, 1, "two", at + 1_000), (Verdict::Accepted, Effort::Remembered));
             assert_eq!(desk.look_at, at + 1_000 + rest);
         }
@@ -417,7 +419,7 @@ mod tests {
             let asked = Question { username: "plc".into(), ..question(0, 1, password) };
             desk.take(asked, now).or_else(|| desk.compare(now)).map(|answer| answer.1).unwrap()
         };
-        desk.look(0);
+        desk.look(&Moment::at(0));
         assert_eq!(plc(&mut desk, "one", 0), Verdict::Accepted);
         // Long after its password was last compared.
         let later = 86_400_000;
@@ -453,7 +455,7 @@ mod tests {
         // Others may have it by now.
         std::fs::write(&path, format!("anna:{}\n", hash(b"another").unwrap())).unwrap();
         let later = 4 * 86_400_000;
-        desk.look(later - 1_000);
+        desk.look(&Moment::at(later - 1_000));
         for guess in ["a", "b", "c"] {
             assert_eq!(ask(&mut desk, 1, guess, later).0, Verdict::Wrong);
         }

@@ -1,6 +1,6 @@
 //! An event with all its fields, collected from itself and the spans around it.
 //!
-//! The layer knows nothing of where it goes: that is the sink's.
+//! The layer knows nothing of where it goes, and does not wait until it is there.
 
 use std::fmt::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
@@ -13,17 +13,18 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::limiter::{Limiter, Verdict};
-use super::sink::{Sink, Spoken};
+use super::sink::Spoken;
+use super::writer::Writer;
 
-/// Collects events and hands them to a sink.
+/// Collects events and hands them on.
 pub(super) struct Layer {
-    sink: Sink,
+    writer: Writer,
     limiter: Mutex<Limiter<(tracing::callsite::Identifier, String)>>,
 }
 
 impl Layer {
-    pub(super) fn new(sink: Sink) -> Layer {
-        Layer { sink, limiter: Mutex::new(Limiter::new()) }
+    pub(super) fn new(writer: Writer) -> Layer {
+        Layer { writer, limiter: Mutex::new(Limiter::new()) }
     }
 
     /// How many like it were held back before; `None` where it is held back itself.
@@ -70,14 +71,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for La
         if held > 0 {
             fields.put("suppressed", held);
         }
-        self.sink.say(&Spoken {
+        self.writer.say(Spoken {
             level: *metadata.level(),
-            target: metadata.target(),
-            module: metadata.module_path(),
-            file: metadata.file(),
+            target: metadata.target().to_owned(),
+            module: metadata.module_path().map(str::to_owned),
+            file: metadata.file().map(str::to_owned),
             line: metadata.line(),
-            message: &fields.message,
-            fields: &fields.pairs,
+            message: fields.message,
+            fields: fields.pairs,
             millis: now,
         });
     }
@@ -130,21 +131,27 @@ impl Visit for Fields {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use tracing_subscriber::Registry;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
+    use crate::journal::sink::Sink;
 
-    /// What is said in `speak` comes out as these lines, without their times.
-    fn check(speak: impl FnOnce(), expected: &[&str]) {
+    /// The lines that come of what is said in `speak`, without their times.
+    fn lines(speak: impl FnOnce()) -> Vec<String> {
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let subscriber = Registry::default().with(Layer::new(Sink::kept(lines.clone())));
+        let writer = Writer::start(Sink::kept(lines.clone())).expect("a thread");
+        let subscriber = Registry::default().with(Layer::new(writer.clone()));
         tracing::subscriber::with_default(subscriber, speak);
+        writer.flush(Duration::MAX);
         let lines = lines.lock().expect("nobody panicked");
-        let lines: Vec<&str> =
-            lines.iter().filter_map(|line| line.split_once(' ')).map(|(_, rest)| rest).collect();
-        assert_eq!(lines, expected);
+        lines.iter().filter_map(|line| line.split_once(' ')).map(|(_, rest)| rest.to_owned()).collect()
+    }
+
+    fn check(speak: impl FnOnce(), expected: &[&str]) {
+        assert_eq!(lines(speak), expected);
     }
 
     #[test]
@@ -182,13 +189,7 @@ mod tests {
 
     #[test]
     fn a_flood_from_one_place_is_cut() {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let subscriber = Registry::default().with(Layer::new(Sink::kept(lines.clone())));
-        tracing::subscriber::with_default(subscriber, || {
-            for _ in 0..1_000 {
-                tracing::warn!("the same again");
-            }
-        });
-        assert!(lines.lock().expect("nobody panicked").len() < 100);
+        let speak = || (0..1_000).for_each(|_| tracing::warn!("the same again"));
+        assert!(lines(speak).len() < 100);
     }
 }

@@ -8,8 +8,12 @@ mod config;
 mod event;
 mod limiter;
 mod sink;
+mod writer;
 
 pub use config::{Config, KEYS, Levels, ROOMS};
+
+use std::io;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Registry;
@@ -18,21 +22,40 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 use event::Layer;
 use sink::Sink;
+use writer::Writer;
 
-/// The process already has a subscriber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("start the log: this process has one already")]
-pub struct AlreadyStarted;
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    /// The process already has a subscriber.
+    #[error("start the log: this process has one already")]
+    Already,
+    /// The kernel gives no thread.
+    #[error("start the log's thread: {0}")]
+    NoThread(#[from] io::Error),
+}
+
+/// The log. What was said is written where this ends, if somebody reads it then.
+pub struct Journal(Writer);
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.0.flush(LAST_WORDS);
+    }
+}
 
 /// Takes everything that this process says from now on.
 ///
 /// # Errors
-/// Where it was called before.
-pub fn start(levels: &Levels) -> Result<(), AlreadyStarted> {
-    let layer = Layer::new(Sink::here()).with_filter(targets(levels));
-    tracing::subscriber::set_global_default(Registry::default().with(layer)).map_err(|_| AlreadyStarted)?;
+/// Where it was called before, or the kernel gives no thread.
+pub fn start(levels: &Levels) -> Result<Journal, NotStarted> {
+    let writer = Writer::start(Sink::here())?;
+    let layer = Layer::new(writer.clone()).with_filter(targets(levels));
+    let subscriber = Registry::default().with(layer);
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| NotStarted::Already)?;
     // Libraries speak through `log`; what they may say is decided by the same filter.
-    tracing_log::LogTracer::builder().init().map_err(|_| AlreadyStarted)
+    tracing_log::LogTracer::builder().init().map_err(|_| NotStarted::Already)?;
+    Ok(Journal(writer))
 }
 
 /// Levels by module. Libraries say at most what is a warning, unless their room was asked for.
@@ -66,6 +89,9 @@ fn modules(room: &str) -> Vec<String> {
     };
     std::iter::once(ours).chain(library.map(str::to_owned)).collect()
 }
+
+/// How long the end waits until the last words are written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const OURS: &[&str] = &["tidegate", "adapter_api", "adapter_modbus", "adapter_mqtt_sn", "adapter_serial"];
 const LIBRARIES: LevelFilter = LevelFilter::WARN;

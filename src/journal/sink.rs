@@ -34,16 +34,25 @@ pub(super) enum Style {
 }
 
 /// An event, ready to be written.
-pub(super) struct Spoken<'a> {
+pub(super) struct Spoken {
     pub(super) level: Level,
-    pub(super) target: &'a str,
-    pub(super) module: Option<&'a str>,
-    pub(super) file: Option<&'a str>,
+    pub(super) target: String,
+    pub(super) module: Option<String>,
+    pub(super) file: Option<String>,
     pub(super) line: Option<u32>,
-    pub(super) message: &'a str,
-    pub(super) fields: &'a [(&'static str, String)],
+    pub(super) message: String,
+    pub(super) fields: Vec<(&'static str, String)>,
     /// Milliseconds since 1970.
     pub(super) millis: u64,
+}
+
+impl Spoken {
+    /// Bytes that it takes while it waits, about.
+    pub(super) fn weight(&self) -> usize {
+        let fields: usize =
+            self.fields.iter().map(|(_, value)| size_of::<(&str, String)>() + value.len()).sum();
+        size_of::<Spoken>() + self.target.len() + self.message.len() + fields
+    }
 }
 
 impl Sink {
@@ -61,7 +70,7 @@ impl Sink {
         Sink::Kept(lines)
     }
 
-    pub(super) fn say(&self, spoken: &Spoken<'_>) {
+    pub(super) fn say(&self, spoken: &Spoken) {
         match self {
             Sink::Journal(journal) => send(journal, spoken),
             Sink::Lines(style) => {
@@ -73,8 +82,8 @@ impl Sink {
     }
 }
 
-fn send(journal: &JournalLog, spoken: &Spoken<'_>) {
-    let pairs = Pairs(spoken.fields);
+fn send(journal: &JournalLog, spoken: &Spoken) {
+    let pairs = Pairs(&spoken.fields);
     let text = text(spoken);
     let message = format_args!("{text}");
     let record = log::Record::builder()
@@ -85,9 +94,9 @@ fn send(journal: &JournalLog, spoken: &Spoken<'_>) {
             Level::DEBUG => log::Level::Debug,
             Level::TRACE => log::Level::Trace,
         })
-        .target(spoken.target)
-        .module_path(spoken.module)
-        .file(spoken.file)
+        .target(&spoken.target)
+        .module_path(spoken.module.as_deref())
+        .file(spoken.file.as_deref())
         .line(spoken.line)
         .key_values(&pairs)
         .args(message)
@@ -96,7 +105,7 @@ fn send(journal: &JournalLog, spoken: &Spoken<'_>) {
     let _ = journal.journal_send(&record);
 }
 
-fn line(spoken: &Spoken<'_>, style: Style) -> String {
+fn line(spoken: &Spoken, style: Style) -> String {
     let (time, level) = (Time(spoken.millis), spoken.level);
     let head = match style {
         Style::Plain => format!("{time} {level:5} "),
@@ -107,11 +116,11 @@ fn line(spoken: &Spoken<'_>, style: Style) -> String {
 }
 
 /// What a person reads: the fields too, since `journalctl` shows no others unless it is asked to.
-fn text(spoken: &Spoken<'_>) -> String {
+fn text(spoken: &Spoken) -> String {
     let room = spoken.target.trim_start_matches("tidegate::").trim_start_matches("adapter_");
     let room = room.split("::").next().unwrap_or(room);
-    let mut text = format!("{room}: {}", Escaped(spoken.message));
-    for (name, value) in spoken.fields {
+    let mut text = format!("{room}: {}", Escaped(&spoken.message));
+    for (name, value) in &spoken.fields {
         let bare =
             !value.is_empty() && value.chars().all(|letter| letter.is_ascii_graphic() && letter != '"');
         // Writing to a String does not fail.

@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::codec::QoS;
 use crate::record::{Lease, LeaseState, Message, Seq, Want};
@@ -41,7 +42,7 @@ pub struct Exchange {
     under_way: bool,
     /// The message of an exchange in [`Stage::Leasing`], until it is sent; of one that was drawn from a
     /// group and is in no log, until it ends.
-    pub parcel: Option<Box<Parcel>>,
+    pub parcel: Option<Box<Held>>,
     /// Its number among the packet ids given; 0 where it was given before a restart.
     number: u64,
 }
@@ -53,6 +54,36 @@ pub struct Parcel {
     pub message: Arc<Message>,
     /// The wish.
     pub want: Want,
+}
+
+/// A message that an exchange holds.
+#[derive(Debug)]
+pub struct Held {
+    /// The message.
+    pub parcel: Parcel,
+    /// What it takes, where nobody else has it in memory.
+    pub burden: Option<Burden>,
+}
+
+/// Bytes that count in a sum for as long as this stands.
+#[derive(Debug)]
+pub struct Burden {
+    bytes: usize,
+    sum: Arc<AtomicUsize>,
+}
+
+impl Burden {
+    /// So many bytes more in that sum.
+    pub fn new(bytes: usize, sum: &Arc<AtomicUsize>) -> Burden {
+        sum.fetch_add(bytes, Relaxed);
+        Burden { bytes, sum: sum.clone() }
+    }
+}
+
+impl Drop for Burden {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 impl Parcel {
@@ -107,7 +138,7 @@ impl Exchange {
     /// What the message weighs, where it is in no log and held for a group.
     pub fn weight(&self) -> usize {
         let held = self.parcel.as_ref().filter(|_| self.seq == Seq(0));
-        held.map_or(0, |parcel| parcel.weight())
+        held.map_or(0, |held| held.parcel.weight())
     }
 }
 

@@ -12,7 +12,7 @@ mod queue;
 mod sought;
 
 pub use backlog::{Backlog, Next, Reading};
-pub use flight::{Exchange, Flight, GroupId, Parcel, Sending, Stage};
+pub use flight::{Burden, Exchange, Flight, GroupId, Held, Parcel, Sending, Stage};
 pub use inward::Inward;
 pub use queue::Queue;
 #[cfg(test)]

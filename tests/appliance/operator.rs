@@ -106,6 +106,29 @@ fn garbage_and_half_packets_end_one_connection_and_no_other() {
     healthy.publish_acknowledged("x", "still served");
 }
 
+#[test]
+fn a_log_that_nobody_reads_keeps_nobody_waiting() {
+    use std::io::Read;
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("unread");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Both ends, so that opening it waits for nobody.
+    let mut unread = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let wrapper = ["sh", "-c", "exec \"$@\" 2>\"$0\"", pipe.to_str().unwrap()];
+    rustix::pipe::fcntl_setpipe_size(&unread, PIPE_BYTES).unwrap();
+    let mut gateway = Gateway::start_under(program(), folder.path(), "", &wrapper);
+    for number in 0..50 {
+        drop(Client::connect(gateway.port(), &Options::new(&format!("{}-{number}", "x".repeat(200)))));
+    }
+    Client::connect(gateway.port(), &Options::new("healthy")).publish_acknowledged("x", "still served");
+    assert_eq!(gateway.stop().code(), Some(0));
+    let taken = unread.read(&mut [0; 2 * PIPE_BYTES]).unwrap();
+    assert!(taken > PIPE_BYTES / 2, "{taken} bytes: the log found room");
+}
+
+/// A page, the least that a pipe may have.
+const PIPE_BYTES: usize = 4_096;
+
 fn both(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

@@ -338,3 +338,67 @@ fn a_group_wants_the_highest_qos_of_its_members() {
     assert_eq!(sent(&["3 lost"]), Vec::<String>::new());
     assert!(script.broker.router.is_empty());
 }
+
+/// So many sessions of which so many messages of so many bytes wait on the disk, and all come at once.
+const CROWD: u32 = 100;
+const WAITING: usize = 10;
+const BYTES: usize = 4_000;
+
+/// They have come, and have what the store can bring them before its next commit: so many rows.
+fn come_at_once(script: &mut Script, qos: &str) -> usize {
+    script.broker.tighten(1, 64);
+    script.run(&["open 0", "0 connect pub v5 clean"]);
+    for slot in 1..=CROWD {
+        script.run(&[&format!("open {slot}"), &format!("{slot} connect c{slot}"), "commit"]);
+        script.run(&[&format!("{slot} subscribe 1 t {qos}"), "commit", &format!("{slot} lost"), "commit"]);
+    }
+    let payload = "x".repeat(BYTES);
+    for packet_id in 1..=WAITING {
+        script.run(&[&format!("0 publish t {payload} {qos} id={packet_id}"), "commit"]);
+        script.run(&[&format!("0 pubrel {packet_id}"), "commit"]);
+    }
+    script.run(&["--"]);
+    for slot in 1..=CROWD {
+        script.run(&[&format!("open {slot}"), &format!("{slot} connect c{slot}")]);
+    }
+    script.run(&["commit"]);
+    let mut rows = 0;
+    for _ in 0..2 * WAITING {
+        script.run(&["ask"]);
+        rows += script.rows_in_answers();
+        script.run(&["rows"]);
+    }
+    rows
+}
+
+#[test]
+fn what_waits_on_the_disk_for_many_is_not_in_memory_at_once() {
+    let most = 1_000_000;
+    for qos in ["q1", "q2"] {
+        let mut script = Script::new(memory(most));
+        let rows = come_at_once(&mut script, qos);
+        assert!(rows * BYTES <= most, "{qos}: {rows} rows of {BYTES} bytes");
+        let leased = script.broker.memory_held();
+        assert!(qos == "q1" || leased > rows * BYTES, "{leased} for {rows} rows");
+        // They get all of it, one after the other.
+        let mut got = 0;
+        for _ in 0..10 * WAITING {
+            let said = std::mem::take(&mut script.said);
+            for line in said.iter().filter(|line| line.contains(" < pub")) {
+                let mut words = line.split(' ');
+                let (slot, what) = (words.next().unwrap(), words.nth(1).unwrap());
+                let packet_id = line.rsplit("id=").next().unwrap();
+                let answer = match (what, qos) {
+                    ("publish", "q1") => format!("{slot} puback {packet_id}"),
+                    ("publish", _) => format!("{slot} pubrec {packet_id}"),
+                    _ => format!("{slot} pubcomp {}", words.next().unwrap()),
+                };
+                got += usize::from(what == "publish");
+                script.run(&[&answer]);
+            }
+            script.run(&["commit", "rows"]);
+        }
+        assert_eq!(got, CROWD as usize * WAITING, "{qos}");
+        assert!(script.broker.memory_held() < 100_000, "{}", script.broker.memory_held());
+    }
+}

@@ -450,6 +450,26 @@ fn an_alias_is_no_way_around_the_other_rules() {
 }
 
 #[test]
+fn the_house_says_its_states_once_where_nothing_is_retained() {
+    let mut none = config();
+    none.limits.retain = false;
+    check_with(
+        none,
+        &[
+            "open 1 port user=tidegate:states",
+            "1 connect tidegate:states v5 clean will=tidegate/status:offline:retain",
+            "open 2",
+            "2 connect panel v5 clean",
+            "2 subscribe 1 tidegate/#",
+            "--",
+            "1 publish tidegate/status online retain",
+            "2 subscribe 2 tidegate/status",
+        ],
+        "2 < publish tidegate/status online\n2 < suback 2 0x00",
+    );
+}
+
+#[test]
 fn user_properties_keep_their_order_and_repeats() {
     pair(&["1 publish t/a x note=b,a,b"], "2 < publish t/a x note=b note=a note=b");
 }

@@ -180,6 +180,11 @@ impl Script {
         }
     }
 
+    /// Rows in answers of the store that the broker has not been given.
+    pub(super) fn rows_in_answers(&self) -> usize {
+        self.reads.iter().map(|answer| answer.rows.len()).sum()
+    }
+
     fn turn_clocks(&mut self, turn: impl FnOnce(&mut Machine)) {
         turn(&mut self.machine);
         self.now = self.machine.now();

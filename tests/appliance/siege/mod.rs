@@ -245,8 +245,8 @@ fn besieged() -> &'static Path {
 /// The calling thread, and those that it starts, leave the processor to whoever else wants it.
 fn step_back() {
     let thread = std::fs::read_link("/proc/thread-self").unwrap();
-    let renice = Command::new("renice").args(["-n", "19", "-p"]).arg(thread.file_name().unwrap()).output();
-    assert!(renice.unwrap().status.success());
+    let idle = Command::new("chrt").args(["--idle", "--pid", "0"]).arg(thread.file_name().unwrap()).output();
+    assert!(idle.unwrap().status.success());
 }
 
 /// Somebody at the other end who sends back what comes, a byte at a time.
