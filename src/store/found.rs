@@ -60,14 +60,10 @@ pub(super) struct FoundRow {
 impl FoundRow {
     /// It as it stood in its table.
     pub(super) fn raw(&self, seq: u64) -> RawRow<'_> {
-        let named = |name| match name {
-            &Ok(ref bytes) => Named::Here(Vec::as_slice(bytes)),
-            &Err(at) => Named::At(at),
-        };
         RawRow {
             seq,
-            topic: named(&self.topic),
-            audience: named(&self.audience),
+            topic: as_it_stood(&self.topic),
+            audience: as_it_stood(&self.audience),
             flags: self.flags,
             wall: self.wall,
             expiry: self.expiry,
@@ -240,6 +236,13 @@ impl Group {
         let last = self.rows.last_key_value().map_or(0, |(seq, _)| *seq);
         header.is_some_and(|header| last > 0 && header.last == last)
             || self.indexes.iter().any(|(reader, _)| self.index(id, *reader).is_some())
+    }
+}
+
+fn as_it_stood(name: &Result<Vec<u8>, u64>) -> Named<'_> {
+    match name {
+        Ok(bytes) => Named::Here(bytes),
+        Err(at) => Named::At(*at),
     }
 }
 
