@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::handle::{Ask, Inbox, StoreStatus};
 use super::image::Health;
+use super::patience::{Patience, Tries};
 use super::room::{Files, Sizes};
 use super::{Checked, OpenError, find, open};
 use crate::record::{Now, Rows};
@@ -22,8 +23,8 @@ pub(super) struct Absent {
     pub(super) clock: Box<dyn Fn() -> Now + Send>,
     /// Why there is no store.
     pub(super) trouble: String,
-    /// How often a start was tried in vain.
-    pub(super) attempts: u32,
+    /// Starts that were tried in vain.
+    pub(super) tries: Tries,
     /// Why a start failed although the disk reads everything: for this it is not asked to do that again.
     pub(super) readable: Option<String>,
     /// Told once, when it could be opened.
@@ -33,9 +34,9 @@ pub(super) struct Absent {
 impl Absent {
     /// Serves until it is told to close.
     pub(super) fn run(mut self) {
-        let mut next = (self.clock)().mono + RETRY_MILLIS;
+        self.tries.rest((self.clock)().mono);
         loop {
-            let wait = next.saturating_sub((self.clock)().mono);
+            let wait = self.tries.next().saturating_sub((self.clock)().mono);
             for ask in self.inbox.take(self.on_available.is_some().then(|| Duration::from_millis(wait))) {
                 match ask {
                     Ask::Writes { .. } | Ask::Settle { .. } | Ask::Drop { .. } => {}
@@ -51,9 +52,9 @@ impl Absent {
                 }
             }
             let now = (self.clock)();
-            if now.mono >= next {
-                next = now.mono + RETRY_MILLIS;
+            if now.mono >= self.tries.next() {
                 self.look(now.wall);
+                self.tries.rest((self.clock)().mono);
             }
         }
     }
@@ -80,28 +81,30 @@ impl Absent {
     /// Does what a start does, and lets go of it.
     pub(super) fn attempt(&mut self, sizes: Sizes, wall: u64) -> Result<(), OpenError> {
         let rules = Arc::new(self.config.clone());
-        let look = || find(&self.files, sizes, &rules, wall).map(drop);
-        let Err(error) = look() else { return Ok(()) };
-        self.attempts += 1;
+        let look = |patience| find(&self.files.with(patience), sizes, &rules, wall).map(drop);
+        let Err(error) = look(Patience::Some) else { return Ok(()) };
         let is_new = self.readable.as_ref() != Some(&error.to_string());
-        if self.attempts < ATTEMPTS || !is_new || !matches!(error, OpenError::Unavailable { .. }) {
+        let is_over = self.tries.count() == Patience::None;
+        if !is_over || !is_new || !matches!(error, OpenError::Unavailable { .. }) {
             return Err(error);
         }
-        self.attempts = 0;
-        let health = Health::of(&self.files);
-        if health == Health::Whole {
+        let health = Health::of_store(&self.files);
+        if health == Health::Lost {
+            return Err(error);
+        }
+        // It may lie in what is set apart.
+        let mut found = look(Patience::None);
+        if found.is_err() && health == Health::Spotted {
+            let files = self.files.with(Patience::None);
+            open::replace_damaged(&files, &sizes, wall, "the disk does not read a part of it")
+                .map_err(|fault| open::unavailable(&files, &fault))?;
+            found = look(Patience::None);
+        }
+        if let Err(error) = &found
+            && health == Health::Whole
+        {
             self.readable = Some(error.to_string());
         }
-        if health != Health::Spotted {
-            return Err(error);
-        }
-        open::replace_damaged(&self.files, &sizes, wall, "the disk does not read a part of it").map(drop)?;
-        look()
+        found
     }
 }
-
-/// How often it is tried.
-const RETRY_MILLIS: u64 = 5_000;
-
-/// So often before what the disk does not read is given up: for about a minute.
-pub(super) const ATTEMPTS: u32 = 12;

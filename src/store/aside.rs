@@ -8,39 +8,35 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::open::{OpenError, with_suffix};
+use super::open::with_suffix;
 use super::room::Files;
 use super::{salvage, successor};
 
 /// Moves a damaged database and its WAL out of the way, for the sake of what was salvaged of it.
-pub(super) fn put(files: &Files, salvaged: Option<&Path>, why: &str) -> Result<PathBuf, OpenError> {
+pub(super) fn put(files: &Files, salvaged: Option<&Path>, why: &str) -> io::Result<PathBuf> {
     let aside = next(files);
     tracing::error!(
         reason = why,
         aside = %aside.display(),
         "THE STORE IS DAMAGED: it is put aside, and a new one is begun with what can be read of it"
     );
-    let failed = |path: &Path, error: io::Error| OpenError::Unavailable {
-        path: path.into(),
-        reason: error.to_string(),
-    };
     let rename = |from: &Path, to: &Path| match files.disk.rename(from, to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(from, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
     let source = salvage::source(files).unwrap_or_else(|| files.database.clone());
     // The WAL goes second: without its database it is inert, while a database without it looks sound.
     rename(&source, &aside)?;
-    files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
+    files.disk.sync_names(&files.dir)?;
     rename(&with_suffix(&source, "-wal"), &with_suffix(&aside, "-wal"))?;
     let _ = files.disk.remove(&with_suffix(&source, "-shm"));
     if source != files.database && salvaged.is_none() {
         // Nothing says what is wanted of the older ones.
         for path in successor::paths(files) {
-            successor::put_aside(files, &path, why).map_err(|error| failed(&path, error))?;
+            successor::put_aside(files, &path, why)?;
         }
     }
-    files.disk.sync_names(&files.dir).map_err(|error| failed(&files.dir, error))?;
+    files.disk.sync_names(&files.dir)?;
     prune(files);
     Ok(aside)
 }
@@ -60,14 +56,16 @@ pub(super) fn remove_oldest(files: &Files) -> bool {
     database || wal
 }
 
-/// Bytes of all.
-pub(super) fn size(files: &Files) -> u64 {
+/// Bytes of all, and the newest.
+pub(super) fn sum(files: &Files) -> (u64, Option<PathBuf>) {
     let size = |path: &Path| files.disk.size(path).unwrap_or(0);
-    all(files).iter().map(|path| size(path) + size(&with_suffix(path, "-wal"))).sum()
+    let mut all = all(files);
+    let bytes = all.iter().map(|path| size(path) + size(&with_suffix(path, "-wal"))).sum();
+    (bytes, all.pop())
 }
 
 /// All, the oldest first; a WAL that has lost its database counts as one.
-pub(super) fn all(files: &Files) -> Vec<PathBuf> {
+fn all(files: &Files) -> Vec<PathBuf> {
     found(files).into_iter().map(|(_, path)| path).collect()
 }
 

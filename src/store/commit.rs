@@ -17,6 +17,7 @@ use super::index::Index;
 use super::log::{Doubt, Log};
 use super::numbers::Given;
 use super::open;
+use super::patience::{Patience, backoff};
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Room, Sizes};
@@ -128,11 +129,6 @@ impl Recovery {
     }
 }
 
-/// How long to wait after so many failures.
-pub(super) fn backoff(failures: u32) -> u64 {
-    (BACKOFF_MILLIS_MIN << failures.min(6)).min(BACKOFF_MILLIS_MAX)
-}
-
 impl Database {
     /// Carries out `work` and what follows from it, and commits.
     pub(super) fn transact(
@@ -222,22 +218,26 @@ impl Database {
 
     /// Drops the connection and opens another: to a new database, if a sync of this one has failed or it
     /// turns out to be damaged.
-    fn reopen(&mut self, now: &Now) -> Result<(), Fault> {
-        match self.reopen_sound() {
-            Err(fault) if fault.is_damage() => self.replace_damaged(now.wall, &fault),
+    pub(super) fn reopen(&mut self, patience: Patience, now: &Now) -> Result<(), Fault> {
+        let opened = match self.reopen_sound(patience) {
+            Err(fault) if fault.is_damage() => self.replace_damaged(patience, now.wall, &fault),
+            other => other,
+        };
+        match opened {
             Err(fault) if self.is_hopeless(&fault, now.mono) => self.go_round(&fault, now),
             other => other,
         }
     }
 
-    fn reopen_sound(&mut self) -> Result<(), Fault> {
+    fn reopen_sound(&mut self, patience: Patience) -> Result<(), Fault> {
         self.connection = None;
         if self.sync == Sync::Failed {
             successor::set_apart(&self.files)?;
             // By its name it is known from now on.
             self.sync = Sync::Trusted;
         }
-        let opened = open::connect_in_need(&self.files, &self.sizes, &mut self.reserve);
+        let files = self.files.with(patience);
+        let opened = open::connect_in_need(&files, &self.sizes, &mut self.reserve);
         let connection = self.watch(opened.map_err(Fault::from))?;
         let log = Log::load(&connection, self.sizes, &self.rules, &self.suspects)?;
         self.take(log);
@@ -248,10 +248,15 @@ impl Database {
 
     /// Goes on with a new database that has what can be read of this one. Its numbers go on, too, so that
     /// the epoch stays.
-    pub(super) fn replace_damaged(&mut self, wall: u64, why: &Fault) -> Result<(), Fault> {
+    pub(super) fn replace_damaged(
+        &mut self,
+        patience: Patience,
+        wall: u64,
+        why: &Fault,
+    ) -> Result<(), Fault> {
         self.connection = None;
-        let found = open::replace_damaged(&self.files, &self.sizes, wall, &why.to_string())
-            .map_err(|error| Fault::Unusable(error.to_string()))?;
+        let files = self.files.with(patience);
+        let found = open::replace_damaged(&files, &self.sizes, wall, &why.to_string())?;
         let log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
         // Of segments that are no more.
         self.log.index = Index::default();
@@ -273,7 +278,7 @@ impl Database {
 
     /// Goes back to what is on disk.
     pub(super) fn go_back(&mut self, now: &Now) -> Result<(), Fault> {
-        if self.connection.is_none() { self.reopen(now) } else { self.roll_back() }
+        if self.connection.is_none() { self.reopen(Patience::Some, now) } else { self.roll_back() }
     }
 
     /// Whether a damaged segment can be salvaged that was not given up before.
@@ -460,7 +465,7 @@ impl Worker {
     pub(super) fn try_again(&mut self) {
         self.recovery.retry_at = None;
         if self.database.connection.is_none()
-            && let Err(fault) = self.database.reopen(&(self.clock)())
+            && let Err(fault) = self.database.reopen(Patience::Some, &(self.clock)())
         {
             self.recovery.failures += 1;
             self.back_off(&fault);
@@ -523,14 +528,14 @@ impl Worker {
     fn start_over(&mut self, fault: &Fault) -> Result<(), Fault> {
         self.names = Names::default();
         let now = (self.clock)();
-        match fault {
+        let result = match fault {
             _ if self.database.is_hopeless(fault, now.mono) => self.database.go_round(fault, &now),
             Fault::Segment(id) | Fault::Page(id)
                 if self.recovery.failures <= OTHER_ATTEMPTS && self.database.can_salvage(*id) =>
             {
                 // Should even that fail, the next start over gives it up.
                 self.database.suspects.insert(*id, fault.doubt());
-                self.database.replace_damaged(now.wall, fault)
+                self.database.replace_damaged(Patience::Some, now.wall, fault)
             }
             Fault::Segment(id) | Fault::Page(id) => {
                 self.database.suspects.insert(*id, fault.doubt());
@@ -538,10 +543,15 @@ impl Worker {
             }
             // What stands in the way of every commit is in no segment.
             _ if fault.is_damage_at_start() && self.recovery.failures > OTHER_ATTEMPTS => {
-                self.database.replace_damaged(now.wall, fault)
+                self.database.replace_damaged(Patience::Some, now.wall, fault)
             }
             _ => self.database.go_back(&now),
+        };
+        if let Some(place) = fault.unread() {
+            // Only now: between two tries commits are made, however long the way back takes.
+            self.database.unread.rest(place, (self.clock)().mono);
         }
+        result
     }
 }
 
@@ -564,7 +574,8 @@ fn frames(connection: &Connection) -> Result<u64, Fault> {
     Ok(unsigned(frames))
 }
 
-fn checkpoint(connection: &Connection) -> Result<(), Fault> {
+/// Moves the WAL into the database.
+pub(super) fn checkpoint(connection: &Connection) -> Result<(), Fault> {
     connection.prepare_cached("PRAGMA main.wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
     Ok(())
 }
@@ -574,12 +585,6 @@ const ROOM_ATTEMPTS: u32 = 12;
 
 /// So often the database is opened again without a wait.
 const OTHER_ATTEMPTS: u32 = 3;
-
-/// The first wait.
-const BACKOFF_MILLIS_MIN: u64 = 50;
-
-/// The longest.
-const BACKOFF_MILLIS_MAX: u64 = 3_000;
 
 /// How often the file is shrunk by a little, and the reserve looked after.
 pub(super) const SHRINK_MILLIS: u64 = 1_000;

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 
 use rusqlite::types::ValueRef;
 
+use super::audience::Audience;
 use super::btree;
 use super::image::Image;
 use super::kept::{self, topic_key};
 use super::pack::unseal;
 use super::reader::State;
+use super::runs::Runs;
 use super::schema::{LEDGER, Ledger, ROOTS};
 use super::segment::{self, Header, Named, RawRow};
 use super::trees::Trees;
@@ -53,6 +55,23 @@ pub(super) struct FoundRow {
     pub(super) numbers: Vec<u8>,
     pub(super) properties: Vec<u8>,
     pub(super) payload: Vec<u8>,
+}
+
+impl FoundRow {
+    /// It as it stood in its table.
+    pub(super) fn raw(&self, seq: u64) -> RawRow<'_> {
+        RawRow {
+            seq,
+            topic: as_it_stood(&self.topic),
+            audience: as_it_stood(&self.audience),
+            flags: self.flags,
+            wall: self.wall,
+            expiry: self.expiry,
+            numbers: &self.numbers,
+            properties: &self.properties,
+            payload: &self.payload,
+        }
+    }
 }
 
 impl Found {
@@ -188,11 +207,42 @@ impl Group {
         }
     }
 
+    /// Which rows are a reader's, as its index says; `None` where that is lost.
+    pub(super) fn index(&self, id: u32, reader: ReaderId) -> Option<Runs> {
+        let own = self.indexes.iter().filter(|(of, _)| *of == reader);
+        own.into_iter().find_map(|(_, blob)| segment::unpack_index(id, reader, blob))
+    }
+
+    /// Readers with an index, sound or not.
+    pub(super) fn readers(&self) -> impl Iterator<Item = ReaderId> {
+        self.indexes.iter().map(|(reader, _)| *reader)
+    }
+
+    /// Which rows are whose, as they say themselves.
+    pub(super) fn owners(&self) -> BTreeMap<ReaderId, Runs> {
+        let mut owners: BTreeMap<ReaderId, Runs> = BTreeMap::new();
+        for (seq, row) in &self.rows {
+            let packed = self.named(&row.audience, |row| &row.audience);
+            let Some(audience) = packed.and_then(Audience::unpack) else { continue };
+            for member in audience.members.iter() {
+                owners.entry(member.want.reader).or_default().insert(*seq);
+            }
+        }
+        owners
+    }
+
     /// Whether it is the segment of this number, as far as that can be seen.
     pub(super) fn is_of(&self, id: u32, header: Option<&Header>) -> bool {
         let last = self.rows.last_key_value().map_or(0, |(seq, _)| *seq);
         header.is_some_and(|header| last > 0 && header.last == last)
-            || self.indexes.iter().any(|(reader, blob)| segment::is_index_of(id, *reader, blob))
+            || self.indexes.iter().any(|(reader, _)| self.index(id, *reader).is_some())
+    }
+}
+
+fn as_it_stood(name: &Result<Vec<u8>, u64>) -> Named<'_> {
+    match name {
+        Ok(bytes) => Named::Here(bytes),
+        Err(at) => Named::At(*at),
     }
 }
 

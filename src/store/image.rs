@@ -112,10 +112,14 @@ pub(super) enum Health {
 }
 
 impl Health {
-    /// Reads every page to see.
-    pub(super) fn of(files: &Files) -> Health {
-        let image = salvage::source(files).map(|path| Image::open(files, &path));
-        let Some(Ok(image)) = image else { return Health::Lost };
+    /// Reads every page of the file that the store is in, to see.
+    pub(super) fn of_store(files: &Files) -> Health {
+        salvage::source(files).map_or(Health::Lost, |path| Health::of(files, &path))
+    }
+
+    /// The same of another file.
+    pub(super) fn of(files: &Files, path: &Path) -> Health {
+        let Ok(image) = Image::open(files, path) else { return Health::Lost };
         let (mut good, mut bad) = (0u64, image.wal.unread);
         for number in 1..=image.count {
             match image.read(number) {

@@ -8,6 +8,7 @@
 mod handle;
 mod config;
 mod thread;
+mod patience;
 mod unread;
 mod batch;
 mod pace;
@@ -34,6 +35,7 @@ mod kept;
 mod open;
 mod aside;
 mod successor;
+mod rescue;
 mod salvage;
 mod found;
 mod trees;
@@ -67,6 +69,7 @@ use commit::{Database, Recovery, Spare, Sync};
 use kept::Standing;
 use log::{Log, Order};
 use numbers::Given;
+use patience::Tries;
 use reserve::Reserve;
 use room::{Files, Sizes};
 use schema::Fault;
@@ -137,7 +140,7 @@ pub fn absent(
         inbox,
         clock,
         trouble: format!("cannot {why}"),
-        attempts: 0,
+        tries: Tries::default(),
         readable: None,
         on_available: Some(on_available),
     };
@@ -249,11 +252,12 @@ fn find(
     wall: u64,
 ) -> Result<(open::Database, Log, Restored), OpenError> {
     let mut found = open::database(files, &sizes, wall)?;
-    let mut loaded = load(&found.connection, files, sizes, rules);
+    let mut loaded = load(&found.connection, sizes, rules);
     if let Some(why) = damage(&loaded, files, &found.connection) {
         drop(found.connection);
-        found = open::replace_damaged(files, &sizes, wall, &why)?;
-        loaded = load(&found.connection, files, sizes, rules);
+        let replaced = open::replace_damaged(files, &sizes, wall, &why);
+        found = replaced.map_err(|fault| open::unavailable(files, &fault))?;
+        loaded = load(&found.connection, sizes, rules);
     }
     let unavailable = |fault: Fault| open::unavailable(files, &fault);
     let (mut log, restored) = loaded.map_err(unavailable)?;
@@ -280,11 +284,10 @@ fn damage(
 
 fn load(
     connection: &rusqlite::Connection,
-    files: &Files,
     sizes: Sizes,
     rules: &Arc<Checked>,
 ) -> Result<(Log, Restored), Fault> {
-    let mut log = successor::load(connection, files, sizes, rules)?;
+    let mut log = Log::load(connection, sizes, rules, &BTreeMap::new())?;
     let restored = log.restored(connection)?;
     Ok((log, restored))
 }

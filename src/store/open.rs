@@ -75,23 +75,20 @@ pub(super) fn database(files: &Files, sizes: &Sizes, wall: u64) -> Result<Databa
             Err(unavailable(files, &fault))
         }
         Err(Refusal::Disk(error)) => Err(unavailable(files, &error)),
-        Err(Refusal::Damaged(why)) => replace_damaged(files, sizes, wall, &why),
+        Err(Refusal::Damaged(why)) => {
+            replace_damaged(files, sizes, wall, &why).map_err(|fault| unavailable(files, &fault))
+        }
     }
 }
 
 /// Puts a damaged database aside, and opens a new one that has what could be read of it.
-pub(super) fn replace_damaged(
-    files: &Files,
-    sizes: &Sizes,
-    wall: u64,
-    why: &str,
-) -> Result<Database, OpenError> {
+pub(super) fn replace_damaged(files: &Files, sizes: &Sizes, wall: u64, why: &str) -> Result<Database, Fault> {
     let salvaged = match salvage::build(files, sizes, wall) {
         Ok(path) => Some(path),
         // The damaged one stays where it is, so that nothing is given up for want of a disk.
         Err(fault) if fault.is_of_disk() => {
             tracing::error!(reason = why, "THE STORE IS DAMAGED, and the disk does not let it be salvaged");
-            return Err(unavailable(files, &fault));
+            return Err(fault);
         }
         Err(fault) => {
             tracing::error!(reason = %fault, "nothing can be salvaged of the damaged store");
@@ -99,14 +96,20 @@ pub(super) fn replace_damaged(
         }
     };
     let aside = aside::put(files, salvaged.as_deref(), why)?;
-    let connection = connect(files, sizes).map_err(|refusal| match refusal {
-        Refusal::Sqlite(error) => unavailable(files, &error),
-        Refusal::Disk(error) => unavailable(files, &error),
-        Refusal::Newer(_) | Refusal::Damaged(_) => {
-            OpenError::Unavailable { path: files.database.clone(), reason: "a new one is damaged too".into() }
+    match connect(files, sizes) {
+        Ok(connection) => Ok(Database { connection, put_aside: Some(aside) }),
+        Err(Refusal::Newer(_) | Refusal::Damaged(_)) => {
+            Err(Fault::Unusable("a new one is damaged too".into()))
         }
-    })?;
-    Ok(Database { connection, put_aside: Some(aside) })
+        Err(refusal) => {
+            let fault = Fault::from(refusal);
+            if fault.is_unsynced() {
+                // The next attempt takes over from it.
+                let _ = successor::set_apart(files);
+            }
+            Err(fault)
+        }
+    }
 }
 
 /// Why a connection cannot be used.
@@ -128,6 +131,16 @@ impl From<Refusal> for Fault {
             Refusal::Disk(error) => Fault::Disk(error),
             Refusal::Damaged(why) => Fault::Damaged(why),
             Refusal::Newer(found) => Fault::Unusable(format!("its version is {found}")),
+        }
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        match fault {
+            Fault::Sqlite(error) => error.into(),
+            Fault::Disk(error) => Refusal::Disk(error),
+            other => Refusal::Disk(io::Error::other(other.to_string())),
         }
     }
 }
@@ -223,7 +236,9 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
         (0, 0) => schema::create(&connection)?,
         _ => return Err(Refusal::Damaged(format!("it is no store: version {found}, {tables} tables"))),
     }
-    successor::attach(&connection, files, &successor::paths(files))?;
+    successor::attach(&connection, files, &successor::paths(files), |path| {
+        successor::copy_on(&connection, files, path)
+    })?;
     successor::adopt_newest(&connection, files)?;
     Ok(connection)
 }

@@ -16,10 +16,10 @@ use super::Checked;
 use super::aside;
 use super::disk::{Disk, SystemDisk};
 use super::log::{Log, Segment};
+use super::patience::Patience;
 use super::progress::Progress;
 use super::reader::{Fate, Reader};
 use super::schema::{Fault, unsigned};
-use super::successor::Tries;
 use crate::record::{DropReason, Policy, ReaderId};
 
 /// Sizes that follow from the configuration.
@@ -83,8 +83,8 @@ pub(super) struct Files {
     pub(super) wal: PathBuf,
     /// Told while long work on them goes on.
     pub(super) progress: Progress,
-    /// With what was set apart and cannot be read.
-    pub(super) patience: Tries,
+    /// With what was set apart and the disk does not read.
+    pub(super) patience: Patience,
 }
 
 impl Files {
@@ -101,13 +101,18 @@ impl Files {
             database: dir.join("tidegate.db"),
             wal: dir.join("tidegate.db-wal"),
             progress: Progress::default(),
-            patience: Tries::default(),
+            patience: Patience::Some,
         }
     }
 
     /// The same, for work of which this is told.
     pub(super) fn telling(self, progress: Progress) -> Files {
         Files { progress, ..self }
+    }
+
+    /// The same, for who has so much patience.
+    pub(super) fn with(&self, patience: Patience) -> Files {
+        Files { patience, ..self.clone() }
     }
 
     /// Bytes that the WAL takes.

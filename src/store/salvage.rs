@@ -18,15 +18,16 @@ use super::audience::Audience;
 use super::found::{Found, Group};
 use super::image::Image;
 use super::kept::{self, Original};
+use super::log::Log;
 use super::open::with_suffix;
 use super::reader::State;
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::runs::Runs;
-use super::schema::{self, Fault, LEDGER, Ledger, ROOTS};
+use super::schema::{self, Fault, LEDGER, Ledger};
 use super::segment::{self, Header, Named, RawRow};
 use super::trees::Trees;
-use super::{Config, aside, successor};
+use super::{Config, aside, rescue, successor};
 use crate::record::ReaderId;
 
 /// Builds a database of what is readable, and syncs it. Its name is no database's yet.
@@ -99,14 +100,21 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Re
     let target = successor::begin_new(files, path)?;
     let mut older = successor::paths(files);
     older.retain(|path| path != source);
-    successor::attach(&target, files, &older)?;
+    let mut left = Vec::new();
+    successor::attach(&target, files, &older, |path| {
+        left.push(path.to_owned());
+        Ok(())
+    })?;
     target.execute_batch("BEGIN IMMEDIATE")?;
     target.execute_batch(&schema::tables())?;
     put_found(&target, &found)?;
     sync(&target, files)?;
     let apart = successor::attached(&target, files)?;
     let elsewhere = apart.into_iter().flat_map(|apart| apart.segments).collect();
-    let mut rows = Salvaged { room, elsewhere, ..Salvaged::of(&found) };
+    // There is no room for these where there is none for the newest.
+    let left = if room > 0 { left } else { Vec::new() };
+    let missing = if left.is_empty() { BTreeMap::new() } else { found.headers.clone() };
+    let mut rows = Salvaged { room, elsewhere, missing, ..Salvaged::of(&found) };
     rows.copy(&image, &trees, &found, &target, files)?;
     if found.is_empty() && rows.taken.first().is_none() {
         return Err(match image.has_failed() {
@@ -116,9 +124,15 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Re
     }
     // Beyond the transaction: what lies apart is read too, and where the disk does not read that, SQLite ends it.
     target.execute_batch("COMMIT")?;
+    let missing = std::mem::take(&mut rows.missing).into_iter();
+    let missing = missing.filter(|(id, _)| !rows.elsewhere.contains(id));
+    let mut missing = missing.map(|(id, header)| (id, Some(header))).collect();
+    for path in &left {
+        rescue::copy_on(&target, files, path, &mut missing)?;
+    }
     // What is too much for a reader goes with the first commit to the new one.
     let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
-    let mut log = successor::load(&target, files, *sizes, &rules)?;
+    let mut log = Log::load(&target, *sizes, &rules, &BTreeMap::new())?;
     log.reconcile(&target)?;
     // Numbers may come again that the damaged one had given.
     log.ledger.epoch = wall.max(1);
@@ -167,6 +181,8 @@ struct Salvaged {
     room: u64,
     /// Segments in files that were set apart.
     elsewhere: BTreeSet<u32>,
+    /// Segments that may be in files whose rows are copied on.
+    missing: BTreeMap<u32, Header>,
     /// Readers that are there, with their state where that is.
     readers: BTreeMap<ReaderId, Option<State>>,
     /// Order numbers that have their row.
@@ -192,8 +208,7 @@ impl Salvaged {
         target: &Connection,
         files: &Files,
     ) -> Result<(), Fault> {
-        let logs = trees.leaves.iter().filter(|(root, _)| **root > 1 && !ROOTS.contains(root));
-        let mut logs: Vec<&Vec<u32>> = logs.map(|(_, pages)| pages).collect();
+        let mut logs: Vec<&Vec<u32>> = trees.logs().collect();
         logs.sort_by_cached_key(|pages| Group::newest(image, pages));
         let ledger = found.states.get(&LEDGER).and_then(|body| Ledger::unpack(body));
         let known = found.headers.keys().chain(&self.elsewhere).max().copied().unwrap_or(0);
@@ -203,6 +218,7 @@ impl Salvaged {
         while let Some(pages) = logs.pop() {
             let group = Group::of(image, pages);
             self.elsewhere.retain(|elsewhere| !group.is_of(*elsewhere, found.headers.get(elsewhere)));
+            self.missing.retain(|missing, header| !group.is_of(*missing, Some(header)));
             self.put(target, id, &group)?;
             let pages = Pages::of(target)?.all;
             if pages - synced >= SYNC_PAGES {

@@ -125,6 +125,12 @@ pub(super) fn drop_header(connection: &Connection, id: u32) -> Result<(), Fault>
     Ok(())
 }
 
+/// Takes what a segment's header says away: every load finds that out from the rows, and what is missing of them.
+pub(super) fn blank_header(connection: &Connection, id: u32) -> Result<(), Fault> {
+    connection.prepare_cached("REPLACE INTO segments VALUES (?, x'')")?.execute([id])?;
+    Ok(())
+}
+
 /// Writes a segment's header.
 pub(super) fn put_header(connection: &Connection, id: u32, header: &Header) -> Result<(), Fault> {
     let mut blob = Vec::new();
@@ -266,9 +272,9 @@ pub(super) fn put_index(
     Ok(())
 }
 
-/// Whether the index of a reader's rows is that of this segment.
-pub(super) fn is_index_of(id: u32, reader: ReaderId, blob: &[u8]) -> bool {
-    unseal(blob, index_key(id, reader)).is_some()
+/// Which rows a sealed index says are a reader's; `None` where it is not sound, or of another segment.
+pub(super) fn unpack_index(id: u32, reader: ReaderId, blob: &[u8]) -> Option<Runs> {
+    Runs::unpack(&mut Unpack::new(unseal(blob, index_key(id, reader))?))
 }
 
 /// Which rows of the segment are a reader's.
@@ -283,8 +289,7 @@ pub(super) fn index(connection: &Connection, id: u32, reader: ReaderId) -> Resul
         Err(error) if is_damage(&error) || is_missing(&error) => return Err(Fault::Segment(id)),
         other => other.map_err(|error| fault(id, error))?,
     };
-    let body = blob.as_deref().and_then(|blob| unseal(blob, index_key(id, reader)));
-    body.and_then(|body| Runs::unpack(&mut Unpack::new(body))).ok_or(Fault::Segment(id))
+    blob.and_then(|blob| unpack_index(id, reader, &blob)).ok_or(Fault::Segment(id))
 }
 
 fn index_key(id: u32, reader: ReaderId) -> u64 {

@@ -11,19 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::log::{Doubt, Log};
+use super::image::Health;
 use super::open::{Refusal, with_suffix};
+use super::patience::Patience;
 use super::progress::Progress;
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, Fault, LEDGER, Ledger, unsigned};
-use super::unread::READ_ATTEMPTS;
-use super::{Checked, aside, salvage, segment};
+use super::schema::{self, LEDGER, Ledger, unsigned};
+use super::{aside, rescue, salvage, segment};
 
 /// A database that is only read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +87,7 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
         Err(refusal) if refusal.is_full() => build_alone(files, sizes, &new, Extent::Least),
         other => other,
     };
-    files.patience.judge(built)?;
+    built?;
     // One change of one name: before it there is no successor, after it a whole one.
     files.disk.rename(&new, &files.database)?;
     files.disk.sync_names(&files.dir)?;
@@ -98,15 +96,50 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
 }
 
 /// Lets a connection read what is set apart, the newest first: a segment that is in several is whole in
-/// the newest. One that cannot be read at all is put aside; what was wanted of it is counted as damaged.
-pub(super) fn attach(connection: &Connection, files: &Files, paths: &[PathBuf]) -> Result<(), Refusal> {
+/// the newest. Hands on those that it cannot read and for which nobody waits any more: they are damaged, or the disk
+/// has not read all of them for long.
+pub(super) fn attach(
+    connection: &Connection,
+    files: &Files,
+    paths: &[PathBuf],
+    mut leave: impl FnMut(&Path) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
     for path in paths.iter().rev() {
-        match attach_one(connection, files, path).map_err(|refusal| files.patience.bear(refusal)) {
-            Err(Refusal::Damaged(why)) => put_aside(files, path, &why)?,
+        if files.patience == Patience::None && Health::of(files, path) != Health::Whole {
+            leave(path)?;
+            continue;
+        }
+        match attach_one(connection, files, path) {
+            Err(Refusal::Damaged(why)) => {
+                tracing::error!(path = %path.display(), reason = why, "what was set apart is damaged");
+                leave(path)?;
+            }
             other => other?,
         }
     }
     Ok(())
+}
+
+/// Copies on what can be read of a file that is not attached while newer ones are, and puts it aside.
+pub(super) fn copy_on(connection: &Connection, files: &Files, path: &Path) -> Result<(), Refusal> {
+    let mut homeless: BTreeMap<_, _> = segment::headers(connection)?.into_iter().collect();
+    for schema in schemas(connection)? {
+        for id in tables(connection, &schema)? {
+            homeless.remove(&id);
+        }
+    }
+    match rescue::copy_on(connection, files, path, &mut homeless) {
+        Err(fault) if fault.is_full() => {
+            tracing::error!(path = %path.display(), "NO ROOM ON THE DISK to copy on what can be read of it");
+            if attach_one(connection, files, path).is_ok() {
+                // Who needs what is not read waits for room.
+                return Ok(());
+            }
+        }
+        other => other?,
+    }
+    put_aside(files, path, "the disk does not read all of it, or it is damaged")?;
+    Ok(files.disk.sync_names(&files.dir)?)
 }
 
 fn attach_one(connection: &Connection, files: &Files, path: &Path) -> Result<(), Refusal> {
@@ -133,34 +166,15 @@ pub(super) fn put_aside(files: &Files, path: &Path, why: &str) -> io::Result<()>
     Ok(())
 }
 
-/// Loads the log. A file that lies apart is put aside where the disk has not read all of it for long.
-pub(super) fn load(
-    connection: &Connection,
-    files: &Files,
-    sizes: Sizes,
-    rules: &Arc<Checked>,
-) -> Result<Log, Fault> {
-    let mut suspects = BTreeMap::new();
-    loop {
-        let id = match Log::load(connection, sizes, rules, &suspects) {
-            Err(Fault::Unreadable(id)) if !suspects.contains_key(&id) => id,
-            other => return other,
-        };
-        let apart = attached(connection, files)?.into_iter().find(|apart| apart.segments.contains(&id));
-        match apart {
-            Some(apart) if files.patience.are_over() => {
-                put_aside(files, &apart.path, "the disk does not read all of it").map_err(Fault::Disk)?;
-                suspects.extend(apart.segments.into_iter().map(|id| (id, Doubt::Unreadable)));
-            }
-            _ => return Err(Fault::Unreadable(id)),
-        }
-    }
+/// The databases of a connection by name.
+fn schemas(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_database_list")?;
+    statement.query_map([], |row| row.get(0))?.collect()
 }
 
 /// What a connection reads from elsewhere.
 pub(super) fn attached(connection: &Connection, files: &Files) -> rusqlite::Result<Vec<Apart>> {
-    let mut statement = connection.prepare("SELECT name FROM pragma_database_list")?;
-    let schemas: BTreeSet<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let schemas = schemas(connection)?;
     let mut elsewhere = tables(connection, "main")?;
     let mut found = Vec::new();
     for path in paths(files).into_iter().rev() {
@@ -229,34 +243,6 @@ pub(super) fn finish_new(files: &Files, new: &Path, connection: Connection) -> r
     Ok(())
 }
 
-/// How often in a row what is set apart could not be read; all who have the files share it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tries(Arc<AtomicU32>);
-
-impl Tries {
-    /// What the disk has not read for so long that it never will is taken for damaged.
-    fn judge(&self, built: Result<(), Refusal>) -> Result<(), Refusal> {
-        if built.is_ok() {
-            self.0.store(0, Ordering::Relaxed);
-        }
-        built.map_err(|refusal| self.bear(refusal))
-    }
-
-    fn bear(&self, refusal: Refusal) -> Refusal {
-        match refusal {
-            Refusal::Sqlite(error) if schema::is_unreadable(&error) && self.are_over() => {
-                Refusal::Damaged(error.to_string())
-            }
-            other => other,
-        }
-    }
-
-    /// Counts one more. Whether there were enough.
-    pub(super) fn are_over(&self) -> bool {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1 >= READ_ATTEMPTS
-    }
-}
-
 /// How much of the log is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
@@ -283,7 +269,8 @@ fn build(files: &Files, sizes: &Sizes, new: &Path, extent: Extent) -> Result<(),
         // Where SQLite cannot read this one, its pages are salvaged: it is where the store is.
         attach_one(&connection, files, &newest)?;
     }
-    attach(&connection, files, &older)?;
+    // What is left is copied on by whoever opens it next.
+    attach(&connection, files, &older, |_| Ok(()))?;
     let schemas: Vec<String> = attached(&connection, files)?.into_iter().map(|apart| apart.schema).collect();
     let Some(newest) = schemas.first() else {
         return Err(Refusal::Damaged("there is nothing that was set apart".into()));

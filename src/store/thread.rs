@@ -369,12 +369,13 @@ impl Worker {
     }
 
     fn status(&mut self) -> StoreStatus {
+        let (put_aside, put_aside_as) = aside::sum(&self.database.files);
         let mut status = StoreStatus {
             max_size: self.config.max_size,
             commits: self.commits,
             written: self.meter.total,
-            put_aside: aside::size(&self.database.files),
-            put_aside_as: aside::all(&self.database.files).pop(),
+            put_aside,
+            put_aside_as,
             trouble: self.recovery.trouble.clone(),
             full: self.full.clone(),
             ..StoreStatus::default()

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 
 use super::btree::{self, Kind, Page};
 use super::image::Image;
+use super::schema::ROOTS;
 
 /// The trees of a database.
 pub(super) struct Trees {
     /// Pages that hold rows, by their root, in the order of their first rows.
-    pub(super) leaves: BTreeMap<u32, Vec<u32>>,
+    leaves: BTreeMap<u32, Vec<u32>>,
 }
 
 /// What is known of one page.
@@ -70,6 +71,12 @@ impl Trees {
             }
         }
         Trees { leaves: leaves(&known) }
+    }
+
+    /// Pages with rows of each tree that is none of a table that is always there.
+    pub(super) fn logs(&self) -> impl Iterator<Item = &Vec<u32>> {
+        let logs = self.leaves.iter().filter(|(root, _)| **root > 1 && !ROOTS.contains(root));
+        logs.map(|(_, pages)| pages)
     }
 
     /// Pages with rows of one tree.

@@ -2,13 +2,15 @@
 //!
 //! A place is a segment, or anything else of the file. Whoever needs nothing of it goes on, and who does waits,
 //! longer each time. After about a minute nobody does any more: everything that can be read is salvaged round
-//! it. Where the disk reads hardly anything it is the disk that is bad and no place on it, and nothing is given up.
+//! it, or copied on where it lies in a file apart. Where the disk reads hardly anything it is the disk that is bad
+//! and no place on it, and nothing is given up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::commit::{Database, backoff, has_room};
+use super::commit::{Database, has_room};
 use super::image::Health;
 use super::log::Doubt;
+use super::patience::{Patience, Tries};
 use super::schema::Fault;
 use crate::record::Now;
 
@@ -16,49 +18,42 @@ use crate::record::Now;
 #[derive(Debug, Default)]
 pub(super) struct Unread(BTreeMap<u32, Tries>);
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Tries {
-    times: u32,
-    /// Before that it is not tried again.
-    next: u64,
-}
-
-/// Whether something is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
-    Some,
-    None,
-}
-
 impl Unread {
     /// Puts a place off that was tried in vain.
     pub(super) fn put_off(&mut self, place: u32, now: u64) -> Patience {
         let tries = self.0.entry(place).or_default();
-        if tries.next <= now {
-            if now - tries.next > QUIET_MILLIS {
+        if tries.next() <= now {
+            if now - tries.next() > QUIET_MILLIS {
                 // It was read in between, by somebody who had no reason to say so.
                 *tries = Tries::default();
             }
-            if tries.times == 0 {
+            if tries.is_new() {
                 tracing::error!(
                     segment = place,
                     "the disk cannot read a part of the store: who needs it waits"
                 );
             }
-            tries.next = now + backoff(tries.times);
-            tries.times += 1;
+            tries.count();
+            tries.rest(now);
         }
-        if tries.times < READ_ATTEMPTS { Patience::Some } else { Patience::None }
+        tries.patience()
+    }
+
+    /// Lets a place that is put off rest from now on, when whatever the try has led to is done.
+    pub(super) fn rest(&mut self, place: u32, now: u64) {
+        if let Some(tries) = self.0.get_mut(&place) {
+            tries.rest(now);
+        }
     }
 
     /// Until when a segment is put off.
     pub(super) fn until(&self, id: u32) -> u64 {
-        self.0.get(&id).map_or(0, |tries| tries.next)
+        self.0.get(&id).map_or(0, Tries::next)
     }
 
     /// Segments that are put off.
     pub(super) fn resting(&self, now: u64) -> BTreeSet<u32> {
-        let resting = self.0.iter().filter(|(place, tries)| **place != ELSEWHERE && tries.next > now);
+        let resting = self.0.iter().filter(|(place, tries)| **place != ELSEWHERE && tries.next() > now);
         resting.map(|(id, _)| *id).collect()
     }
 
@@ -80,32 +75,33 @@ impl Database {
     }
 
     /// Goes on with everything but what the disk does not read; without the whole segment where there is no room
-    /// for that, or where it lies in a file that is only read.
+    /// for that.
     pub(super) fn go_round(&mut self, fault: &Fault, now: &Now) -> Result<(), Fault> {
         let place = fault.unread().unwrap_or(ELSEWHERE);
         self.unread.forget(place);
-        let is_apart = self.apart.iter().any(|apart| apart.segments.contains(&place));
-        match Health::of(&self.files) {
-            Health::Lost => return self.go_back(now),
-            Health::Whole if !is_apart => return self.go_back(now),
-            Health::Whole | Health::Spotted => {}
+        let health = Health::of_store(&self.files);
+        if health == Health::Lost {
+            return self.go_back(now);
         }
-        let salvage = match place {
-            ELSEWHERE => true,
-            // Should even that fail, the next load gives it up.
-            _ => {
-                self.suspects.insert(place, Doubt::Unreadable).is_none() && !is_apart && has_room(&self.files)
-            }
-        };
-        if salvage { self.replace_damaged(now.wall, fault) } else { self.go_back(now) }
+        let is_apart = self.apart.iter().any(|apart| apart.segments.contains(&place));
+        if is_apart || (place == ELSEWHERE && health == Health::Whole) {
+            // What is copied on may have another index than the one that was read.
+            let apart = self.apart.iter().flat_map(|apart| &apart.segments);
+            apart.for_each(|id| self.log.index.forget(*id));
+            return self.reopen(Patience::None, now);
+        }
+        let salvage = health == Health::Spotted
+            && match place {
+                ELSEWHERE => true,
+                // Should even that fail, the next load gives it up.
+                _ => self.suspects.insert(place, Doubt::Unreadable).is_none() && has_room(&self.files),
+            };
+        if salvage { self.replace_damaged(Patience::None, now.wall, fault) } else { self.go_back(now) }
     }
 }
 
 /// No segment has that number: any other place of the file, which every commit may need.
 pub(super) const ELSEWHERE: u32 = 0;
-
-/// So often a place that the disk cannot read is tried: for about a minute.
-pub(super) const READ_ATTEMPTS: u32 = 24;
 
 /// What is not tried in vain for so long is read again.
 const QUIET_MILLIS: u64 = 60_000;

@@ -361,7 +361,9 @@ fn what_is_set_apart_may_have_a_bad_place_while_the_database_is_salvaged() {
         let mut rig = start(&disk);
         wait_until_read(&mut rig);
         let found = read_all(&mut rig);
-        assert!(found.ends_with(&[61, 62, 63]), "page {page}: {found:?}");
+        // What is missing of a segment is counted once it is met.
+        assert!(rig.commit(Vec::new()));
+        assert!(found.ends_with(&[61, 62, 63]) && found.len() >= 46, "page {page}: {found:?}");
         let damaged = rig.status().readers[&ROUTE].dropped.values().sum::<u64>();
         assert_eq!(found.len() as u64 + damaged, 58, "page {page}: {found:?}");
     }

@@ -185,6 +185,37 @@ fn a_place_that_cannot_be_read_stops_no_commit_where_rows_are_dropped_for_their_
 }
 
 #[test]
+fn a_place_that_cannot_be_read_stops_no_commit_however_long_the_way_back_takes() {
+    let disk = filled();
+    let page = page_of(&disk, 1);
+    disk.fail(|faults| faults.bad_page = page);
+    // Each commit asks how old the first row is.
+    let bounds = [("up", Bounds { max_age: Some(1 << 40), ..Bounds::default() })];
+    let mut rig = Rig::start_bounded(&disk, SIZES, &["up".into()], &bounds).unwrap_or_else(|_| panic!());
+    // So that a log is loaded from the disk.
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    connection.execute_batch("PRAGMA cache_size = 1; PRAGMA shrink_memory").unwrap();
+    rig.slow_reads(150);
+    let (refused, mut took) = (disk.refused(), Vec::new());
+    for seq in 201..=220 {
+        let began = rig.elapsed();
+        rig.hand_over(rows(seq..=seq));
+        assert!(rig.all_told(), "row {seq} waits for the disk: {:?}", rig.status().trouble);
+        took.push(rig.elapsed() - began);
+    }
+    took.sort_unstable();
+    assert!(took[19] - took[0] > 3_000, "{took:?}: the way back is longer than any rest");
+    let tries = disk.refused() - refused;
+    assert!((3..=15).contains(&tries), "{tries} tries in 20 commits: {took:?}");
+    assert_eq!(rig.status().trouble, None);
+    rig.slow_reads(0);
+    disk.fail(|faults| faults.bad_page = 0);
+    rig.wait(3_000);
+    assert_eq!(read_all(&mut rig), seqs(1..=220));
+    assert_eq!(lost(&mut rig), 0);
+}
+
+#[test]
 fn a_damaged_inner_page_costs_no_row() {
     let disk = FaultyDisk::new();
     let sizes = Sizes { segment_rows: 900, ..LARGE };
@@ -256,7 +287,7 @@ pub(super) fn absent(disk: &FaultyDisk) -> absent::Absent {
         inbox: Handle::channel().1,
         clock: Box::new(|| Now::steady(0, WALL)),
         trouble: String::new(),
-        attempts: 0,
+        tries: Tries::default(),
         readable: None,
         on_available: None,
     }
@@ -284,9 +315,9 @@ fn start_in_the_end(disk: &FaultyDisk, what: &str) -> Vec<u64> {
             Ok(rig) => break rig,
             Err(_) => refused += 1,
         }
-        assert!(refused < absent::ATTEMPTS, "{what}: it never starts");
+        assert!(refused < patience::TRIES, "{what}: it never starts");
     };
-    assert!(refused == 0 || refused == absent::ATTEMPTS - 1, "{what}: after {refused} attempts");
+    assert!(refused == 0 || refused == patience::TRIES - 1, "{what}: after {refused} attempts");
     assert_eq!(asides(disk).is_empty(), refused == 0, "{what}: {:?}", asides(disk));
     assert!(rig.commit(rows(201..=201)), "{what}");
     wait_until_read(&mut rig);
@@ -332,7 +363,7 @@ fn a_disk_that_reads_nothing_for_long_is_waited_for() {
     let disk = filled();
     let mut stand_in = absent(&disk);
     disk.fail(|faults| faults.reads = u32::MAX);
-    for _ in 0..3 * absent::ATTEMPTS {
+    for _ in 0..3 * patience::TRIES {
         assert!(stand_in.attempt(SIZES, WALL).is_err());
     }
     disk.fail(|faults| faults.reads = 0);

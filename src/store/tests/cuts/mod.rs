@@ -106,6 +106,16 @@ impl Rig {
         assert_eq!(self.worker.turn(Vec::new()), Course::On);
     }
 
+    /// Each read of its disk takes so long from now on.
+    pub(super) fn slow_reads(&self, millis: u64) {
+        self.disk.slow(self.time.clone(), millis);
+    }
+
+    /// Milliseconds since it began.
+    pub(super) fn elapsed(&self) -> u64 {
+        self.time.load(Ordering::SeqCst) - WALL
+    }
+
     pub(super) fn status(&mut self) -> StoreStatus {
         let (sender, receiver) = channel();
         self.worker.turn(vec![Ask::Status { reply: Box::new(move |status| sender.send(status).unwrap()) }]);

@@ -10,6 +10,7 @@ mod layer;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,6 +91,10 @@ struct State {
     /// Syncs that were asked for, and that have come to an end.
     syncs: u64,
     syncs_done: u64,
+    /// A clock that goes on by so much with each read.
+    slow: Option<(Arc<AtomicU64>, u64)>,
+    /// Reads of bad pages.
+    refused: u64,
     /// How often each file had been changed when a sync failed first.
     changes_at_failure: Vec<u64>,
 }
@@ -166,6 +171,16 @@ impl FaultyDisk {
         let mut state = self.lock();
         state.spotted = [Some(state.names[path]), None];
         state.faults.bad_page = page;
+    }
+
+    /// Each read takes so long by this clock.
+    pub(crate) fn slow(&self, clock: Arc<AtomicU64>, millis: u64) {
+        self.lock().slow = Some((clock, millis));
+    }
+
+    /// How often a bad page was asked for.
+    pub(crate) fn refused(&self) -> u64 {
+        self.lock().refused
     }
 
     /// What is (still) wrong with it.
@@ -410,16 +425,19 @@ impl Opened {
     fn read(&self, at: usize, into: &mut [u8]) -> Result<(), i32> {
         let mut state = self.disk.lock();
         state.check_power(self.generation)?;
+        if let Some((clock, millis)) = &state.slow {
+            clock.fetch_add(*millis, Ordering::SeqCst);
+        }
         // As SQLite's own layer says of EIO: SQLite takes it for damage.
         if state.faults.reads > 0 {
             state.faults.reads -= 1;
             return Err(ffi::SQLITE_IOERR_CORRUPTFS);
         }
-        for (file, page) in state.spotted.iter().zip([state.faults.bad_page, state.faults.bad_log_page]) {
-            let pages = at / PAGE + 1..(at + into.len()).div_ceil(PAGE) + 1;
-            if *file == Some(self.file) && pages.contains(&page) {
-                return Err(ffi::SQLITE_IOERR_CORRUPTFS);
-            }
+        let pages = at / PAGE + 1..(at + into.len()).div_ceil(PAGE) + 1;
+        let mut bad = state.spotted.iter().zip([state.faults.bad_page, state.faults.bad_log_page]);
+        if bad.any(|(file, page)| *file == Some(self.file) && pages.contains(&page)) {
+            state.refused += 1;
+            return Err(ffi::SQLITE_IOERR_CORRUPTFS);
         }
         let seen = state.files[self.file].seen.get(at..).unwrap_or_default();
         let there = seen.len().min(into.len());

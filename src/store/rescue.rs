@@ -1,0 +1,74 @@
+//! What can be read of a file apart that is damaged, or that the disk does not read whole, copied on.
+//!
+//! Segment by segment under its own number, each in a transaction of its own, so that whenever that ends it is read
+//! either where it was or where it is now. It is read page by page, as in a salvage, and checked row by row. A row that
+//! an index names and that is not there counts as damaged once its reader comes to it, as everywhere. Where the index
+//! is lost it is made anew from the rows, and the header taken away: whoever loads the log counts what is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::commit::checkpoint;
+use super::found::Group;
+use super::image::Image;
+use super::room::Files;
+use super::schema::Fault;
+use super::segment::{self, Header};
+use super::trees::Trees;
+use crate::record::ReaderId;
+
+/// Copies what is there of the wanted segments, which are then wanted no more.
+pub(super) fn copy_on(
+    connection: &Connection,
+    files: &Files,
+    path: &Path,
+    wanted: &mut BTreeMap<u32, Option<Header>>,
+) -> Result<(), Fault> {
+    let image = Image::open(files, path)?;
+    let trees = Trees::of(&image);
+    let mut rows = 0;
+    for pages in trees.logs() {
+        let group = Group::of(&image, pages);
+        let id = wanted.iter().find(|(id, header)| group.is_of(**id, header.as_ref())).map(|(id, _)| *id);
+        let Some((id, header)) = id.and_then(|id| wanted.remove_entry(&id)) else { continue };
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        let put = put(connection, id, header.as_ref(), &group)
+            .and_then(|()| Ok(connection.execute_batch("COMMIT")?))
+            .and_then(|()| checkpoint(connection));
+        if put.as_ref().is_err_and(Fault::is_full) && !connection.is_autocommit() {
+            connection.execute_batch("ROLLBACK")?;
+        }
+        put?;
+        rows += group.rows.len();
+        files.progress.step();
+    }
+    tracing::warn!(path = %path.display(), rows, "what can be read of the segments that are wanted is copied on");
+    Ok(())
+}
+
+/// Writes a segment as it was, but for what is not there.
+fn put(connection: &Connection, id: u32, header: Option<&Header>, group: &Group) -> Result<(), Fault> {
+    connection.execute_batch(&segment::table(id))?;
+    for (seq, row) in &group.rows {
+        segment::insert(connection, id, &row.raw(*seq))?;
+    }
+    let owners = group.owners();
+    let readers: BTreeSet<ReaderId> = match header {
+        Some(header) => header.readers.keys().copied().collect(),
+        None => owners.keys().copied().chain(group.readers()).collect(),
+    };
+    let mut header = header;
+    for reader in readers {
+        let rows = group.index(id, reader).unwrap_or_else(|| {
+            header = None;
+            owners.get(&reader).cloned().unwrap_or_default()
+        });
+        segment::put_index(connection, id, reader, &rows)?;
+    }
+    match header {
+        Some(header) => segment::put_header(connection, id, header),
+        None => segment::blank_header(connection, id),
+    }
+}

@@ -1,0 +1,322 @@
+//! A file apart that the disk does not read whole: the rows in the bad place are lost, and no other.
+//!
+//! Which those are is found from the file's pages, row by row, so that one row more that is lost is seen. The store
+//! meets the place at a start or at work, and its power goes at any change while it goes round it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cuts::{Rig, SIZES, content};
+use super::disk::{FaultyDisk, Kind};
+use super::faults::{ROUTE, apart, read_all, rows};
+use super::unreadable::absent;
+use super::*;
+use crate::broker::tests::random::Random;
+use crate::record::DropReason;
+use crate::store::btree;
+use crate::store::disk::Disk;
+use crate::store::handle::Ask;
+
+/// Of several pages each.
+const LONG: Sizes = Sizes { segment_rows: 60, segment_bytes: 60_000, ..SIZES };
+
+/// Wants every row too, and has had none.
+const SESSION: ReaderId = ReaderId(9);
+
+/// The route has had so many.
+const SETTLED: u64 = 100;
+
+/// And so many rows there are.
+const ROWS: u64 = 720;
+
+fn start(disk: &FaultyDisk) -> Result<Rig, OpenError> {
+    Rig::start(disk, LONG, &["up".into()])
+}
+
+/// A store that has set its file apart and was closed.
+struct Whole {
+    disk: FaultyDisk,
+    path: PathBuf,
+    /// The rows of each segment that is read from there.
+    segments: Vec<Vec<u64>>,
+    /// The rows that need each page of the file.
+    pages: BTreeMap<usize, BTreeSet<u64>>,
+}
+
+impl Whole {
+    fn new() -> Whole {
+        let disk = FaultyDisk::new();
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+        assert!(rig.commit(vec![session(SESSION)]));
+        let both = |seq| wanted(seq, content(seq), &[ROUTE, SESSION]);
+        for block in 0..ROWS / 40 {
+            assert!(rig.commit((block * 40 + 1..=block * 40 + 40).map(both).collect()));
+        }
+        rig.worker.close();
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+        rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: (1..=SETTLED).map(Seq).collect() }]);
+        assert!(rig.commit(Vec::new()));
+        disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+        rig.hand_over(Vec::new());
+        assert!(rig.settle_down());
+        let path = apart(&rig).pop().expect("it was set apart");
+        let connection = rig.worker.database.connection.as_ref().unwrap();
+        let rows = |id: &u32| -> Vec<u64> {
+            let sql = format!("SELECT seq FROM log_{id} WHERE seq > 0 ORDER BY seq");
+            let mut statement = connection.prepare(&sql).unwrap();
+            let seqs = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
+            seqs.map(|seq| seq.unwrap() as u64).collect()
+        };
+        let segments: Vec<Vec<u64>> = rig.worker.database.apart[0].segments.iter().map(rows).collect();
+        rig.worker.close();
+        let pages = pages(&disk, &path);
+        let there: BTreeSet<u64> = pages.values().flatten().copied().collect();
+        assert!(segments.len() > 4 && segments.iter().flatten().all(|seq| there.contains(seq)));
+        Whole { disk, path, segments, pages }
+    }
+
+    /// A copy in which this page of the file is never read again.
+    fn spoilt(&self, page: usize) -> FaultyDisk {
+        let disk = self.disk.copied();
+        disk.spoil(&disk.dir().join(self.path.file_name().unwrap()), page);
+        disk
+    }
+
+    /// The rows that are lost with a page: those in it, and those whose topic or audience is in one of these.
+    fn lost_with(&self, page: usize) -> BTreeSet<u64> {
+        let none = BTreeSet::new();
+        let bad = self.pages.get(&page).unwrap_or(&none);
+        let mut lost = BTreeSet::new();
+        for segment in &self.segments {
+            let mut topics = BTreeMap::new();
+            for seq in segment {
+                let first_of_topic = *topics.entry(content(*seq).topic.clone()).or_insert(*seq);
+                if [*seq, segment[0], first_of_topic].iter().any(|needed| bad.contains(needed)) {
+                    lost.insert(*seq);
+                }
+            }
+        }
+        lost
+    }
+
+    fn count(&self) -> usize {
+        self.disk.size(&self.path).unwrap() as usize / 4_096
+    }
+
+    /// Those with rows that are read from there.
+    fn pages_with_rows(&self) -> Vec<usize> {
+        (1..=self.count()).filter(|page| !self.lost_with(*page).is_empty()).collect()
+    }
+
+    /// What each reader has and has lost is what follows from the page.
+    fn check(&self, rig: &mut Rig, page: usize) {
+        let lost = self.lost_with(page);
+        let after = |settled: u64| move |seq: &u64| *seq > settled;
+        let there = |settled| -> Vec<u64> {
+            (1..=ROWS).filter(after(settled)).filter(|seq| !lost.contains(seq)).collect()
+        };
+        for (found, expected) in [(read_all(rig), there(SETTLED)), (read_of_session(rig), there(0))] {
+            let differ: Vec<&u64> = found
+                .iter()
+                .filter(|seq| !expected.contains(seq))
+                .chain(expected.iter().filter(|seq| !found.contains(seq)))
+                .collect();
+            assert!(
+                found == expected,
+                "page {page}: not as expected: {differ:?}, {:?}",
+                rig.status().readers
+            );
+        }
+        assert!(rig.commit(Vec::new()), "page {page}");
+        let status = rig.status();
+        assert_eq!(status.trouble, None, "page {page}");
+        for (reader, settled) in [(ROUTE, SETTLED), (SESSION, 0)] {
+            let line = &status.readers[&reader];
+            let damaged = lost.iter().copied().filter(|seq| after(settled)(seq)).count() as u64;
+            let expected: BTreeMap<DropReason, u64> =
+                [(DropReason::Damaged, damaged)].into_iter().filter(|(_, rows)| *rows > 0).collect();
+            assert_eq!(line.dropped, expected, "page {page}: {line:?}");
+            assert_eq!(line.received, line.delivered + line.queued + damaged, "page {page}: {line:?}");
+        }
+    }
+}
+
+fn read_of_session(rig: &mut Rig) -> Vec<u64> {
+    let (mut found, mut after) = (Vec::new(), 0);
+    loop {
+        let read = rig.read(SESSION, after, 50).expect("the store answers");
+        found.extend(read.rows.iter().map(|row| row.seq.0));
+        assert!(read.rows.iter().all(|row| row.message == content(row.seq.0)));
+        if read.through == read.newest {
+            return found;
+        }
+        after = read.through.0;
+    }
+}
+
+/// The rows that need each page of a database, in it or where it goes on.
+fn pages(disk: &FaultyDisk, path: &Path) -> BTreeMap<usize, BTreeSet<u64>> {
+    let bytes = disk.bytes(path).unwrap();
+    let all: Vec<btree::Page> = bytes.chunks_exact(4_096).map(|page| page.try_into().unwrap()).collect();
+    let mut found: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
+    for (number, page) in (1u32..).zip(&all) {
+        if btree::kind(number, page) != Some(btree::Kind::Leaf) {
+            continue;
+        }
+        // A row of the log, and not of another table: its payload says which.
+        let is_row = |cell: &btree::Cell<'_>| {
+            let begin = format!("{} ", cell.id).into_bytes();
+            cell.id > 0 && cell.local.windows(begin.len()).any(|window| window == begin)
+        };
+        for cell in btree::cells(number, page, btree::Kind::Leaf).filter(is_row) {
+            let (mut at, mut next) = (number as usize, cell.overflow as usize);
+            let mut left = cell.length - cell.local.len();
+            found.entry(at).or_default().insert(cell.id as u64);
+            while left > 0 {
+                at = next;
+                found.entry(at).or_default().insert(cell.id as u64);
+                left = left.saturating_sub(4_092);
+                next = u32::from_be_bytes(all[at - 1][..4].try_into().unwrap()) as usize;
+            }
+        }
+    }
+    found
+}
+
+/// Starts, after as many attempts as that takes.
+fn start_in_the_end(disk: &FaultyDisk, stand_in: &mut absent::Absent) -> Rig {
+    for _ in 0..2 * patience::TRIES {
+        if let Ok(rig) = start(disk) {
+            return rig;
+        }
+        let _ = stand_in.attempt(LONG, WALL);
+    }
+    panic!("it never starts");
+}
+
+fn put_aside(disk: &FaultyDisk) -> usize {
+    let names = disk.names(&disk.dir()).into_iter();
+    names
+        .filter(|path| path.extension().is_some_and(|end| end.to_string_lossy().starts_with("damaged-")))
+        .count()
+}
+
+/// Waits until both readers have been over all of it.
+fn wait_for_both(rig: &mut Rig) {
+    for reader in [ROUTE, SESSION] {
+        let there = (0..60).any(|_| {
+            let is_there = rig.read(reader, 0, 2_000).is_some();
+            rig.wait(3_000);
+            is_there
+        });
+        assert!(there, "{reader:?} waits for ever");
+    }
+}
+
+#[test]
+fn a_page_of_a_file_apart_that_is_bad_at_a_start_costs_the_rows_in_it_and_no_other() {
+    let whole = Whole::new();
+    let mut most = 0;
+    // Of the tables that are always there, and of segments.
+    for page in [1, 2, 3, 7].into_iter().chain(whole.pages_with_rows().into_iter().step_by(10)) {
+        let disk = whole.spoilt(page);
+        let mut rig = start_in_the_end(&disk, &mut absent(&disk));
+        wait_for_both(&mut rig);
+        whole.check(&mut rig, page);
+        most = most.max(whole.lost_with(page).len());
+        let aside = put_aside(&disk);
+        assert!(
+            aside > 0 || whole.lost_with(page).is_empty(),
+            "page {page}: it is kept for who can read more"
+        );
+        assert_eq!(apart(&rig).is_empty(), aside > 0, "page {page}");
+        assert!(rig.commit(rows(ROWS + 1..=ROWS + 1)), "page {page}");
+    }
+    println!("measured: at most {most} of {ROWS} rows lost with one of {} pages", whole.count());
+    assert!(most > 0);
+}
+
+/// A store at work, of whose file apart this page is bad from now on.
+fn at_work(whole: &Whole, disk: &FaultyDisk, page: usize) -> Rig {
+    let rig = start(disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    disk.spoil(&disk.dir().join(whole.path.file_name().unwrap()), page);
+    rig
+}
+
+#[test]
+fn a_page_of_a_file_apart_that_becomes_bad_costs_the_rows_in_it_and_no_other() {
+    let whole = Whole::new();
+    let pages = whole.pages_with_rows();
+    assert!(pages.len() > 20, "{}", pages.len());
+    for page in pages.into_iter().step_by(9) {
+        let disk = whole.disk.copied();
+        let mut rig = at_work(&whole, &disk, page);
+        assert!(rig.read(SESSION, 0, 2_000).is_none(), "page {page}");
+        (0..5).for_each(|_| rig.wait(3_000));
+        assert!(rig.commit(Vec::new()), "page {page}: nobody else waits");
+        assert_eq!(put_aside(&disk), 0, "page {page}: perhaps it will be read");
+        wait_for_both(&mut rig);
+        whole.check(&mut rig, page);
+        assert!(put_aside(&disk) > 0 && apart(&rig).is_empty(), "page {page}");
+    }
+}
+
+#[test]
+fn a_cut_while_a_file_apart_is_copied_on_loses_no_more() {
+    let whole = Whole::new();
+    let pages = whole.pages_with_rows();
+    let mut cuts = 0;
+    'pages: for page in [pages[0], pages[pages.len() / 2]] {
+        for changes in (0..4_000).step_by(31) {
+            let disk = whole.disk.copied();
+            let mut rig = at_work(&whole, &disk, page);
+            assert!(rig.read(SESSION, 0, 2_000).is_none(), "page {page}");
+            disk.cut_in(changes);
+            let ended = (0..40).any(|_| {
+                rig.wait(3_000);
+                disk.is_off() || put_aside(&disk) > 0
+            });
+            assert!(ended, "page {page}");
+            let interrupted = disk.is_off();
+            disk.cut();
+            drop(rig);
+            disk.power_on(&mut Random(changes));
+            let mut rig = start_in_the_end(&disk, &mut absent(&disk));
+            wait_for_both(&mut rig);
+            whole.check(&mut rig, page);
+            if !interrupted {
+                continue 'pages;
+            }
+            cuts += 1;
+        }
+        panic!("it does not change so much");
+    }
+    println!("measured: cut {cuts} times");
+    assert!(cuts > 4, "{cuts}");
+}
+
+#[test]
+fn a_file_apart_that_is_damaged_costs_no_row_that_can_be_read() {
+    let whole = Whole::new();
+    let disk = whole.disk.copied();
+    disk.harm(&disk.dir().join(whole.path.file_name().unwrap()), |bytes| bytes[0] ^= 1);
+    let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    whole.check(&mut rig, 0);
+    assert!(put_aside(&disk) > 0 && apart(&rig).is_empty());
+}
+
+#[test]
+fn a_file_apart_that_cannot_be_opened_keeps_no_successor_from_being_made() {
+    let whole = Whole::new();
+    let disk = whole.disk.copied();
+    let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    disk.spoil(&disk.dir().join(whole.path.file_name().unwrap()), 1);
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(rows(ROWS + 1..=ROWS + 1)));
+    assert_eq!(put_aside(&disk), 2, "the file and its WAL");
+    rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: vec![Seq(ROWS + 1)] }]);
+    assert!(rig.commit(Vec::new()));
+    assert!(read_all(&mut rig).into_iter().eq(SETTLED + 1..=ROWS));
+    assert!(read_of_session(&mut rig).into_iter().eq(1..=ROWS));
+}
