@@ -17,6 +17,8 @@ pub(super) struct Intake {
     asked: Option<Asked>,
     /// The newest commit that a read has come to the end of; nothing more is there until the next.
     drained: Option<Seq>,
+    /// A read of this connection has come to the end of the log as it was then.
+    ended: bool,
     /// Bytes of an average row of the last page, so that a page of large messages is a short one.
     weight: usize,
 }
@@ -30,7 +32,8 @@ struct Asked {
 impl Intake {
     /// At the oldest unsettled row.
     pub(super) fn new() -> Intake {
-        Intake { rows: VecDeque::new(), after: Seq(0), asked: None, drained: None, weight: WEIGHT_FIRST }
+        let rows = VecDeque::new();
+        Intake { rows, after: Seq(0), asked: None, drained: None, ended: false, weight: WEIGHT_FIRST }
     }
 
     /// What to read now, if anything: after which row, and how many. `committed` is the newest commit.
@@ -51,6 +54,7 @@ impl Intake {
         let Some(asked) = self.asked.take() else { return };
         let full = rows.rows.len() >= usize::try_from(asked.limit).unwrap_or(usize::MAX);
         let advanced = rows.through > self.after && rows.through < asked.committed;
+        self.ended |= rows.through >= rows.newest;
         self.drained = (!full && !advanced).then_some(asked.committed);
         self.after = rows.rows.last().map_or(self.after, |row| row.seq).max(rows.through).max(self.after);
         if !rows.rows.is_empty() {
@@ -65,11 +69,10 @@ impl Intake {
         self.rows.front().map(|row| row.message.weight())
     }
 
-    /// Whether nothing of what was committed is left to read or to take.
-    pub(super) fn is_drained(&self, committed: Seq) -> bool {
-        self.rows.is_empty()
-            && self.asked.is_none()
-            && self.drained.is_some_and(|drained| committed <= drained)
+    /// Whether all that waited before this connection was taken, if there was any. What was committed
+    /// since, for whomever, is not asked after: there may be more of it at any time.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.ended && self.rows.is_empty()
     }
 
     /// The next row.
@@ -123,11 +126,8 @@ mod tests {
         assert_eq!(intake.ask(Seq(0)), Some((Seq(16), 256)), "the page was full");
         intake.fill(rows([], 0, 16));
         assert_eq!(intake.ask(Seq(0)), None, "all was read");
-        assert!(intake.is_drained(Seq(0)) && !intake.is_drained(Seq(17)));
         assert_eq!(intake.ask(Seq(17)), Some((Seq(16), 256)), "a commit came");
-        assert!(!intake.is_drained(Seq(17)), "it is asked");
         intake.fill(rows([17], 100, 17));
-        assert!(!intake.is_drained(Seq(17)), "there is a row");
         assert_eq!(intake.pop().map(|row| row.seq), Some(Seq(17)));
         assert_eq!(intake.ask(Seq(17)), None);
     }
@@ -141,6 +141,21 @@ mod tests {
         intake.fill(rows([], 0, 50));
         assert_eq!(intake.ask(Seq(100)), None, "no progress: no question");
         assert_eq!(intake.ask(Seq(101)), Some((Seq(50), 16)));
+    }
+
+    #[test]
+    fn it_has_caught_up_when_a_read_came_to_the_end_and_all_rows_are_taken() {
+        let mut intake = Intake::new();
+        assert!(!intake.is_caught_up(), "nothing was asked");
+        assert!(intake.ask(Seq(20)).is_some());
+        intake.fill(Rows { newest: Seq(20), ..rows(1..=16, 100, 16) });
+        while intake.pop().is_some() {}
+        assert!(!intake.is_caught_up(), "the read ended before the log");
+        assert!(intake.ask(Seq(20)).is_some());
+        intake.fill(rows([20], 100, 20));
+        assert!(!intake.is_caught_up(), "there is a row");
+        assert!(intake.pop().is_some() && intake.is_caught_up());
+        assert!(intake.ask(Seq(21)).is_some() && intake.is_caught_up(), "a later commit changes nothing");
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub(super) struct Link {
     /// When upstream took a message the last time, or the first after none was under way was handed over;
     /// earlier by what earlier connections owe.
     progressed: u64,
+    /// The same for messages of others alone: what the next connection is left.
+    carried: u64,
+    /// Since when nothing has been under way, where nothing is.
+    idle: u64,
     debt: Debt,
 }
 
@@ -166,6 +170,8 @@ impl Link {
             heard: now,
             answered: now,
             progressed: now,
+            carried: now,
+            idle: now,
             debt,
         }
     }
@@ -182,6 +188,17 @@ impl Link {
         self.unacknowledged() + self.resting.len()
     }
 
+    /// Whether a message of others is under way. Our own word waits here, too, but nobody waits for it.
+    fn carries(&self) -> bool {
+        self.parcels().any(|parcel| parcel.origin != Origin::Status)
+    }
+
+    fn parcels(&self) -> impl Iterator<Item = &Parcel> {
+        let resting = self.resting.iter().map(|(_, parcel)| parcel);
+        let held = self.held.iter().map(|(_, parcel)| parcel);
+        self.handed.iter().chain(self.sent.values()).chain(&self.unwritten).chain(held).chain(resting)
+    }
+
     fn unacknowledged(&self) -> usize {
         self.handed.len() + self.sent.len() + self.unwritten.len() + usize::from(self.held.is_some())
     }
@@ -192,8 +209,14 @@ impl Link {
             self.answered = now;
         }
         // One that was refused before has waited all the while.
-        if self.under_way() == 0 && parcel.refusals == 0 {
-            self.progressed = now.saturating_sub(self.debt.waited);
+        if parcel.refusals == 0 {
+            let since = now.saturating_sub(self.debt.waited);
+            if self.under_way() == 0 {
+                self.progressed = since;
+            }
+            if !self.carries() {
+                self.carried = since;
+            }
         }
         self.refused += usize::from(parcel.refusals > 0);
         self.weight += parcel.message.weight();
@@ -232,7 +255,7 @@ impl Link {
         self.reported += 1;
         self.answered = now;
         self.taken(parcel.origin, now);
-        self.weight = self.weight.saturating_sub(parcel.message.weight());
+        self.let_go(parcel.message.weight(), now);
         Some(Outcome::Arrived(parcel))
     }
 
@@ -281,8 +304,16 @@ impl Link {
                 return Ok(Outcome::Later(topic, reason));
             }
         };
-        self.weight = self.weight.saturating_sub(weight);
+        self.let_go(weight, now);
         Ok(outcome)
+    }
+
+    /// A message of this weight is under way no more.
+    fn let_go(&mut self, weight: usize, now: u64) {
+        self.weight = self.weight.saturating_sub(weight);
+        if self.under_way() == 0 {
+            self.idle = now;
+        }
     }
 
     fn taken(&mut self, origin: Origin, now: u64) {
@@ -292,6 +323,7 @@ impl Link {
         }
         self.debt = Debt::default();
         self.progressed = now;
+        self.carried = now;
         if self.refused == 0 {
             self.refusal = None;
         }
@@ -316,7 +348,7 @@ impl Link {
     pub(super) fn take_rested(&mut self, now: u64) -> Option<Parcel> {
         let index = self.resting.iter().position(|(due, _)| *due <= now)?;
         let (_, parcel) = self.resting.remove(index);
-        self.weight = self.weight.saturating_sub(parcel.message.weight());
+        self.let_go(parcel.message.weight(), now);
         self.refused -= 1;
         Some(parcel)
     }
@@ -346,17 +378,20 @@ impl Link {
         self.debt.waited
     }
 
-    /// Neither here nor in the store is anything left that could be taken.
-    pub(super) fn forgive(&mut self) {
-        if self.debt.waited > 0 && self.under_way() == 0 {
+    /// The store has nothing left of what waited on earlier connections. Where there is nothing here
+    /// either, and was not for as long as `quiet`, in milliseconds, nothing is owed any more.
+    pub(super) fn forgive(&mut self, now: u64, quiet: u64) {
+        let rested = self.under_way() == 0 && now.saturating_sub(self.idle) >= quiet;
+        if self.debt.waited > 0 && rested {
             self.debt = Debt::default();
             self.refusal = None;
         }
     }
 
-    /// What the next connection is left, if this one ends now.
+    /// What the next connection is left, if this one ends now. Our own word alone leaves nothing: its
+    /// acknowledgement would not pay for it.
     pub(super) fn debt(&self, now: u64) -> Debt {
-        let waited = self.waited(now);
+        let waited = if self.carries() { now.saturating_sub(self.carried) } else { self.debt.waited };
         Debt { waited, refusal: self.refusal.clone().filter(|_| waited > 0) }
     }
 
@@ -376,7 +411,9 @@ impl Link {
             return now;
         }
         let mut deadline = self.heard.saturating_add(self.limits.silence);
-        let stalls = (self.under_way() > 0).then_some((self.progressed, self.limits.stall));
+        let since = if self.under_way() > 0 { self.progressed } else { self.idle };
+        let may_turn = self.under_way() > 0 || self.debt.waited > 0;
+        let stalls = may_turn.then_some((since, self.limits.stall));
         let renews = (self.unacknowledged() > 0).then_some((self.answered, self.limits.renew));
         for (since, wait) in stalls.into_iter().chain(renews) {
             let at = since.saturating_add(wait);
@@ -387,14 +424,9 @@ impl Link {
         self.resting.iter().fold(deadline, |deadline, (due, _)| deadline.min(*due))
     }
 
-    /// Ends the link: what came from routes that keep nothing is lost with it.
-    pub(super) fn into_live(self) -> impl Iterator<Item = usize> {
-        let held = self.held.into_iter().map(|(_, parcel)| parcel);
-        let resting = self.resting.into_iter().map(|(_, parcel)| parcel);
-        let passed_on = self.sent.into_values().chain(self.unwritten);
-        self.handed.into_iter().chain(passed_on).chain(held).chain(resting).filter_map(|parcel| match parcel
-            .origin
-        {
+    /// The routes of those under way that nobody keeps: what is lost, if the link ends now.
+    pub(super) fn live(&self) -> impl Iterator<Item = usize> {
+        self.parcels().filter_map(|parcel| match parcel.origin {
             Origin::Live { route } => Some(route),
             Origin::Row { .. } | Origin::Status => None,
         })
@@ -454,8 +486,8 @@ mod tests {
     }
 
     /// Plays a script, one word of the engine or of time a line, and shows what came of it. `give N`,
-    /// `sent ID`, `written COUNT`, `held ID`, `ack ID [CODE]`, `at MILLISECONDS`, `heard`, `pulse`,
-    /// `room`, `rested`, `refusal`, `renew`, `forgive`.
+    /// `own` (the bridge's own word), `sent ID`, `written COUNT`, `held ID`, `ack ID [CODE]`,
+    /// `at MILLISECONDS`, `heard`, `pulse`, `room`, `rested`, `refusal`, `renew`, `forgive [QUIET]`.
     fn check(script: &[&str], expected: &str) {
         let mut link = Link::new(LIMITS, Debt::default(), 0);
         let (mut now, mut shown) = (0, Vec::new());
@@ -468,6 +500,7 @@ mod tests {
             match word {
                 "at" => now = first.unwrap(),
                 "give" => link.hand_over(parcel(first.unwrap(), 10), now),
+                "own" => link.hand_over(Parcel { origin: Origin::Status, ..parcel(0, 10) }, now),
                 "sent" => shown.extend(link.on_sent(id()).err().map(|_| "confused".to_owned())),
                 "written" => link.on_written(first.unwrap()),
                 "held" => shown.extend(link.on_held(id()).err().map(|_| "confused".to_owned())),
@@ -480,7 +513,7 @@ mod tests {
                 }
                 "heard" => link.on_heard(now),
                 "renew" => link = Link::new(LIMITS, link.debt(now), now),
-                "forgive" => link.forgive(),
+                "forgive" => link.forgive(now, first.unwrap_or(0)),
                 "refusal" => shown.push(match link.refusal() {
                     Some(refusal) => format!("{:#04x}", refusal.reason.code()),
                     None => "none".to_owned(),
@@ -670,7 +703,7 @@ mod tests {
                 "give 1", "sent 1", "at 20000", "heard", "renew", "pulse", "give 1", "sent 1", "at 30000",
                 "pulse", "renew", "pulse", "forgive", "pulse",
             ],
-            "Flowing until 110000, Stalled until 80000, Stalled until 120000, Flowing until 120000",
+            "Flowing until 50000, Stalled until 80000, Stalled until 60000, Flowing until 120000",
         );
         // What waits is not forgiven, and an acknowledgement pays for all.
         check(
@@ -684,6 +717,77 @@ mod tests {
         check(
             &["give 1", "sent 1", "ack 1", "at 40000", "renew", "pulse"],
             "arrived 1, Flowing until 130000",
+        );
+    }
+
+    #[test]
+    fn the_wait_of_our_own_word_is_not_left_to_the_next_connection() {
+        check(
+            &["own", "sent 1", "at 40000", "heard", "pulse", "renew", "pulse"],
+            "Stalled until 60000, Flowing until 130000",
+        );
+        // What was handed over behind it has waited only since then; on this connection both count.
+        check(
+            &[
+                "own", "sent 1", "at 25000", "heard", "give 1", "sent 2", "at 30000", "pulse", "renew",
+                "pulse", "give 1", "pulse",
+            ],
+            "Stalled until 60000, Flowing until 60000, Flowing until 55000",
+        );
+        // Of what is owed already, nothing is lost or added.
+        check(
+            &[
+                "give 1", "sent 1", "at 10000", "renew", "own", "sent 1", "at 19000", "renew", "give 1",
+                "pulse",
+            ],
+            "Flowing until 39000",
+        );
+    }
+
+    #[test]
+    fn where_nobody_keeps_what_waited_it_is_forgiven_after_a_while_without_any() {
+        check(
+            &[
+                "give 1",
+                "sent 1",
+                "at 40000",
+                "renew",
+                "forgive 30000",
+                "pulse",
+                "at 69999",
+                "forgive 30000",
+                "pulse",
+                "at 70000",
+                "heard",
+                "forgive 30000",
+                "pulse",
+            ],
+            "Stalled until 70000, Stalled until 70000, Flowing until 160000",
+        );
+        // The while begins anew behind each message that was under way, our own word among them.
+        check(
+            &[
+                "give 1",
+                "sent 1",
+                "at 40000",
+                "renew",
+                "own",
+                "sent 1",
+                "at 50000",
+                "heard",
+                "ack 1",
+                "at 70000",
+                "forgive 30000",
+                "pulse",
+                "at 80000",
+                "forgive 30000",
+                "pulse",
+            ],
+            "arrived 0, Stalled until 80000, Flowing until 140000",
+        );
+        check(
+            &["give 1", "sent 1", "at 40000", "renew", "give 2", "at 70000", "forgive 30000", "pulse"],
+            "Stalled until 100000",
         );
     }
 

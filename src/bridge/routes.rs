@@ -122,13 +122,17 @@ impl Routes {
         None
     }
 
-    /// Whether all that was committed has been read, and nothing of it waits to be sent.
-    pub(super) fn are_drained(&self) -> bool {
-        let committed = *self.committed.borrow();
+    /// Whether nothing of what waited before this connection is left here or in the store.
+    pub(super) fn are_caught_up(&self) -> bool {
         self.routes.iter().all(|route| match &route.source {
-            Source::Stored { intake, .. } => intake.is_drained(committed),
+            Source::Stored { intake, .. } => intake.is_caught_up(),
             Source::Unstored { ready, .. } => ready.is_empty(),
         })
+    }
+
+    /// Whether what waits on any route is still there on the next connection.
+    pub(super) fn are_all_stored(&self) -> bool {
+        self.routes.iter().all(|route| matches!(route.source, Source::Stored { .. }))
     }
 
     /// A message has reached upstream.

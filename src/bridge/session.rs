@@ -82,6 +82,12 @@ enum Gate {
     Shut,
 }
 
+impl Kept {
+    fn live(&self) -> Live {
+        if self.gate == Gate::Open && self.link.has_room(0) { Live::Take } else { Live::Leave }
+    }
+}
+
 impl Session<'_> {
     /// Runs until the connection ends or `stop` turns true.
     pub(super) async fn run(self, connection: Connection, stop: &mut watch::Receiver<bool>) -> End {
@@ -191,11 +197,7 @@ impl<'a> Loop<'a> {
             self.session.board.change(|status| status.counts.in_flight = count(self.kept.link.under_way()));
             let now = self.session.clock.now().mono;
             let wait = Duration::from_millis(self.deadline(now).saturating_sub(now));
-            let live = if self.kept.gate == Gate::Open && self.kept.link.has_room(0) {
-                Live::Take
-            } else {
-                Live::Leave
-            };
+            let live = self.kept.live();
             tokio::select! {
                 taken = happenings.recv_many(&mut batch, BATCH_MAX), if self.kept.backlog.is_empty() => {
                     if taken == 0 {
@@ -227,11 +229,14 @@ impl<'a> Loop<'a> {
 
     /// Says how the link does, and gives it up where it does not move.
     fn watch_over(&mut self) -> Result<(), Trouble> {
-        if self.session.routes.are_drained() {
-            self.kept.link.forgive();
-        }
         let now = self.session.clock.now();
-        let (limits, owed) = (self.kept.link.limits(), self.kept.link.owed());
+        let limits = self.kept.link.limits();
+        if self.session.routes.are_caught_up() {
+            // What a route does not keep is gone with its connection: that it waits no more shows nothing.
+            let quiet = if self.session.routes.are_all_stored() { 0 } else { limits.stall };
+            self.kept.link.forgive(now.mono, quiet);
+        }
+        let owed = self.kept.link.owed();
         let refusing = self.kept.link.refusal().map(|Refusal { reason, message }| Trouble::Refusing {
             topic: message.topic.to_string(),
             reason: *reason,
@@ -479,7 +484,7 @@ impl<'a> Loop<'a> {
     /// Settles what has arrived, and gives up what nobody keeps.
     fn close(self) {
         self.session.memory.debt = self.kept.link.debt(self.session.clock.now().mono);
-        for route in self.kept.link.into_live() {
+        for route in self.kept.link.live() {
             self.session.routes.given_up(Origin::Live { route }, DropReason::LinkDown);
         }
         self.session.routes.flush();

@@ -114,9 +114,13 @@ impl Uplink for Wire {
 impl Stepped {
     /// A bridge of this configuration; its routes are these readers.
     pub(crate) fn new(config: &Config, readers: &[ReaderId], store: Handle) -> Stepped {
+        Stepped::supplied(config, readers.iter().copied().map(Supply::Stored).collect(), store)
+    }
+
+    /// Its routes are supplied so.
+    pub(crate) fn supplied(config: &Config, supplies: Vec<Supply>, store: Handle) -> Stepped {
         let config = config.check("sim").expect("the simulation's bridge is valid");
         let clock = Clock::start();
-        let supplies = readers.iter().copied().map(Supply::Stored).collect();
         Stepped {
             routes: Routes::new(&config.forwards, supplies, store),
             board: Board::new(&config, clock.now().wall),
@@ -181,11 +185,12 @@ impl Stepped {
         Ok(())
     }
 
-    /// What the store has answered.
+    /// What the store has answered, and what has come for routes that keep nothing.
     fn take_answers(&mut self) {
+        let live = self.kept.as_ref().map_or(Live::Leave, Kept::live);
         let mut context = Context::from_waker(Waker::noop());
         loop {
-            let changed = std::pin::pin!(self.routes.changed(Live::Leave));
+            let changed = std::pin::pin!(self.routes.changed(live));
             if changed.poll(&mut context).is_pending() {
                 return;
             }

@@ -4,12 +4,15 @@
 
 use super::config;
 use super::shelf::{Leaves, Shelf, reading};
-use crate::bridge::{Down, LinkState, Stepped, Up};
+use crate::bridge::{Down, LinkState, Stepped, Supply, Up};
 use crate::clock::TURNED;
 use crate::codec::Reason;
 use crate::record::{Now, ReaderId};
+use crate::unstored::{self, Inlet};
 
 const READER: ReaderId = ReaderId(7);
+/// Somebody else's, a device's session.
+const OTHER: ReaderId = ReaderId(8);
 
 struct Stage {
     shelf: Shelf,
@@ -26,6 +29,21 @@ impl Stage {
         written.status_topic = status_topic.map(str::to_owned);
         let bridge = Stepped::new(&written, &[READER], shelf.handle.clone());
         Stage { shelf, bridge }
+    }
+
+    /// The same with one route, which keeps nothing.
+    fn unkept() -> (Stage, Inlet) {
+        at(1_000);
+        let shelf = Shelf::new(Leaves::AtSettle, Default::default());
+        let mut written = config("mqtt://192.0.2.1", 5);
+        written.keepalive = "20s".to_owned();
+        for forward in &mut written.forward {
+            forward.store = false;
+        }
+        let (inlet, outlet) = unstored::queue("cloud/sensors", 10_000);
+        let supplies = vec![Supply::Unstored(outlet)];
+        let bridge = Stepped::supplied(&written, supplies, shelf.handle.clone());
+        (Stage { shelf, bridge }, inlet)
     }
 
     /// Turns until a message goes out: its packet id and topic.
@@ -136,6 +154,82 @@ fn a_link_for_which_nothing_waits_any_more_is_connected() {
         stage.turn();
         std::thread::yield_now();
     }
+    stage.is_shown(LinkState::Connected, None);
+}
+
+#[test]
+fn a_link_for_which_nothing_waits_is_connected_though_others_commit_without_end() {
+    let mut stage = Stage::new(None);
+    stage.shelf.put(READER, [reading("sensors/a", "x")]);
+    stage.bridge.connect(false);
+    stage.sent();
+    at(31_000);
+    stage.ping().unwrap_err();
+    stage.shelf.state().rows.clear();
+    stage.bridge.connect(false);
+    stage.is_shown(LinkState::Stalled, Some("cannot make progress: no acknowledgement came for 30s"));
+    // Asked, answered at the latest with the next commit, taken in, and looked at.
+    for _ in 0..4 {
+        stage.shelf.commit(OTHER, [reading("devices/b", "x")]);
+        stage.turn();
+    }
+    stage.is_shown(LinkState::Connected, None);
+}
+
+#[test]
+fn connections_that_end_before_the_bridges_own_word_is_acknowledged_leave_nothing_behind() {
+    let mut stage = Stage::new(Some("sites/{gateway}/status"));
+    for connection in 0..4 {
+        at(1_000 + connection * 10_000);
+        stage.bridge.connect(false);
+        stage.is_shown(LinkState::Connected, None);
+        stage.sent();
+        at(6_000 + connection * 10_000);
+        stage.ping().unwrap();
+        stage.bridge.lose();
+    }
+}
+
+#[test]
+fn a_new_connection_confirms_nothing_where_no_route_keeps_its_messages() {
+    let unconfirmed = Some("cannot make progress: no acknowledgement came for 30s");
+    let (mut stage, inlet) = Stage::unkept();
+    stage.bridge.connect(false);
+    for seconds in [1, 32] {
+        at(seconds * 1_000);
+        inlet.put(&reading("sensors/a", "x"));
+        stage.sent();
+        at(seconds * 1_000 + 30_000);
+        stage.ping().unwrap_err();
+        at(seconds * 1_000 + 31_000);
+        stage.bridge.connect(false);
+        assert_eq!(stage.bridge.shown().state, LinkState::Stalled, "{seconds}");
+        if seconds == 1 {
+            stage.is_shown(LinkState::Stalled, unconfirmed);
+        }
+    }
+    inlet.put(&reading("sensors/a", "x"));
+    let (packet_id, _) = stage.sent();
+    stage.acknowledge(packet_id, Reason::Success);
+    stage.is_shown(LinkState::Connected, None);
+}
+
+#[test]
+fn where_no_route_keeps_its_messages_the_link_is_connected_after_a_while_without_any() {
+    let unconfirmed = Some("cannot make progress: no acknowledgement came for 30s");
+    let (mut stage, inlet) = Stage::unkept();
+    stage.bridge.connect(false);
+    inlet.put(&reading("sensors/a", "x"));
+    stage.sent();
+    at(31_000);
+    stage.ping().unwrap_err();
+    at(32_000);
+    stage.bridge.connect(false);
+    at(41_999);
+    stage.ping().unwrap();
+    stage.is_shown(LinkState::Stalled, unconfirmed);
+    at(42_000);
+    stage.ping().unwrap();
     stage.is_shown(LinkState::Connected, None);
 }
 

@@ -71,6 +71,15 @@ impl Shelf {
         self.handle.write(Vec::new(), true);
     }
 
+    /// Puts messages on the shelf, and waits until the bridge may know it.
+    pub(super) fn commit(&self, reader: ReaderId, messages: impl IntoIterator<Item = Message>) {
+        self.put(reader, messages);
+        let (newest, committed) = (Seq(self.state().newest), self.handle.committed());
+        while *committed.borrow() < newest {
+            std::thread::yield_now();
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.state().rows.values().all(BTreeMap::is_empty)
     }
