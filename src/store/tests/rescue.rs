@@ -32,6 +32,21 @@ fn start(disk: &FaultyDisk) -> Result<Rig, OpenError> {
     Rig::start(disk, LONG, &["up".into()])
 }
 
+/// A store at work that was closed once, with every row for both; the route has had the first.
+fn filled(disk: &FaultyDisk) -> Rig {
+    let mut rig = start(disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    assert!(rig.commit(vec![session(SESSION)]));
+    let both = |seq| wanted(seq, content(seq), &[ROUTE, SESSION]);
+    for block in 0..ROWS / 40 {
+        assert!(rig.commit((block * 40 + 1..=block * 40 + 40).map(both).collect()));
+    }
+    rig.worker.close();
+    let mut rig = start(disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: (1..=SETTLED).map(Seq).collect() }]);
+    assert!(rig.commit(Vec::new()));
+    rig
+}
+
 /// A store that has set its file apart and was closed.
 struct Whole {
     disk: FaultyDisk,
@@ -45,16 +60,7 @@ struct Whole {
 impl Whole {
     fn new() -> Whole {
         let disk = FaultyDisk::new();
-        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
-        assert!(rig.commit(vec![session(SESSION)]));
-        let both = |seq| wanted(seq, content(seq), &[ROUTE, SESSION]);
-        for block in 0..ROWS / 40 {
-            assert!(rig.commit((block * 40 + 1..=block * 40 + 40).map(both).collect()));
-        }
-        rig.worker.close();
-        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
-        rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: (1..=SETTLED).map(Seq).collect() }]);
-        assert!(rig.commit(Vec::new()));
+        let mut rig = filled(&disk);
         disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
         rig.hand_over(Vec::new());
         assert!(rig.settle_down());
@@ -319,4 +325,31 @@ fn a_file_apart_that_cannot_be_opened_keeps_no_successor_from_being_made() {
     assert!(rig.commit(Vec::new()));
     assert!(read_all(&mut rig).into_iter().eq(SETTLED + 1..=ROWS));
     assert!(read_of_session(&mut rig).into_iter().eq(1..=ROWS));
+}
+
+#[test]
+fn a_sync_that_fails_while_an_index_cannot_be_read_stops_the_store_for_no_longer_than_a_minute() {
+    let disk = FaultyDisk::new();
+    let mut rig = filled(&disk);
+    // The route is in the midst of it.
+    let (segment, rows) = (2, 61..=120);
+    assert!(rows.contains(&SETTLED));
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    let sql = format!("SELECT payload FROM log_{segment} WHERE seq = -{}", ROUTE.0);
+    let index: Vec<u8> = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    let path = disk.dir().join("tidegate.db");
+    let bytes = disk.bytes(&path).unwrap();
+    let has_it = |page: &[u8]| page.windows(index.len()).any(|window| window == index);
+    let page = bytes.chunks_exact(4_096).position(has_it).expect("it is there") + 1;
+    disk.spoil(&path, page);
+    let pages = pages(&disk, &path);
+    let whole = Whole { disk, path, segments: vec![rows.collect()], pages };
+    whole.disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(Vec::new()), "it is stopped");
+    assert_eq!(whole.disk.faults().sync, None, "it was met");
+    wait_for_both(&mut rig);
+    whole.check(&mut rig, page);
+    assert!(rig.commit(super::faults::rows(ROWS + 1..=ROWS + 1)));
+    assert!(put_aside(&whole.disk) > 0 && apart(&rig).is_empty(), "it is kept for who can read more");
 }
