@@ -31,8 +31,10 @@ fn main() -> ExitCode {
 
 fn run(args: &ConfigArgs) -> Result<(), Failure> {
     // First of all: a signal that nobody hears ends the process as it stands.
-    let service = Service::prepare().map_err(Failure::failed)?;
-    let loaded = config::load(args.config.as_deref()).map_err(Failure::Configuration)?;
+    let mut service = Service::prepare().map_err(Failure::failed)?;
+    // Its files may lie where nobody answers.
+    let loaded = service.beside(|| config::load(args.config.as_deref())).map_err(Failure::failed)?;
+    let loaded = loaded.map_err(Failure::Configuration)?;
     let _journal = journal::start(&loaded.log).map_err(Failure::failed)?;
     for warning in &loaded.warnings {
         tracing::warn!(target: "tidegate::config", "{warning}");

@@ -131,7 +131,7 @@ impl Broker {
         let whole = outlet.credit.map_or(window, |credit| credit.min(window));
         // Not for every single acknowledgement: half a window at a time.
         let is_worth_it = most > 1 && room * 2 >= whole;
-        if is_worth_it || session.flight.under_way() == 0 {
+        if is_worth_it || !session.flight.is_own_under_way() {
             backlog.ask();
             turn.effects.push(self.memory.read(backlog.reader, backlog.cursor(), room.min(most)));
         }

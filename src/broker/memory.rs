@@ -113,12 +113,19 @@ impl Broker {
         buffers + queues + leasing + held + aliases + unproven + self.ledger.sessions_weight()
     }
 
-    /// Rows that one question may ask for, so that an answer does not hold much whatever the client's window; a
-    /// single one where memory is short or many wait for answers, and of a session then only once nothing is under
-    /// way: so all get on, and what waited on the disk for thousands is not in memory at once.
+    /// Rows that one question may ask for, so that an answer does not hold much whatever the client's window: the
+    /// fewer, the more wait for answers, and a single one where what passes has half of the memory. Of a session a
+    /// single one is asked for only once none of its own is under way: so all get on, and what waited on the disk
+    /// for thousands is not in memory at once.
     pub(super) fn rows_at_once(&self) -> u32 {
-        let is_much = self.memory.reads * READ_BYTES > self.config.limits.max_memory / 8;
-        if is_much || self.level() > Level::Ample { 1 } else { ROWS_MAX }
+        let most = self.config.limits.max_memory;
+        if self.passing() > most / 2 {
+            return 1;
+        }
+        let budget = most as u64 / 8;
+        let asked = self.memory.reads as u64 * READ_BYTES;
+        let share = u64::from(ROWS_MAX) * budget / asked.max(budget).max(1);
+        u32::try_from(share).unwrap_or(ROWS_MAX).max(1)
     }
 
     /// Messages that stay.
@@ -373,7 +380,7 @@ pub(super) fn connect_weight(connect: &Connect) -> u32 {
 const ROWS_MAX: u32 = 128;
 
 /// Bytes that the answer to one may bring: the store stops behind the message that reaches it.
-const READ_BYTES: usize = 1 << 20;
+const READ_BYTES: u64 = 1 << 20;
 
 /// Packet ids that a session may leave unreleased, for each that may be under way.
 const UNRELEASED_SHARE: usize = 50;

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use adapter_api::schema::{Key, Kind, Problem};
 use serde::Deserialize;
 
-use crate::control;
-
 /// The section as it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -80,14 +78,6 @@ impl Config {
             }
         }
         let [data_dir, run_dir] = self.folders(around);
-        if !control::fits(&run_dir) {
-            let is_below = self.run_dir.is_none() && run_dir.starts_with(&data_dir);
-            let (key, shown) = (if is_below { "data_dir" } else { "run_dir" }, run_dir.display());
-            let text = format!(
-                "found {shown:?} for the control socket, whose path may have 107 bytes; expected a shorter run_dir"
-            );
-            problems.push(Problem { key: key.to_owned(), text });
-        }
         if problems.is_empty() { Ok(Gateway { id, data_dir, run_dir }) } else { Err(problems) }
     }
 
@@ -137,18 +127,6 @@ const ID_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_folder_whose_control_socket_no_kernel_would_take_is_refused() {
-        let check = |length: usize| {
-            let run_dir = format!("/{}", "a".repeat(length - 1));
-            Config { run_dir: Some(run_dir), ..Config::default() }.check(&Surroundings::default())
-        };
-        let longest = 107 - "/control.sock.new".len();
-        assert!(check(longest).is_ok());
-        let problems = check(longest + 1).expect_err("refused");
-        assert!(problems[0].key == "run_dir" && problems[0].text.contains("107"), "{problems:?}");
-    }
 
     #[test]
     fn what_the_file_does_not_say_comes_from_the_surroundings() {

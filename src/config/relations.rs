@@ -17,10 +17,11 @@ use crate::auth::{self, Moment, PasswordFile};
 use crate::bridge;
 use crate::broker::is_house_user;
 use crate::codec::QoS;
+use crate::control;
 use crate::listener::{self, Bind, Listener};
 
-/// Whether the house's folders are folders, or can be made: what is in the way may go, so it keeps the
-/// service from nothing but its store or its control socket.
+/// Whether the house's folders are folders, or can be made, and have room for the control socket: what is in the
+/// way may go, and the surroundings may have chosen, so it keeps the service from nothing but its store or that socket.
 pub(super) fn folders(folders: &[PathBuf; 2], report: &mut Report) {
     let mut told = None;
     for (key, folder) in ["data_dir", "run_dir"].into_iter().zip(folders) {
@@ -34,6 +35,16 @@ pub(super) fn folders(folders: &[PathBuf; 2], report: &mut Report) {
                 format!("found {folder}, expected a folder: {path} is a file; name another, or move it away"),
             );
         }
+    }
+    let [_, run_dir] = folders;
+    if !control::fits(run_dir) {
+        let shown = run_dir.display();
+        report.unready(
+            "gateway.run_dir",
+            format!(
+                "found {shown} for the control socket, whose path may have 107 bytes; expected a shorter one"
+            ),
+        );
     }
 }
 

@@ -394,6 +394,22 @@ fn a_file_in_the_place_of_a_folder_is_told_with_its_key() {
 }
 
 #[test]
+fn a_folder_whose_control_socket_no_kernel_would_take_is_told_and_all_else_runs() {
+    let told = |length: usize| {
+        let text = format!("[gateway]\nrun_dir = \"/{}\"\n", "a".repeat(length - 1));
+        let loaded = from_sources(&sources(&[("a.toml", &text)], &[])).expect("it runs all the same");
+        loaded.unready.iter().map(Wrong::to_string).collect::<Vec<_>>()
+    };
+    let longest = 107 - "/control.sock.new".len();
+    assert_eq!(told(longest), [""; 0]);
+    let told = told(longest + 1);
+    assert!(
+        told[0].starts_with("a.toml:2: gateway.run_dir: found /aaa") && told[0].contains("107"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn what_would_do_nothing_is_refused_with_its_cure() {
     let text = format!(
         "{CLOUD}protocol = 4\nsession_expiry = \"1d\"\n[[listener]]\nbind = \"127.0.0.1:1\"\nallowed_origins = [\"https://a.example\"]\n"

@@ -106,6 +106,8 @@ impl Socket {
                     }
                 };
                 tokio::select! {
+                    // Who has just asked does not leave.
+                    biased;
                     // A client that hangs up in the middle is its own affair.
                     _ = talk => {}
                     () = guest.leave.notified() => {}

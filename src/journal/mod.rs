@@ -13,6 +13,7 @@ mod writer;
 pub use config::{Config, KEYS, Levels, ROOMS};
 
 use std::io;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -36,11 +37,19 @@ pub enum NotStarted {
 }
 
 /// The log. What was said is written where this ends, if somebody reads it then.
-pub struct Journal(Writer);
+#[derive(Debug)]
+pub struct Journal(());
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.0.flush(LAST_WORDS);
+        flush();
+    }
+}
+
+/// Waits for a moment until all that was said is written, for who ends the process.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush(LAST_WORDS);
     }
 }
 
@@ -55,7 +64,8 @@ pub fn start(levels: &Levels) -> Result<Journal, NotStarted> {
     tracing::subscriber::set_global_default(subscriber).map_err(|_| NotStarted::Already)?;
     // Libraries speak through `log`; what they may say is decided by the same filter.
     tracing_log::LogTracer::builder().init().map_err(|_| NotStarted::Already)?;
-    Ok(Journal(writer))
+    WRITER.set(writer).map_err(|_| NotStarted::Already)?;
+    Ok(Journal(()))
 }
 
 /// Levels by module. Libraries say at most what is a warning, unless their room was asked for.
@@ -89,6 +99,9 @@ fn modules(room: &str) -> Vec<String> {
     };
     std::iter::once(ours).chain(library.map(str::to_owned)).collect()
 }
+
+/// Of this process.
+static WRITER: OnceLock<Writer> = OnceLock::new();
 
 /// How long the end waits until the last words are written.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -54,6 +54,15 @@ impl Service {
         Ok(Service { runtime, signals })
     }
 
+    /// Does what cannot be interrupted before it runs. SIGTERM or SIGINT end the process where it does not come to
+    /// its end.
+    ///
+    /// # Errors
+    /// Where the kernel gives no thread.
+    pub fn beside<T>(&mut self, work: impl FnOnce() -> T) -> Result<T, ServiceError> {
+        Ok(self.signals.ends.beside(&self.runtime, work)?)
+    }
+
     /// Runs until SIGTERM or SIGINT. SIGHUP has the files that may change looked at.
     ///
     /// # Errors

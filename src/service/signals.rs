@@ -10,6 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::journal;
+
 /// All that are heard.
 pub(super) struct Signals {
     pub(super) ends: Ends,
@@ -60,6 +62,7 @@ impl Ends {
                 }
                 if timeout(WORK_ENDS, is_done).await.is_err() {
                     tracing::warn!("told to end at the start: ending in the middle of it");
+                    journal::flush();
                     std::process::exit(0);
                 }
             };

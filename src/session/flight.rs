@@ -166,6 +166,11 @@ impl Flight {
         self.under_way
     }
 
+    /// Whether one of them is of the session's own log.
+    pub fn is_own_under_way(&self) -> bool {
+        self.exchanges.iter().any(|exchange| exchange.under_way && exchange.group.is_none())
+    }
+
     /// Every exchange, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Exchange> {
         self.exchanges.iter()

@@ -168,7 +168,7 @@ fn a_disk_that_is_short_lowers_the_store_to_what_it_keeps_anyway() {
     let status = trial.status();
     assert!(status.size > 3_000_000 && status.size < 14_000_000, "{} bytes", status.size);
     let warning = status.warning.expect("a word of it");
-    assert!(warning.contains("min_free_disk = \"900000GB\" cannot be kept"), "{warning}");
+    assert!(warning.contains("min_free_disk = \"900TB\" cannot be kept"), "{warning}");
     assert_newest_kept(&trial, 16_000);
 }
 
