@@ -5,6 +5,7 @@
 //! tried whether a start would succeed; then the service has to start afresh with it, because order and
 //! reader numbers of this one mean nothing there. What the disk has not read for about a minute is gone round.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::handle::{Ask, Inbox, StoreStatus};
 use super::image::Health;
 use super::patience::{Patience, Tries};
 use super::room::{Files, Sizes};
-use super::{Checked, OpenError, find, open};
+use super::{Checked, OpenError, find, open, successor};
 use crate::record::{Now, Rows};
 
 /// What the thread owns.
@@ -100,8 +101,11 @@ impl Absent {
                 .map_err(|fault| open::unavailable(&files, &fault))?;
             found = look(Patience::None);
         }
+        // What is set apart still, and not read whole, waits for room on the disk.
+        let is_whole = |path: &PathBuf| Health::of(&self.files, path) == Health::Whole;
         if let Err(error) = &found
             && health == Health::Whole
+            && successor::paths(&self.files).iter().all(is_whole)
         {
             self.readable = Some(error.to_string());
         }

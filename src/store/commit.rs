@@ -239,9 +239,10 @@ impl Database {
         let files = self.files.with(patience);
         let opened = open::connect_in_need(&files, &self.sizes, &mut self.reserve);
         let connection = self.watch(opened.map_err(Fault::from))?;
+        // First: where the log is not read, it is known from this in which file that lies.
+        self.apart = successor::attached(&connection, &self.files)?;
         let log = Log::load(&connection, self.sizes, &self.rules, &self.suspects)?;
         self.take(log);
-        self.apart = successor::attached(&connection, &self.files)?;
         self.connection = Some(connection);
         Ok(())
     }
@@ -257,13 +258,13 @@ impl Database {
         self.connection = None;
         let files = self.files.with(patience);
         let found = open::replace_damaged(&files, &self.sizes, wall, &why.to_string())?;
+        self.apart = successor::attached(&found.connection, &self.files)?;
         let log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
         // Of segments that are no more.
         self.log.index = Index::default();
         self.take(log);
         self.suspects.clear();
         self.unread.clear();
-        self.apart = successor::attached(&found.connection, &self.files)?;
         // The salvage may have given it up.
         self.reserve = Reserve::within(&self.files);
         self.connection = Some(found.connection);

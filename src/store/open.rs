@@ -1,7 +1,7 @@
 //! Opening the data directory: the lock, the database, and what to do when it is no sound one.
 //!
 //! Nothing here reads the backlog. A damaged database is put aside, never written to and never removed
-//! but for the oldest of several; one of a newer version is left exactly as it was found.
+//! but for the oldest of several, or where the disk is full; one of a newer version is left exactly as it was found.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -96,7 +96,7 @@ pub(super) fn replace_damaged(files: &Files, sizes: &Sizes, wall: u64, why: &str
         }
     };
     let aside = aside::put(files, salvaged.as_deref(), why)?;
-    match connect(files, sizes) {
+    match connect_in_need(files, sizes, &mut Reserve::within(files)) {
         Ok(connection) => Ok(Database { connection, put_aside: Some(aside) }),
         Err(Refusal::Newer(_) | Refusal::Damaged(_)) => {
             Err(Fault::Unusable("a new one is damaged too".into()))
@@ -171,20 +171,23 @@ impl Refusal {
     }
 }
 
-/// Connects, giving up the reserve where there is no room for what that has to write.
+/// Connects. Where there is no room for what that has to write, the reserve is given up, and then what was put aside.
 pub(super) fn connect_in_need(
     files: &Files,
     sizes: &Sizes,
     reserve: &mut Reserve,
 ) -> Result<Connection, Refusal> {
-    match connect(files, sizes) {
-        Err(refusal) if refusal.is_full() && reserve.release() => connect(files, sizes),
-        other => other,
+    let mut make_room = || reserve.release() || aside::remove_oldest(files);
+    loop {
+        match connect(files, sizes, &mut make_room) {
+            Err(refusal) if refusal.is_full() && make_room() => {}
+            other => return other,
+        }
     }
 }
 
 /// Connects, and makes the tables of a new database.
-pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusal> {
+fn connect(files: &Files, sizes: &Sizes, make_room: &mut dyn FnMut() -> bool) -> Result<Connection, Refusal> {
     successor::ensure(files, sizes)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -237,7 +240,7 @@ pub(super) fn connect(files: &Files, sizes: &Sizes) -> Result<Connection, Refusa
         _ => return Err(Refusal::Damaged(format!("it is no store: version {found}, {tables} tables"))),
     }
     successor::attach(&connection, files, &successor::paths(files), |path| {
-        successor::copy_on(&connection, files, path)
+        successor::copy_on(&connection, files, path, make_room)
     })?;
     successor::adopt_newest(&connection, files)?;
     Ok(connection)

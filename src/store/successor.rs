@@ -20,7 +20,7 @@ use super::open::{Refusal, with_suffix};
 use super::patience::Patience;
 use super::progress::Progress;
 use super::room::{Files, PAGE, Pages, Sizes};
-use super::schema::{self, LEDGER, Ledger, unsigned};
+use super::schema::{self, Fault, LEDGER, Ledger, unsigned};
 use super::{aside, rescue, salvage, segment};
 
 /// A database that is only read.
@@ -120,15 +120,28 @@ pub(super) fn attach(
     Ok(())
 }
 
-/// Copies on what can be read of a file that is not attached while newer ones are, and puts it aside.
-pub(super) fn copy_on(connection: &Connection, files: &Files, path: &Path) -> Result<(), Refusal> {
-    let mut homeless: BTreeMap<_, _> = segment::headers(connection)?.into_iter().collect();
-    for schema in schemas(connection)? {
-        for id in tables(connection, &schema)? {
-            homeless.remove(&id);
+/// Copies on what can be read of a file that is not attached while newer ones are, and puts it aside. What a full
+/// disk leaves out is lost to its readers, or waits: so room is made for it as long as there is any to make.
+pub(super) fn copy_on(
+    connection: &Connection,
+    files: &Files,
+    path: &Path,
+    make_room: &mut dyn FnMut() -> bool,
+) -> Result<(), Refusal> {
+    let copy = || -> Result<(), Fault> {
+        let mut homeless: BTreeMap<_, _> = segment::headers(connection)?.into_iter().collect();
+        for schema in schemas(connection)? {
+            for id in tables(connection, &schema)? {
+                homeless.remove(&id);
+            }
         }
+        rescue::copy_on(connection, files, path, &mut homeless)
+    };
+    let mut copied = copy();
+    while copied.as_ref().is_err_and(Fault::is_full) && make_room() {
+        copied = copy();
     }
-    match rescue::copy_on(connection, files, path, &mut homeless) {
+    match copied {
         Err(fault) if fault.is_full() => {
             tracing::error!(path = %path.display(), "NO ROOM ON THE DISK to copy on what can be read of it");
             if attach_one(connection, files, path).is_ok() {

@@ -32,6 +32,21 @@ fn start(disk: &FaultyDisk) -> Result<Rig, OpenError> {
     Rig::start(disk, LONG, &["up".into()])
 }
 
+/// A store at work that was closed once, with every row for both; the route has had the first.
+fn filled(disk: &FaultyDisk) -> Rig {
+    let mut rig = start(disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    assert!(rig.commit(vec![session(SESSION)]));
+    let both = |seq| wanted(seq, content(seq), &[ROUTE, SESSION]);
+    for block in 0..ROWS / 40 {
+        assert!(rig.commit((block * 40 + 1..=block * 40 + 40).map(both).collect()));
+    }
+    rig.worker.close();
+    let mut rig = start(disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: (1..=SETTLED).map(Seq).collect() }]);
+    assert!(rig.commit(Vec::new()));
+    rig
+}
+
 /// A store that has set its file apart and was closed.
 struct Whole {
     disk: FaultyDisk,
@@ -45,16 +60,7 @@ struct Whole {
 impl Whole {
     fn new() -> Whole {
         let disk = FaultyDisk::new();
-        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
-        assert!(rig.commit(vec![session(SESSION)]));
-        let both = |seq| wanted(seq, content(seq), &[ROUTE, SESSION]);
-        for block in 0..ROWS / 40 {
-            assert!(rig.commit((block * 40 + 1..=block * 40 + 40).map(both).collect()));
-        }
-        rig.worker.close();
-        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
-        rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: (1..=SETTLED).map(Seq).collect() }]);
-        assert!(rig.commit(Vec::new()));
+        let mut rig = filled(&disk);
         disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
         rig.hand_over(Vec::new());
         assert!(rig.settle_down());
@@ -180,6 +186,21 @@ fn pages(disk: &FaultyDisk, path: &Path) -> BTreeMap<usize, BTreeSet<u64>> {
         }
     }
     found
+}
+
+/// The page of a database in which it says which rows of a segment are the route's.
+fn index_of(disk: &FaultyDisk, path: &Path, segment: u32) -> usize {
+    let bytes = disk.bytes(path).unwrap();
+    let is_index = |cell: &btree::Cell<'_>| {
+        let is_it = |at| segment::unpack_index(segment, ROUTE, &cell.local[at..]).is_some();
+        cell.id == -i64::from(ROUTE.0) && (0..cell.local.len()).any(is_it)
+    };
+    let has_it = |(number, page): &(u32, btree::Page)| {
+        btree::kind(*number, page) == Some(btree::Kind::Leaf)
+            && btree::cells(*number, page, btree::Kind::Leaf).any(|cell| is_index(&cell))
+    };
+    let mut pages = (1u32..).zip(bytes.chunks_exact(4_096).map(|page| page.try_into().unwrap()));
+    pages.find(has_it).expect("it is there").0 as usize
 }
 
 /// Starts, after as many attempts as that takes.
@@ -319,4 +340,96 @@ fn a_file_apart_that_cannot_be_opened_keeps_no_successor_from_being_made() {
     assert!(rig.commit(Vec::new()));
     assert!(read_all(&mut rig).into_iter().eq(SETTLED + 1..=ROWS));
     assert!(read_of_session(&mut rig).into_iter().eq(1..=ROWS));
+}
+
+#[test]
+fn a_sync_that_fails_while_an_index_cannot_be_read_stops_the_store_for_no_longer_than_a_minute() {
+    let disk = FaultyDisk::new();
+    let mut rig = filled(&disk);
+    // The route is in the midst of it.
+    let (segment, rows) = (2, 61..=120);
+    assert!(rows.contains(&SETTLED));
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    let path = disk.dir().join("tidegate.db");
+    let page = index_of(&disk, &path, segment);
+    disk.spoil(&path, page);
+    let pages = pages(&disk, &path);
+    let whole = Whole { disk, path, segments: vec![rows.collect()], pages };
+    whole.disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(Vec::new()), "it is stopped");
+    assert_eq!(whole.disk.faults().sync, None, "it was met");
+    wait_for_both(&mut rig);
+    whole.check(&mut rig, page);
+    assert!(rig.commit(super::faults::rows(ROWS + 1..=ROWS + 1)));
+    assert!(put_aside(&whole.disk) > 0 && apart(&rig).is_empty(), "it is kept for who can read more");
+}
+
+/// Leaves so many bytes free on a disk from now on.
+fn fill_up_to(disk: &FaultyDisk, free: u64) {
+    let taken: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = taken + free);
+}
+
+/// The reserve holds no room.
+fn give_up_reserve(disk: &FaultyDisk) {
+    let _ = disk.remove(&disk.dir().join("tidegate.reserve"));
+}
+
+/// A copy in which the file apart is damaged.
+fn damaged(whole: &Whole) -> FaultyDisk {
+    let disk = whole.disk.copied();
+    disk.harm(&disk.dir().join(whole.path.file_name().unwrap()), |bytes| bytes[0] ^= 1);
+    disk
+}
+
+#[test]
+fn the_reserve_and_what_was_put_aside_make_room_for_what_a_damaged_file_apart_has() {
+    let whole = Whole::new();
+    let need = whole.disk.size(&whole.path).unwrap();
+    for is_reserve in [true, false] {
+        let disk = damaged(&whole);
+        give_up_reserve(&disk);
+        let name = if is_reserve { "tidegate.reserve" } else { "tidegate.db.damaged-000000000001" };
+        disk.put(&disk.dir().join(name), vec![7; 3 * need as usize]);
+        fill_up_to(&disk, 20_000);
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("{name}: cannot {error}"));
+        whole.check(&mut rig, 0);
+        assert!(put_aside(&disk) > 0 && apart(&rig).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_file_apart_keeps_no_store_from_starting_where_nothing_makes_room() {
+    let whole = Whole::new();
+    let disk = damaged(&whole);
+    give_up_reserve(&disk);
+    fill_up_to(&disk, 20_000);
+    let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    assert!(put_aside(&disk) > 0 && apart(&rig).is_empty(), "it is kept for who can read more");
+    let found = read_of_session(&mut rig).len() as u64;
+    disk.fail(|faults| faults.capacity = 0);
+    assert!(rig.commit(Vec::new()));
+    let line = rig.status().readers[&SESSION].clone();
+    assert!(line.dropped[&DropReason::Damaged] > 0, "{line:?}");
+    assert_eq!((line.queued, line.queued + line.dropped[&DropReason::Damaged]), (found, ROWS), "{line:?}");
+}
+
+#[test]
+fn a_stand_in_that_met_a_full_disk_tries_again_when_there_is_room() {
+    let (whole, segment) = (Whole::new(), 2);
+    // That page has an index which the log needs.
+    let index = index_of(&whole.disk, &whole.path, segment);
+    let disk = whole.spoilt(index);
+    give_up_reserve(&disk);
+    fill_up_to(&disk, 20_000);
+    let mut stand_in = absent(&disk);
+    for _ in 0..2 * patience::TRIES {
+        assert!(stand_in.attempt(LONG, WALL).is_err(), "there is no room");
+    }
+    assert_eq!(put_aside(&disk), 0, "it waits for room");
+    disk.fail(|faults| faults.capacity = 0);
+    let mut rig = start_in_the_end(&disk, &mut stand_in);
+    wait_for_both(&mut rig);
+    whole.check(&mut rig, index);
+    assert!(put_aside(&disk) > 0 && apart(&rig).is_empty());
 }
