@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use adapter_api::schema::Problem;
-use adapter_api::units;
+use adapter_api::units::{self, NotAUnit};
 
 use super::mapping::{Filter, MappingError, Template, fill_gateway};
 use crate::codec::QoS;
@@ -29,17 +29,15 @@ impl Problems {
     }
 
     pub(super) fn duration(&mut self, key: &str, text: &str) -> Option<Duration> {
-        match units::parse_duration(text) {
-            Ok(duration) => Some(duration),
-            Err(error) => self.none(key, &format!("found \"{text}\", expected {error}")),
-        }
+        self.measured(key, text, units::parse_duration(text))
     }
 
     pub(super) fn size(&mut self, key: &str, text: &str) -> Option<u64> {
-        match units::parse_size(text) {
-            Ok(size) => Some(size),
-            Err(error) => self.none(key, &format!("found \"{text}\", expected {error}")),
-        }
+        self.measured(key, text, units::parse_size(text))
+    }
+
+    fn measured<T>(&mut self, key: &str, text: &str, read: Result<T, NotAUnit>) -> Option<T> {
+        read.map_err(|error| self.add(key, &format!("found \"{text}\", expected {error}"))).ok()
     }
 
     pub(super) fn seconds(&mut self, key: &str, duration: Duration) -> Option<u32> {

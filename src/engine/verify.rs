@@ -25,6 +25,7 @@ use crate::auth::{Failures, Freshness, Known, Memory, Moment, Pair, PasswordFile
 use crate::broker::{ConnectionId, Verdict};
 use crate::clock::Clock;
 use crate::listener::Address;
+use crate::record::Now;
 
 /// A way to the thread; it ends when this is dropped.
 pub(super) struct Verifier {
@@ -183,12 +184,10 @@ fn work(mut desk: Desk, tray: &Tray, clock: Clock, inputs: &Inputs) {
     loop {
         let rest = if desk.waiting.is_empty() { desk.look_at.saturating_sub(clock.now().mono) } else { 0 };
         let Some(mut letters) = tray.take(Duration::from_millis(rest)) else { return };
-        let now = clock.now();
-        let moment = Moment { mono: now.mono, wall: now.wall };
-        let now = now.mono;
+        let Now { mono: now, wall, .. } = clock.now();
         // Who logs in has them looked at, so that a change is seen as soon as it matters.
         if letters.look || !letters.is_empty() || desk.look_at <= now {
-            let rules = desk.look(&moment).map(Input::Rules);
+            let rules = desk.look(&Moment { mono: now, wall }).map(Input::Rules);
             let troubles = desk.new_troubles().map(Input::FileTroubles);
             if rules.into_iter().chain(troubles).any(|news| inputs.send_blocking(news).is_err()) {
                 return;

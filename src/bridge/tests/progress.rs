@@ -4,7 +4,7 @@
 
 use super::config;
 use super::shelf::{Leaves, Shelf, reading};
-use crate::bridge::{Down, LinkState, Stepped, Supply, Up};
+use crate::bridge::{Config, Down, LinkState, Stepped, Supply, Up};
 use crate::clock::TURNED;
 use crate::codec::Reason;
 use crate::record::{Now, ReaderId};
@@ -13,6 +13,8 @@ use crate::unstored::{self, Inlet};
 const READER: ReaderId = ReaderId(7);
 /// Somebody else's, a device's session.
 const OTHER: ReaderId = ReaderId(8);
+/// What is told of a connection that was given up.
+const UNCONFIRMED: Option<&str> = Some("cannot make progress: no acknowledgement came for 30s");
 
 struct Stage {
     shelf: Shelf,
@@ -21,11 +23,16 @@ struct Stage {
 
 impl Stage {
     /// With keepalive 20s, so that a connection without an answer is given up after 30s.
-    fn new(status_topic: Option<&str>) -> Stage {
+    fn parts() -> (Shelf, Config) {
         at(1_000);
-        let shelf = Shelf::new(Leaves::AtSettle, Default::default());
         let mut written = config("mqtt://192.0.2.1", 5);
         written.keepalive = "20s".to_owned();
+        (Shelf::new(Leaves::AtSettle, Default::default()), written)
+    }
+
+    /// With one route.
+    fn new(status_topic: Option<&str>) -> Stage {
+        let (shelf, mut written) = Stage::parts();
         written.status_topic = status_topic.map(str::to_owned);
         let bridge = Stepped::new(&written, &[READER], shelf.handle.clone());
         Stage { shelf, bridge }
@@ -33,10 +40,7 @@ impl Stage {
 
     /// The same with one route, which keeps nothing.
     fn unkept() -> (Stage, Inlet) {
-        at(1_000);
-        let shelf = Shelf::new(Leaves::AtSettle, Default::default());
-        let mut written = config("mqtt://192.0.2.1", 5);
-        written.keepalive = "20s".to_owned();
+        let (shelf, mut written) = Stage::parts();
         for forward in &mut written.forward {
             forward.store = false;
         }
@@ -44,6 +48,18 @@ impl Stage {
         let supplies = vec![Supply::Unstored(outlet)];
         let bridge = Stepped::supplied(&written, supplies, shelf.handle.clone());
         (Stage { shelf, bridge }, inlet)
+    }
+
+    /// A row waits until its connection is given up, and then a limit of the operator's takes it.
+    fn wait_in_vain(&mut self) {
+        self.shelf.put(READER, [reading("sensors/a", "x")]);
+        self.bridge.connect(false);
+        self.sent();
+        at(31_000);
+        self.ping().unwrap_err();
+        self.shelf.state().rows.clear();
+        self.bridge.connect(false);
+        self.is_shown(LinkState::Stalled, UNCONFIRMED);
     }
 
     /// Turns until a message goes out: its packet id and topic.
@@ -104,11 +120,11 @@ fn connected_is_never_shown_for_an_uplink_whose_acknowledgements_do_not_progress
     // It takes the next connection as it took the first: that it answers CONNECT confirms nothing.
     at(32_000);
     stage.bridge.connect(false);
-    stage.is_shown(LinkState::Stalled, Some("cannot make progress: no acknowledgement came for 30s"));
+    stage.is_shown(LinkState::Stalled, UNCONFIRMED);
     let (packet_id, _) = stage.sent();
     at(61_000);
     stage.ping().unwrap();
-    stage.is_shown(LinkState::Stalled, Some("cannot make progress: no acknowledgement came for 30s"));
+    stage.is_shown(LinkState::Stalled, UNCONFIRMED);
     at(62_000);
     let given_up = stage.ping().unwrap_err();
     assert_eq!(given_up, "make progress: no acknowledgement came for 1m");
@@ -141,15 +157,7 @@ fn an_upstream_that_hangs_up_without_an_acknowledgement_is_not_called_connected_
 #[test]
 fn a_link_for_which_nothing_waits_any_more_is_connected() {
     let mut stage = Stage::new(None);
-    stage.shelf.put(READER, [reading("sensors/a", "x")]);
-    stage.bridge.connect(false);
-    stage.sent();
-    at(31_000);
-    stage.ping().unwrap_err();
-    // A limit of the operator's has taken it.
-    stage.shelf.state().rows.clear();
-    stage.bridge.connect(false);
-    stage.is_shown(LinkState::Stalled, Some("cannot make progress: no acknowledgement came for 30s"));
+    stage.wait_in_vain();
     while stage.bridge.shown().state != LinkState::Connected {
         stage.turn();
         std::thread::yield_now();
@@ -160,14 +168,7 @@ fn a_link_for_which_nothing_waits_any_more_is_connected() {
 #[test]
 fn a_link_for_which_nothing_waits_is_connected_though_others_commit_without_end() {
     let mut stage = Stage::new(None);
-    stage.shelf.put(READER, [reading("sensors/a", "x")]);
-    stage.bridge.connect(false);
-    stage.sent();
-    at(31_000);
-    stage.ping().unwrap_err();
-    stage.shelf.state().rows.clear();
-    stage.bridge.connect(false);
-    stage.is_shown(LinkState::Stalled, Some("cannot make progress: no acknowledgement came for 30s"));
+    stage.wait_in_vain();
     // Asked, answered at the latest with the next commit, taken in, and looked at.
     for _ in 0..4 {
         stage.shelf.commit(OTHER, [reading("devices/b", "x")]);
@@ -192,7 +193,6 @@ fn connections_that_end_before_the_bridges_own_word_is_acknowledged_leave_nothin
 
 #[test]
 fn a_new_connection_confirms_nothing_where_no_route_keeps_its_messages() {
-    let unconfirmed = Some("cannot make progress: no acknowledgement came for 30s");
     let (mut stage, inlet) = Stage::unkept();
     stage.bridge.connect(false);
     for seconds in [1, 32] {
@@ -205,7 +205,7 @@ fn a_new_connection_confirms_nothing_where_no_route_keeps_its_messages() {
         stage.bridge.connect(false);
         assert_eq!(stage.bridge.shown().state, LinkState::Stalled, "{seconds}");
         if seconds == 1 {
-            stage.is_shown(LinkState::Stalled, unconfirmed);
+            stage.is_shown(LinkState::Stalled, UNCONFIRMED);
         }
     }
     inlet.put(&reading("sensors/a", "x"));
@@ -216,7 +216,6 @@ fn a_new_connection_confirms_nothing_where_no_route_keeps_its_messages() {
 
 #[test]
 fn where_no_route_keeps_its_messages_the_link_is_connected_after_a_while_without_any() {
-    let unconfirmed = Some("cannot make progress: no acknowledgement came for 30s");
     let (mut stage, inlet) = Stage::unkept();
     stage.bridge.connect(false);
     inlet.put(&reading("sensors/a", "x"));
@@ -227,7 +226,7 @@ fn where_no_route_keeps_its_messages_the_link_is_connected_after_a_while_without
     stage.bridge.connect(false);
     at(41_999);
     stage.ping().unwrap();
-    stage.is_shown(LinkState::Stalled, unconfirmed);
+    stage.is_shown(LinkState::Stalled, UNCONFIRMED);
     at(42_000);
     stage.ping().unwrap();
     stage.is_shown(LinkState::Connected, None);
@@ -254,7 +253,7 @@ fn that_the_bridges_own_word_is_acknowledged_confirms_nothing_of_what_waits() {
             stage.ping().unwrap_err();
         }
     }
-    stage.is_shown(LinkState::Stalled, Some("cannot make progress: no acknowledgement came for 30s"));
+    stage.is_shown(LinkState::Stalled, UNCONFIRMED);
 }
 
 #[test]

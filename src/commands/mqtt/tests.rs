@@ -133,6 +133,22 @@ fn a_refusal_is_told_in_words() {
     assert!(failure.expect("it failed").contains("not authorized"));
 }
 
+/// What `sub` prints until it ends well.
+fn printed(words: &[&str]) -> String {
+    let args = SubLine::try_parse_from(words).expect("words").args;
+    let mut out = Vec::new();
+    let mut subscriber = Subscriber {
+        args: &args,
+        out: &mut out,
+        deadline: None,
+        printed: 0,
+        held: Default::default(),
+        stands: false,
+    };
+    subscriber.run().expect("it ends well");
+    String::from_utf8(out).expect("text")
+}
+
 #[test]
 fn a_message_is_acknowledged_when_it_was_printed() {
     let (port, thread) = broker(|peer| {
@@ -164,19 +180,9 @@ fn a_message_is_acknowledged_when_it_was_printed() {
         assert!(matches!(peer.next(), Some(Packet::Disconnect(_))));
     });
     let words = ["sub", "-h", "127.0.0.1", "-p", &port, "-t", "a/#", "-q", "2", "-v", "-C", "2"];
-    let args = SubLine::try_parse_from(words).expect("words").args;
-    let mut out = Vec::new();
-    let mut subscriber = Subscriber {
-        args: &args,
-        out: &mut out,
-        deadline: None,
-        printed: 0,
-        held: Default::default(),
-        stands: false,
-    };
-    subscriber.run().expect("two messages came");
+    let out = printed(&words);
     thread.join().expect("the script was followed");
-    assert_eq!(String::from_utf8_lossy(&out), "a/b one\na/b held\n");
+    assert_eq!(out, "a/b one\na/b held\n");
 }
 
 #[test]
@@ -201,19 +207,9 @@ fn retained_messages_alone_end_with_the_first_other_one() {
         assert!(matches!(peer.next(), Some(Packet::Disconnect(_))));
     });
     let words = ["sub", "-h", "127.0.0.1", "-p", &port, "-t", "a", "-q", "1", "--retained-only"];
-    let args = SubLine::try_parse_from(words).expect("words").args;
-    let mut out = Vec::new();
-    let mut subscriber = Subscriber {
-        args: &args,
-        out: &mut out,
-        deadline: None,
-        printed: 0,
-        held: Default::default(),
-        stands: false,
-    };
-    subscriber.run().expect("it ends well");
+    let out = printed(&words);
     thread.join().expect("the script was followed");
-    assert_eq!(String::from_utf8_lossy(&out), "kept\n");
+    assert_eq!(out, "kept\n");
 }
 
 #[test]
