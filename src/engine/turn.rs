@@ -10,7 +10,7 @@ use std::time::Duration;
 use mio::{Events, Interest, Token};
 use serde_json::Value;
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::carry::Courier;
 use super::counters::Counters;
@@ -393,7 +393,10 @@ impl Engine {
             }
             Input::Shaken(Outcome::Done(accepted)) => self.table.withdraw(accepted.stay),
             Input::Shaken(Outcome::Over(stay)) => self.table.withdraw(stay),
-            Input::Rules(rules) => self.events.push(Event::Rules(rules)),
+            Input::Rules(rules) => {
+                info!("the new access rules are in force, for those who are connected too");
+                self.events.push(Event::Rules(rules));
+            }
             Input::FileTroubles(troubles) => self.file_troubles = troubles,
             Input::Reread => {
                 self.doors.look();

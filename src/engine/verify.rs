@@ -240,9 +240,6 @@ impl Desk {
             troubled = true;
             None
         });
-        if fresh.is_some() {
-            info!("the new access rules are in force, for those who are connected too");
-        }
         // What is being written, or was wrong, may soon be another.
         let is_settling = passwords.as_ref().is_some_and(PasswordFile::is_settling)
             || rules.as_ref().is_some_and(RulesFile::is_settling);
