@@ -306,9 +306,9 @@ impl<'a> Loop<'a> {
     }
 
     fn hand_over(&mut self, parcel: Parcel, outbound: Outbound) -> Result<(), Trouble> {
-        self.kept.uplink.publish(outbound).map_err(overrun)?;
+        // First of all: where the engine takes it no more, it is still owed.
         self.kept.link.hand_over(parcel, self.session.clock.now().mono);
-        Ok(())
+        self.kept.uplink.publish(outbound).map_err(overrun)
     }
 
     /// The bridge's own word; retained, where upstream retains.
