@@ -61,8 +61,7 @@ impl Ends {
                     () = self.told() => {}
                 }
                 if timeout(WORK_ENDS, is_done).await.is_err() {
-                    tracing::warn!("told to end at the start: ending in the middle of it");
-                    journal::flush();
+                    last_word("told to end at the start: ending in the middle of it");
                     std::process::exit(0);
                 }
             };
@@ -72,6 +71,16 @@ impl Ends {
             drop(done);
             Ok(result)
         })
+    }
+}
+
+/// Says why the process ends now, also while there is no log yet.
+fn last_word(why: &str) {
+    if tracing::dispatcher::has_been_set() {
+        tracing::warn!("{why}");
+        journal::flush();
+    } else {
+        eprintln!("{why}");
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::program;
@@ -49,28 +50,41 @@ fn who_hears_no_more_ends_a_command_and_a_full_disk_is_said() {
     assert!(both(&output).contains("cannot write to standard output: No space left"), "{}", both(&output));
 }
 
-#[test]
-fn signals_are_heard_before_the_configuration_is_read() {
+/// A service that is told to hang up and to end while somebody else holds its configuration, which it is sent
+/// then; how it ended, and what it said.
+fn told_to_end_before(configuration: impl FnOnce(&Path) -> Option<String>) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tidegate.toml");
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     let mut service = Command::new(program());
     service.args(["run", "--config"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut service = service.stderr(Stdio::null()).process_group(0).spawn().unwrap();
+    let service = service.stderr(Stdio::piped()).process_group(0).spawn().unwrap();
     // This waits until the service opens it, too.
-    let mut configuration = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    let mut pipe = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
     for signal in ["-HUP", "-TERM"] {
         assert!(Command::new("kill").args([signal, &service.id().to_string()]).status().unwrap().success());
     }
-    let text = format!(
-        "[gateway]\ndata_dir = {:?}\nrun_dir = {:?}\n[[listener]]\nbind = \"127.0.0.1:0\"\n",
-        folder.path().join("data"),
-        folder.path().join("run")
-    );
-    let written = configuration.write_all(text.as_bytes());
-    drop(configuration);
-    let status = service.wait().unwrap();
-    assert!(written.is_ok() && status.code() == Some(0), "{written:?}, {status:?}");
+    // Otherwise the pipe is held until the service has ended.
+    if let Some(text) = configuration(folder.path()) {
+        pipe.write_all(text.as_bytes()).unwrap();
+        drop(pipe);
+    }
+    service.wait_with_output().unwrap()
+}
+
+#[test]
+fn signals_are_heard_before_the_configuration_is_read() {
+    let output = told_to_end_before(|folder| {
+        let (data, run) = (folder.join("data"), folder.join("run"));
+        Some(format!(
+            "[gateway]\ndata_dir = {data:?}\nrun_dir = {run:?}\n[[listener]]\nbind = \"127.0.0.1:0\"\n"
+        ))
+    });
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let output = told_to_end_before(|_| None);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("told to end at the start"), "{said}");
 }
 
 #[test]
