@@ -329,8 +329,8 @@ mod tests {
     fn answer(inbox: &Inbox) {
         for ask in inbox.take(Some(std::time::Duration::ZERO)) {
             let Ask::Read { reader, after, limit, reply } = ask else { continue };
-            let rows: Vec<Row> = (1..=u64::from(limit)).map(|next| row(after.0 + next)).collect();
-            let through = after.0 + u64::from(limit);
+            let rows: Vec<Row> = (1..=u64::from(limit.rows)).map(|next| row(after.0 + next)).collect();
+            let through = after.0 + u64::from(limit.rows);
             reply(Rows { reader, rows, through: Seq(through), newest: Seq(1 << 40), left: 0 });
         }
     }

@@ -14,7 +14,7 @@ use super::ledger::Step;
 use super::outlet::{Ahead, Label};
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
-use crate::record::{DropReason, Message, Row, Rows, Seq, Want, Write};
+use crate::record::{DropReason, Message, Portion, Row, Rows, Seq, Want, Write};
 use crate::router::Found;
 use crate::session::{Next, Parcel, Reading, RetainedWalk, Sending, Stage};
 
@@ -118,7 +118,7 @@ impl Broker {
 
     /// Has the store read on for a session.
     fn ask_for_rows(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
-        let most = self.rows_at_once();
+        let most = self.portion();
         let Some(client) = self.clients.get_mut(key) else { return };
         let Client { session, outlet: Some(outlet), .. } = client else { return };
         let Some(backlog) = &mut session.backlog else { return };
@@ -130,10 +130,11 @@ impl Broker {
         let window = u32::from(outlet.window);
         let whole = outlet.credit.map_or(window, |credit| credit.min(window));
         // Not for every single acknowledgement: half a window at a time.
-        let is_worth_it = most > 1 && room * 2 >= whole;
+        let is_worth_it = most.rows > 1 && room * 2 >= whole;
         if is_worth_it || !session.flight.is_own_under_way() {
             backlog.ask();
-            turn.effects.push(self.memory.read(backlog.reader, backlog.cursor(), room.min(most)));
+            let limit = Portion { rows: room.min(most.rows), ..most };
+            turn.effects.push(self.memory.read(backlog.reader, backlog.cursor(), limit));
         }
     }
 

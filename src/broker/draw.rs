@@ -13,7 +13,7 @@ use super::outlet::Label;
 use super::share::Question;
 use super::{Broker, Turn};
 use crate::codec::QoS;
-use crate::record::{DropReason, Identifiers, Message, Row, Rows, Seq, Want, Write};
+use crate::record::{DropReason, Identifiers, Message, Portion, Row, Rows, Seq, Want, Write};
 use crate::session::{GroupId, Held, Next, Parcel, Stage};
 
 /// A row that is looked for.
@@ -264,7 +264,8 @@ impl Broker {
         if !waits || !self.has_room_in_group(id) {
             return false;
         }
-        let room = self.room_of_group(id, self.rows_at_once());
+        let most = self.portion();
+        let limit = Portion { rows: self.room_of_group(id, most.rows), ..most };
         let Some(backlog) = self.groups.get_mut(id).and_then(|group| group.backlog.as_mut()) else {
             return false;
         };
@@ -272,7 +273,7 @@ impl Broker {
         if !self.ledger.tail_covers(after) {
             if self.ledger.is_committed(backlog.shortened_by()) {
                 backlog.ask();
-                turn.effects.push(self.memory.read(reader, after, room));
+                turn.effects.push(self.memory.read(reader, after, limit));
                 if let Some(group) = self.groups.get_mut(id) {
                     group.question = Some(Question::Next);
                 }
@@ -310,7 +311,7 @@ impl Broker {
         }
         if group.question.is_none() {
             group.question = Some(Question::Row(seq));
-            turn.effects.push(self.memory.read(reader, after, 1));
+            turn.effects.push(self.memory.read(reader, after, Portion::from(1)));
         }
         Fetched::Later
     }

@@ -13,7 +13,7 @@ use bytestring::ByteString;
 use super::Level;
 use crate::access::Rules;
 use crate::codec::{Alias, Packet, PublishParts, QoS, Reason, Version};
-use crate::record::{Full, Identifiers, Message, ReaderId, Rows, Seq, Survey, Ticket, Write};
+use crate::record::{Full, Identifiers, Message, Portion, ReaderId, Rows, Seq, Survey, Ticket, Write};
 
 /// A connection: its slot is reused, its generation is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -258,8 +258,8 @@ pub enum Effect {
         reader: ReaderId,
         /// After which row.
         after: Seq,
-        /// At most so many.
-        limit: u32,
+        /// How much at most.
+        limit: Portion,
     },
     /// Say when no more than so many bytes wait on the connection; answered by [`Event::Room`].
     AwaitRoom {

@@ -17,7 +17,9 @@ use super::refuse::Refused;
 use super::share::group_weight;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Connect, Packet, Reason};
-use crate::record::{DropReason, Message, ReaderId, Seq, SessionRecord, SessionWill, StoredSubscription};
+use crate::record::{
+    DropReason, Message, Portion, ReaderId, Seq, SessionRecord, SessionWill, StoredSubscription,
+};
 use crate::router::{Retained, Router, filter};
 use crate::session::{Burden, Held, Parcel, Session};
 
@@ -60,7 +62,7 @@ pub(super) struct Memory {
     pub(super) queues: usize,
     /// In messages of QoS 2 that were read and wait for the commit of their packet ids.
     leasing: Arc<AtomicUsize>,
-    /// Questions to the store that it has not answered: each answer may bring a megabyte.
+    /// Questions to the store that it has not answered.
     pub(super) reads: usize,
     /// In packets and answers that wait for the store, and in requests to connect.
     pub(super) held: usize,
@@ -85,7 +87,7 @@ pub(super) struct Memory {
 
 impl Memory {
     /// A question to the store.
-    pub(super) fn read(&mut self, reader: ReaderId, after: Seq, limit: u32) -> Effect {
+    pub(super) fn read(&mut self, reader: ReaderId, after: Seq, limit: Portion) -> Effect {
         self.reads += 1;
         Effect::Read { reader, after, limit }
     }
@@ -113,19 +115,17 @@ impl Broker {
         buffers + queues + leasing + held + aliases + unproven + self.ledger.sessions_weight()
     }
 
-    /// Rows that one question may ask for, so that an answer does not hold much whatever the client's window: the
-    /// fewer, the more wait for answers, and a single one where what passes has half of the memory. Of a session a
-    /// single one is asked for only once none of its own is under way: so all get on, and what waited on the disk
-    /// for thousands is not in memory at once.
-    pub(super) fn rows_at_once(&self) -> u32 {
-        let most = self.config.limits.max_memory;
-        if self.passing() > most / 2 {
-            return 1;
-        }
-        let budget = most as u64 / 8;
-        let asked = self.memory.reads as u64 * READ_BYTES;
-        let share = u64::from(ROWS_MAX) * budget / asked.max(budget).max(1);
-        u32::try_from(share).unwrap_or(ROWS_MAX).max(1)
+    /// How much one question may ask for, so that an answer does not hold much whatever the client's window: the
+    /// less, the more wait for answers, so that all of these together bring a seventh of the memory and a row each;
+    /// and a single row where what passes has half of it. Of a session a single one is asked for only once none of
+    /// its own is under way: so all get on, and what waited on the disk for thousands is not in memory at once.
+    pub(super) fn portion(&self) -> Portion {
+        let most = self.config.limits.max_memory as u64;
+        // One over a square, of which even endlessly many have a small sum.
+        let share = most / (self.memory.reads as u64 + ASKED_FREELY).pow(2);
+        let bytes = u32::try_from(share).unwrap_or(u32::MAX).min(Portion::BYTES_MAX);
+        let is_short = self.passing() as u64 > most / 2 || bytes < PORTION_MIN;
+        Portion { rows: if is_short { 1 } else { ROWS_MAX }, bytes }
     }
 
     /// Messages that stay.
@@ -379,8 +379,11 @@ pub(super) fn connect_weight(connect: &Connect) -> u32 {
 /// Rows that one question asks for at most.
 const ROWS_MAX: u32 = 128;
 
-/// Bytes that the answer to one may bring: the store stops behind the message that reaches it.
-const READ_BYTES: u64 = 1 << 20;
+/// So many questions may each have a good part of what all of them may.
+const ASKED_FREELY: u64 = 8;
+
+/// Bytes of a question that may ask for more than a row.
+const PORTION_MIN: u32 = 1 << 10;
 
 /// Packet ids that a session may leave unreleased, for each that may be under way.
 const UNRELEASED_SHARE: usize = 50;

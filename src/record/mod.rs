@@ -23,8 +23,8 @@ pub use policy::{Bounds, Full, Keep, Policy};
 pub use survey::{ReaderStatus, Survey};
 pub use timeline::{HEARTBEAT, Kept, Known, MENDS_MAX, OFF_MAX, Reading, Timeline};
 pub use write::{
-    DropReason, Lease, LeaseState, Mount, Presence, Restored, RestoredSession, Row, Rows, SessionRecord,
-    SessionWill, StoredSubscription, Write,
+    DropReason, Lease, LeaseState, Mount, Portion, Presence, Restored, RestoredSession, Row, Rows,
+    SessionRecord, SessionWill, StoredSubscription, Write,
 };
 
 /// Order number of a message in the log; the first is 1. Given by the broker, dense over everything

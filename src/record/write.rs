@@ -274,6 +274,27 @@ pub struct Row {
     pub want: Want,
 }
 
+/// How much one read brings at most: it ends with the row that reaches the one or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Portion {
+    /// So many rows.
+    pub rows: u32,
+    /// So many bytes of messages. The first row comes whatever it weighs.
+    pub bytes: u32,
+}
+
+impl Portion {
+    /// Bytes that no read goes beyond by more than its last row.
+    pub const BYTES_MAX: u32 = 1 << 20;
+}
+
+impl From<u32> for Portion {
+    /// So many rows, whatever they weigh.
+    fn from(rows: u32) -> Portion {
+        Portion { rows, bytes: Portion::BYTES_MAX }
+    }
+}
+
 /// What one read found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::record::{DropReason, Full, ReaderId, ReaderStatus, Rows, Seq, Survey, Write};
+use crate::record::{DropReason, Full, Portion, ReaderId, ReaderStatus, Rows, Seq, Survey, Write};
 
 /// A question or an order to the store.
 pub enum Ask {
@@ -30,7 +30,7 @@ pub enum Ask {
         /// After this one.
         after: Seq,
         /// At most so many rows.
-        limit: u32,
+        limit: Portion,
         /// Takes the answer.
         reply: Box<dyn FnOnce(Rows) + Send>,
     },
@@ -101,8 +101,14 @@ impl Handle {
     }
 
     /// Reads a reader's rows.
-    pub fn read(&self, reader: ReaderId, after: Seq, limit: u32, reply: impl FnOnce(Rows) + Send + 'static) {
-        self.queue.push(Ask::Read { reader, after, limit, reply: Box::new(reply) });
+    pub fn read(
+        &self,
+        reader: ReaderId,
+        after: Seq,
+        limit: impl Into<Portion>,
+        reply: impl FnOnce(Rows) + Send + 'static,
+    ) {
+        self.queue.push(Ask::Read { reader, after, limit: limit.into(), reply: Box::new(reply) });
     }
 
     /// Marks a route's messages as arrived.

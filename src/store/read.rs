@@ -19,7 +19,7 @@ use super::schema::Fault;
 use super::segment::{self, Found, Named, RawRow};
 use super::turnover::named;
 use crate::codec::Properties;
-use crate::record::{Message, Now, ReaderId, Row, Rows, Seq};
+use crate::record::{Message, Now, Portion, ReaderId, Row, Rows, Seq};
 
 /// What one read asks for.
 pub(super) struct Question<'a> {
@@ -27,8 +27,8 @@ pub(super) struct Question<'a> {
     pub(super) reader: ReaderId,
     /// After which row.
     pub(super) after: Seq,
-    /// At most so many rows.
-    pub(super) limit: u32,
+    /// How much at most.
+    pub(super) limit: Portion,
     /// For expiry, and for readings that had no clock.
     pub(super) now: Now,
     /// Rows that the open batch ends.
@@ -73,12 +73,13 @@ impl Log {
         let newest = question.after.max(Seq(self.ledger.last_seq));
         let rows = Rows { reader, rows: Vec::new(), through: newest, newest, left: 0 };
         let mut answer = Answer { rows, expired: Vec::new(), damaged: Vec::new() };
+        let most = question.limit;
         let (mut after, mut weight) = (question.after.0, 0);
         if let Some(reader) = self.readers.get_mut(&reader) {
             reader.begin_handing(after);
         }
         while let Some(seq) = self.next_wanted(connection, reader, after)? {
-            let full = answer.rows.rows.len() as u64 >= u64::from(question.limit) || weight >= READ_BYTES_MAX;
+            let full = answer.rows.rows.len() >= most.rows as usize || weight >= most.bytes as usize;
             let skipped = answer.expired.len() + answer.damaged.len() >= SKIPPED_MAX;
             if full || skipped {
                 let through = after.max(question.after.0);
@@ -257,9 +258,6 @@ fn bare(row: &RawRow<'_>) -> Option<Bare> {
         },
     })
 }
-
-/// A read ends after so many bytes of messages, whatever its limit of rows.
-const READ_BYTES_MAX: usize = 1 << 20;
 
 /// And after so many rows that nobody can have, so that other readers get their turn.
 const SKIPPED_MAX: usize = 1_000;

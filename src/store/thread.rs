@@ -13,7 +13,9 @@ use super::reader::{Fate, Kind};
 use super::room::{Pages, Room, missed_floor};
 use super::schema::Fault;
 use super::{Checked, aside, successor, written};
-use crate::record::{DropReason, Full, HEARTBEAT, Now, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write};
+use crate::record::{
+    DropReason, Full, HEARTBEAT, Now, Portion, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write,
+};
 
 /// Everything that the thread owns.
 pub(super) struct Worker {
@@ -340,7 +342,7 @@ impl Worker {
         self.database.unread.until(segment)
     }
 
-    fn read(&mut self, reader: ReaderId, after: Seq, limit: u32, reply: Box<dyn FnOnce(Rows) + Send>) {
+    fn read(&mut self, reader: ReaderId, after: Seq, limit: Portion, reply: Box<dyn FnOnce(Rows) + Send>) {
         let now = (self.clock)();
         let batch = &self.batch;
         let question = Question { reader, after, limit, now, ended: &|seq| batch.ends(reader, seq) };

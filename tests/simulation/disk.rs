@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::books::{Order, is_same};
 use super::world::{Darkness, World, lock, payload_of};
-use crate::record::{DropReason, Rows};
+use crate::record::{DropReason, Portion, Rows};
 use crate::store::{Ask, GivenUp};
 
 impl World {
@@ -119,7 +119,7 @@ impl World {
     }
 
     /// A read has found what is committed and not ended, from its place on, and nothing else.
-    pub(super) fn check_rows(&self, rows: &Rows, after: u64, limit: u32, given_up: &[GivenUp]) {
+    pub(super) fn check_rows(&self, rows: &Rows, after: u64, limit: Portion, given_up: &[GivenUp]) {
         let reader = rows.reader;
         let over =
             |seq: u64| given_up.iter().any(|given_up| given_up.seqs.iter().any(|known| known.0 == seq));
@@ -131,7 +131,9 @@ impl World {
             .collect();
         let found: Vec<(u64, u64)> = rows.rows.iter().map(|row| (row.seq.0, row.number)).collect();
         assert_eq!(found, within, "rows of {reader:?} after {after} up to {:?}", rows.through);
-        assert!(rows.rows.len() <= limit as usize, "{reader:?} is given more than it asked for");
+        let but_last: usize = rows.rows.iter().rev().skip(1).map(|row| row.message.weight()).sum();
+        let fits = rows.rows.len() <= limit.rows as usize && but_last <= limit.bytes as usize;
+        assert!(fits, "{reader:?} is given more than it asked for");
         for row in &rows.rows {
             let ours = &self.books.messages[&row.seq.0];
             assert!(is_same(&row.message, ours), "row {:?} is {:?}, not {ours:?}", row.seq, row.message);

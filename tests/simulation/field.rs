@@ -68,7 +68,7 @@ impl World {
                 }
                 Effect::Hurry => hurry = true,
                 Effect::Read { reader, after, limit } => {
-                    assert!(limit > 0, "a question has an answer");
+                    assert!(limit.rows > 0, "a question has an answer");
                     assert!(self.process().reading.insert(reader), "{reader:?} has one question open");
                     let outside = self.outside.clone();
                     let reply = move |rows| lock(&outside.rows).push_back(rows);

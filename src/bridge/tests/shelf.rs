@@ -133,7 +133,7 @@ impl Worker {
         match ask {
             Ask::Writes { .. } => self.inbox.announce(Seq(state.newest)),
             Ask::Read { reader, after, limit, reply } => {
-                let rows = self.read(&mut state, reader, after, limit as usize);
+                let rows = self.read(&mut state, reader, after, limit.rows as usize);
                 drop(state);
                 reply(rows);
             }

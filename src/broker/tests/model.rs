@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::record::{
-    DropReason, Lease, LeaseState, Message, Presence, ReaderId, Restored, RestoredSession, Row, Rows, Seq,
-    SessionRecord, Ticket, Want, Write,
+    DropReason, Lease, LeaseState, Message, Portion, Presence, ReaderId, Restored, RestoredSession, Row,
+    Rows, Seq, SessionRecord, Ticket, Want, Write,
 };
 
 #[derive(Clone, Default)]
@@ -168,7 +168,7 @@ impl Model {
     }
 
     /// Committed rows, save those that a write which is not yet committed names as done.
-    pub(super) fn read(&self, reader: ReaderId, after: Seq, limit: u32) -> Rows {
+    pub(super) fn read(&self, reader: ReaderId, after: Seq, limit: Portion) -> Rows {
         let newest = self.disk.last_seq;
         let (mut through, mut left) = (newest, 0);
         let mut rows = Vec::new();
@@ -182,7 +182,8 @@ impl Model {
             if *seq <= after || self.pending.iter().any(|write| ends(write, *seq)) {
                 continue;
             }
-            if rows.len() == limit as usize {
+            let weight: usize = rows.iter().map(|row: &Row| row.message.weight()).sum();
+            if rows.len() >= limit.rows as usize || weight >= limit.bytes as usize {
                 through = rows.last().map_or(after, |row: &Row| row.seq);
                 left += u64::from(!self.disk.leases.contains_key(&(reader, *seq)));
                 continue;

@@ -11,7 +11,7 @@ use super::model::Model;
 use super::speech::{self, Words};
 use crate::codec::Version;
 use crate::record::machine::{Clock, Machine};
-use crate::record::{Full, HEARTBEAT, Kept, Message, Mount, Presence, Rows, Seq, Ticket};
+use crate::record::{Full, HEARTBEAT, Kept, Message, Mount, Portion, Presence, Rows, Seq, Ticket};
 
 /// What a script runs against.
 pub(super) struct Script {
@@ -29,7 +29,7 @@ pub(super) struct Script {
     /// What the clients decoded of the last effects.
     pub(super) heard: Vec<Packet>,
     reads: Vec<Rows>,
-    asked: Vec<(ReaderId, Seq, u32)>,
+    asked: Vec<(ReaderId, Seq, Portion)>,
 }
 
 /// The events' effects, line by line.

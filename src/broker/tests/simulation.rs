@@ -14,7 +14,7 @@ use super::random::{Random, fresh_seed};
 use super::script::config;
 use super::speech;
 use crate::codec::{Packet, Reason};
-use crate::record::{Full, LeaseState, Policy, Seq, SessionRecord, Ticket};
+use crate::record::{Full, LeaseState, Policy, Portion, Seq, SessionRecord, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a run differs from another beside its seed.
@@ -47,7 +47,7 @@ struct World {
     unwritten: BTreeMap<String, BTreeSet<usize>>,
     /// Payloads of those whose member's session then ended: they may go to a second one.
     excused: BTreeSet<String>,
-    asked: Vec<(ReaderId, Seq, u32)>,
+    asked: Vec<(ReaderId, Seq, Portion)>,
     answers: Vec<Event>,
     /// Payload to the first row that holds it and that row's ticket.
     rows: BTreeMap<String, (Seq, Ticket)>,
@@ -343,7 +343,7 @@ impl World {
                 && self.random.below(3) == 0
             {
                 self.answers.push(Event::Rows(self.model.read(*reader, *after, *limit)));
-                self.asked.push((*reader, *after, 0));
+                self.asked.push((*reader, *after, Portion::default()));
             }
         }
         for effect in effects {

@@ -239,7 +239,7 @@ pub(crate) fn effect(effect: &Effect) -> Option<String> {
         Effect::Memory(level) => format!("memory {level:?}").to_lowercase(),
         Effect::Hurry => "hurry".into(),
         Effect::Read { reader, after, limit } => {
-            format!("read r{} after {} limit {limit}", reader.0, after.0)
+            format!("read r{} after {} limit {}", reader.0, after.0, limit.rows)
         }
         Effect::Forward { route, message } => format!("forward {route} {}", named(message)),
     })

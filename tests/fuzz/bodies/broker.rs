@@ -17,7 +17,7 @@ use tidegate::codec::{
     Ack, Alias, Connect, Disconnect, Packet, Properties, Property, Publish, QoS, Reason, RetainHandling,
     Subscribe, Subscription, SubscriptionOptions, Unsubscribe, Version, Will, encode, publish_size,
 };
-use tidegate::record::{Now, Presence, ReaderId, Restored, Seq};
+use tidegate::record::{Now, Portion, Presence, ReaderId, Restored, Seq};
 
 #[allow(dead_code, reason = "the broker's own tests use more of it")]
 #[path = "../../../src/broker/tests/model.rs"]
@@ -114,7 +114,7 @@ struct World {
     events: Vec<Event>,
     /// Whose link has broken, which the broker will hear with the next events.
     broken: BTreeSet<ConnectionId>,
-    asked: Vec<(ReaderId, Seq, u32)>,
+    asked: Vec<(ReaderId, Seq, Portion)>,
     serial: u32,
 }
 
@@ -409,7 +409,7 @@ impl World {
                 self.model.write(&write);
             }
             Effect::Read { reader, after, limit } => {
-                assert!(limit > 0, "a question has an answer");
+                assert!(limit.rows > 0, "a question has an answer");
                 self.asked.push((reader, after, limit));
             }
             Effect::Close { connection } => {

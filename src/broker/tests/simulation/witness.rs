@@ -8,7 +8,7 @@ use super::super::client::{Client, Duty};
 use super::{World, is_group};
 use crate::broker::{ConnectionId, Copy, Effect};
 use crate::codec::{Packet, QoS};
-use crate::record::{DropReason, LeaseState, ReaderId, Seq, Write};
+use crate::record::{DropReason, LeaseState, Portion, ReaderId, Seq, Write};
 use crate::router::filter;
 
 impl World {
@@ -16,8 +16,8 @@ impl World {
         match effect {
             Effect::Write(write) => self.on_write(&write),
             Effect::Read { reader, after, limit } => {
-                assert!(limit > 0, "a question has an answer");
-                match self.asked.iter().position(|known| *known == (reader, after, 0)) {
+                assert!(limit.rows > 0, "a question has an answer");
+                match self.asked.iter().position(|known| *known == (reader, after, Portion::default())) {
                     Some(answered) => drop(self.asked.remove(answered)),
                     None => self.asked.push((reader, after, limit)),
                 }

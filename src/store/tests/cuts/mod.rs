@@ -126,7 +126,7 @@ impl Rig {
     pub(super) fn read(&mut self, reader: ReaderId, after: u64, limit: u32) -> Option<Rows> {
         let (sender, receiver) = channel();
         let reply = Box::new(move |rows| drop(sender.send(rows)));
-        self.worker.turn(vec![Ask::Read { reader, after: Seq(after), limit, reply }]);
+        self.worker.turn(vec![Ask::Read { reader, after: Seq(after), limit: limit.into(), reply }]);
         receiver.try_recv().ok()
     }
 }
