@@ -13,26 +13,35 @@ use rusqlite::Connection;
 use super::commit::checkpoint;
 use super::found::Group;
 use super::image::Image;
-use super::room::Files;
+use super::room::{Files, PAGE, Pages};
+use super::salvage;
 use super::schema::Fault;
 use super::segment::{self, Header};
 use super::trees::Trees;
 use crate::record::ReaderId;
 
-/// Copies what is there of the wanted segments, which are then wanted no more.
+/// Copies what is there of the wanted segments, which are then wanted no more, the newest first, and of those only what
+/// lets the database take no more than so many bytes.
 pub(super) fn copy_on(
     connection: &Connection,
     files: &Files,
     path: &Path,
     wanted: &mut BTreeMap<u32, Option<Header>>,
+    room: u64,
 ) -> Result<(), Fault> {
     let image = Image::open(files, path)?;
     let trees = Trees::of(&image);
-    let mut rows = 0;
-    for pages in trees.logs() {
+    let mut logs: Vec<&Vec<u32>> = trees.logs().collect();
+    logs.sort_by_cached_key(|pages| Group::newest(&image, pages));
+    let (mut rows, mut left) = (0, 0);
+    for pages in logs.into_iter().rev() {
         let group = Group::of(&image, pages);
         let id = wanted.iter().find(|(id, header)| group.is_of(**id, header.as_ref())).map(|(id, _)| *id);
         let Some((id, header)) = id.and_then(|id| wanted.remove_entry(&id)) else { continue };
+        if (Pages::of(connection)?.all * PAGE).saturating_add(taken_by(&group)) > room {
+            left += group.rows.len();
+            continue;
+        }
         connection.execute_batch("BEGIN IMMEDIATE")?;
         let put = put(connection, id, header.as_ref(), &group)
             .and_then(|()| Ok(connection.execute_batch("COMMIT")?))
@@ -45,7 +54,17 @@ pub(super) fn copy_on(
         files.progress.step();
     }
     tracing::warn!(path = %path.display(), rows, "what can be read of the segments that are wanted is copied on");
+    if left > 0 {
+        tracing::error!(path = %path.display(), rows = left, "NO ROOM ON THE DISK: messages stay in what was set apart");
+    }
     Ok(())
+}
+
+/// About what a segment of these rows takes.
+fn taken_by(group: &Group) -> u64 {
+    let rows = group.rows.iter().map(|(seq, row)| salvage::taken_by(row.raw(*seq).weight()));
+    // Its first page, and pages that are not full.
+    rows.sum::<u64>() + 2 * PAGE
 }
 
 /// Writes a segment as it was, but for what is not there.

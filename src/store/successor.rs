@@ -135,7 +135,7 @@ pub(super) fn copy_on(
                 homeless.remove(&id);
             }
         }
-        rescue::copy_on(connection, files, path, &mut homeless)
+        rescue::copy_on(connection, files, path, &mut homeless, u64::MAX)
     };
     let mut copied = copy();
     while copied.as_ref().is_err_and(Fault::is_full) && make_room() {

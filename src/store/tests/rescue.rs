@@ -415,6 +415,32 @@ fn a_damaged_file_apart_keeps_no_store_from_starting_where_nothing_makes_room() 
 }
 
 #[test]
+fn rows_of_a_damaged_database_go_before_those_of_a_damaged_file_apart_where_there_is_no_room_for_both() {
+    let (whole, rows) = (Whole::new(), ROWS + 1..=ROWS + 120);
+    let disk = whole.disk.copied();
+    let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    assert!(rig.commit(rows.clone().map(|seq| wanted(seq, content(seq), &[SESSION])).collect()));
+    rig.worker.close();
+    let database = disk.dir().join("tidegate.db");
+    let path = disk.dir().join(whole.path.file_name().unwrap());
+    [&database, &path].into_iter().for_each(|path| disk.harm(path, |bytes| bytes[0] ^= 1));
+    give_up_reserve(&disk);
+    let need = disk.size(&database).unwrap();
+    assert!(disk.size(&path).unwrap() > need, "together they do not fit");
+    fill_up_to(&disk, need * 3 / 2);
+    let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    disk.fail(|faults| faults.capacity = 0);
+    let found = read_of_session(&mut rig);
+    let apart: BTreeSet<u64> = whole.segments.iter().flatten().copied().collect();
+    let missing: Vec<u64> = (1..=*rows.end()).filter(|seq| !found.contains(seq)).collect();
+    assert!(!missing.is_empty() && missing.iter().all(|seq| apart.contains(seq)), "{missing:?}");
+    assert!(rig.commit(Vec::new()));
+    let line = rig.status().readers[&SESSION].clone();
+    assert_eq!(line.dropped, BTreeMap::from([(DropReason::Damaged, missing.len() as u64)]), "{line:?}");
+    assert_eq!(line.queued, found.len() as u64, "{line:?}");
+}
+
+#[test]
 fn a_stand_in_that_met_a_full_disk_tries_again_when_there_is_room() {
     let (whole, segment) = (Whole::new(), 2);
     // That page has an index which the log needs.
