@@ -15,7 +15,7 @@ use super::found::Group;
 use super::image::Image;
 use super::room::{Files, PAGE, Pages};
 use super::salvage;
-use super::schema::Fault;
+use super::schema::{self, Fault, LEDGER, Ledger};
 use super::segment::{self, Header};
 use super::trees::Trees;
 use crate::record::ReaderId;
@@ -44,6 +44,7 @@ pub(super) fn copy_on(
         }
         connection.execute_batch("BEGIN IMMEDIATE")?;
         let put = put(connection, id, header.as_ref(), &group)
+            .and_then(|()| note(connection, id))
             .and_then(|()| Ok(connection.execute_batch("COMMIT")?))
             .and_then(|()| checkpoint(connection));
         if put.as_ref().is_err_and(Fault::is_full) && !connection.is_autocommit() {
@@ -58,6 +59,13 @@ pub(super) fn copy_on(
         tracing::error!(path = %path.display(), rows = left, "NO ROOM ON THE DISK: messages stay in what was set apart");
     }
     Ok(())
+}
+
+/// Notes which segment this transaction is for: where its sync fails, it must be copied once more.
+fn note(connection: &Connection, id: u32) -> Result<(), Fault> {
+    let ledger = schema::state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
+    let Some(ledger) = ledger else { return Ok(()) };
+    Ok(schema::put_state(connection, LEDGER, Ledger { copied_on: id, ..ledger }.pack())?)
 }
 
 /// About what a segment of these rows takes.

@@ -328,6 +328,28 @@ fn a_file_apart_that_is_damaged_costs_no_row_that_can_be_read() {
 }
 
 #[test]
+fn a_sync_that_fails_while_a_damaged_file_apart_is_copied_on_loses_nothing() {
+    let whole = Whole::new();
+    for which in 0..100 {
+        let disk = damaged(&whole);
+        disk.fail(|faults| faults.sync = Some((Kind::Wal, which)));
+        drop(start(&disk));
+        let is_met = disk.faults().sync.is_none();
+        drop(start(&disk).unwrap_or_else(|error| panic!("sync {which}: cannot {error}")));
+        disk.cut();
+        disk.lose_what_is_not_synced();
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("sync {which}: cannot {error}"));
+        println!("sync {which}");
+        whole.check(&mut rig, 0);
+        if !is_met {
+            assert!(which as usize > whole.segments.len(), "{which}");
+            return;
+        }
+    }
+    panic!("it does not sync so often");
+}
+
+#[test]
 fn a_file_apart_that_cannot_be_opened_keeps_no_successor_from_being_made() {
     let whole = Whole::new();
     let disk = whole.disk.copied();
