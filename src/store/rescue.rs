@@ -31,13 +31,10 @@ pub(super) fn copy_on(
 ) -> Result<(), Fault> {
     let image = Image::open(files, path)?;
     let trees = Trees::of(&image);
-    let mut logs: Vec<&Vec<u32>> = trees.logs().collect();
-    logs.sort_by_cached_key(|pages| Group::newest(&image, pages));
     let (mut rows, mut left) = (0, 0);
-    for pages in logs.into_iter().rev() {
-        let group = Group::of(&image, pages);
-        let id = wanted.iter().find(|(id, header)| group.is_of(**id, header.as_ref())).map(|(id, _)| *id);
-        let Some((id, header)) = id.and_then(|id| wanted.remove_entry(&id)) else { continue };
+    for (id, home) in homes(&image, &trees, wanted).into_iter().rev() {
+        let group = Group::of(&image, &home.pages);
+        let header = wanted.remove(&id).flatten();
         if (Pages::of(connection)?.all * PAGE).saturating_add(taken_by(&group)) > room {
             left += group.rows.len();
             continue;
@@ -59,6 +56,52 @@ pub(super) fn copy_on(
         tracing::error!(path = %path.display(), rows = left, "NO ROOM ON THE DISK: messages stay in what was set apart");
     }
     Ok(())
+}
+
+/// The pages of each wanted segment that is there. Where the page above them is lost, and the map of pages too, each of
+/// them is a tree of its own: those that do not say whose they are belong where rows are missing.
+fn homes(image: &Image, trees: &Trees, wanted: &BTreeMap<u32, Option<Header>>) -> BTreeMap<u32, Home> {
+    let mut homes: BTreeMap<u32, Home> = BTreeMap::new();
+    let mut loose = Vec::new();
+    for pages in trees.logs() {
+        let group = Group::of(image, pages);
+        let rows = group.rows.len() as u64;
+        let home = wanted.iter().find(|(id, header)| group.is_of(**id, header.as_ref()));
+        if let Some((id, header)) = home {
+            let all = header.as_ref().map_or(0, |header| header.rows);
+            homes.entry(*id).or_insert(Home { pages: Vec::new(), missing: all }).take(pages, rows);
+        } else if let Some((last, _)) = group.rows.last_key_value()
+            && group.readers().next().is_none()
+        {
+            loose.push((*last, rows, pages));
+        }
+    }
+    for (last, rows, pages) in loose {
+        let fits = |(id, home): (&u32, &Home)| {
+            let span = wanted.get(id)?.as_ref()?.span()?;
+            (span.contains(&last) && home.missing >= rows).then_some((span, *id))
+        };
+        // Rows that were copied on into a segment are far older than its others.
+        let home = homes.iter().filter_map(fits).min_by_key(|(span, _)| span.end() - span.start());
+        if let Some((_, id)) = home {
+            homes.entry(id).and_modify(|home| home.take(pages, rows));
+        }
+    }
+    homes
+}
+
+/// Where a segment lies.
+struct Home {
+    pages: Vec<u32>,
+    /// Rows that are not in these.
+    missing: u64,
+}
+
+impl Home {
+    fn take(&mut self, pages: &[u32], rows: u64) {
+        self.pages.extend(pages);
+        self.missing = self.missing.saturating_sub(rows);
+    }
 }
 
 /// Notes which segment this transaction is for: where its sync fails, it must be copied once more.

@@ -203,6 +203,27 @@ fn index_of(disk: &FaultyDisk, path: &Path, segment: u32) -> usize {
     pages.find(has_it).expect("it is there").0 as usize
 }
 
+/// The page of a database above this one.
+fn above(disk: &FaultyDisk, path: &Path, page: usize) -> usize {
+    let bytes = disk.bytes(path).unwrap();
+    let is_above = |(number, above): &(u32, btree::Page)| {
+        btree::kind(*number, above) == Some(btree::Kind::Inner)
+            && btree::children(*number, above, btree::Kind::Inner)
+                .iter()
+                .any(|child| child.0 as usize == page)
+    };
+    let mut pages = (1u32..).zip(bytes.chunks_exact(4_096).map(|page| page.try_into().unwrap()));
+    pages.find(is_above).expect("it is there").0 as usize
+}
+
+/// Damages these pages of a file, and its header.
+fn damage(disk: &FaultyDisk, path: &Path, pages: &[usize]) {
+    disk.harm(path, |bytes| {
+        bytes[0] ^= 1;
+        pages.iter().for_each(|page| bytes[(page - 1) * 4_096..][..4_096].fill(0xa5));
+    });
+}
+
 /// Starts, after as many attempts as that takes.
 fn start_in_the_end(disk: &FaultyDisk, stand_in: &mut absent::Absent) -> Rig {
     for _ in 0..2 * patience::TRIES {
@@ -325,6 +346,21 @@ fn a_file_apart_that_is_damaged_costs_no_row_that_can_be_read() {
     let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
     whole.check(&mut rig, 0);
     assert!(put_aside(&disk) > 0 && apart(&rig).is_empty());
+}
+
+#[test]
+fn a_segment_of_a_file_apart_that_nothing_holds_together_costs_no_row_that_can_be_read() {
+    let whole = Whole::new();
+    for segment in [2, 5] {
+        let disk = whole.disk.copied();
+        let path = disk.dir().join(whole.path.file_name().unwrap());
+        let root = above(&disk, &path, index_of(&disk, &path, segment));
+        // The first page of the pointer map, and the one that lists the segment's pages.
+        damage(&disk, &path, &[2, root]);
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+        whole.check(&mut rig, 0);
+        assert!(put_aside(&disk) > 0 && apart(&rig).is_empty());
+    }
 }
 
 #[test]
