@@ -203,6 +203,18 @@ fn index_of(disk: &FaultyDisk, path: &Path, segment: u32) -> usize {
     pages.find(has_it).expect("it is there").0 as usize
 }
 
+/// Flips a bit of what a database says of which rows of a segment are the route's.
+fn spoil_index(disk: &FaultyDisk, path: &Path, segment: u32) {
+    let number = index_of(disk, path, segment);
+    let at = (number - 1) * 4_096;
+    let page: btree::Page = disk.bytes(path).unwrap()[at..][..4_096].try_into().unwrap();
+    let mut cells = btree::cells(number as u32, &page, btree::Kind::Leaf);
+    let cell = cells.find(|cell| cell.id == -i64::from(ROUTE.0)).expect("it is there").local;
+    let place = page.windows(cell.len()).position(|bytes| bytes == cell).expect("it is there");
+    // The checksum.
+    disk.harm(path, |bytes| bytes[at + place + cell.len() - 1] ^= 1);
+}
+
 /// The page of a database above this one.
 fn above(disk: &FaultyDisk, path: &Path, page: usize) -> usize {
     let bytes = disk.bytes(path).unwrap();
@@ -361,6 +373,30 @@ fn a_segment_of_a_file_apart_that_nothing_holds_together_costs_no_row_that_can_b
         whole.check(&mut rig, 0);
         assert!(put_aside(&disk) > 0 && apart(&rig).is_empty());
     }
+}
+
+#[test]
+fn an_index_that_was_read_and_is_lost_with_a_file_apart_counts_no_row_twice() {
+    let (whole, segment) = (Whole::new(), 3);
+    let disk = whole.disk.copied();
+    let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    assert!(read_all(&mut rig).into_iter().eq(SETTLED + 1..=ROWS));
+    assert!(read_of_session(&mut rig).into_iter().eq(1..=ROWS));
+    let path = disk.dir().join(whole.path.file_name().unwrap());
+    spoil_index(&disk, &path, segment);
+    // And with it some rows of the segment, but not those that name the others' topics.
+    let is_of = |page: &usize| {
+        let lost = whole.lost_with(*page);
+        let rows = &whole.segments[segment as usize - 1];
+        lost.iter().all(|seq| rows.contains(seq)) && lost.len() < rows.len() / 2
+    };
+    let page = whole.pages_with_rows().into_iter().find(is_of).expect("it is there");
+    damage(&disk, &path, &[page]);
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(Vec::new()));
+    assert_eq!(disk.faults().sync, None, "it was met");
+    whole.check(&mut rig, page);
+    assert!(put_aside(&disk) > 0);
 }
 
 #[test]
