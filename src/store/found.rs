@@ -192,7 +192,8 @@ impl Group {
             properties: row.properties.to_vec(),
             payload: row.payload.to_vec(),
         };
-        self.rows.insert(row.seq, found);
+        // What is loose comes behind the segment's own tree.
+        self.rows.entry(row.seq).or_insert(found);
     }
 
     /// The bytes behind a name of a row; `None` where the row that has them is lost.

@@ -3,7 +3,7 @@
 //! Of the open segment this is kept in memory; a closed one carries it, and what was read lately is
 //! remembered up to a limit. So a reader finds its rows without reading the others'.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
@@ -21,6 +21,8 @@ pub(super) struct Index {
     pub(super) open: BTreeMap<ReaderId, Runs>,
     closed: HashMap<(u32, ReaderId), Runs>,
     weight: usize,
+    /// Closed segments that were found without a header: they may have another index than they had.
+    headless: BTreeSet<u32>,
 }
 
 impl Index {
@@ -63,11 +65,17 @@ impl Index {
         Ok(open)
     }
 
-    /// Goes on with what another has read of closed segments, which never change.
+    /// A closed segment was found without its header.
+    pub(super) fn note_headless(&mut self, id: u32) {
+        self.headless.insert(id);
+    }
+
+    /// Goes on with what another has read of closed segments, which never change but where they lose their header.
     pub(super) fn inherit(&mut self, former: Index) {
         for (key, runs) in former.closed {
             let weight = self.weight + runs.weight() + 1;
-            if key.0 < self.open_id && weight <= RUNS_MAX && !self.closed.contains_key(&key) {
+            let is_same = key.0 < self.open_id && !self.headless.contains(&key.0);
+            if is_same && weight <= RUNS_MAX && !self.closed.contains_key(&key) {
                 self.weight = weight;
                 self.closed.insert(key, runs);
             }

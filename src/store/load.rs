@@ -243,6 +243,7 @@ impl Log {
         segment: &Segment,
         rows: Vec<(u64, ReaderId, u64)>,
     ) -> Result<(), Fault> {
+        self.index.note_headless(id);
         let Segment { rows: count, bytes, last, .. } = *segment;
         let mut header = Header { rows: count, bytes, last, ..Header::default() };
         let mut weights: BTreeMap<ReaderId, BTreeMap<u64, u64>> = BTreeMap::new();

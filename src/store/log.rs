@@ -414,6 +414,7 @@ impl Log {
         #[cfg(test)]
         self.assert_tallies();
         self.ledger.stamp += 1;
+        self.ledger.copied_on = 0;
         put_state(connection, LEDGER, self.ledger.pack())?;
         Ok(())
     }

@@ -13,28 +13,35 @@ use rusqlite::Connection;
 use super::commit::checkpoint;
 use super::found::Group;
 use super::image::Image;
-use super::room::Files;
-use super::schema::Fault;
+use super::room::{Files, PAGE, Pages};
+use super::salvage;
+use super::schema::{self, Fault, LEDGER, Ledger};
 use super::segment::{self, Header};
 use super::trees::Trees;
 use crate::record::ReaderId;
 
-/// Copies what is there of the wanted segments, which are then wanted no more.
+/// Copies what is there of the wanted segments, which are then wanted no more, the newest first, and of those only what
+/// lets the database take no more than so many bytes.
 pub(super) fn copy_on(
     connection: &Connection,
     files: &Files,
     path: &Path,
     wanted: &mut BTreeMap<u32, Option<Header>>,
+    room: u64,
 ) -> Result<(), Fault> {
     let image = Image::open(files, path)?;
     let trees = Trees::of(&image);
-    let mut rows = 0;
-    for pages in trees.logs() {
-        let group = Group::of(&image, pages);
-        let id = wanted.iter().find(|(id, header)| group.is_of(**id, header.as_ref())).map(|(id, _)| *id);
-        let Some((id, header)) = id.and_then(|id| wanted.remove_entry(&id)) else { continue };
+    let (mut rows, mut left) = (0, 0);
+    for (id, home) in homes(&image, &trees, wanted).into_iter().rev() {
+        let group = Group::of(&image, &home.pages);
+        let header = wanted.remove(&id).flatten();
+        if (Pages::of(connection)?.all * PAGE).saturating_add(taken_by(&group)) > room {
+            left += group.rows.len();
+            continue;
+        }
         connection.execute_batch("BEGIN IMMEDIATE")?;
         let put = put(connection, id, header.as_ref(), &group)
+            .and_then(|()| note(connection, id))
             .and_then(|()| Ok(connection.execute_batch("COMMIT")?))
             .and_then(|()| checkpoint(connection));
         if put.as_ref().is_err_and(Fault::is_full) && !connection.is_autocommit() {
@@ -45,7 +52,70 @@ pub(super) fn copy_on(
         files.progress.step();
     }
     tracing::warn!(path = %path.display(), rows, "what can be read of the segments that are wanted is copied on");
+    if left > 0 {
+        tracing::error!(path = %path.display(), rows = left, "NO ROOM ON THE DISK: messages stay in what was set apart");
+    }
     Ok(())
+}
+
+/// The pages of each wanted segment that is there. Where the page above them is lost, and the map of pages too, each of
+/// them is a tree of its own: those that do not say whose they are belong where rows are missing.
+fn homes(image: &Image, trees: &Trees, wanted: &BTreeMap<u32, Option<Header>>) -> BTreeMap<u32, Home> {
+    let mut homes: BTreeMap<u32, Home> = BTreeMap::new();
+    let mut loose = Vec::new();
+    for pages in trees.logs() {
+        let group = Group::of(image, pages);
+        let rows = group.rows.len() as u64;
+        let home = wanted.iter().find(|(id, header)| group.is_of(**id, header.as_ref()));
+        if let Some((id, header)) = home {
+            let all = header.as_ref().map_or(0, |header| header.rows);
+            homes.entry(*id).or_insert(Home { pages: Vec::new(), missing: all }).take(pages, rows);
+        } else if let Some((last, _)) = group.rows.last_key_value()
+            && group.readers().next().is_none()
+        {
+            loose.push((*last, rows, pages));
+        }
+    }
+    for (last, rows, pages) in loose {
+        let fits = |(id, home): (&u32, &Home)| {
+            let span = wanted.get(id)?.as_ref()?.span()?;
+            (span.contains(&last) && home.missing >= rows).then_some((span, *id))
+        };
+        // Rows that were copied on into a segment are far older than its others.
+        let home = homes.iter().filter_map(fits).min_by_key(|(span, _)| span.end() - span.start());
+        if let Some((_, id)) = home {
+            homes.entry(id).and_modify(|home| home.take(pages, rows));
+        }
+    }
+    homes
+}
+
+/// Where a segment lies.
+struct Home {
+    pages: Vec<u32>,
+    /// Rows that are not in these.
+    missing: u64,
+}
+
+impl Home {
+    fn take(&mut self, pages: &[u32], rows: u64) {
+        self.pages.extend(pages);
+        self.missing = self.missing.saturating_sub(rows);
+    }
+}
+
+/// Notes which segment this transaction is for: where its sync fails, it must be copied once more.
+fn note(connection: &Connection, id: u32) -> Result<(), Fault> {
+    let ledger = schema::state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
+    let Some(ledger) = ledger else { return Ok(()) };
+    Ok(schema::put_state(connection, LEDGER, Ledger { copied_on: id, ..ledger }.pack())?)
+}
+
+/// About what a segment of these rows takes.
+fn taken_by(group: &Group) -> u64 {
+    let rows = group.rows.iter().map(|(seq, row)| salvage::taken_by(row.raw(*seq).weight()));
+    // Its first page, and pages that are not full.
+    rows.sum::<u64>() + 2 * PAGE
 }
 
 /// Writes a segment as it was, but for what is not there.

@@ -128,7 +128,7 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Re
     let missing = missing.filter(|(id, _)| !rows.elsewhere.contains(id));
     let mut missing = missing.map(|(id, header)| (id, Some(header))).collect();
     for path in &left {
-        rescue::copy_on(&target, files, path, &mut missing)?;
+        rescue::copy_on(&target, files, path, &mut missing, room)?;
     }
     // What is too much for a reader goes with the first commit to the new one.
     let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
@@ -328,7 +328,7 @@ fn name<'a>(names: &mut HashMap<Vec<u8>, u64>, bytes: &'a [u8], seq: u64) -> Nam
 }
 
 /// About what a row of so many bytes takes, its place in an index included.
-fn taken_by(bytes: u64) -> u64 {
+pub(super) fn taken_by(bytes: u64) -> u64 {
     let whole = if bytes > PAGE - 100 { bytes.div_ceil(PAGE) * PAGE } else { bytes + bytes / 8 };
     whole + ROW_BYTES
 }

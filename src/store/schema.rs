@@ -171,6 +171,8 @@ pub(super) struct Ledger {
     /// The segment that was open when the last commit began: it wrote to no older one. 0 where that is not
     /// known, since a program that did not write it was the last.
     pub(super) wrote_from: u32,
+    /// The older segment that was copied on since, and that the last sync was for; 0: none.
+    pub(super) copied_on: u32,
 }
 
 impl Ledger {
@@ -186,6 +188,9 @@ impl Ledger {
         put_number(&mut out, unsigned(VERSION));
         // Whoever does not know it does not read on.
         put_number(&mut out, u64::from(self.wrote_from));
+        if self.copied_on > 0 {
+            put_number(&mut out, u64::from(self.copied_on));
+        }
         out
     }
 
@@ -195,6 +200,7 @@ impl Ledger {
         // Behind the version, which a program that did not write it leaves out.
         if unpack.number().is_some() && !unpack.is_empty() {
             ledger.wrote_from = unpack.number32()?;
+            ledger.copied_on = unpack.number32().unwrap_or(0);
         }
         Some(ledger)
     }
@@ -215,6 +221,7 @@ impl Ledger {
             epoch: unpack.number()?,
             times: times::unpack(unpack)?,
             wrote_from: 0,
+            copied_on: 0,
         })
     }
 }

@@ -6,6 +6,7 @@
 //! a start reads no rows. Rows are never changed, and go only with their table.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
@@ -78,6 +79,12 @@ impl Header {
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return false };
         self.readers.insert(reader, (rows.count(), first, last));
         true
+    }
+
+    /// From the first order number that somebody wanted to the highest; `None` where nobody wanted any.
+    pub(super) fn span(&self) -> Option<RangeInclusive<u64>> {
+        let first = self.readers.values().map(|(_, first, _)| *first).min()?;
+        (first <= self.last).then_some(first..=self.last)
     }
 
     /// What one reader had in it when it was closed: what that weighs is as the header says, or as much as the

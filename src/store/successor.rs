@@ -135,7 +135,7 @@ pub(super) fn copy_on(
                 homeless.remove(&id);
             }
         }
-        rescue::copy_on(connection, files, path, &mut homeless)
+        rescue::copy_on(connection, files, path, &mut homeless, u64::MAX)
     };
     let mut copied = copy();
     while copied.as_ref().is_err_and(Fault::is_full) && make_room() {
@@ -300,8 +300,8 @@ fn build(files: &Files, sizes: &Sizes, new: &Path, extent: Extent) -> Result<(),
 }
 
 /// Copies every segment that the last commit has written to, whatever they take, since the next one writes to
-/// the newest of them; some more, since a program of before did not note which those are; and all of those
-/// that would otherwise have to be read from too many files.
+/// the newest of them; the one that was copied on last; some more, since a program of before did not note which those
+/// are; and all of those that would otherwise have to be read from too many files.
 fn copy_segments(
     connection: &Connection,
     sizes: &Sizes,
@@ -312,13 +312,13 @@ fn copy_segments(
     let mut statement = connection.prepare("SELECT id FROM main.segments ORDER BY id DESC")?;
     let ids: Vec<u32> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let ledger = schema::state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
-    let wrote_from = ledger.map_or(0, |ledger| ledger.wrote_from);
+    let (wrote_from, copied_on) = ledger.map_or((0, 0), |ledger| (ledger.wrote_from, ledger.copied_on));
     let newest = ids.first().copied().unwrap_or(0);
     let most = if extent == Extent::Least && wrote_from > 0 { 0 } else { sizes.segment_rows * 4 };
     let before = Pages::of(connection)?.all;
     let mut rows = 0;
     for id in ids {
-        let must = id == newest || (wrote_from > 0 && id >= wrote_from);
+        let must = id == newest || id == copied_on || (wrote_from > 0 && id >= wrote_from);
         // Twice what may wait for a commit, of the log alone.
         let bytes = Pages::of(connection)?.all.saturating_sub(before) * PAGE;
         let reached = !must && (rows >= most || bytes >= sizes.segment_bytes * 2);

@@ -203,6 +203,39 @@ fn index_of(disk: &FaultyDisk, path: &Path, segment: u32) -> usize {
     pages.find(has_it).expect("it is there").0 as usize
 }
 
+/// Flips a bit of what a database says of which rows of a segment are the route's.
+fn spoil_index(disk: &FaultyDisk, path: &Path, segment: u32) {
+    let number = index_of(disk, path, segment);
+    let at = (number - 1) * 4_096;
+    let page: btree::Page = disk.bytes(path).unwrap()[at..][..4_096].try_into().unwrap();
+    let mut cells = btree::cells(number as u32, &page, btree::Kind::Leaf);
+    let cell = cells.find(|cell| cell.id == -i64::from(ROUTE.0)).expect("it is there").local;
+    let place = page.windows(cell.len()).position(|bytes| bytes == cell).expect("it is there");
+    // The checksum.
+    disk.harm(path, |bytes| bytes[at + place + cell.len() - 1] ^= 1);
+}
+
+/// The page of a database above this one.
+fn above(disk: &FaultyDisk, path: &Path, page: usize) -> usize {
+    let bytes = disk.bytes(path).unwrap();
+    let is_above = |(number, above): &(u32, btree::Page)| {
+        btree::kind(*number, above) == Some(btree::Kind::Inner)
+            && btree::children(*number, above, btree::Kind::Inner)
+                .iter()
+                .any(|child| child.0 as usize == page)
+    };
+    let mut pages = (1u32..).zip(bytes.chunks_exact(4_096).map(|page| page.try_into().unwrap()));
+    pages.find(is_above).expect("it is there").0 as usize
+}
+
+/// Damages these pages of a file, and its header.
+fn damage(disk: &FaultyDisk, path: &Path, pages: &[usize]) {
+    disk.harm(path, |bytes| {
+        bytes[0] ^= 1;
+        pages.iter().for_each(|page| bytes[(page - 1) * 4_096..][..4_096].fill(0xa5));
+    });
+}
+
 /// Starts, after as many attempts as that takes.
 fn start_in_the_end(disk: &FaultyDisk, stand_in: &mut absent::Absent) -> Rig {
     for _ in 0..2 * patience::TRIES {
@@ -328,6 +361,67 @@ fn a_file_apart_that_is_damaged_costs_no_row_that_can_be_read() {
 }
 
 #[test]
+fn a_segment_of_a_file_apart_that_nothing_holds_together_costs_no_row_that_can_be_read() {
+    let whole = Whole::new();
+    for segment in [2, 5] {
+        let disk = whole.disk.copied();
+        let path = disk.dir().join(whole.path.file_name().unwrap());
+        let root = above(&disk, &path, index_of(&disk, &path, segment));
+        // The first page of the pointer map, and the one that lists the segment's pages.
+        damage(&disk, &path, &[2, root]);
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+        whole.check(&mut rig, 0);
+        assert!(put_aside(&disk) > 0 && apart(&rig).is_empty());
+    }
+}
+
+#[test]
+fn an_index_that_was_read_and_is_lost_with_a_file_apart_counts_no_row_twice() {
+    let (whole, segment) = (Whole::new(), 3);
+    let disk = whole.disk.copied();
+    let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    assert!(read_all(&mut rig).into_iter().eq(SETTLED + 1..=ROWS));
+    assert!(read_of_session(&mut rig).into_iter().eq(1..=ROWS));
+    let path = disk.dir().join(whole.path.file_name().unwrap());
+    spoil_index(&disk, &path, segment);
+    // And with it some rows of the segment, but not those that name the others' topics.
+    let is_of = |page: &usize| {
+        let lost = whole.lost_with(*page);
+        let rows = &whole.segments[segment as usize - 1];
+        lost.iter().all(|seq| rows.contains(seq)) && lost.len() < rows.len() / 2
+    };
+    let page = whole.pages_with_rows().into_iter().find(is_of).expect("it is there");
+    damage(&disk, &path, &[page]);
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(Vec::new()));
+    assert_eq!(disk.faults().sync, None, "it was met");
+    whole.check(&mut rig, page);
+    assert!(put_aside(&disk) > 0);
+}
+
+#[test]
+fn a_sync_that_fails_while_a_damaged_file_apart_is_copied_on_loses_nothing() {
+    let whole = Whole::new();
+    for which in 0..100 {
+        let disk = damaged(&whole);
+        disk.fail(|faults| faults.sync = Some((Kind::Wal, which)));
+        drop(start(&disk));
+        let is_met = disk.faults().sync.is_none();
+        drop(start(&disk).unwrap_or_else(|error| panic!("sync {which}: cannot {error}")));
+        disk.cut();
+        disk.lose_what_is_not_synced();
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("sync {which}: cannot {error}"));
+        println!("sync {which}");
+        whole.check(&mut rig, 0);
+        if !is_met {
+            assert!(which as usize > whole.segments.len(), "{which}");
+            return;
+        }
+    }
+    panic!("it does not sync so often");
+}
+
+#[test]
 fn a_file_apart_that_cannot_be_opened_keeps_no_successor_from_being_made() {
     let whole = Whole::new();
     let disk = whole.disk.copied();
@@ -412,6 +506,32 @@ fn a_damaged_file_apart_keeps_no_store_from_starting_where_nothing_makes_room() 
     let line = rig.status().readers[&SESSION].clone();
     assert!(line.dropped[&DropReason::Damaged] > 0, "{line:?}");
     assert_eq!((line.queued, line.queued + line.dropped[&DropReason::Damaged]), (found, ROWS), "{line:?}");
+}
+
+#[test]
+fn rows_of_a_damaged_database_go_before_those_of_a_damaged_file_apart_where_there_is_no_room_for_both() {
+    let (whole, rows) = (Whole::new(), ROWS + 1..=ROWS + 120);
+    let disk = whole.disk.copied();
+    let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    assert!(rig.commit(rows.clone().map(|seq| wanted(seq, content(seq), &[SESSION])).collect()));
+    rig.worker.close();
+    let database = disk.dir().join("tidegate.db");
+    let path = disk.dir().join(whole.path.file_name().unwrap());
+    [&database, &path].into_iter().for_each(|path| disk.harm(path, |bytes| bytes[0] ^= 1));
+    give_up_reserve(&disk);
+    let need = disk.size(&database).unwrap();
+    assert!(disk.size(&path).unwrap() > need, "together they do not fit");
+    fill_up_to(&disk, need * 3 / 2);
+    let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+    disk.fail(|faults| faults.capacity = 0);
+    let found = read_of_session(&mut rig);
+    let apart: BTreeSet<u64> = whole.segments.iter().flatten().copied().collect();
+    let missing: Vec<u64> = (1..=*rows.end()).filter(|seq| !found.contains(seq)).collect();
+    assert!(!missing.is_empty() && missing.iter().all(|seq| apart.contains(seq)), "{missing:?}");
+    assert!(rig.commit(Vec::new()));
+    let line = rig.status().readers[&SESSION].clone();
+    assert_eq!(line.dropped, BTreeMap::from([(DropReason::Damaged, missing.len() as u64)]), "{line:?}");
+    assert_eq!(line.queued, found.len() as u64, "{line:?}");
 }
 
 #[test]
