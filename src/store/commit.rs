@@ -433,9 +433,11 @@ impl Worker {
 
     /// After a read that met a segment which the disk does not read: its readers wait, and nobody else.
     pub(super) fn wait_for(&mut self, id: u32) {
-        let fault = Fault::Unreadable(id);
-        if self.database.is_hopeless(&fault, (self.clock)().mono) {
+        let (fault, now) = (Fault::Unreadable(id), (self.clock)().mono);
+        if self.database.is_hopeless(&fault, now) {
             self.recover_idle(fault);
+        } else {
+            self.database.unread.rest(now);
         }
     }
 
@@ -548,10 +550,8 @@ impl Worker {
             }
             _ => self.database.go_back(&now),
         };
-        if let Some(place) = fault.unread() {
-            // Only now: between two tries commits are made, however long the way back takes.
-            self.database.unread.rest(place, (self.clock)().mono);
-        }
+        // Only now: between two tries commits are made, however long the way back takes.
+        self.database.unread.rest((self.clock)().mono);
         result
     }
 }

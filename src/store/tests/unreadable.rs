@@ -215,6 +215,75 @@ fn a_place_that_cannot_be_read_stops_no_commit_however_long_the_way_back_takes()
     assert_eq!(lost(&mut rig), 0);
 }
 
+/// Of several pages each.
+const LONG: Sizes = Sizes { segment_rows: 60, segment_bytes: 60_000, checkpoint_frames: 90, ..SIZES };
+
+/// Lets three minutes pass in such steps; nobody reads. Says how often it was in trouble in the last one.
+fn pass(rig: &mut Rig, step: u64, mut turn: impl FnMut(&mut Rig)) -> u64 {
+    let (began, mut troubled) = (rig.elapsed(), 0);
+    while rig.elapsed() < began + 180_000 {
+        rig.wait(step);
+        turn(rig);
+        let is_late = rig.elapsed() >= began + 120_000;
+        troubled += u64::from(is_late && rig.status().trouble.is_some());
+    }
+    troubled
+}
+
+#[test]
+fn a_place_that_only_the_shrinking_of_the_file_meets_is_gone_round() {
+    for step in [1_000, 100] {
+        let disk = FaultyDisk::new();
+        let start = || Rig::start(&disk, LONG, &["up".into()]).unwrap_or_else(|_| panic!());
+        let mut rig = start();
+        for block in 0..12 {
+            assert!(rig.commit(rows(block * 60 + 1..=block * 60 + 60)));
+        }
+        rig.worker.close();
+        let page = (610..640).map(|seq| page_of(&disk, seq)).max().unwrap();
+        let bad = rows_in(&disk, page);
+        let before = disk.size(&disk.dir().join("tidegate.db")).unwrap();
+        let mut rig = start();
+        disk.fail(|faults| faults.bad_page = page);
+        settle(&mut rig, 1..=540);
+        assert!(rig.commit(Vec::new()));
+        let troubled = pass(&mut rig, step, |_| ());
+        assert_eq!(troubled, 0, "every {step} ms: it is tried for ever");
+        let after = disk.size(&disk.dir().join("tidegate.db")).unwrap();
+        assert!(after < before * 2 / 3, "every {step} ms: {after} of {before} bytes");
+        let rest: Vec<u64> = (541..=720).filter(|seq| !bad.contains(seq)).collect();
+        assert_eq!(read_all(&mut rig), rest, "every {step} ms");
+    }
+}
+
+#[test]
+fn a_place_that_only_the_moving_of_the_log_meets_is_gone_round() {
+    for step in [1_000, 100] {
+        let disk = FaultyDisk::new();
+        let mut rig = Rig::start(&disk, LONG, &["up".into()]).unwrap_or_else(|_| panic!());
+        assert!(rig.commit(rows(1..=60)));
+        assert!(rig.commit(rows(61..=62)));
+        let log = disk.dir().join("tidegate.db-wal");
+        let (bytes, payload) = (disk.bytes(&log).unwrap(), &content(30).payload);
+        let begin = &payload[..payload.len().min(100)];
+        let at = bytes.windows(begin.len()).position(|window| window == begin).expect("it is not moved yet");
+        disk.fail(|faults| faults.bad_log_page = at / 4_096 + 1);
+        let (mut last, mut largest) = (62, 0);
+        let troubled = pass(&mut rig, step, |rig| {
+            last += 1;
+            rig.hand_over(rows(last..=last));
+            largest = largest.max(disk.size(&log).unwrap());
+        });
+        assert_eq!(troubled, 0, "every {step} ms: it is tried for ever");
+        assert!(rig.settle_down());
+        println!("measured: every {step} ms, up to {largest} bytes of log");
+        assert!(disk.size(&log).unwrap() < 2 * LONG.checkpoint_frames * 4_120, "every {step} ms");
+        let found = read_all(&mut rig);
+        assert!(found.len() as u64 >= last - 15, "every {step} ms: {} of {last} rows", found.len());
+        assert_eq!(found.len() as u64 + lost(&mut rig), last);
+    }
+}
+
 #[test]
 fn a_damaged_inner_page_costs_no_row() {
     let disk = FaultyDisk::new();
