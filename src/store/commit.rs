@@ -467,12 +467,15 @@ impl Worker {
     /// The wait after a failure is over.
     pub(super) fn try_again(&mut self) {
         self.recovery.retry_at = None;
-        if self.database.connection.is_none()
-            && let Err(fault) = self.database.reopen(Patience::Some, &(self.clock)())
-        {
-            self.recovery.failures += 1;
-            self.back_off(&fault);
-            return;
+        if self.database.connection.is_none() {
+            let reopened = self.database.reopen(Patience::Some, &(self.clock)());
+            // Only now: the next try is no later than that for having taken the disk long.
+            self.database.unread.rest((self.clock)().mono);
+            if let Err(fault) = reopened {
+                self.recovery.failures += 1;
+                self.back_off(&fault);
+                return;
+            }
         }
         self.resolve();
         self.answer_held();

@@ -128,6 +128,9 @@ fn whichever_page_cannot_be_read_the_store_goes_on_with_the_others() {
     assert!((1..=12).contains(&most), "{most}");
 }
 
+/// The page in which the segments are listed.
+const SEGMENTS: usize = schema::ROOTS[4] as usize;
+
 /// So large that a page is a small part of one.
 const LARGE: Sizes = Sizes {
     segment_rows: 400,
@@ -162,6 +165,29 @@ fn a_page_that_can_never_be_read_costs_the_rows_in_it_and_no_other() {
     assert_eq!(lost(&mut rig), bad.len() as u64);
     assert_eq!(rig.status().trouble, None);
     assert_eq!(read_all(&mut super::faults::cut(rig)), rest);
+}
+
+#[test]
+fn a_place_without_which_nothing_can_be_opened_is_gone_round_however_long_each_try_takes() {
+    let disk = filled();
+    let mut rig = start(&disk);
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    disk.fail(|faults| (faults.bad_page, faults.writes) = (SEGMENTS, 1));
+    rig.slow_reads(60_000);
+    rig.hand_over(rows(201..=201));
+    assert!(rig.worker.database.connection.is_none(), "it is lost with the place");
+    let began = rig.elapsed();
+    rig.wait(3_000);
+    assert!(rig.elapsed() - began > 64_000, "a try takes longer than any rest");
+    let told = (0..40).any(|_| {
+        rig.wait(3_000);
+        rig.all_told()
+    });
+    assert!(told, "{:?}", rig.status().trouble);
+    assert_eq!(read_all(&mut rig), seqs(1..=201));
+    assert_eq!(lost(&mut rig), 0);
+    assert!(!asides(&disk).is_empty());
 }
 
 #[test]
