@@ -252,7 +252,8 @@ fn check_log(files: &Files) -> Result<u64, Refusal> {
     let bytes = files.wal_size();
     let wal = match bytes {
         0 => Wal::default(),
-        bytes => Wal::read(&*files.disk.open(&files.wal)?, bytes)?,
+        // In the words of what SQLite does not read: it is waited for, and gone round, like that.
+        bytes => Wal::read(&*files.disk.open(&files.wal)?, bytes).map_err(|_| schema::unread())?,
     };
     match wal.behind {
         0 => Ok(wal.size.map_or(files.database_size() / PAGE, u64::from)),

@@ -454,6 +454,47 @@ fn whichever_part_of_the_log_cannot_be_read_a_start_succeeds_in_the_end() {
 }
 
 #[test]
+fn whichever_part_of_the_log_cannot_be_read_at_work_the_store_goes_on() {
+    let whole = filled();
+    let (mut part, mut count, mut before) = (0, 1, Vec::new());
+    while part < count {
+        part += 1;
+        let disk = whole.copied();
+        let mut rig = start(&disk);
+        let log = |disk: &FaultyDisk| disk.bytes(&disk.dir().join("tidegate.db-wal")).unwrap();
+        let mut last = 200;
+        // Until it has begun anew, before what is left of what was moved on.
+        while last < 203 || log(&disk)[..24] == before[..] {
+            last += 1;
+            before = log(&disk).get(..24).unwrap_or_default().to_vec();
+            assert!(rig.commit(rows(last..=last)));
+        }
+        count = log(&disk).len().div_ceil(4_096);
+        disk.fail(|faults| faults.bad_log_page = part);
+        // Whatever it was lost by.
+        rig.worker.database.connection = None;
+        last += 1;
+        rig.hand_over(rows(last..=last));
+        if let Some(trouble) = rig.status().trouble {
+            assert_eq!(trouble, "the disk cannot be read", "part {part}");
+        }
+        let told = (0..60).any(|_| {
+            rig.wait(3_000);
+            rig.all_told()
+        });
+        assert!(told, "part {part} of {count}: it stands still for ever");
+        wait_until_read(&mut rig);
+        let found = read_all(&mut rig);
+        // A last transaction that is not read cannot be told from one that a loss of power has torn.
+        let accounted = found.len() as u64 + lost(&mut rig);
+        assert!((last - 1..=last).contains(&accounted), "part {part}: {accounted}");
+        assert!(found.contains(&last) && found.len() >= 200, "part {part}: {found:?}");
+        assert_eq!(rig.status().trouble, None, "part {part}");
+    }
+    assert!(count > 8, "{count} parts of a log");
+}
+
+#[test]
 fn a_disk_that_reads_nothing_for_long_is_waited_for() {
     let disk = filled();
     let mut stand_in = absent(&disk);
