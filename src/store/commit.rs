@@ -257,9 +257,11 @@ impl Database {
     ) -> Result<(), Fault> {
         self.connection = None;
         let files = self.files.with(patience);
-        let found = open::replace_damaged(&files, &self.sizes, wall, &why.to_string())?;
-        self.apart = successor::attached(&found.connection, &self.files)?;
-        let log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
+        open::salvage_aside(&files, &self.sizes, wall, &why.to_string())?;
+        let opened = open::connect_salvaged(&files, &self.sizes);
+        let connection = self.watch(opened)?;
+        self.apart = successor::attached(&connection, &self.files)?;
+        let log = Log::load(&connection, self.sizes, &self.rules, &BTreeMap::new())?;
         // Of segments that are no more.
         self.log.index = Index::default();
         self.take(log);
@@ -267,7 +269,7 @@ impl Database {
         self.unread.clear();
         // The salvage may have given it up.
         self.reserve = Reserve::within(&self.files);
-        self.connection = Some(found.connection);
+        self.connection = Some(connection);
         Ok(())
     }
 
