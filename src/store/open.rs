@@ -125,7 +125,7 @@ pub(super) enum Refusal {
     Damaged(String),
     /// The disk says no.
     Sqlite(rusqlite::Error),
-    /// The disk refuses to change its names.
+    /// The disk refuses to open its files, or to change their names.
     Disk(io::Error),
 }
 
