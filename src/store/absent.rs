@@ -52,11 +52,16 @@ impl Absent {
                     Ask::Close => return,
                 }
             }
-            let now = (self.clock)();
-            if now.mono >= self.tries.next() {
-                self.look(now.wall);
-                self.tries.rest((self.clock)().mono);
-            }
+            self.look_if_due();
+        }
+    }
+
+    /// Looks whether the store can be opened, and when to look again.
+    pub(super) fn look_if_due(&mut self) {
+        let now = (self.clock)();
+        if now.mono >= self.tries.next() {
+            self.look(now.wall);
+            self.tries.rest((self.clock)().mono);
         }
     }
 
@@ -65,11 +70,18 @@ impl Absent {
         if self.on_available.is_none() {
             return;
         }
-        let found = open::lock(&self.files.dir).and_then(|lock| {
-            let found = self.attempt(Sizes::of(&self.config), wall);
-            drop(lock);
-            found
-        });
+        let found = match open::lock(&self.files.dir) {
+            Ok(lock) => {
+                let found = self.attempt(Sizes::of(&self.config), wall);
+                drop(lock);
+                found
+            }
+            Err(error) => {
+                // No try of what the disk reads: that is not gone round for it.
+                self.tries.rest_long((self.clock)().mono);
+                Err(error)
+            }
+        };
         match found {
             Ok(()) => {
                 tracing::info!("the store can be opened now");

@@ -257,9 +257,11 @@ impl Database {
     ) -> Result<(), Fault> {
         self.connection = None;
         let files = self.files.with(patience);
-        let found = open::replace_damaged(&files, &self.sizes, wall, &why.to_string())?;
-        self.apart = successor::attached(&found.connection, &self.files)?;
-        let log = Log::load(&found.connection, self.sizes, &self.rules, &BTreeMap::new())?;
+        open::salvage_aside(&files, &self.sizes, wall, &why.to_string())?;
+        let opened = open::connect_salvaged(&files, &self.sizes);
+        let connection = self.watch(opened)?;
+        self.apart = successor::attached(&connection, &self.files)?;
+        let log = Log::load(&connection, self.sizes, &self.rules, &BTreeMap::new())?;
         // Of segments that are no more.
         self.log.index = Index::default();
         self.take(log);
@@ -267,7 +269,7 @@ impl Database {
         self.unread.clear();
         // The salvage may have given it up.
         self.reserve = Reserve::within(&self.files);
-        self.connection = Some(found.connection);
+        self.connection = Some(connection);
         Ok(())
     }
 
@@ -433,9 +435,11 @@ impl Worker {
 
     /// After a read that met a segment which the disk does not read: its readers wait, and nobody else.
     pub(super) fn wait_for(&mut self, id: u32) {
-        let fault = Fault::Unreadable(id);
-        if self.database.is_hopeless(&fault, (self.clock)().mono) {
+        let (fault, now) = (Fault::Unreadable(id), (self.clock)().mono);
+        if self.database.is_hopeless(&fault, now) {
             self.recover_idle(fault);
+        } else {
+            self.database.unread.rest(now);
         }
     }
 
@@ -465,12 +469,15 @@ impl Worker {
     /// The wait after a failure is over.
     pub(super) fn try_again(&mut self) {
         self.recovery.retry_at = None;
-        if self.database.connection.is_none()
-            && let Err(fault) = self.database.reopen(Patience::Some, &(self.clock)())
-        {
-            self.recovery.failures += 1;
-            self.back_off(&fault);
-            return;
+        if self.database.connection.is_none() {
+            let reopened = self.database.reopen(Patience::Some, &(self.clock)());
+            // Only now: the next try is no later than that for having taken the disk long.
+            self.database.unread.rest((self.clock)().mono);
+            if let Err(fault) = reopened {
+                self.recovery.failures += 1;
+                self.back_off(&fault);
+                return;
+            }
         }
         self.resolve();
         self.answer_held();
@@ -548,10 +555,8 @@ impl Worker {
             }
             _ => self.database.go_back(&now),
         };
-        if let Some(place) = fault.unread() {
-            // Only now: between two tries commits are made, however long the way back takes.
-            self.database.unread.rest(place, (self.clock)().mono);
-        }
+        // Only now: between two tries commits are made, however long the way back takes.
+        self.database.unread.rest((self.clock)().mono);
         result
     }
 }

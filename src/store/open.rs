@@ -83,6 +83,17 @@ pub(super) fn database(files: &Files, sizes: &Sizes, wall: u64) -> Result<Databa
 
 /// Puts a damaged database aside, and opens a new one that has what could be read of it.
 pub(super) fn replace_damaged(files: &Files, sizes: &Sizes, wall: u64, why: &str) -> Result<Database, Fault> {
+    let aside = salvage_aside(files, sizes, wall, why)?;
+    let opened = connect_salvaged(files, sizes);
+    if opened.as_ref().is_err_and(Fault::is_unsynced) {
+        // The next attempt takes over from it.
+        let _ = successor::set_apart(files);
+    }
+    Ok(Database { connection: opened?, put_aside: Some(aside) })
+}
+
+/// Puts a damaged database aside, and what could be read of it in its place.
+pub(super) fn salvage_aside(files: &Files, sizes: &Sizes, wall: u64, why: &str) -> Result<PathBuf, Fault> {
     let salvaged = match salvage::build(files, sizes, wall) {
         Ok(path) => Some(path),
         // The damaged one stays where it is, so that nothing is given up for want of a disk.
@@ -95,21 +106,15 @@ pub(super) fn replace_damaged(files: &Files, sizes: &Sizes, wall: u64, why: &str
             None
         }
     };
-    let aside = aside::put(files, salvaged.as_deref(), why)?;
-    match connect_in_need(files, sizes, &mut Reserve::within(files)) {
-        Ok(connection) => Ok(Database { connection, put_aside: Some(aside) }),
-        Err(Refusal::Newer(_) | Refusal::Damaged(_)) => {
-            Err(Fault::Unusable("a new one is damaged too".into()))
-        }
-        Err(refusal) => {
-            let fault = Fault::from(refusal);
-            if fault.is_unsynced() {
-                // The next attempt takes over from it.
-                let _ = successor::set_apart(files);
-            }
-            Err(fault)
-        }
-    }
+    Ok(aside::put(files, salvaged.as_deref(), why)?)
+}
+
+/// Opens that.
+pub(super) fn connect_salvaged(files: &Files, sizes: &Sizes) -> Result<Connection, Fault> {
+    connect_in_need(files, sizes, &mut Reserve::within(files)).map_err(|refusal| match refusal {
+        Refusal::Newer(_) | Refusal::Damaged(_) => Fault::Unusable("a new one is damaged too".into()),
+        refusal => refusal.into(),
+    })
 }
 
 /// Why a connection cannot be used.
@@ -120,7 +125,7 @@ pub(super) enum Refusal {
     Damaged(String),
     /// The disk says no.
     Sqlite(rusqlite::Error),
-    /// The disk refuses to change its names.
+    /// The disk refuses to open its files, or to change their names.
     Disk(io::Error),
 }
 
@@ -252,7 +257,8 @@ fn check_log(files: &Files) -> Result<u64, Refusal> {
     let bytes = files.wal_size();
     let wal = match bytes {
         0 => Wal::default(),
-        bytes => Wal::read(&*files.disk.open(&files.wal)?, bytes)?,
+        // In the words of what SQLite does not read: it is waited for, and gone round, like that.
+        bytes => Wal::read(&*files.disk.open(&files.wal)?, bytes).map_err(|_| schema::unread())?,
     };
     match wal.behind {
         0 => Ok(wal.size.map_or(files.database_size() / PAGE, u64::from)),

@@ -40,6 +40,11 @@ impl Tries {
         self.next = self.next.max(now + backoff(self.times.saturating_sub(1)));
     }
 
+    /// The same for as long as it ever rests, after something that was no try.
+    pub(super) fn rest_long(&mut self, now: u64) {
+        self.next = self.next.max(now + BACKOFF_MILLIS_MAX);
+    }
+
     /// When it may be tried again.
     pub(super) fn next(&self) -> u64 {
         self.next

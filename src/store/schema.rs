@@ -33,8 +33,8 @@ pub(super) enum Fault {
     /// The gate that a test holds before each commit refused.
     #[error("the disk refused to sync: {0}")]
     Gate(std::io::Error),
-    /// The disk refuses to change its names.
-    #[error("the disk cannot rename the store's files: {0}")]
+    /// The disk refuses to open its files, or to change their names.
+    #[error("the disk does not let the store at its files: {0}")]
     Disk(#[from] std::io::Error),
     /// The connection was dropped and is not open again.
     #[error("the database is not open")]

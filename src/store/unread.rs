@@ -16,12 +16,16 @@ use crate::record::Now;
 
 /// By place.
 #[derive(Debug, Default)]
-pub(super) struct Unread(BTreeMap<u32, Tries>);
+pub(super) struct Unread {
+    places: BTreeMap<u32, Tries>,
+    /// Places whose last try has led to something that is not yet over.
+    tried: BTreeSet<u32>,
+}
 
 impl Unread {
     /// Puts a place off that was tried in vain.
     pub(super) fn put_off(&mut self, place: u32, now: u64) -> Patience {
-        let tries = self.0.entry(place).or_default();
+        let tries = self.places.entry(place).or_default();
         if tries.next() <= now {
             if now - tries.next() > QUIET_MILLIS {
                 // It was read in between, by somebody who had no reason to say so.
@@ -35,36 +39,40 @@ impl Unread {
             }
             tries.count();
             tries.rest(now);
+            self.tried.insert(place);
         }
         tries.patience()
     }
 
-    /// Lets a place that is put off rest from now on, when whatever the try has led to is done.
-    pub(super) fn rest(&mut self, place: u32, now: u64) {
-        if let Some(tries) = self.0.get_mut(&place) {
-            tries.rest(now);
+    /// What the last tries have led to is over: those places rest from now on. No other does: one that somebody
+    /// meets more often than it rests would never be tried again.
+    pub(super) fn rest(&mut self, now: u64) {
+        for place in std::mem::take(&mut self.tried) {
+            if let Some(tries) = self.places.get_mut(&place) {
+                tries.rest(now);
+            }
         }
     }
 
     /// Until when a segment is put off.
     pub(super) fn until(&self, id: u32) -> u64 {
-        self.0.get(&id).map_or(0, Tries::next)
+        self.places.get(&id).map_or(0, Tries::next)
     }
 
     /// Segments that are put off.
     pub(super) fn resting(&self, now: u64) -> BTreeSet<u32> {
-        let resting = self.0.iter().filter(|(place, tries)| **place != ELSEWHERE && tries.next() > now);
+        let resting = self.places.iter().filter(|(place, tries)| **place != ELSEWHERE && tries.next() > now);
         resting.map(|(id, _)| *id).collect()
     }
 
     /// A place could be read, or was given up.
     pub(super) fn forget(&mut self, place: u32) {
-        self.0.remove(&place);
+        self.places.remove(&place);
     }
 
     /// The database is another.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.places.clear();
     }
 }
 

@@ -368,3 +368,40 @@ fn what_is_set_apart_may_have_a_bad_place_while_the_database_is_salvaged() {
         assert_eq!(found.len() as u64 + damaged, 58, "page {page}: {found:?}");
     }
 }
+
+#[test]
+fn what_was_salvaged_is_not_written_again_after_a_failed_sync_where_it_cannot_be_set_apart() {
+    let before = FaultyDisk::new();
+    let mut rig = start(&before);
+    assert!(rig.commit(rows(1..=100)));
+    before.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(rows(101..=102)));
+    let Database { apart: files, log, .. } = &rig.worker.database;
+    let last = files[0].segments.iter().map(|id| log.segments[id].last).max().unwrap();
+    // Nothing is wanted but what is apart: the newest segment is then one of those, and is copied first of all.
+    settle(&mut rig, last + 1..=102);
+    rig.worker.close();
+    let disk = before.copied();
+    let mut rig = start(&disk);
+    rig.worker.database.connection = None;
+    // It is nobody's store by its header.
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[68..72].fill(0));
+    let held = disk.clone();
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    disk.hold_syncs(Box::new(move |path| {
+        let is_log = path.to_string_lossy().ends_with("-wal");
+        held.fail(|faults| faults.no_renaming |= is_log && faults.sync.is_some());
+    }));
+    rig.hand_over(rows(103..=103));
+    assert_eq!((disk.faults().sync, disk.faults().no_renaming), (None, true), "it was met");
+    rig.wait(5_000);
+    assert!(!rig.all_told(), "it is in a file whose sync has failed");
+    let database = disk.dir().join("tidegate.db");
+    assert_eq!(disk.changes_since_failure(&database), 0);
+    assert_eq!(disk.changes_since_failure(&open::with_suffix(&database, "-wal")), 0);
+    disk.fail(|faults| faults.no_renaming = false);
+    assert!(rig.settle_down());
+    let rest = [seqs(1..=last), vec![103]].concat();
+    assert_eq!(read_all(&mut rig), rest);
+    assert_eq!(read_all(&mut cut(rig)), rest);
+}

@@ -164,7 +164,8 @@ fn a_commit_that_is_found_after_its_sync_failed_is_told_once() {
     rig.hand_over(rows(6..=8));
     rig.wait(5_000);
     assert!(!rig.all_told());
-    assert!(rig.status().trouble.is_some());
+    let trouble = rig.status().trouble.expect("it is said");
+    assert_eq!(trouble, "the disk does not let the store at its files: the disk does not rename");
     // What comes meanwhile waits behind it.
     rig.hand_over(rows(9..=9));
     disk.fail(|faults| faults.no_renaming = false);

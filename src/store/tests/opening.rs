@@ -5,6 +5,8 @@
 use rusqlite::Connection;
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use super::disk::FaultyDisk;
+use super::unreadable::absent as on_disk;
 use super::*;
 use crate::record::{DropReason, LeaseState};
 
@@ -242,6 +244,34 @@ fn without_a_store_it_answers_and_acknowledges_nothing_until_one_can_be_opened()
     opened.handle.close();
     opened.thread.join().unwrap();
     Terms { dir: Arc::new(dir), ..Terms::default() }.open();
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_taken_is_asked_for_every_3_s() {
+    let dir = folder();
+    let data = dir.path().join("data");
+    std::fs::write(&data, b"in the way").unwrap();
+    let time = Arc::new(AtomicU64::new(0));
+    let clock = time.clone();
+    let (tell, available) = channel();
+    let mut stand_in = absent::Absent {
+        files: Files::within(&data),
+        clock: Box::new(move || Now::steady(clock.load(Ordering::SeqCst), WALL)),
+        on_available: Some(Box::new(move || tell.send(()).unwrap())),
+        ..on_disk(&FaultyDisk::new())
+    };
+    let (mut looks, mut due) = (0, 0);
+    while time.fetch_add(50, Ordering::SeqCst) < 60_000 {
+        stand_in.look_if_due();
+        looks += u32::from(stand_in.tries.next() != due);
+        due = stand_in.tries.next();
+    }
+    assert!((15..=25).contains(&looks), "{looks} times in a minute");
+    assert!(stand_in.tries.is_new(), "the disk was not asked, so nothing of it is given up for that");
+    std::fs::remove_file(&data).unwrap();
+    time.fetch_add(3_000, Ordering::SeqCst);
+    stand_in.look_if_due();
+    available.try_recv().expect("it is told");
 }
 
 /// Keeps what is said on this thread.

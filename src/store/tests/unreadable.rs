@@ -128,6 +128,9 @@ fn whichever_page_cannot_be_read_the_store_goes_on_with_the_others() {
     assert!((1..=12).contains(&most), "{most}");
 }
 
+/// The page in which the segments are listed.
+const SEGMENTS: usize = schema::ROOTS[4] as usize;
+
 /// So large that a page is a small part of one.
 const LARGE: Sizes = Sizes {
     segment_rows: 400,
@@ -162,6 +165,29 @@ fn a_page_that_can_never_be_read_costs_the_rows_in_it_and_no_other() {
     assert_eq!(lost(&mut rig), bad.len() as u64);
     assert_eq!(rig.status().trouble, None);
     assert_eq!(read_all(&mut super::faults::cut(rig)), rest);
+}
+
+#[test]
+fn a_place_without_which_nothing_can_be_opened_is_gone_round_however_long_each_try_takes() {
+    let disk = filled();
+    let mut rig = start(&disk);
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    disk.fail(|faults| (faults.bad_page, faults.writes) = (SEGMENTS, 1));
+    rig.slow_reads(60_000);
+    rig.hand_over(rows(201..=201));
+    assert!(rig.worker.database.connection.is_none(), "it is lost with the place");
+    let began = rig.elapsed();
+    rig.wait(3_000);
+    assert!(rig.elapsed() - began > 64_000, "a try takes longer than any rest");
+    let told = (0..40).any(|_| {
+        rig.wait(3_000);
+        rig.all_told()
+    });
+    assert!(told, "{:?}", rig.status().trouble);
+    assert_eq!(read_all(&mut rig), seqs(1..=201));
+    assert_eq!(lost(&mut rig), 0);
+    assert!(!asides(&disk).is_empty());
 }
 
 #[test]
@@ -213,6 +239,75 @@ fn a_place_that_cannot_be_read_stops_no_commit_however_long_the_way_back_takes()
     rig.wait(3_000);
     assert_eq!(read_all(&mut rig), seqs(1..=220));
     assert_eq!(lost(&mut rig), 0);
+}
+
+/// Of several pages each.
+const LONG: Sizes = Sizes { segment_rows: 60, segment_bytes: 60_000, checkpoint_frames: 90, ..SIZES };
+
+/// Lets three minutes pass in such steps; nobody reads. Says how often it was in trouble in the last one.
+fn pass(rig: &mut Rig, step: u64, mut turn: impl FnMut(&mut Rig)) -> u64 {
+    let (began, mut troubled) = (rig.elapsed(), 0);
+    while rig.elapsed() < began + 180_000 {
+        rig.wait(step);
+        turn(rig);
+        let is_late = rig.elapsed() >= began + 120_000;
+        troubled += u64::from(is_late && rig.status().trouble.is_some());
+    }
+    troubled
+}
+
+#[test]
+fn a_place_that_only_the_shrinking_of_the_file_meets_is_gone_round() {
+    for step in [1_000, 100] {
+        let disk = FaultyDisk::new();
+        let start = || Rig::start(&disk, LONG, &["up".into()]).unwrap_or_else(|_| panic!());
+        let mut rig = start();
+        for block in 0..12 {
+            assert!(rig.commit(rows(block * 60 + 1..=block * 60 + 60)));
+        }
+        rig.worker.close();
+        let page = (610..640).map(|seq| page_of(&disk, seq)).max().unwrap();
+        let bad = rows_in(&disk, page);
+        let before = disk.size(&disk.dir().join("tidegate.db")).unwrap();
+        let mut rig = start();
+        disk.fail(|faults| faults.bad_page = page);
+        settle(&mut rig, 1..=540);
+        assert!(rig.commit(Vec::new()));
+        let troubled = pass(&mut rig, step, |_| ());
+        assert_eq!(troubled, 0, "every {step} ms: it is tried for ever");
+        let after = disk.size(&disk.dir().join("tidegate.db")).unwrap();
+        assert!(after < before * 2 / 3, "every {step} ms: {after} of {before} bytes");
+        let rest: Vec<u64> = (541..=720).filter(|seq| !bad.contains(seq)).collect();
+        assert_eq!(read_all(&mut rig), rest, "every {step} ms");
+    }
+}
+
+#[test]
+fn a_place_that_only_the_moving_of_the_log_meets_is_gone_round() {
+    for step in [1_000, 100] {
+        let disk = FaultyDisk::new();
+        let mut rig = Rig::start(&disk, LONG, &["up".into()]).unwrap_or_else(|_| panic!());
+        assert!(rig.commit(rows(1..=60)));
+        assert!(rig.commit(rows(61..=62)));
+        let log = disk.dir().join("tidegate.db-wal");
+        let (bytes, payload) = (disk.bytes(&log).unwrap(), &content(30).payload);
+        let begin = &payload[..payload.len().min(100)];
+        let at = bytes.windows(begin.len()).position(|window| window == begin).expect("it is not moved yet");
+        disk.fail(|faults| faults.bad_log_page = at / 4_096 + 1);
+        let (mut last, mut largest) = (62, 0);
+        let troubled = pass(&mut rig, step, |rig| {
+            last += 1;
+            rig.hand_over(rows(last..=last));
+            largest = largest.max(disk.size(&log).unwrap());
+        });
+        assert_eq!(troubled, 0, "every {step} ms: it is tried for ever");
+        assert!(rig.settle_down());
+        println!("measured: every {step} ms, up to {largest} bytes of log");
+        assert!(disk.size(&log).unwrap() < 2 * LONG.checkpoint_frames * 4_120, "every {step} ms");
+        let found = read_all(&mut rig);
+        assert!(found.len() as u64 >= last - 15, "every {step} ms: {} of {last} rows", found.len());
+        assert_eq!(found.len() as u64 + lost(&mut rig), last);
+    }
 }
 
 #[test]
@@ -356,6 +451,47 @@ fn whichever_part_of_the_log_cannot_be_read_a_start_succeeds_in_the_end() {
         let found = start_in_the_end(&disk, &format!("part {page} of the log"));
         assert!(found.len() >= 190, "part {page}: {} rows", found.len());
     }
+}
+
+#[test]
+fn whichever_part_of_the_log_cannot_be_read_at_work_the_store_goes_on() {
+    let whole = filled();
+    let (mut part, mut count, mut before) = (0, 1, Vec::new());
+    while part < count {
+        part += 1;
+        let disk = whole.copied();
+        let mut rig = start(&disk);
+        let log = |disk: &FaultyDisk| disk.bytes(&disk.dir().join("tidegate.db-wal")).unwrap();
+        let mut last = 200;
+        // Until it has begun anew, before what is left of what was moved on.
+        while last < 203 || log(&disk)[..24] == before[..] {
+            last += 1;
+            before = log(&disk).get(..24).unwrap_or_default().to_vec();
+            assert!(rig.commit(rows(last..=last)));
+        }
+        count = log(&disk).len().div_ceil(4_096);
+        disk.fail(|faults| faults.bad_log_page = part);
+        // Whatever it was lost by.
+        rig.worker.database.connection = None;
+        last += 1;
+        rig.hand_over(rows(last..=last));
+        if let Some(trouble) = rig.status().trouble {
+            assert_eq!(trouble, "the disk cannot be read", "part {part}");
+        }
+        let told = (0..60).any(|_| {
+            rig.wait(3_000);
+            rig.all_told()
+        });
+        assert!(told, "part {part} of {count}: it stands still for ever");
+        wait_until_read(&mut rig);
+        let found = read_all(&mut rig);
+        // A last transaction that is not read cannot be told from one that a loss of power has torn.
+        let accounted = found.len() as u64 + lost(&mut rig);
+        assert!((last - 1..=last).contains(&accounted), "part {part}: {accounted}");
+        assert!(found.contains(&last) && found.len() >= 200, "part {part}: {found:?}");
+        assert_eq!(rig.status().trouble, None, "part {part}");
+    }
+    assert!(count > 8, "{count} parts of a log");
 }
 
 #[test]
