@@ -258,8 +258,7 @@ impl Database {
         self.connection = None;
         let files = self.files.with(patience);
         open::salvage_aside(&files, &self.sizes, wall, &why.to_string())?;
-        let opened = open::connect_salvaged(&files, &self.sizes);
-        let connection = self.watch(opened)?;
+        let connection = self.watch(open::connect_salvaged(&files, &self.sizes))?;
         self.apart = successor::attached(&connection, &self.files)?;
         let log = Log::load(&connection, self.sizes, &self.rules, &BTreeMap::new())?;
         // Of segments that are no more.
@@ -435,12 +434,11 @@ impl Worker {
 
     /// After a read that met a segment which the disk does not read: its readers wait, and nobody else.
     pub(super) fn wait_for(&mut self, id: u32) {
-        let (fault, now) = (Fault::Unreadable(id), (self.clock)().mono);
-        if self.database.is_hopeless(&fault, now) {
+        let fault = Fault::Unreadable(id);
+        if self.database.is_hopeless(&fault, (self.clock)().mono) {
             self.recover_idle(fault);
-        } else {
-            self.database.unread.rest(now);
         }
+        self.database.unread.rest((self.clock)().mono);
     }
 
     /// After a failure to write the time alone.
