@@ -150,6 +150,16 @@ impl Books {
         rows.filter(|(seq, _)| **seq > after && !ended.contains(*seq)).map(|(a, b)| (*a, *b)).collect()
     }
 
+    /// Rows that a reader wants by all that was ordered. What a full store gives away while an order to drop the
+    /// oldest is on its way makes the order take others than it seemed to, so of what is committed the disk knows.
+    pub(super) fn waiting(&self, reader: ReaderId) -> u64 {
+        let committed = self.disk.readers.get(&reader).map(|reader| &reader.wanted);
+        let is_over = |seq: u64| {
+            seq <= self.disk.last_seq && committed.is_some_and(|wanted| !wanted.contains_key(&seq))
+        };
+        self.view.readers[&reader].wanted.keys().filter(|seq| !is_over(**seq)).count() as u64
+    }
+
     fn ended(&self, of: ReaderId) -> BTreeSet<u64> {
         let mut ended = BTreeSet::new();
         for (_, order) in &self.pending {

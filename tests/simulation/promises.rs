@@ -251,7 +251,7 @@ impl World {
             let Some(record) = self.books.view.sessions.get(reader).filter(|record| !is_group(record)) else {
                 continue;
             };
-            let waiting = self.books.view.readers[reader].wanted.len() as u64;
+            let waiting = self.books.waiting(*reader);
             assert!(waiting <= most, "{} has {waiting} waiting and under way", record.client_id);
         }
     }
