@@ -186,8 +186,9 @@ impl Backlog {
     /// Nothing that it wants is left up to `through`.
     pub fn advance(&mut self, through: Seq) {
         self.cursor = self.cursor.max(through.min(self.last));
+        // What it has not taken by then has ended otherwise, and is the oldest of nobody's rows.
+        self.taken = self.taken.max(self.cursor);
         if self.caught_up() {
-            self.taken = self.taken.max(self.last);
             self.waiting.clear();
             self.shortened = false;
             self.done_ahead.clear();
@@ -234,5 +235,27 @@ impl Backlog {
         if self.reading == Reading::Asked {
             self.reading = Reading::Stale;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_the_store_has_ended_is_not_the_oldest_that_waits() {
+        let mut backlog = Backlog::new(ReaderId(1), Seq(0));
+        for seq in 1..=4 {
+            backlog.want(Seq(seq), 10);
+        }
+        assert_eq!(backlog.read(Seq(1)), Next::New);
+        // Row 2 had expired: nothing is left up to it.
+        backlog.advance(Seq(2));
+        backlog.recount(2);
+        assert_eq!((backlog.taken(), backlog.cursor()), (Seq(2), Seq(2)), "a limit would take it again");
+        assert_eq!(backlog.read(Seq(3)), Next::New);
+        assert_eq!(backlog.waiting(), 1);
+        backlog.advance(Seq(9));
+        assert!(backlog.caught_up() && backlog.waiting() == 0 && backlog.taken() == Seq(4));
     }
 }
