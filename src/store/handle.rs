@@ -29,7 +29,7 @@ pub enum Ask {
         reader: ReaderId,
         /// After this one.
         after: Seq,
-        /// At most so many rows.
+        /// How much at most.
         limit: Portion,
         /// Takes the answer.
         reply: Box<dyn FnOnce(Rows) + Send>,
