@@ -79,7 +79,8 @@ impl Log {
             reader.begin_handing(after);
         }
         while let Some(seq) = self.next_wanted(connection, reader, after)? {
-            let full = answer.rows.rows.len() >= most.rows as usize || weight >= most.bytes as usize;
+            let (found, heavy) = (answer.rows.rows.len(), weight >= most.bytes as usize);
+            let full = found >= most.rows as usize || (found > 0 && heavy);
             let skipped = answer.expired.len() + answer.damaged.len() >= SKIPPED_MAX;
             if full || skipped {
                 let through = after.max(question.after.0);

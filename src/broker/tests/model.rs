@@ -183,7 +183,8 @@ impl Model {
                 continue;
             }
             let weight: usize = rows.iter().map(|row: &Row| row.message.weight()).sum();
-            if rows.len() >= limit.rows as usize || weight >= limit.bytes as usize {
+            let heavy = !rows.is_empty() && weight >= limit.bytes as usize;
+            if rows.len() >= limit.rows as usize || heavy {
                 through = rows.last().map_or(after, |row: &Row| row.seq);
                 left += u64::from(!self.disk.leases.contains_key(&(reader, *seq)));
                 continue;

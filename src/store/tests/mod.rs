@@ -37,7 +37,7 @@ use super::reader::Fate;
 use super::*;
 use crate::codec::{Properties, QoS};
 use crate::record::machine::Machine;
-use crate::record::{Bounds, Identifiers, Message, Mount, Rows, Seq, SessionRecord, Want, Write};
+use crate::record::{Bounds, Identifiers, Message, Mount, Portion, Rows, Seq, SessionRecord, Want, Write};
 
 /// A store under test.
 pub(super) struct Trial {
@@ -172,7 +172,7 @@ impl Trial {
         self.status();
     }
 
-    pub(super) fn read(&self, reader: ReaderId, after: u64, limit: u32) -> Rows {
+    pub(super) fn read(&self, reader: ReaderId, after: u64, limit: impl Into<Portion>) -> Rows {
         let (sender, receiver) = channel();
         self.opened.handle.read(reader, Seq(after), limit, move |rows| drop(sender.send(rows)));
         receiver.recv_timeout(PATIENCE).expect("the store answers")

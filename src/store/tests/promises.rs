@@ -285,6 +285,19 @@ fn a_read_says_how_many_rows_are_left_for_a_session() {
 }
 
 #[test]
+fn a_read_that_may_bring_few_bytes_or_none_brings_a_row_all_the_same() {
+    let mut trial = Terms::default().open();
+    let route = trial.route();
+    trial.commit((1..=9).map(|seq| put(seq, &[route])).collect());
+    for bytes in [0, 1] {
+        let rows = trial.read(route, 3, Portion { rows: 5, bytes });
+        assert_eq!((rows.rows.len(), rows.rows[0].seq, rows.through), (1, Seq(4), Seq(4)), "{bytes}");
+    }
+    let weight = trial.read(route, 3, 1).rows[0].message.weight() as u32;
+    assert_eq!(trial.read(route, 3, Portion { rows: 5, bytes: weight + 1 }).rows.len(), 2);
+}
+
+#[test]
 fn what_a_full_store_has_dropped_is_not_left_for_a_session() {
     let mut trial = Terms { max_size: Some(300_000), ..Terms::default() }.open();
     let reader = ReaderId(trial.route().0 + 1);
