@@ -1,9 +1,9 @@
 //! Reading: whose turn it is, how much, and into what.
 //!
 //! All connections read into one buffer. What was read is cut off and shared, so payloads are slices of
-//! it and an idle connection holds none. Who says little is served first. Who has more than that, is new,
-//! or goes, stands in a second lane, of which a turn serves so much and no more: what thousands of them want
-//! keeps nobody waiting. What a turn brings goes to the broker in shares that begin small, so that the
+//! it and an idle connection holds none. Who says little is served first. Who has more than that, or means
+//! much by it, is new, or goes, stands in a second lane, of which a turn serves so much and no more: what
+//! thousands of them want keeps nobody waiting. What a turn brings goes to the broker in shares that begin small, so that the
 //! broker's words for it are few when one packet means many of them.
 
 use std::collections::VecDeque;
@@ -32,7 +32,7 @@ pub(super) struct Intake {
 pub(super) enum Lane {
     /// It has come in, and it said all that it had to say when it was last served.
     Brief,
-    /// It said more than that, has not said anything whole yet, or goes.
+    /// It said more than that, or what meant much to others, has not said anything whole yet, or goes.
     Long,
 }
 
@@ -60,6 +60,8 @@ pub(super) struct Share {
     pub(super) left: usize,
     /// Work done.
     pub(super) done: usize,
+    /// Who was served last, and how many were.
+    pub(super) served: (Option<ConnectionId>, usize),
 }
 
 /// Memory to read into.
@@ -109,6 +111,7 @@ impl Intake {
         while share.packets > 0 && share.left > 0 {
             let Some(id) = self.lane(lane).pop_front() else { return };
             let Some(socket) = table.socket(id) else { continue };
+            share.served = (Some(id), share.served.1 + 1);
             let most = match lane {
                 Lane::Brief => (BRIEF_BYTES_MAX, BRIEF_PACKETS_MAX.min(share.packets)),
                 Lane::Long => (work::bytes_within(share.left).min(CONNECTION_BYTES_MAX), share.packets),
@@ -152,6 +155,15 @@ impl Intake {
 }
 
 impl Share {
+    pub(super) fn new(is_first: bool, packets: usize, left: usize) -> Share {
+        Share { is_first, packets, left, done: 0, served: (None, 0) }
+    }
+
+    /// Who has taken all of it, if it was one.
+    pub(super) fn only(&self) -> Option<ConnectionId> {
+        self.served.0.filter(|_| self.served.1 == 1)
+    }
+
     /// So much of it is done.
     pub(super) fn take(&mut self, work: usize) {
         self.done += work;

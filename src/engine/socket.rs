@@ -54,7 +54,7 @@ pub(super) struct Socket {
 enum Standing {
     /// In none; it said little when it was last served.
     Brief,
-    /// In none; it said more than it may at once.
+    /// In none; it said more than it may at once, or what meant much.
     Long,
     /// In one.
     Listed,
@@ -188,6 +188,13 @@ impl Socket {
     /// It stands in its lane as if it had not been served yet.
     pub(super) fn list_anew(&mut self) {
         self.standing = Standing::Listed;
+    }
+
+    /// What it said was little, and meant much: the next comes behind those whose words do not.
+    pub(super) fn step_back(&mut self) {
+        if self.standing == Standing::Brief {
+            self.standing = Standing::Long;
+        }
     }
 
     fn is_read(&self) -> bool {

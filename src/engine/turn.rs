@@ -43,6 +43,8 @@ pub struct Engine {
     pub(super) counters: Counters,
     /// What this turn took so far.
     pub(super) work: usize,
+    /// The last turn took much, and has left its flush for this one.
+    owes_flush: bool,
     pub(super) limits: Limits,
     clock: Clock,
     broker: Broker,
@@ -85,6 +87,7 @@ impl Engine {
             events: Vec::new(),
             counters: Counters::default(),
             work: 0,
+            owes_flush: false,
             limits,
             clock,
             broker,
@@ -167,21 +170,26 @@ impl Engine {
             self.let_in(now);
         }
         // After each round some of it is served, however soon the next one is due.
-        if self.courier.round.is_none() && self.intake.is_long() {
+        let owes_flush = std::mem::take(&mut self.owes_flush);
+        if !owes_flush && self.courier.round.is_none() && self.intake.is_long() {
             let left = LONG_WORK_MAX.saturating_sub(self.work - before);
             self.serve(Lane::Long, left.max(LONG_WORK_MAX / 4), effects, now);
             self.courier.hand_over();
             self.courier.unsent_work += self.work - before;
         }
         if self.is_flush_due() {
-            self.flush_some();
+            if self.work - before > LONG_WORK_MAX && !owes_flush {
+                self.owes_flush = true;
+            } else {
+                self.flush_some();
+            }
         }
     }
 
     /// Serves those of a lane, about so much. The first share is one packet, and the next are as large as what
     /// the one before took lets them be, so that it does not become much where little means much.
     fn serve(&mut self, lane: Lane, most: usize, effects: &mut Vec<Effect>, now: Now) {
-        let mut share = Share { is_first: true, packets: 1, left: most, done: 0 };
+        let mut share = Share::new(true, 1, most);
         let mut packets = 1;
         self.courier.lane = lane;
         loop {
@@ -190,12 +198,17 @@ impl Engine {
             let said = self.ask_broker(effects, now);
             share.take(said);
             self.work += share.done;
+            if share.done > LONG_WORK_MAX
+                && let Some(socket) = share.only().and_then(|id| self.table.socket(id))
+            {
+                socket.step_back();
+            }
             if share.left == 0 || share.packets > 0 {
                 return;
             }
             let fit = share.left * packets / share.done.max(1);
             packets = fit.clamp(1, (packets * SHARE_GROWTH_MAX).min(SHARE_PACKETS_MAX));
-            share = Share { is_first: false, packets, left: share.left, done: 0 };
+            share = Share::new(false, packets, share.left);
         }
     }
 
