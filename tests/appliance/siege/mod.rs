@@ -3,8 +3,9 @@
 //! What one waits for is counted at every size: work of others, of which a turn of the gateway's loop takes
 //! so much and no more. At full size it is timed too, beside the same waits in peace, and there the program
 //! is the optimised one: the other is ten times as slow at the same work, and nobody runs it. Attackers are
-//! to be other machines, so their threads step back where a processor is short, and he who is measured rests
-//! between two messages. An echo beside the gateway says what remains of this machine's own delays.
+//! to be other machines, so the gateway has a processor of its own, their threads step back where the other
+//! is short, and he who is measured rests between two messages. An echo beside the gateway says what remains
+//! of this machine's own delays.
 
 mod attacks;
 
@@ -87,6 +88,9 @@ fn endure(attack: &Attack) -> Outcome {
     let configuration = format!("[limits]\nmax_memory = \"{MAX_MEMORY}KB\"\n{configuration}");
     let gateway = Gateway::start(besieged(), folder.path(), &configuration);
     let mut honest = Honest::new(gateway.port());
+    if proof() {
+        keep_apart(gateway.pid());
+    }
     let idle = gateway.resident();
     let mut best: Option<Outcome> = None;
     for _ in 0..if proof() { 3 } else { 1 } {
@@ -179,7 +183,7 @@ impl Honest {
 
     /// His waits, some dozens or hundreds and as many more as it takes until there is `enough`.
     fn waits(&mut self, enough: impl Fn() -> bool) -> Waits {
-        let count = if proof() { 500 } else { 20 };
+        let count = if proof() { 2_000 } else { 20 };
         let mut times = Vec::new();
         while times.len() < count || !enough() {
             times.push(self.wait());
@@ -242,6 +246,20 @@ fn besieged() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/tidegate"))
 }
 
+/// The gateway has the first processor; the calling thread, and those that it starts, have the others.
+fn keep_apart(gateway: u32) {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    let last = *PROCESSORS.get_or_init(|| thread::available_parallelism().unwrap().get()) - 1;
+    let thread = std::fs::read_link("/proc/thread-self").unwrap();
+    let set = |options: &[&str]| {
+        let set = Command::new("taskset").args(options).output();
+        assert!(set.unwrap().status.success(), "{options:?}");
+    };
+    set(&["--all-tasks", "--cpu-list", "--pid", "0", &gateway.to_string()]);
+    let others = format!("{}-{last}", last.min(1));
+    set(&["--cpu-list", "--pid", &others, thread.file_name().unwrap().to_str().unwrap()]);
+}
+
 /// The calling thread, and those that it starts, leave the processor to whoever else wants it.
 fn step_back() {
     let thread = std::fs::read_link("/proc/thread-self").unwrap();
@@ -268,7 +286,7 @@ fn echo() -> TcpStream {
 const FACTOR: f64 = 2.0;
 
 /// What a turn may take, in the engine's measure.
-const TURN_WORK_MAX: u64 = 16_000;
+const TURN_WORK_MAX: u64 = 8_000;
 
 /// KB.
 const MAX_MEMORY: u64 = 16_000;
