@@ -15,46 +15,64 @@ pub struct Volume {
     holder: Child,
     /// Where the test finds it: only the holder and who comes in to it see it at its place.
     inside: PathBuf,
-    names: &'static [&'static str],
+    enter: &'static [&'static str],
 }
 
 impl Volume {
     /// Mounts a disk of so many megabytes at this folder.
     pub fn mount(folder: &Path, megabytes: u64) -> Volume {
         fs::create_dir_all(folder).unwrap();
-        let (options, names): (&[&str], &'static [&'static str]) = match rustix::process::getuid().is_root() {
-            true => (&["--mount"], &["--mount"]),
-            false => {
-                (&["--user", "--map-root-user", "--mount"], &["--user", "--preserve-credentials", "--mount"])
-            }
-        };
+        // Whoever may not mount may where he is root of his own.
+        let volume =
+            Volume::hold(folder, megabytes, &["--mount"], &["--mount"], Stdio::null()).or_else(|| {
+                let enter = &["--user", "--preserve-credentials", "--mount"];
+                Volume::hold(
+                    folder,
+                    megabytes,
+                    &["--user", "--map-root-user", "--mount"],
+                    enter,
+                    Stdio::inherit(),
+                )
+            });
+        volume.expect(
+            "a small disk needs root, or user namespaces for everybody (sysctl kernel.unprivileged_userns_clone=1 \
+             kernel.apparmor_restrict_unprivileged_userns=0)",
+        )
+    }
+
+    /// Mounts it in namespaces that are made with these options, and entered with those.
+    fn hold(
+        folder: &Path,
+        megabytes: u64,
+        make: &[&str],
+        enter: &'static [&'static str],
+        complaints: Stdio,
+    ) -> Option<Volume> {
         // It ends with the pipe that it reads.
         let script = "mount -t tmpfs -o \"size=$2,mode=700\" tmpfs \"$1\" && echo mounted && exec cat";
         let mut holder = Command::new("unshare")
-            .args(options)
+            .args(make)
             .args(["sh", "-c", script, "sh"])
             .arg(folder)
             .arg(format!("{megabytes}m"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(complaints)
             .process_group(0)
             .spawn()
             .expect("unshare is part of every Debian");
         let mut said = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        assert_eq!(
-            said, "mounted\n",
-            "a small disk needs root, or user namespaces for everybody (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0)"
-        );
         let inside = Path::new("/proc").join(holder.id().to_string()).join("root");
         let inside = inside.join(folder.strip_prefix("/").expect("an absolute path"));
-        Volume { holder, inside, names }
+        let volume = Volume { holder, inside, enter };
+        (said == "mounted\n").then_some(volume)
     }
 
     /// What a program is started under that is to see it.
     pub fn wrapper(&self) -> Vec<String> {
         let target = ["nsenter".into(), "--target".into(), self.holder.id().to_string()];
-        target.into_iter().chain(self.names.iter().map(|name| (*name).to_owned())).collect()
+        target.into_iter().chain(self.enter.iter().map(|option| (*option).to_owned())).collect()
     }
 
     /// Another tenant takes all but so many bytes; what he has he keeps.
