@@ -12,6 +12,7 @@ mod absent;
 mod access;
 mod clients;
 mod commits;
+mod cycles;
 mod doors;
 mod felt;
 mod full;
@@ -31,8 +32,25 @@ mod traced;
 mod uplink;
 
 use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use stand::proof;
 
 /// The program under test.
 fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_tidegate"))
+}
+
+/// The same; at full size the optimised one, which is what anybody runs.
+fn optimised() -> &'static Path {
+    static OPTIMISED: OnceLock<()> = OnceLock::new();
+    if !proof() {
+        return program();
+    }
+    OPTIMISED.get_or_init(|| {
+        let build = ["build", "--release", "--locked", "--bin", "tidegate"];
+        assert!(Command::new(env!("CARGO")).args(build).status().unwrap().success());
+    });
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/tidegate"))
 }

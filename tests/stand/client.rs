@@ -51,6 +51,30 @@ impl Options {
     pub fn kept(id: &str) -> Options {
         Options { kept: true, ..Options::new(id) }
     }
+
+    fn connect(&self) -> Packet {
+        let properties = if self.kept && self.version == Version::V5 {
+            Properties::from_list(&[Property::SessionExpiryInterval(u32::MAX)])
+        } else {
+            Properties::new()
+        };
+        Packet::Connect(Box::new(Connect {
+            version: self.version,
+            clean_start: !self.kept,
+            keep_alive: 0,
+            client_id: self.id.as_str().into(),
+            will: self.will.as_ref().map(|(topic, payload)| Will {
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                topic: topic.as_str().into(),
+                payload: Bytes::from(payload.clone()),
+                properties: Properties::new(),
+            }),
+            username: self.login.as_ref().map(|login| login.0.as_str().into()),
+            password: self.login.as_ref().map(|login| Bytes::from(login.1.clone())),
+            properties,
+        }))
+    }
 }
 
 impl Client {
@@ -61,37 +85,29 @@ impl Client {
 
     /// A connection on which nothing was said yet.
     pub fn open(port: u16, version: Version) -> Client {
-        let socket = TcpStream::connect(("127.0.0.1", port)).expect("the listener accepts");
+        Client::try_open(port, version).expect("the listener accepts")
+    }
+
+    fn try_open(port: u16, version: Version) -> std::io::Result<Client> {
+        let socket = TcpStream::connect(("127.0.0.1", port))?;
         socket.set_nodelay(true).unwrap();
         let mut decoder = Decoder::new(Side::Client, 16 << 20);
         decoder.set_version(version);
-        Client { socket, decoder, version, next_id: 0, waiting: VecDeque::new(), session_present: false }
+        let waiting = VecDeque::new();
+        Ok(Client { socket, decoder, version, next_id: 0, waiting, session_present: false })
+    }
+
+    /// Asks to be connected, and does not wait for the answer; the gateway may be gone.
+    pub fn reach(port: u16, options: &Options) -> std::io::Result<Client> {
+        let mut client = Client::try_open(port, options.version)?;
+        client.try_send(&options.connect())?;
+        Ok(client)
     }
 
     /// Connects; `Err` has the reason.
     pub fn try_connect(port: u16, options: &Options) -> Result<Client, Reason> {
         let mut client = Client::open(port, options.version);
-        let properties = if options.kept && options.version == Version::V5 {
-            Properties::from_list(&[Property::SessionExpiryInterval(u32::MAX)])
-        } else {
-            Properties::new()
-        };
-        client.send(&Packet::Connect(Box::new(Connect {
-            version: options.version,
-            clean_start: !options.kept,
-            keep_alive: 0,
-            client_id: options.id.as_str().into(),
-            will: options.will.as_ref().map(|(topic, payload)| Will {
-                qos: QoS::AtLeastOnce,
-                retain: false,
-                topic: topic.as_str().into(),
-                payload: Bytes::from(payload.clone()),
-                properties: Properties::new(),
-            }),
-            username: options.login.as_ref().map(|login| login.0.as_str().into()),
-            password: options.login.as_ref().map(|login| Bytes::from(login.1.clone())),
-            properties,
-        })));
+        client.send(&options.connect());
         match client.next().ok_or(Reason::UnspecifiedError)? {
             Packet::ConnAck(answer) if answer.reason == Reason::Success => {
                 client.session_present = answer.session_present;

@@ -15,6 +15,7 @@ mod gateway;
 mod mote;
 mod proxy;
 mod revoked;
+mod volume;
 mod wire;
 
 pub use certificates::Certificates;
@@ -24,6 +25,7 @@ pub use disk::Disk;
 pub use gateway::Gateway;
 pub use mote::{Mote, Said, flag, kind};
 pub use proxy::{Link, Proxy};
+pub use volume::Volume;
 pub use wire::SerialWire;
 
 use std::time::{Duration, Instant};

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tidegate::codec::QoS;
 
-use crate::program;
+use crate::optimised;
 use crate::stand::{Client, Gateway, Options, monotonic, proof, wait_for};
 use attacks::ATTACKS;
 
@@ -87,7 +87,7 @@ fn endure(attack: &Attack) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let configuration = (attack.configuration)(folder.path());
     let configuration = format!("[limits]\nmax_memory = \"{MAX_MEMORY}KB\"\n{configuration}");
-    let gateway = Gateway::start(besieged(), folder.path(), &configuration);
+    let gateway = Gateway::start(optimised(), folder.path(), &configuration);
     let mut honest = Honest::new(gateway.port());
     if proof() {
         keep_apart(gateway.pid());
@@ -232,19 +232,6 @@ impl Drop for Relief<'_> {
     fn drop(&mut self) {
         self.0.over.store(true, Ordering::Relaxed);
     }
-}
-
-/// The program as it was built with the tests, or at full size the optimised one.
-fn besieged() -> &'static Path {
-    static OPTIMISED: OnceLock<()> = OnceLock::new();
-    if !proof() {
-        return program();
-    }
-    OPTIMISED.get_or_init(|| {
-        let build = ["build", "--release", "--locked", "--bin", "tidegate"];
-        assert!(Command::new(env!("CARGO")).args(build).status().unwrap().success());
-    });
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/tidegate"))
 }
 
 /// The gateway has the first processor; the calling thread, and those that it starts, have the others.
