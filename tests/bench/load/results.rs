@@ -1,0 +1,163 @@
+//! What came out of all rounds, and the table of it.
+//!
+//! Figures are medians; a run that went wrong has none, but is told.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::Sample;
+use super::rows::{Figure, Part, Row};
+use crate::process::median;
+
+/// What one run has brought.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Cell {
+    Sample(Sample),
+    /// The broker cannot do this.
+    Unable,
+    /// It did something wrong, so that its figures mean nothing.
+    Void(String),
+}
+
+/// All runs.
+pub(crate) struct Results {
+    pub(crate) rows: Vec<Row>,
+    /// Names of the brokers; the first is what the others are compared with.
+    pub(crate) brokers: Vec<String>,
+    cells: BTreeMap<(usize, usize), Vec<Cell>>,
+}
+
+impl Results {
+    pub(crate) fn new(rows: Vec<Row>, brokers: Vec<String>) -> Results {
+        Results { rows, brokers, cells: BTreeMap::new() }
+    }
+
+    /// One round of a row, a cell for each broker.
+    pub(crate) fn add(&mut self, row: usize, cells: Vec<Cell>) {
+        for (broker, cell) in cells.into_iter().enumerate() {
+            self.cells.entry((row, broker)).or_default().push(cell);
+        }
+    }
+
+    fn samples(&self, row: usize, broker: usize) -> impl Iterator<Item = &Sample> {
+        let cells = self.cells.get(&(row, broker)).into_iter().flatten();
+        cells.filter_map(|cell| if let Cell::Sample(sample) = cell { Some(sample) } else { None })
+    }
+
+    /// Rounds that have brought figures, of the row that has most.
+    pub(crate) fn rounds(&self) -> usize {
+        let keys = self.cells.keys();
+        keys.map(|(row, broker)| self.samples(*row, *broker).count()).max().unwrap_or(0)
+    }
+
+    /// The figure in the middle of the rounds, and the least and the most of them.
+    pub(crate) fn middle(&self, row: usize, broker: usize, figure: usize) -> Option<[f64; 3]> {
+        let mut figures: Vec<f64> = self.samples(row, broker).map(|sample| sample[figure]).collect();
+        figures.sort_by(f64::total_cmp);
+        let (least, most) = (*figures.first()?, *figures.last()?);
+        Some([median(figures), least, most])
+    }
+
+    /// How many times the first broker's figure this one's is.
+    pub(crate) fn ratio(&self, row: usize, broker: usize, figure: usize) -> Option<f64> {
+        let [theirs, ..] = self.middle(row, 0, figure).filter(|_| broker > 0)?;
+        let [ours, ..] = self.middle(row, broker, figure)?;
+        (theirs > 0.0).then(|| ours / theirs)
+    }
+
+    /// What this broker did wrong, by row.
+    pub(crate) fn faults(&self, broker: &str) -> Vec<String> {
+        let of = |((row, number), cells): (&(usize, usize), &Vec<Cell>)| {
+            let name = &self.rows[*row].name;
+            let void = |cell: &Cell| match cell {
+                Cell::Void(reason) => Some(format!("{broker}, {name}: {reason}")),
+                _ => None,
+            };
+            let faults: Vec<String> = cells.iter().filter_map(void).collect();
+            if self.brokers[*number] == broker { faults } else { Vec::new() }
+        };
+        self.cells.iter().flat_map(of).collect()
+    }
+
+    /// The brokers that have figures in a part.
+    pub(crate) fn takers(&self, part: Part) -> Vec<usize> {
+        let has = |broker: &usize| self.rows_of(part).any(|row| self.samples(row, *broker).next().is_some());
+        (0..self.brokers.len()).filter(has).collect()
+    }
+
+    pub(crate) fn rows_of(&self, part: Part) -> impl Iterator<Item = usize> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter(move |(_, row)| row.part == part).map(|(number, _)| number)
+    }
+
+    /// The tables for a terminal.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!(
+            "\nmedians of {} rounds in turns; in brackets the ratio to {}\n",
+            self.rounds(),
+            self.brokers[0]
+        );
+        for part in Part::ALL {
+            let takers = self.takers(part);
+            if takers.is_empty() {
+                continue;
+            }
+            let _ = write!(text, "\n{}\n", part.title());
+            for (number, figure) in part.figures().iter().enumerate() {
+                self.table(&mut text, part, &takers, (number, figure));
+            }
+        }
+        for broker in &self.brokers {
+            self.faults(broker).iter().for_each(|fault| _ = writeln!(text, "void: {fault}"));
+        }
+        text
+    }
+
+    fn table(&self, text: &mut String, part: Part, takers: &[usize], (number, figure): (usize, &Figure)) {
+        let _ = write!(text, "  {:<56}", format!("{}, {}", figure.name, figure.unit));
+        takers.iter().for_each(|broker| _ = write!(text, "{:>20}", self.brokers[*broker]));
+        text.push('\n');
+        for row in self.rows_of(part) {
+            let _ = write!(text, "    {:<54}", self.rows[row].title);
+            for broker in takers {
+                let middle =
+                    self.middle(row, *broker, number).map_or("-".into(), |[middle, ..]| shown(middle));
+                let ratio = self.ratio(row, *broker, number);
+                let ratio = ratio.map_or(String::new(), |ratio| format!(" ({ratio:.2})"));
+                let _ = write!(text, "{:>20}", format!("{middle}{ratio}"));
+            }
+            text.push('\n');
+        }
+    }
+}
+
+/// What the line of a round says of a cell.
+pub(crate) fn said(cell: &Cell) -> Option<String> {
+    match cell {
+        Cell::Sample(sample) => Some(shown(sample[0])),
+        Cell::Unable => None,
+        Cell::Void(reason) => Some(format!("VOID: {reason}")),
+    }
+}
+
+/// Three digits, or all of a large number.
+pub(crate) fn shown(figure: f64) -> String {
+    match figure.abs() {
+        1_000.0.. => {
+            let digits = format!("{figure:.0}");
+            let mut grouped = String::new();
+            for (place, digit) in digits.chars().enumerate() {
+                let left = digits.len() - place;
+                if place > 0 && left.is_multiple_of(3) && !grouped.ends_with('-') {
+                    grouped.push(',');
+                }
+                grouped.push(digit);
+            }
+            grouped
+        }
+        100.0.. => format!("{figure:.0}"),
+        10.0.. => format!("{figure:.1}"),
+        1.0.. => format!("{figure:.2}"),
+        _ => format!("{figure:.3}"),
+    }
+}
