@@ -69,7 +69,8 @@ fn running(schedstat: &str) -> Option<Duration> {
     schedstat.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-fn figure(text: &str, name: &str) -> u64 {
+/// The number behind this name, in what the kernel tells line by line; 0 where there is none.
+pub(crate) fn figure(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

@@ -115,11 +115,14 @@ impl Contender {
                 let program = "/usr/sbin/mosquitto";
                 let program = if Path::new(program).exists() { program } else { "mosquitto" };
                 let words = [program, "-c", file.to_str().unwrap()];
-                let process = spawn(&[&wrapper[..], &words].concat(), &folder, port)?;
-                // Debian builds some of its versions without WebSocket, which end after their start.
-                if row.part == Part::WebSocket && Wire::connect(&Dial::WebSocket, port).is_err() {
+                let process = spawn(&[&wrapper[..], &words].concat(), &folder, port);
+                // Debian builds some of its versions without WebSocket, which end at their start or just after.
+                if row.part == Part::WebSocket
+                    && (process.is_err() || Wire::connect(&Dial::WebSocket, port).is_err())
+                {
                     return Err(Missing::Unable);
                 }
+                let process = process?;
                 (port, process)
             }
             Contender::Beside(..) if matches!(row.part, Part::Tls | Part::WebSocket) => {

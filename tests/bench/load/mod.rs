@@ -58,7 +58,7 @@ pub(crate) enum Span {
 }
 
 /// What the user asks for.
-struct Order {
+struct Asked {
     rows: Vec<Row>,
     rounds: usize,
     size: Size,
@@ -69,23 +69,23 @@ struct Order {
 pub(crate) fn run(program: &Path) {
     let folder = PathBuf::from("target/bench");
     fs::create_dir_all(&folder).unwrap();
-    let asked = |name: &str, usual: &str| std::env::var(name).unwrap_or_else(|_| usual.into());
-    let words = asked("ROWS", "");
+    let variable = |name: &str, usual: &str| std::env::var(name).unwrap_or_else(|_| usual.into());
+    let words = variable("ROWS", "");
     let words: Vec<&str> = words.split_whitespace().collect();
-    let seconds: f64 = asked("SECS", "2").parse().expect("SECS is a number");
+    let seconds: f64 = variable("SECS", "2").parse().expect("SECS is a number");
     let mut contenders = contenders(program);
     if let Ok(beside) = std::env::var("BESIDE") {
         let (name, command) = beside.split_once('=').expect("BESIDE is NAME=COMMAND");
         contenders.push(Contender::Beside(name.into(), command.into()));
     }
-    let order = Order {
+    let asked = Asked {
         rows: rows::all().into_iter().filter(|row| row.is_named(&words)).collect(),
-        rounds: asked("ROUNDS", "5").parse().expect("ROUNDS is a number"),
+        rounds: variable("ROUNDS", "5").parse().expect("ROUNDS is a number"),
         size: Size::Whole(Duration::from_secs_f64(seconds)),
         contenders,
     };
-    assert!(!order.rows.is_empty(), "no row has one of the words {words:?} in its name");
-    let results = measure(order, &folder);
+    assert!(!asked.rows.is_empty(), "no row has one of the words {words:?} in its name");
+    let results = measure(asked, &folder);
     print!("{}", results.text());
     println!("the page: {}", folder.join("index.html").display());
     if !results.faults("tidegate").is_empty() {
@@ -93,11 +93,11 @@ pub(crate) fn run(program: &Path) {
     }
 }
 
-/// All loads at a size fit for a test: every message must arrive, once and in order.
+/// All loads at a size fit for a test: every message must arrive, once and in asked.
 pub(crate) fn check(program: &Path) {
     let folder = tempfile::tempdir().unwrap();
-    let order = Order { rows: rows::all(), rounds: 1, size: Size::Small, contenders: contenders(program) };
-    let results = measure(order, folder.path());
+    let asked = Asked { rows: rows::all(), rounds: 1, size: Size::Small, contenders: contenders(program) };
+    let results = measure(asked, folder.path());
     for contender in ["mosquitto", "mosquitto, saving", "tidegate"] {
         let faults = results.faults(contender);
         assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -106,6 +106,7 @@ pub(crate) fn check(program: &Path) {
     for row in rows::all() {
         assert!(page.contains(&row.title), "the page lacks {}", row.title);
     }
+    println!("measured: {} loads: every message came, once and in order", rows::all().len());
 }
 
 fn contenders(program: &Path) -> Vec<Contender> {
@@ -113,28 +114,24 @@ fn contenders(program: &Path) -> Vec<Contender> {
 }
 
 /// Runs all rounds; the page is written anew after each.
-fn measure(order: Order, folder: &Path) -> Results {
+fn measure(asked: Asked, folder: &Path) -> Results {
     be_punctual();
     let ground = Ground::new(&fs::canonicalize(folder).unwrap());
-    let names = order.contenders.iter().map(|contender| contender.name().to_string()).collect();
-    let mut results = Results::new(order.rows, names);
-    for round in 1..=order.rounds {
+    let names = asked.contenders.iter().map(|contender| contender.name().to_string()).collect();
+    let mut results = Results::new(asked.rows, names);
+    for round in 1..=asked.rounds {
         for number in 0..results.rows.len() {
             let row = &results.rows[number];
-            let mut line = format!("{round}/{} {:<24}", order.rounds, row.name);
-            let mut cells = Vec::new();
-            for contender in &order.contenders {
-                let cell = match contender.takes_part(row.part) {
-                    true => one(contender, row, &ground, order.size),
-                    false => Cell::Unable,
-                };
-                if let Some(said) = results::said(&cell) {
-                    line += &format!("  {} {said}", contender.name());
+            let mut line = format!("{round}/{} {:<24}", asked.rounds, row.name);
+            let part = row.part;
+            for (place, contender) in asked.contenders.iter().enumerate() {
+                if contender.takes_part(part) {
+                    let cell = one(contender, &results.rows[number], &ground, asked.size);
+                    line += &format!("  {} {}", contender.name(), results::said(&cell));
+                    results.add(number, place, cell);
                 }
-                cells.push(cell);
             }
             println!("{line}");
-            results.add(number, cells);
         }
         fs::write(folder.join("index.html"), page::page(&results)).unwrap();
     }

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use super::results::{Results, shown};
+use super::results::{Results, shown, times};
 use super::rows::Part;
+use crate::process::figure;
 
 /// The whole page.
 pub(crate) fn page(results: &Results) -> String {
@@ -18,7 +19,10 @@ pub(crate) fn page(results: &Results) -> String {
         page,
         "<p>Medians of {} rounds in turns, with the least and the most; lines on the bars show the same. \
          Processor time is the broker's own, as the kernel counts it. Every message was checked: a run in \
-         which one was lost, doubled, reordered or changed is void and has no figures.</p>",
+         which one was lost, doubled, reordered or changed is void and has no figures. tidegate runs as \
+         shipped, save for <code>max_memory</code> at 100,000 filters and <code>max_queued_messages</code> \
+         and <code>max_queued_bytes</code> where a session is away; mosquitto has no limit to its queues, and \
+         <code>set_tcp_nodelay</code> where time is measured by the clock.</p>",
         results.rounds()
     );
     let _ = writeln!(page, "<pre>{}</pre>", escaped(&circumstances()));
@@ -30,6 +34,9 @@ pub(crate) fn page(results: &Results) -> String {
         let figures = part.figures();
         let _ = writeln!(page, "<h2>{}</h2>", part.title());
         let _ = writeln!(page, "<p>{}, {}:</p>", figures[0].name, figures[0].unit);
+        for broker in results.unable(part) {
+            let _ = writeln!(page, "<p>{} cannot do this here.</p>", escaped(broker));
+        }
         drawing(&mut page, results, part, &takers);
         table(&mut page, results, part, &takers);
     }
@@ -54,18 +61,20 @@ fn circumstances() -> String {
     };
     let processor = read("/proc/cpuinfo");
     let cores = processor.lines().filter(|line| line.starts_with("processor")).count();
+    let memory = figure(&read("/proc/meminfo"), "MemTotal:");
     let asked: String = ["ROWS", "ROUNDS", "SECS", "BESIDE"]
         .iter()
         .filter_map(|name| std::env::var(name).ok().map(|value| format!(" {name}='{value}'")))
         .collect();
     format!(
-        "measured {}\nmachine  {cores} cores {}, {} of memory, {}, Linux {}\nbrokers  tidegate {}; {}\nagain    make bench{asked}",
+        "measured {}\nmachine  {cores} cores {}, {} MB of memory, {}, Linux {}\nbrokers  tidegate {} ({}); {}\nagain    make bench{asked}",
         said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
         after(&processor, "model name"),
-        after(&read("/proc/meminfo"), "MemTotal:"),
+        memory / 1_024,
         after(&read("/etc/os-release"), "PRETTY_NAME"),
         read("/proc/sys/kernel/osrelease").trim(),
         env!("CARGO_PKG_VERSION"),
+        said("git", &["describe", "--always", "--dirty"]),
         said("/usr/sbin/mosquitto", &["-h"]),
     )
 }
@@ -164,7 +173,7 @@ fn table(page: &mut String, results: &Results, part: Part, takers: &[usize]) {
                     continue;
                 };
                 let ratio = results.ratio(row, *broker, number);
-                let ratio = ratio.map_or(String::new(), |ratio| format!(" <b>×{ratio:.2}</b>"));
+                let ratio = ratio.map_or(String::new(), |found| format!(" <b>×{}</b>", times(found)));
                 let (middle, least, most) = (shown(middle), shown(least), shown(most));
                 let _ = write!(page, "<td>{middle}{ratio}<small>{least} to {most}</small></td>");
             }

@@ -49,4 +49,4 @@ impl Patience {
 const FIRST: Duration = Duration::from_micros(200);
 const LONGEST: Duration = Duration::from_millis(50);
 /// A program that was not optimised, on a machine with much to do, may take its time.
-pub(crate) const STALL: Duration = if cfg!(debug_assertions) { HANG } else { Duration::from_secs(20) };
+pub(crate) const STALL: Duration = if cfg!(debug_assertions) { HANG } else { Duration::from_secs(10) };

@@ -32,11 +32,9 @@ impl Results {
         Results { rows, brokers, cells: BTreeMap::new() }
     }
 
-    /// One round of a row, a cell for each broker.
-    pub(crate) fn add(&mut self, row: usize, cells: Vec<Cell>) {
-        for (broker, cell) in cells.into_iter().enumerate() {
-            self.cells.entry((row, broker)).or_default().push(cell);
-        }
+    /// One run.
+    pub(crate) fn add(&mut self, row: usize, broker: usize, cell: Cell) {
+        self.cells.entry((row, broker)).or_default().push(cell);
     }
 
     fn samples(&self, row: usize, broker: usize) -> impl Iterator<Item = &Sample> {
@@ -85,6 +83,15 @@ impl Results {
         (0..self.brokers.len()).filter(has).collect()
     }
 
+    /// The brokers that should have, and cannot do what it takes.
+    pub(crate) fn unable(&self, part: Part) -> Vec<&str> {
+        let cannot = |broker: &usize| {
+            let mut cells = self.rows_of(part).filter_map(|row| self.cells.get(&(row, *broker))).flatten();
+            cells.any(|cell| *cell == Cell::Unable)
+        };
+        (0..self.brokers.len()).filter(cannot).map(|broker| self.brokers[broker].as_str()).collect()
+    }
+
     pub(crate) fn rows_of(&self, part: Part) -> impl Iterator<Item = usize> {
         let rows = self.rows.iter().enumerate();
         rows.filter(move |(_, row)| row.part == part).map(|(number, _)| number)
@@ -103,6 +110,7 @@ impl Results {
                 continue;
             }
             let _ = write!(text, "\n{}\n", part.title());
+            self.unable(part).iter().for_each(|broker| _ = writeln!(text, "  {broker} cannot do this here"));
             for (number, figure) in part.figures().iter().enumerate() {
                 self.table(&mut text, part, &takers, (number, figure));
             }
@@ -123,7 +131,7 @@ impl Results {
                 let middle =
                     self.middle(row, *broker, number).map_or("-".into(), |[middle, ..]| shown(middle));
                 let ratio = self.ratio(row, *broker, number);
-                let ratio = ratio.map_or(String::new(), |ratio| format!(" ({ratio:.2})"));
+                let ratio = ratio.map_or(String::new(), |found| format!(" ({})", times(found)));
                 let _ = write!(text, "{:>20}", format!("{middle}{ratio}"));
             }
             text.push('\n');
@@ -132,12 +140,17 @@ impl Results {
 }
 
 /// What the line of a round says of a cell.
-pub(crate) fn said(cell: &Cell) -> Option<String> {
+pub(crate) fn said(cell: &Cell) -> String {
     match cell {
-        Cell::Sample(sample) => Some(shown(sample[0])),
-        Cell::Unable => None,
-        Cell::Void(reason) => Some(format!("VOID: {reason}")),
+        Cell::Sample(sample) => shown(sample[0]),
+        Cell::Unable => "-".into(),
+        Cell::Void(reason) => format!("VOID: {reason}"),
     }
+}
+
+/// A ratio.
+pub(crate) fn times(ratio: f64) -> String {
+    if ratio < 0.1 { format!("{ratio:.3}") } else { format!("{ratio:.2}") }
 }
 
 /// Three digits, or all of a large number.

@@ -84,9 +84,9 @@ impl Part {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Part::Tcp => "Messages of 64 bytes, MQTT 3.1.1 over TCP",
-            Part::Tls => "The same over TLS",
-            Part::WebSocket => "The same over WebSocket, a packet in each frame",
-            Part::Mqtt5 => "The same over MQTT 5, with two user properties",
+            Part::Tls => "The same messages, MQTT 3.1.1 over TLS",
+            Part::WebSocket => "The same messages, MQTT 3.1.1 over WebSocket, a packet in each frame",
+            Part::Mqtt5 => "The same messages, MQTT 5 over TCP, with two user properties",
             Part::Durable => {
                 "QoS 1 for a session that is away: 10 publishers, 100 under way each, then the drain"
             }
