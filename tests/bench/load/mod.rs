@@ -93,7 +93,7 @@ pub(crate) fn run(program: &Path) {
     }
 }
 
-/// All loads at a size fit for a test: every message must arrive, once and in asked.
+/// All loads at a size fit for a test: every message must arrive, once and in order.
 pub(crate) fn check(program: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let asked = Asked { rows: rows::all(), rounds: 1, size: Size::Small, contenders: contenders(program) };
