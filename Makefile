@@ -3,7 +3,7 @@
 #   make run     sets up what it needs, builds, runs the demo: devices, the gateway, a stand-in cloud
 #   make test    sets up what it needs, runs every kind of test at a size fit for CI
 #   make proof   the same programs at full size; each suite can be run again by its name
-#   make bench   speed, beside mosquitto
+#   make bench   what a message costs, beside mosquitto: make bench ROWS="pipe fan-out" ROUNDS=1
 #   make deb     the package for this architecture, or for another one: make deb ARCH=arm64
 
 .PHONY: run test proof bench deb setup setup-run setup-deb

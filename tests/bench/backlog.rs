@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tidegate::codec::{Connect, Packet, Properties, Version, encode};
 
 use crate::process::median;
-use crate::publisher::{self, Task, Until};
+use crate::publisher::{self, Task};
 use crate::stand::{Gateway, HANG, monotonic, proof};
 use crate::upstream::{Drain, Upstream};
 
@@ -109,10 +109,9 @@ impl Site {
         }
         self.upstream.allow(0);
         self.added += 1;
-        let task = Task { publishers: PUBLISHERS, window: 500, until: Until::Count(each) };
-        let seen = publisher::run(self.gateway.port(), &format!("sensors/{}", self.added), task);
-        let a_second = seen.acknowledged as f64 / seen.took.as_secs_f64();
-        println!("{} queued at {a_second:.0} a second", seen.acknowledged);
+        let task = Task { publishers: PUBLISHERS, window: 500, each };
+        let took = publisher::run(self.gateway.port(), &format!("sensors/{}", self.added), task);
+        println!("{messages} queued at {:.0} a second", messages as f64 / took.as_secs_f64());
         self.gateway.until("the backlog", |status| {
             status["routes"][0]["queued"].as_u64().is_some_and(|queued| queued >= messages)
         });

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tidegate::codec::{Packet, QoS};
 
 use crate::process::quantile;
-use crate::publisher::{self, Task, Until, payload};
+use crate::publisher::{self, Task, payload};
 use crate::stand::{Client, Disk, Gateway, Options, monotonic, proof};
 use crate::upstream::Upstream;
 
@@ -78,7 +78,7 @@ impl Scene {
         let mut gateway = Gateway::start_under(program, folder.path(), &configuration, &wrapper);
         if matches!(trouble, Trouble::Drain | Trouble::Reclaim) {
             let each = if proof() { 50_000 } else { 10_000 };
-            let task = Task { publishers: 4, window: 500, until: Until::Count(each) };
+            let task = Task { publishers: 4, window: 500, each };
             publisher::run(gateway.port(), "sensors", task);
             gateway.until("the backlog", |status| status["routes"][0]["queued"] == 4 * each);
             assert!(gateway.stop().success());

@@ -2,25 +2,86 @@
 //!
 //! Figures of one process are read from outside, so that it need not be built for it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-/// User and system time of a process, in ticks of 10 ms.
-pub(crate) fn processor_time(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+/// Counters of one process.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// Time that each of its threads has run, to the nanosecond.
+    running: BTreeMap<u32, Duration>,
+    /// User and system time of all threads, those that have ended too, in ticks of 10 ms.
+    processor: Duration,
+    /// Bytes written to disk.
+    pub(crate) written: u64,
+    /// Times that a thread went to sleep.
+    pub(crate) sleeps: u64,
+    /// KB in memory.
+    pub(crate) resident: u64,
+}
+
+impl Usage {
+    /// As of now; all 0 of a process that is gone.
+    pub(crate) fn of(pid: u32) -> Usage {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let mut usage = Usage {
+            processor: processor_time(&read("stat")),
+            written: figure(&read("io"), "write_bytes:"),
+            resident: figure(&read("status"), "VmRSS:"),
+            ..Usage::default()
+        };
+        for thread in threads {
+            let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let name = thread.file_name();
+            let id = name.to_str().and_then(|name| name.parse().ok());
+            if let (Some(id), Some(time)) = (id, running(&read("schedstat"))) {
+                usage.running.insert(id, time);
+            }
+            usage.sleeps += figure(&read("status"), "voluntary_ctxt_switches:");
+        }
+        usage
+    }
+
+    /// Microseconds of the processor since then. Where a thread has ended in between, only the coarser
+    /// counter knows its time.
+    pub(crate) fn micros_since(&self, before: &Usage) -> f64 {
+        let all = |usage: &Usage| usage.running.values().sum::<Duration>();
+        let ended = before.running.keys().any(|thread| !self.running.contains_key(thread));
+        let spent = if ended || before.running.is_empty() {
+            self.processor.saturating_sub(before.processor)
+        } else {
+            all(self).saturating_sub(all(before))
+        };
+        spent.as_secs_f64() * 1e6
+    }
+}
+
+fn processor_time(stat: &str) -> Duration {
+    // What follows the name, which may hold anything.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)
+}
+
+fn running(schedstat: &str) -> Option<Duration> {
+    schedstat.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
+/// The number behind this name, in what the kernel tells line by line; 0 where there is none.
+pub(crate) fn figure(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// Time that the threads of a process have run, to the nanosecond; of those that have ended, none.
 pub(crate) fn running_time(pid: u32) -> Duration {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
-    let times = threads.flatten().filter_map(|thread| {
-        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(times.sum())
+    let times = threads
+        .flatten()
+        .filter_map(|thread| running(&fs::read_to_string(thread.path().join("schedstat")).ok()?));
+    times.sum()
 }
 
 /// The one in the middle.
