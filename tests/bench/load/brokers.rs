@@ -64,6 +64,13 @@ impl Ground {
         Ground { folder: folder.to_path_buf(), authority: certificates.ca(), certificate }
     }
 
+    /// The last that the broker has said.
+    pub(crate) fn log(&self) -> String {
+        let log = fs::read_to_string(self.folder.join("broker/log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+
     fn dial(&self, part: Part) -> Dial {
         match part {
             Part::Tls => Dial::tls(&self.authority),
@@ -142,6 +149,8 @@ impl Contender {
     }
 }
 
+const LOG_LINES: usize = 5;
+
 fn spawn(words: &[&str], folder: &Path, port: u16) -> Result<Process, Missing> {
     let log = folder.join("log");
     let output = fs::File::create(&log).unwrap();
@@ -161,6 +170,14 @@ fn spawn(words: &[&str], folder: &Path, port: u16) -> Result<Process, Missing> {
         std::thread::park_timeout(std::time::Duration::from_millis(10));
     }
     Ok(process)
+}
+
+impl Broker {
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&self) -> bool {
+        let state = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        state.is_empty() || state.contains(") Z ")
+    }
 }
 
 impl Process {

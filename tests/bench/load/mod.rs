@@ -147,7 +147,10 @@ fn one(contender: &Contender, row: &Row, ground: &Ground, size: Size) -> Cell {
     };
     match load(&broker, row, size) {
         Ok(sample) => Cell::Sample(sample),
-        Err(reason) => Cell::Void(reason),
+        Err(reason) => {
+            let ended = if broker.has_ended() { "it has ended: " } else { "" };
+            Cell::Void(format!("{ended}{reason}\n{}", ground.log()))
+        }
     }
 }
 
