@@ -177,8 +177,9 @@ impl Engine {
             self.courier.hand_over();
             self.courier.unsent_work += self.work - before;
         }
-        if self.is_flush_due() {
-            if self.work - before > LONG_WORK_MAX && !owes_flush {
+        if owes_flush || self.is_flush_due() {
+            let is_much = self.work - before > LONG_WORK_MAX && !self.courier.put_off.is_empty();
+            if is_much && !owes_flush {
                 self.owes_flush = true;
             } else {
                 self.flush_some();
@@ -193,12 +194,15 @@ impl Engine {
         let mut packets = 1;
         self.courier.lane = lane;
         loop {
+            // What has happened beside is nobody's who is served now.
+            let is_his = self.events.is_empty();
             let (courier, counters) = (&mut self.courier, &mut self.counters);
             self.intake.serve(lane, &mut share, &mut self.table, &mut self.events, courier, counters);
             let said = self.ask_broker(effects, now);
             share.take(said);
             self.work += share.done;
-            if share.done > LONG_WORK_MAX
+            if is_his
+                && share.done > LONG_WORK_MAX
                 && let Some(socket) = share.only().and_then(|id| self.table.socket(id))
             {
                 socket.step_back();
