@@ -149,7 +149,7 @@ fn one(contender: &Contender, row: &Row, ground: &Ground, size: Size) -> Cell {
         Ok(sample) => Cell::Sample(sample),
         Err(reason) => {
             let ended = if broker.has_ended() { "it has ended: " } else { "" };
-            Cell::Void(format!("{ended}{reason}\n{}", ground.log()))
+            Cell::Void(format!("{ended}{reason}\n{}", ground.log()).trim_end().to_string())
         }
     }
 }
