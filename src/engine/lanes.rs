@@ -17,7 +17,8 @@ fn topics(packets: &[Packet]) -> Vec<&str> {
 #[test]
 fn a_fan_out_that_never_ends_keeps_nobody_waiting_for_its_end() {
     let mut stepped = Stepped::start(|_| {});
-    let readers = stepped.readers(300, "t", QoS::AtMostOnce);
+    // More than are flushed at once, and not so many that the speaker himself has to step back.
+    let readers = stepped.readers(200, "t", QoS::AtMostOnce);
     let mut speaker = stepped.connect("speaker");
     let mut talker = stepped.connect("talker");
     let leaver = stepped.connect("leaver");
@@ -32,8 +33,7 @@ fn a_fan_out_that_never_ends_keeps_nobody_waiting_for_its_end() {
     for _ in 0..200 {
         speaker.publish("t", b"x", QoS::AtMostOnce);
         stepped.turn();
-        let engine = &stepped.engine;
-        assert!(!engine.courier.put_off.is_empty() || engine.intake.is_long(), "the fan-out never ends");
+        assert!(!stepped.engine.courier.put_off.is_empty(), "the fan-out never ends");
     }
     assert_eq!(comer.take_now().len(), 1, "he is in");
     assert_eq!(talker.take_now().len(), 100);

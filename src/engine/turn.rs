@@ -169,19 +169,19 @@ impl Engine {
         if self.stopping.is_none() {
             self.let_in(now);
         }
+        if std::mem::take(&mut self.owes_flush) {
+            return self.flush_some();
+        }
         // After each round some of it is served, however soon the next one is due.
-        let owes_flush = std::mem::take(&mut self.owes_flush);
-        if !owes_flush && self.courier.round.is_none() && self.intake.is_long() {
+        if self.courier.round.is_none() && self.intake.is_long() {
             let left = LONG_WORK_MAX.saturating_sub(self.work - before);
             self.serve(Lane::Long, left.max(LONG_WORK_MAX / 4), effects, now);
             self.courier.hand_over();
             self.courier.unsent_work += self.work - before;
         }
-        if owes_flush || self.is_flush_due() {
-            let is_much = self.work - before > LONG_WORK_MAX && !self.courier.put_off.is_empty();
-            if is_much && !owes_flush {
-                self.owes_flush = true;
-            } else {
+        if self.is_flush_due() {
+            self.owes_flush = self.work - before > LONG_WORK_MAX && !self.courier.put_off.is_empty();
+            if !self.owes_flush {
                 self.flush_some();
             }
         }
