@@ -238,21 +238,25 @@ impl Drop for Relief<'_> {
 fn keep_apart(gateway: u32) {
     static PROCESSORS: OnceLock<usize> = OnceLock::new();
     let last = *PROCESSORS.get_or_init(|| thread::available_parallelism().unwrap().get()) - 1;
-    let thread = std::fs::read_link("/proc/thread-self").unwrap();
     let set = |options: &[&str]| {
         let set = Command::new("taskset").args(options).output();
         assert!(set.unwrap().status.success(), "{options:?}");
     };
     set(&["--all-tasks", "--cpu-list", "--pid", "0", &gateway.to_string()]);
     let others = format!("{}-{last}", last.min(1));
-    set(&["--cpu-list", "--pid", &others, thread.file_name().unwrap().to_str().unwrap()]);
+    set(&["--cpu-list", "--pid", &others, &this_thread()]);
 }
 
 /// The calling thread, and those that it starts, leave the processor to whoever else wants it.
 fn step_back() {
-    let thread = std::fs::read_link("/proc/thread-self").unwrap();
-    let idle = Command::new("chrt").args(["--idle", "--pid", "0"]).arg(thread.file_name().unwrap()).output();
+    let idle = Command::new("chrt").args(["--idle", "--pid", "0", &this_thread()]).output();
     assert!(idle.unwrap().status.success());
+}
+
+/// The calling thread's number.
+fn this_thread() -> String {
+    let thread = std::fs::read_link("/proc/thread-self").unwrap();
+    thread.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
 /// Somebody at the other end who sends back what comes, a byte at a time.
