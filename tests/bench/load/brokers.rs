@@ -161,9 +161,9 @@ fn spawn(words: &[&str], folder: &Path, port: u16) -> Result<Process, Missing> {
         .stderr(output)
         .spawn()
         .unwrap();
-    let (mut process, start) = (Process::Other(child), monotonic());
+    let (process, start) = (Process::Other(child), monotonic());
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if process.has_ended() || start.elapsed() > HANG {
+        if has_ended(process.pid()) || start.elapsed() > HANG {
             let said = fs::read_to_string(&log).unwrap_or_default();
             return Err(Missing::Failed(format!("it does not start: {}", said.trim())));
         }
@@ -175,9 +175,13 @@ fn spawn(words: &[&str], folder: &Path, port: u16) -> Result<Process, Missing> {
 impl Broker {
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&self) -> bool {
-        let state = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        state.is_empty() || state.contains(") Z ")
+        has_ended(self.pid)
     }
+}
+
+fn has_ended(pid: u32) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    state.is_empty() || state.contains(") Z ")
 }
 
 impl Process {
@@ -185,13 +189,6 @@ impl Process {
         match self {
             Process::Gateway(gateway) => gateway.pid(),
             Process::Other(child) => child.id(),
-        }
-    }
-
-    fn has_ended(&mut self) -> bool {
-        match self {
-            Process::Gateway(_) => false,
-            Process::Other(child) => child.try_wait().unwrap().is_some(),
         }
     }
 }
