@@ -140,6 +140,7 @@ impl Database {
         let result = self.transact_unwatched(config, gate, work);
         if result.is_ok() {
             self.given.follow(&mut self.log);
+            self.log.released.clear();
             self.spare = Spare::Perhaps;
         }
         self.watch(result)

@@ -68,7 +68,9 @@ impl Log {
         if fate == Fate::Delivered {
             reader.state.leases.remove(&seq);
         }
-        reader.handed.remove(&seq);
+        if let Some(weight) = reader.handed.remove(&seq) {
+            self.released.push((id, seq, weight));
+        }
         self.dirty.insert(id);
         self.reduce(id, key, 1);
         self.absorb(connection, id, seq)?;
@@ -211,7 +213,9 @@ impl Log {
         {
             reader.state.cursor = through;
             reader.state.ahead.remove_through(through);
-            reader.handed = reader.handed.split_off(&through.saturating_add(1));
+            let left = reader.handed.split_off(&through.saturating_add(1));
+            let ended = std::mem::replace(&mut reader.handed, left);
+            self.released.extend(ended.into_iter().map(|(seq, weight)| (id, seq, weight)));
             reader.state.counters.count(fate, dropped);
             self.dirty.insert(id);
             self.settle_front(connection, id)?;

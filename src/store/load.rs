@@ -83,6 +83,7 @@ impl Log {
             sizes,
             dirty: BTreeSet::new(),
             numbered: BTreeSet::new(),
+            released: Vec::new(),
             touched: BTreeSet::new(),
             lost: BTreeMap::new(),
             spoilt: BTreeSet::new(),
@@ -264,14 +265,22 @@ impl Log {
         self.load_closed(connection, id, &header)
     }
 
-    /// Goes on with what was found on the disk. What was handed out is still where it was, and whose its rows are
-    /// is not asked again: the disk may not read that any more.
+    /// Goes on with what was found on the disk. What was handed out is still where it was, with what ended in a
+    /// transaction that was undone, and whose its rows are is not asked again: the disk may not read that any more.
     pub(super) fn renew(&mut self, found: Log) {
         let former = std::mem::replace(self, found);
         self.index.inherit(former.index);
         for (id, before) in former.readers {
-            let Some(reader) = self.readers.get_mut(&id) else { continue };
-            reader.handed = before.handed;
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.handed = before.handed;
+            }
+        }
+        for (id, seq, weight) in former.released {
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.handed.insert(seq, weight);
+            }
+        }
+        for reader in self.readers.values_mut() {
             reader.handed.retain(|seq, _| !reader.state.is_settled(*seq));
         }
     }

@@ -76,6 +76,8 @@ pub(super) struct Log {
     pub(super) dirty: BTreeSet<ReaderId>,
     /// Routes that have given a number in this transaction.
     pub(super) numbered: BTreeSet<ReaderId>,
+    /// Rows that were handed out, and what they weigh, that ended in this transaction.
+    pub(super) released: Vec<(ReaderId, u64, u64)>,
     /// Closed segments that may have become droppable.
     pub(super) touched: BTreeSet<u32>,
     /// Segments that cannot be read: dropped with the next commit.

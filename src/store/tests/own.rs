@@ -3,8 +3,10 @@
 //! Bounds in bytes judge a reader by what it wants itself; who wants little does not lose it because
 //! others want much; what is on its way to upstream is not taken back.
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
-use crate::record::DropReason;
+use crate::record::{DropReason, Keep};
 
 /// What a message of [`sized`] weighs in a limit.
 fn weight(bytes: usize) -> u64 {
@@ -102,4 +104,31 @@ fn what_was_handed_out_is_not_taken_back_for_a_bound() {
     assert_eq!(trial.read(up, 0, 1).rows.len(), 1);
     trial.commit((22..=24).map(|seq| put(seq, &[up])).collect());
     assert_eq!(trial.wanted(up), [17, 20, 21, 22, 23, 24]);
+}
+
+#[test]
+fn what_was_handed_out_is_so_after_a_commit_that_failed() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let switch = fails.clone();
+    let bounds = Bounds { max_messages: Some(5), keep: Keep::Latest, ..Bounds::default() };
+    let mut trial = Terms {
+        bounds: vec![("up", bounds)],
+        gate: Some(Box::new(move |stage| match stage {
+            Stage::BeforeSync if switch.swap(false, Ordering::SeqCst) => {
+                Err(std::io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        })),
+        ..Terms::default()
+    }
+    .open();
+    let up = trial.route();
+    trial.commit(vec![put(1, &[up])]);
+    assert_eq!(trial.read(up, 0, 1).rows.len(), 1);
+    // The second takes the place of the first, which ends twice: in the commit that fails, and in the next.
+    fails.store(true, Ordering::SeqCst);
+    trial.commit(vec![Write::DropOldest { reader: up, after: Seq(0), count: 1 }, put(2, &[up])]);
+    assert!(!fails.load(Ordering::SeqCst));
+    let line = trial.assert_conserved().readers[&up].clone();
+    assert_eq!(line.dropped, [(DropReason::Superseded, 1)].into());
 }
