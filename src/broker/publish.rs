@@ -56,10 +56,9 @@ impl Broker {
         let inward = self.inward_of(id, &publish);
         // What the house says of itself is little, and wanted most when something is full.
         let pressure = if is_house { Pressure::Insist } else { Pressure::Wait };
-        let topic = message.topic.clone();
         let looks = self.router.looks() + self.member_looks;
-        match self.route(message, Some(source.slot), inward, pressure, turn) {
-            Routed::Refused => self.refuse_publish(id, publish, &topic, turn),
+        match self.route(&message, Some(source.slot), inward, pressure, turn) {
+            Routed::Refused => self.refuse_publish(id, publish, &message.topic, turn),
             Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
             Routed::Unkept => {
                 self.count_received(&publish);
