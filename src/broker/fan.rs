@@ -58,7 +58,7 @@ impl Broker {
     /// Routes a message that was checked.
     pub(super) fn route(
         &mut self,
-        message: Arc<Message>,
+        message: &Arc<Message>,
         source: Option<u32>,
         inward: Option<(ReaderId, u16)>,
         pressure: Pressure,
@@ -70,17 +70,17 @@ impl Broker {
             self.hold_back(&message.topic, &mut matches);
         }
         let volatile = is_volatile(&message.topic);
-        let mut retains = message.retain && self.changes_retained(&message);
+        let mut retains = message.retain && self.changes_retained(message);
         // The house's own figures are few, and always of the same names.
-        let mut lack = if retains && !volatile { self.lacks_to_retain(&message) } else { None };
+        let mut lack = if retains && !volatile { self.lacks_to_retain(message) } else { None };
         retains &= lack.is_none();
         let wanted = !matches.is_empty();
-        let full = self.full_queues(&message, &mut matches);
-        let mut audience = if volatile { Vec::new() } else { self.audience(&message, &matches) };
+        let full = self.full_queues(message, &mut matches);
+        let mut audience = if volatile { Vec::new() } else { self.audience(message, &matches) };
         let mut durable = (retains && !volatile) || !audience.is_empty();
         let unkept = self.store == Presence::Absent && !volatile;
         let asks = message.qos > QoS::AtMostOnce && pressure != Pressure::Force;
-        if !unkept && durable && pressure == Pressure::Wait && self.is_refused(&message, &audience, retains) {
+        if !unkept && durable && pressure == Pressure::Wait && self.is_refused(message, &audience, retains) {
             self.matches = matches;
             return Routed::Refused;
         }
@@ -90,7 +90,7 @@ impl Broker {
                 self.counters.drop(DropReason::StoreBusy, 1);
                 lack = None;
             }
-            retains &= self.has_room_to_retain(&message);
+            retains &= self.has_room_to_retain(message);
             durable = false;
         } else if durable && pressure != Pressure::Force && self.ledger.is_busy() {
             if message.qos > QoS::AtMostOnce {
@@ -107,7 +107,8 @@ impl Broker {
             self.counters.drop(reason, 1);
         }
         self.count_full(&full);
-        let message = if durable || retains { Arc::new(message.compact()) } else { message };
+        let own = (durable || retains).then(|| Arc::new(message.compact()));
+        let message = own.as_ref().unwrap_or(message);
         let kept = durable.then(|| {
             let (seq, ticket) = self.ledger.append(message.clone(), audience, retains, inward, turn.effects);
             Kept { seq, ticket }
@@ -115,7 +116,7 @@ impl Broker {
         if retains {
             self.retain(message.clone(), turn.now);
         }
-        self.fan_out(&message, &mut matches, kept, turn);
+        self.fan_out(message, &mut matches, kept, turn);
         matches.clear();
         self.matches = matches;
         if unkept && asks {

@@ -107,9 +107,10 @@ impl Outlet {
         counters.sent += 1;
         counters.sent_bytes += message.payload.len() as u64;
         let expiry = message.expiry.and_then(|_| message.remaining(now)); // [MQTT5-3.3.2-6]
-        let mended = message.mended(&now.span.mend);
-        let message = mended
-            .map_or(message.clone(), |payload| Arc::new(Message { payload, ..Message::clone(&message) }));
+        let message = match message.mended(&now.span.mend) {
+            Some(payload) => Arc::new(Message { payload, ..Message::clone(&message) }),
+            None => message,
+        };
         let Label { packet_id, qos, dup, retain, subscription_ids } = label;
         let hidden = self.hidden(&message.topic);
         effects.push(Effect::Deliver(Copy {

@@ -4,6 +4,7 @@
 //! those behind it. [MQTT5-4.6.0-2] [MQTT5-4.6.0-3] Where there is no store, a publish that asks for an answer
 //! gets none: its client keeps it, and sends it again once the house has started with a store.
 
+use std::mem;
 use std::sync::Arc;
 
 use adapter_api::reading;
@@ -23,8 +24,8 @@ use crate::record::{DropReason, Message, ReaderId, Ticket, Write};
 use crate::router::filter::{self, NotATopic};
 
 impl Broker {
-    pub(super) fn on_publish(&mut self, id: ConnectionId, publish: Publish, turn: &mut Turn<'_>) {
-        let topic = match self.topic_of(id, &publish).and_then(|said| self.mounted(id, said)) {
+    pub(super) fn on_publish(&mut self, id: ConnectionId, mut publish: Publish, turn: &mut Turn<'_>) {
+        let topic = match self.topic_of(id, &mut publish).and_then(|said| self.mounted(id, said)) {
             Ok(topic) => topic,
             Err(Unusable::Wrong(reason)) => return self.expel(id, reason, turn),
             Err(Unusable::TooLong(topic)) => return self.turn_away(id, &publish, &topic, turn),
@@ -38,15 +39,18 @@ impl Broker {
         if !self.clients.get(source).is_some_and(|client| self.may_publish(client, &topic)) {
             return self.deny(id, &publish, &topic, turn);
         }
+        let unclocked = is_device && reading::is_unclocked(&publish.payload);
         let message = Arc::new(Message {
             qos: if is_volatile(&topic) { QoS::AtMostOnce } else { publish.qos },
             topic,
-            payload: publish.payload.clone(),
+            // Moved, since each share of the read buffer is counted by two locked instructions; given back to a
+            // publish that is to be handled once more.
+            payload: mem::take(&mut publish.payload),
             retain: publish.retain && self.config.limits.retain,
             properties: publish.properties.travelling(),
             expiry: publish.properties.message_expiry(),
             received: turn.now.house,
-            unclocked: is_device && reading::is_unclocked(&publish.payload),
+            unclocked,
         });
         let may_refuse = connection.version == Version::V5 && publish.qos > QoS::AtMostOnce;
         if may_refuse && message.retain && self.lacks_to_retain(&message).is_some() {
@@ -56,13 +60,18 @@ impl Broker {
         let inward = self.inward_of(id, &publish);
         // What the house says of itself is little, and wanted most when something is full.
         let pressure = if is_house { Pressure::Insist } else { Pressure::Wait };
-        let topic = message.topic.clone();
         let looks = self.router.looks() + self.member_looks;
-        match self.route(message, Some(source.slot), inward, pressure, turn) {
-            Routed::Refused => self.refuse_publish(id, publish, &topic, turn),
-            Routed::Busy => self.wait_for_store(id, Packet::Publish(publish), turn),
+        match self.route(&message, Some(source.slot), inward, pressure, turn) {
+            Routed::Refused => {
+                publish.payload = message.payload.clone();
+                self.refuse_publish(id, publish, &message.topic, turn);
+            }
+            Routed::Busy => {
+                publish.payload = message.payload.clone();
+                self.wait_for_store(id, Packet::Publish(publish), turn);
+            }
             Routed::Unkept => {
-                self.count_received(&publish);
+                self.count_received(&message);
                 if is_house {
                     // It knows, and publishes its states anew at every start.
                     self.acknowledge(id, &publish, None, true, turn);
@@ -71,16 +80,16 @@ impl Broker {
                 }
             }
             Routed::Done { ticket, wanted } => {
-                self.count_received(&publish);
+                self.count_received(&message);
                 self.acknowledge(id, &publish, ticket, wanted, turn);
             }
         }
         self.rest(id, self.router.looks() + self.member_looks - looks, turn);
     }
 
-    fn count_received(&mut self, publish: &Publish) {
+    fn count_received(&mut self, message: &Message) {
         self.counters.received += 1;
-        self.counters.received_bytes += publish.payload.len() as u64;
+        self.counters.received_bytes += message.payload.len() as u64;
     }
 
     /// Answers a publish that is routed to nobody. Older versions know no refusal, so theirs is
@@ -135,15 +144,19 @@ impl Broker {
         mounted_topic(mount, said).map_err(Unusable::TooLong)
     }
 
-    /// The topic by name or alias, or what is wrong with the packet.
-    fn topic_of(&mut self, id: ConnectionId, publish: &Publish) -> Result<ByteString, Unusable> {
+    /// The topic by name or alias, or what is wrong with the packet. Moved out of a publish of QoS 0, which is never to
+    /// be handled once more.
+    fn topic_of(&mut self, id: ConnectionId, publish: &mut Publish) -> Result<ByteString, Unusable> {
         let limits = &self.config.limits;
         let Some(connection) = self.connections.get_mut(id) else {
             return Err(Reason::UnspecifiedError.into());
         };
-        let mut topic = publish.topic.clone();
+        let mut topic = match publish.qos {
+            QoS::AtMostOnce => mem::take(&mut publish.topic),
+            _ => publish.topic.clone(),
+        };
         if publish.properties.is_empty() || connection.version != Version::V5 {
-            if publish.topic.is_empty() && connection.version == Version::V5 {
+            if topic.is_empty() && connection.version == Version::V5 {
                 return Err(Reason::ProtocolError.into());
             }
         } else {
@@ -159,7 +172,7 @@ impl Broker {
             if let Some(alias) = properties.topic_alias() {
                 let aliases = connection.aliases.get_or_insert_default();
                 self.memory.aliases -= aliases.weight();
-                let named = aliases.topic(alias, limits.max_topic_alias, &publish.topic);
+                let named = aliases.topic(alias, limits.max_topic_alias, &topic);
                 self.memory.aliases += aliases.weight();
                 topic = named?;
             }

@@ -138,14 +138,17 @@ impl Decoder {
         if self.pending.len() < header.total {
             return Ok(self.keep_begun());
         }
-        let packet = read(header, &self.pending, self.side, &mut self.stage)?;
+        let packet = read(header, &self.pending, self.side, &mut self.stage);
+        if packet.is_err() {
+            return packet.map(Some);
+        }
         if self.pending.len() == header.total {
             // Not merely advanced: an empty slice would still pin the read buffer.
             self.pending = Bytes::new();
         } else {
             self.pending.advance(header.total);
         }
-        Ok(Some(packet))
+        packet.map(Some)
     }
 
     fn keep_begun(&mut self) -> Option<Packet> {
@@ -230,7 +233,9 @@ fn read(header: Header, bytes: &Bytes, side: Side, stage: &mut Stage) -> Result<
             version
         }
     };
-    let packet = decode::read_body(header.kind, header.flags, &mut reader, side, version)?;
-    reader.finish()?;
-    Ok(packet)
+    let packet = decode::read_body(header.kind, header.flags, &mut reader, side, version);
+    if packet.is_ok() {
+        reader.finish()?;
+    }
+    packet
 }

@@ -384,9 +384,7 @@ fn walk(
         finder.take(&node.multi);
     }
     let (level, rest) = split_level(path);
-    let literal = edges.get(&EdgeRef { parent: at, level }).copied();
-    let plus = if hidden { None } else { node.plus };
-    for next in [literal, plus].into_iter().flatten() {
+    let mut go_on = |next: u32| {
         finder.looks += 1;
         match (rest, nodes.get(next as usize)) {
             (Some(rest), _) => walk(nodes, edges, next, rest, finder),
@@ -396,6 +394,14 @@ fn walk(
             }
             (None, None) => {}
         }
+    };
+    // Where no child has a name, no name is looked for.
+    let named = node.children > u32::from(node.plus.is_some());
+    if named && let Some(next) = edges.get(&EdgeRef { parent: at, level }) {
+        go_on(*next);
+    }
+    if !hidden && let Some(next) = node.plus {
+        go_on(next);
     }
 }
 

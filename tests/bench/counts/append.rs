@@ -1,0 +1,66 @@
+//! Rows of a route, appended to the log: what the store's thread does for each of them.
+//!
+//! The thread is counted from its start to its end, here where nobody else starts one. What the kernel does for a
+//! sync is not counted. Time stands still, so that a commit is due when its rows are there, and at no other time.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use tidegate::codec::{Properties, QoS};
+use tidegate::record::{Identifiers, Message, Now, ReaderId, Seq, Ticket, Want, Write};
+use tidegate::store::{Config, Progress, Surroundings, open};
+
+use crate::{PAYLOAD, TIMES, TOPIC};
+
+pub(crate) fn append(rows_a_commit: usize) {
+    let (on_commit, commits) = mpsc::channel();
+    let surroundings = Surroundings {
+        resume: Box::new(|_| ()),
+        clock: Box::new(|| Now::steady(1_000, 1_800_000_000_000)),
+        on_commit: Box::new(move |ticket: Ticket| on_commit.send(ticket).unwrap()),
+        on_full: Box::new(|_| ()),
+        progress: Progress::default(),
+        gate: None,
+    };
+    let config = Config {
+        commit_messages: u32::try_from(rows_a_commit).unwrap(),
+        commit_bytes: "4MB".into(),
+        flash_budget: "none".into(),
+        min_free_disk: "0B".into(),
+        ..Config::default()
+    };
+    let opened = open(Path::new("."), &config.check().unwrap(), &["cloud".into()], surroundings).unwrap();
+    let reader = opened.routes[0];
+    for commit in 0..TIMES / rows_a_commit {
+        let first = commit * rows_a_commit;
+        let rows = (first..first + rows_a_commit).map(|row| message(row as u64 + 1, reader));
+        opened.handle.write(rows.collect(), false);
+        assert_eq!(commits.recv().unwrap(), Ticket((first + rows_a_commit) as u64));
+    }
+    opened.handle.close();
+    opened.thread.join().unwrap();
+}
+
+fn message(seq: u64, reader: ReaderId) -> Write {
+    let message = Message {
+        topic: TOPIC.into(),
+        payload: Bytes::from_static(&PAYLOAD),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        properties: Properties::new(),
+        expiry: None,
+        received: 1_800_000_000_000,
+        unclocked: false,
+    };
+    let want =
+        Want { reader, qos: QoS::AtLeastOnce, retain: false, subscription_ids: Identifiers::default() };
+    Write::Message {
+        seq: Seq(seq),
+        message: Arc::new(message),
+        audience: [want].into(),
+        retained: false,
+        inward: None,
+    }
+}

@@ -1,0 +1,61 @@
+//! One message encoded once for many subscribers, at QoS 1, so that each copy has its own packet id.
+//!
+//! The engine shows this to nobody: its file is built here a second time.
+
+#[allow(dead_code, reason = "the engine uses more of it")]
+#[path = "../../../src/engine/template.rs"]
+mod template;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidegate::broker::{ConnectionId, Copy};
+use tidegate::codec::{Alias, Properties, QoS, Version};
+use tidegate::record::{Identifiers, Message};
+
+use crate::{PAYLOAD, TIMES, TOPIC, measured};
+use template::{Encoded, Templates, append};
+
+pub(crate) fn encode(subscribers: usize) {
+    let messages: Vec<_> = (0..TIMES / subscribers).map(|_| message()).collect();
+    let copies: Vec<Copy> =
+        messages.iter().flat_map(|message| (0..subscribers).map(|number| copy(message, number))).collect();
+    let mut buffer = Vec::with_capacity(TIMES * 200);
+    let mut templates = Templates::default();
+    measured(|| {
+        for copy in copies {
+            let packet_id = copy.packet_id;
+            let Encoded { bytes, places, .. } =
+                templates.encode(black_box(Version::V311), copy, Alias::None).unwrap();
+            append(&mut buffer, bytes, places, packet_id, Alias::None);
+        }
+    });
+}
+
+fn message() -> Arc<Message> {
+    Arc::new(Message {
+        topic: TOPIC.into(),
+        payload: Bytes::from_static(&PAYLOAD),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        properties: Properties::new(),
+        expiry: None,
+        received: 0,
+        unclocked: false,
+    })
+}
+
+fn copy(message: &Arc<Message>, number: usize) -> Copy {
+    Copy {
+        connection: ConnectionId { slot: u32::try_from(number).unwrap(), generation: 0 },
+        message: message.clone(),
+        packet_id: u16::try_from(number).unwrap() + 1,
+        qos: QoS::AtLeastOnce,
+        dup: false,
+        retain: false,
+        expiry: None,
+        subscription_ids: Identifiers::default(),
+        hidden: 0,
+    }
+}

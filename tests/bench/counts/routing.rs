@@ -1,0 +1,174 @@
+//! Who wants a topic, and what the broker makes of a publish: handed over in calls of sixteen, as the engine
+//! does, or one for a thousand subscribers.
+//!
+//! Clients are told of by events alone; what the broker says is let go of, as the engine does once it is sent.
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use tidegate::broker::{
+    Broker, Config, ConnectionId, Effect, Event, LimitsConfig, Passwords, Peer, Refusals, Terms, Trust,
+};
+use tidegate::codec::{
+    Ack, Connect, Packet, Properties, Publish, QoS, Reason, RetainHandling, Subscribe, Subscription,
+    SubscriptionOptions, Version,
+};
+use tidegate::record::{Now, Restored};
+use tidegate::router::{Interest, Match, Router, Subscriber};
+
+use crate::{PAYLOAD, TIMES, TOPIC, measured};
+
+/// A filter a subscriber, half of them with a wildcard; topics all over them, each for one of them.
+pub(crate) fn find(filters: usize) {
+    let mut router = Router::new(7);
+    let interest = Interest {
+        qos: QoS::AtMostOnce,
+        no_local: false,
+        retain_as_published: false,
+        identifier: None,
+        dollar_at: 0,
+    };
+    for number in 0..filters {
+        let last = if number % 2 == 0 { "speed" } else { "+" };
+        let filter = format!("plant/{}/{}/{last}", number / 100, number % 100);
+        router.subscribe(&filter.into(), Subscriber(u32::try_from(number).unwrap()), interest);
+    }
+    let topic = |time: usize| {
+        let number = time * 7_919 % filters;
+        format!("plant/{}/{}/speed", number / 100, number % 100)
+    };
+    let topics: Vec<String> = (0..TIMES).map(topic).collect();
+    let mut found: Vec<Match> = Vec::new();
+    measured(|| {
+        for topic in &topics {
+            router.matches(black_box(topic), None, &mut found);
+            assert_eq!(black_box(&found).len(), 1);
+        }
+    });
+}
+
+pub(crate) fn route(qos: QoS) {
+    let mut broker = broker_with(1, qos);
+    let publishes = publishes(qos, TIMES);
+    let mut calls: Vec<Vec<Event>> = publishes.chunks(PUBLISHES_A_CALL).map(<[Event]>::to_vec).collect();
+    drop(publishes);
+    let (mut effects, mut acks) = (Vec::new(), Vec::new());
+    let mut delivered = 0;
+    measured(|| {
+        for events in &mut calls {
+            events.splice(0..0, acks.drain(..));
+            broker.handle(events, now(), &mut effects);
+            for effect in black_box(&effects) {
+                if let Effect::Deliver(copy) = effect {
+                    delivered += 1;
+                    if copy.qos == QoS::AtLeastOnce {
+                        acks.push(puback(copy.connection, copy.packet_id));
+                    }
+                }
+            }
+            effects.clear();
+        }
+    });
+    assert_eq!(delivered, TIMES);
+}
+
+/// What is counted is a copy for one of them.
+pub(crate) fn fan_out(subscribers: usize) {
+    let mut broker = broker_with(subscribers, QoS::AtMostOnce);
+    let mut publishes = publishes(QoS::AtMostOnce, TIMES / subscribers);
+    let (mut events, mut effects) = (Vec::new(), Vec::new());
+    let mut delivered = 0;
+    measured(|| {
+        for publish in publishes.drain(..) {
+            events.push(publish);
+            broker.handle(&mut events, now(), &mut effects);
+            let copies = black_box(&effects).iter().filter(|effect| matches!(effect, Effect::Deliver(_)));
+            delivered += copies.count();
+            effects.clear();
+        }
+    });
+    assert_eq!(delivered, TIMES);
+}
+
+/// A broker with one publisher, in slot 0, and so many who want all that it says.
+fn broker_with(subscribers: usize, qos: QoS) -> Broker {
+    let config = Config {
+        limits: LimitsConfig::default().check().unwrap(),
+        gateway: "counts".into(),
+        routes: Vec::new(),
+        passwords: Passwords::Absent,
+        rules: None,
+        set_topics: Vec::new(),
+        refusals: Refusals::default(),
+    };
+    let mut broker = Broker::new(config, 7, Restored::default(), now());
+    let (mut events, mut effects) = (Vec::new(), Vec::new());
+    for slot in 0..=u32::try_from(subscribers).unwrap() {
+        let connection = ConnectionId { slot, generation: 0 };
+        let peer = Peer { name: "peer".into(), trust: Trust::Anonymous, terms: Terms::default() };
+        events.push(Event::Opened { connection, peer });
+        events.push(Event::Packet { connection, packet: connect(slot) });
+        if slot > 0 {
+            events.push(Event::Packet { connection, packet: subscribe(qos) });
+        }
+    }
+    broker.handle(&mut events, now(), &mut effects);
+    // Retained messages are looked for, for each of them: that takes more than one call.
+    while broker.deadline() == Some(0) {
+        broker.handle(&mut events, now(), &mut effects);
+    }
+    broker
+}
+
+/// Time stands still, so that no timer comes between.
+fn now() -> Now {
+    Now::steady(1_000, 1_800_000_000_000)
+}
+
+fn connect(number: u32) -> Packet {
+    Packet::Connect(Box::new(Connect {
+        version: Version::V311,
+        clean_start: true,
+        keep_alive: 0,
+        client_id: format!("client-{number}").into(),
+        will: None,
+        username: None,
+        password: None,
+        properties: Properties::new(),
+    }))
+}
+
+fn subscribe(qos: QoS) -> Packet {
+    let options = SubscriptionOptions {
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    };
+    let filters = vec![Subscription { filter: "plant/#".into(), options }];
+    Packet::Subscribe(Subscribe { packet_id: 1, properties: Properties::new(), filters })
+}
+
+/// As they are decoded: topics and payloads are slices of what was read, which lives on.
+fn publishes(qos: QoS, count: usize) -> Vec<Event> {
+    let read = Bytes::from([TOPIC.as_bytes(), &PAYLOAD].concat());
+    let publish = |number: usize| Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: ByteString::try_from(read.slice(..TOPIC.len())).unwrap(),
+        packet_id: if qos == QoS::AtMostOnce { 0 } else { u16::try_from(number).unwrap() + 1 },
+        properties: Properties::new(),
+        payload: read.slice(TOPIC.len()..),
+    };
+    let connection = ConnectionId { slot: 0, generation: 0 };
+    (0..count).map(|number| Event::Packet { connection, packet: Packet::Publish(publish(number)) }).collect()
+}
+
+fn puback(connection: ConnectionId, packet_id: u16) -> Event {
+    let ack = Ack { packet_id, reason: Reason::Success, properties: Properties::new() };
+    Event::Packet { connection, packet: Packet::PubAck(ack) }
+}
+
+const PUBLISHES_A_CALL: usize = 16;
