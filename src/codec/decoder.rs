@@ -138,6 +138,7 @@ impl Decoder {
         if self.pending.len() < header.total {
             return Ok(self.keep_begun());
         }
+        // Left where it was read: packets are large, and each look into the result moves one.
         let packet = read(header, &self.pending, self.side, &mut self.stage);
         if packet.is_err() {
             return packet.map(Some);
@@ -233,6 +234,7 @@ fn read(header: Header, bytes: &Bytes, side: Side, stage: &mut Stage) -> Result<
             version
         }
     };
+    // As in `Decoder::decode`, not looked into.
     let packet = decode::read_body(header.kind, header.flags, &mut reader, side, version);
     if packet.is_ok() {
         reader.finish()?;

@@ -77,7 +77,7 @@ impl Properties {
     /// response topic, correlation data, user properties. A slice of the same bytes where what stays
     /// lies together, else a copy.
     pub fn travelling(&self) -> Properties {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return Properties::new();
         }
         // [MQTT5-3.3.2-4] [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] [MQTT5-3.3.2-17] [MQTT5-3.3.2-20]

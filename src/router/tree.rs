@@ -86,6 +86,7 @@ struct Node {
     /// Filters that end in `#` below here.
     multi: Vec<Entry>,
     plus: Option<u32>,
+    /// Those with a name, and the one of `+`.
     children: u32,
 }
 

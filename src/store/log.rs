@@ -76,7 +76,8 @@ pub(super) struct Log {
     pub(super) dirty: BTreeSet<ReaderId>,
     /// Routes that have given a number in this transaction.
     pub(super) numbered: BTreeSet<ReaderId>,
-    /// Rows that were handed out, and what they weigh, that ended in this transaction.
+    /// Rows that were handed out, and what they weigh, that ended in this transaction, save those of a route that
+    /// is purged.
     pub(super) released: Vec<(ReaderId, u64, u64)>,
     /// Closed segments that may have become droppable.
     pub(super) touched: BTreeSet<u32>,

@@ -22,7 +22,7 @@ binary_benchmark_group!(
 
 main!(
     config = BinaryBenchmarkConfig::default()
-        .env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX_Fast_Unaligned_Load,-ERMS")
+        .env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-SSSE3,-AVX,-AVX2,-AVX_Fast_Unaligned_Load,-ERMS")
         .tool(
             Callgrind::with_args([
                 "--cache-sim=no",
