@@ -106,6 +106,38 @@ fn flags_have_the_listed_value_and_no_other() {
     }
 }
 
+// [MQTT31-2] [MQTT311-3.1.2-2] [MQTT5-3.1.2-2]
+#[test]
+fn a_name_has_the_levels_of_its_versions_and_no_other() {
+    for (name, levels) in [("MQIsdp", &[3][..]), ("MQTT", &[4, 5])] {
+        for level in 0..=u8::MAX {
+            let length = u8::try_from(name.len()).unwrap();
+            let rest = [level, 2, 0, 0, 0, 0, 0];
+            let bytes = [&[0x10, 9 + length, 0, length], name.as_bytes(), &rest].concat();
+            let refused = decode(Side::Server, None, &bytes).err() == Some(Malformed::ProtocolVersion);
+            assert_eq!(refused, !levels.contains(&level), "{name} {level:#04x}");
+        }
+    }
+}
+
+// [MQTT311-3.9.3-2] [MQTT31-14]
+#[test]
+fn before_mqtt_5_suback_has_four_codes() {
+    for version in [Version::V31, Version::V311] {
+        for code in 0..=u8::MAX {
+            let found = decode(Side::Client, Some(version), &[0x90, 3, 0, 1, code]);
+            let expected = if matches!(code, 0..=2 | 0x80) { None } else { Some(Malformed::ReasonForeign) };
+            assert_eq!(found.err(), expected, "{code:#04x}");
+            // Whatever the refusal is, it is written as the one that there is.
+            let Some(reason) = Reason::from_code(code).filter(|reason| reason.is_error()) else { continue };
+            let answer = SubAck { packet_id: 1, properties: Properties::new(), reasons: vec![reason] };
+            let mut bytes = Vec::new();
+            encode(&Packet::SubAck(answer), version, &mut bytes).unwrap();
+            assert_eq!(bytes, [0x90, 3, 0, 1, 0x80], "{reason:?}");
+        }
+    }
+}
+
 // [MQTT5-3.2.2-8] [MQTT5-3.4.2-1] [MQTT5-3.5.2-1] [MQTT5-3.6.2-1] [MQTT5-3.7.2-1] [MQTT5-3.9.3-2]
 // [MQTT5-3.11.3-2] [MQTT5-3.14.2-1] [MQTT5-3.15.2-1]
 #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::stepped::Stepped;
 use super::testing::{
     Client, PATIENCE, Running, StoreMode, broker, connect, connect_kept, puback, publish, small_broker,
     subscribe,
@@ -216,9 +217,29 @@ fn what_is_no_mqtt_ends_the_connection_and_no_other() {
         client.send_bytes(garbage);
         while client.maybe_next().is_some() {}
         bystander.ping();
+        // A guest without a keep alive would stay for ever if this did not end it.
+        let mut client = Client::connect(running.address, Version::V311, "guest");
+        client.send_bytes(garbage);
+        while client.maybe_next().is_some() {}
+        bystander.ping();
     }
-    assert_eq!(running.count("malformed"), 4);
+    assert_eq!(running.count("malformed"), 8);
     running.until(|status| status["engine"]["sockets"] == 1);
+}
+
+// [MQTT5-3.1.4-1] [MQTT311-3.1.4-1]
+#[test]
+fn a_malformed_connect_ends_its_connection_and_does_not_wait_for_a_better_one() {
+    let mut stepped = Stepped::start(|_| {});
+    for level in [4, 5] {
+        // The reserved flag is set.
+        let malformed = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', level, 3, 0, 0, 0, 0, 0];
+        let mut client = stepped.open();
+        client.send_bytes(&malformed);
+        let stream = client.stream();
+        stream.set_nonblocking(true).unwrap();
+        stepped.turn_until(20, |_| matches!(stream.read(&mut [0]), Ok(0)));
+    }
 }
 
 // [MQTT5-3.2.2-15]

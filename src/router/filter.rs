@@ -177,6 +177,9 @@ mod tests {
         {
             assert!(check_filter(filter).is_err(), "{filter}");
         }
+        for filter in ["\0", "a\0/b", "+/\0", "$share/g/a\0"] {
+            assert!(check_filter(filter).is_err(), "{filter}");
+        }
         assert_eq!(check_filter("a/b"), Ok(FilterKind::Exact));
         assert_eq!(check_filter("+/a/#"), Ok(FilterKind::Wildcard));
         assert_eq!(check_filter("$share/g/a/#"), Ok(FilterKind::Shared));

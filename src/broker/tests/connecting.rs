@@ -60,7 +60,8 @@ fn packets_before_connack_wait_for_it() {
     }
 }
 
-// [MQTT5-3.2.2-3] [MQTT5-3.1.2-5] [MQTT5-3.1.2-23] [MQTT311-3.2.2-2] [MQTT311-3.1.2-4]
+// [MQTT5-3.2.2-3] [MQTT5-3.1.2-5] [MQTT5-3.1.2-23] [MQTT5-3.1.4-4] [MQTT311-3.2.2-2] [MQTT311-3.1.2-4]
+// [MQTT311-3.1.4-3]
 #[test]
 fn a_kept_session_is_present_at_the_next_connect() {
     check(

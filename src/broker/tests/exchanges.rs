@@ -173,7 +173,7 @@ fn what_a_client_refused_is_not_sent_again() {
     );
 }
 
-// [MQTT5-4.3.3-6] [MQTT5-4.3.3-5] [MQTT5-4.3.3-4] [MQTT311-4.3.3-1]
+// [MQTT5-4.3.3-6] [MQTT5-4.3.3-5] [MQTT5-4.3.3-4] [MQTT5-2.2.1-5] [MQTT311-4.3.3-1]
 #[test]
 fn after_pubrec_pubrel_alone_is_sent_again_until_pubcomp() {
     script(
@@ -210,6 +210,20 @@ fn after_pubrec_pubrel_alone_is_sent_again_until_pubcomp() {
          write session sub r1 [t/+]
          2 < connack present",
     );
+}
+
+// [MQTT5-2.2.1-5] [MQTT5-4.3.3-4]
+#[test]
+fn every_pubrec_is_answered_under_its_packet_id() {
+    // One that comes again, and one of an exchange that nobody knows, too.
+    for start in [&PAIR[..], &KEPT[..]] {
+        let mut script = Script::new(config());
+        script.run(start);
+        script.run(&["1 publish t/a x q2 id=5", "1 publish t/a y q2 id=6", "commit"]);
+        script.run(&["--", "2 pubrec 2", "commit", "2 pubrec 2", "2 pubrec 9"]);
+        script.said.retain(|line| line.starts_with("2 < "));
+        assert_eq!(script.said, ["2 < pubrel 2", "2 < pubrel 2", "2 < pubrel 9 0x92"]);
+    }
 }
 
 // [MQTT5-3.3.4-10] [MQTT5-4.9.0-2] [MQTT5-4.9.0-3] [MQTT5-3.12.4-1]

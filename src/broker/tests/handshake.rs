@@ -225,13 +225,18 @@ fn every_qos_is_supported_in_publish_subscribe_and_wills() {
         "--",
         "2 subscribe 1 w q2, x q1, y q0",
         "1 publish w x q2 id=1",
+        "1 publish x x q1 id=2",
+        "1 publish y x",
         "1 lost",
     ]);
     let expected = [
         "2 < suback 1 0x02 0x01 0x00",
         "2 < publish w x q2 id=1",
         "1 < pubrec 1",
-        "2 < publish w gone q2 id=2",
+        "2 < publish x x q1 id=2",
+        "1 < puback 2",
+        "2 < publish y x",
+        "2 < publish w gone q2 id=3",
     ];
     assert_eq!(script.said, expected);
 }

@@ -138,6 +138,7 @@ fn what_goes_back_while_the_store_answers_is_given_once() {
     assert_eq!(said(&script, "3 < publish"), ["3 < publish t/a 1 q2 id=1"]);
 }
 
+// [MQTT5-4.8.2-5]
 #[test]
 fn of_a_member_that_ends_with_its_connection_only_what_was_sent_is_purged() {
     let before = [

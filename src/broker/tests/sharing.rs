@@ -171,6 +171,19 @@ fn what_a_member_refuses_is_given_to_no_other() {
          write session a r1 [$share/g/t/#] ended
          3 < pong",
     );
+    // The same by PUBREC.
+    live(
+        &["1 publish t/a 1 q2 id=1", "--", "2 pubrec 1 0x83", "2 lost", "3 ping"],
+        "a refuses a message: 0x83\n3 < pong",
+    );
+    kept(
+        &["1 publish t/a 1 q2 id=1", "commit", "--", "2 pubrec 1 0x83", "2 lost", "commit", "3 ping"],
+        "a refuses a message: 0x83
+         write dropped r3/1 refused_by_subscriber
+         write settled r3/1
+         write session a r1 [$share/g/t/#] ended
+         3 < pong",
+    );
 }
 
 #[test]
@@ -501,6 +514,27 @@ fn an_expired_message_is_given_to_nobody() {
         "write session a r1 [$share/g/t/#]
          2 < connack present
          write dropped r3/1 expired",
+    );
+}
+
+// [MQTT5-4.3.3-7]
+#[test]
+fn what_a_member_was_sent_of_qos_2_is_sent_again_though_it_has_expired() {
+    kept(
+        &[
+            "1 publish t/a 1 q2 id=1 expiry=5",
+            "commit",
+            "commit",
+            "2 lost",
+            "after 9000",
+            "open 2",
+            "--",
+            "2 connect a",
+            "commit",
+        ],
+        "write session a r1 [$share/g/t/#]
+         2 < connack present
+         2 < publish t/a 1 q2 id=1 dup expiry=0",
     );
 }
 

@@ -11,6 +11,21 @@ fn each_filter_is_answered_for_itself() {
         &["open 1", "1 connect a v5 clean", "--", "1 subscribe 7 a q0, b q1, c q2, d#, $share/g/e"],
         "1 < suback 7 0x00 0x01 0x02 0x8f 0x00",
     );
+    // Where nothing is granted, and where there is a session to be committed first, too.
+    check(
+        &[
+            "open 1",
+            "1 connect a v5 keep=9 expiry=60",
+            "commit",
+            "--",
+            "1 subscribe 7 d#",
+            "1 subscribe 8 a q1",
+            "commit",
+        ],
+        "1 < suback 7 0x8f
+         write session a r1 [a]
+         1 < suback 8 0x01",
+    );
 }
 
 // [MQTT5-3.10.4-2] [MQTT5-3.10.4-4] [MQTT5-3.10.4-5] [MQTT5-3.10.4-6] [MQTT5-3.11.3-1] [MQTT5-2.2.1-6]

@@ -28,6 +28,11 @@ fn a_will_is_published_when_the_connection_is_lost() {
         &["open 1", "1 connect a clean will=w:gone", "--", "1 malformed 0x81"],
         "close 1\n9 < publish w gone",
     );
+    // It does not wait for the end of a session that is kept.
+    witnessed(
+        &["open 1", "1 connect a will=w:gone", "commit", "--", "1 lost"],
+        "9 < publish w gone\nwrite session a r1 ended",
+    );
 }
 
 // [MQTT5-3.1.2-8] [MQTT5-3.14.4-3] [MQTT311-3.1.2-8] [MQTT311-3.14.4-3]
@@ -316,6 +321,8 @@ fn a_will_is_retained_where_it_says_so_and_nowhere_else() {
              9 < publish w/r left retain",
         );
     }
+    // Of a session that was found in the store, too.
+    check(&["open 1", "1 connect a will=w:gone", "commit", "--", "crash"], "write session a r1 ended");
 }
 
 // [MQTT311-3.1.2-12]

@@ -134,6 +134,7 @@ fn a_lease_that_was_taken_back_leaves_its_row_as_any_other() {
     assert_eq!(again.wanted(group), [2]);
 }
 
+// [MQTT5-3.3.1-6] [MQTT5-3.3.1-7] [MQTT311-3.3.1-10] [MQTT311-3.3.1-11]
 #[test]
 fn the_last_retained_message_of_a_topic_is_kept_and_an_empty_one_clears() {
     let mut trial = Terms::default().open();
