@@ -126,16 +126,26 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 
 /// The first level, and the others if there are any.
 pub(super) fn split_level(path: &str) -> (&str, Option<&str>) {
-    // Most levels are short: looking at each byte takes less than a search that is made for long texts.
-    let near = path.bytes().take(NEAR).position(|byte| byte == b'/');
-    let far = || if path.len() > NEAR { path.find('/') } else { None };
-    let Some(end) = near.or_else(far) else { return (path, None) };
+    if path.len() > SHORT {
+        return split_long(path);
+    }
+    // Looking at each byte takes less than a search that is made for long texts.
+    let Some(end) = path.bytes().position(|byte| byte == b'/') else { return (path, None) };
     let (level, rest) = path.split_at(end);
     (level, rest.get(1..))
 }
 
-/// Bytes of a level that are looked at one by one.
-const NEAR: usize = 16;
+// Apart, so that what is short stays small enough to stand where it is called.
+#[inline(never)]
+fn split_long(path: &str) -> (&str, Option<&str>) {
+    match path.split_once('/') {
+        Some((level, rest)) => (level, Some(rest)),
+        None => (path, None),
+    }
+}
+
+/// Bytes of what is left of a topic that are looked at one by one.
+const SHORT: usize = 64;
 
 #[cfg(test)]
 mod tests {
