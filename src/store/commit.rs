@@ -140,7 +140,6 @@ impl Database {
         let result = self.transact_unwatched(config, gate, work);
         if result.is_ok() {
             self.given.follow(&mut self.log);
-            self.log.released.clear();
             self.spare = Spare::Perhaps;
         }
         self.watch(result)
@@ -161,7 +160,7 @@ impl Database {
             if log.room == Room::Unknown {
                 log.look_for_room(connection, files, config)?;
             }
-            log.ledger.wrote_from = log.ledger.last_segment;
+            log.begin();
             work(log, connection)?;
             log.trim(connection, now)?;
             log.sweep(connection)?;

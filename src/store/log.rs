@@ -154,6 +154,12 @@ pub(super) struct NewRow<'a> {
 }
 
 impl Log {
+    /// A transaction begins.
+    pub(super) fn begin(&mut self) {
+        self.ledger.wrote_from = self.ledger.last_segment;
+        self.released.clear();
+    }
+
     /// Carries out one order.
     pub(super) fn apply(&mut self, connection: &Connection, order: &Order) -> Result<(), Fault> {
         match order {
