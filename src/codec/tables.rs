@@ -106,10 +106,12 @@ fn flags_have_the_listed_value_and_no_other() {
     }
 }
 
-// [MQTT31-2] [MQTT311-3.1.2-2] [MQTT5-3.1.2-2]
+// [MQTT31-2] [MQTT311-3.1.2-1] [MQTT311-3.1.2-2] [MQTT5-3.1.2-1] [MQTT5-3.1.2-2]
 #[test]
 fn a_name_has_the_levels_of_its_versions_and_no_other() {
-    for (name, levels) in [("MQIsdp", &[3][..]), ("MQTT", &[4, 5])] {
+    let others =
+        ["", "MQT", "MQTTX", "mqtt", "MQTS", "MQIsd", "MQIsdpX", "mqisdp"].map(|name| (name, &[][..]));
+    for (name, levels) in [("MQIsdp", &[3][..]), ("MQTT", &[4, 5])].into_iter().chain(others) {
         for level in 0..=u8::MAX {
             let length = u8::try_from(name.len()).unwrap();
             let rest = [level, 2, 0, 0, 0, 0, 0];

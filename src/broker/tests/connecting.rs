@@ -57,6 +57,21 @@ fn packets_before_connack_wait_for_it() {
              1 < puback 1 0x10
              1 < pong",
         );
+        check_with(
+            Config { passwords: Passwords::File, ..config() },
+            &[
+                "open 1 password",
+                "--",
+                &format!("1 connect a {version} user=bob pass=x ; publish t x q1 id=1 ; ping"),
+                "1 verified",
+                "commit",
+            ],
+            "verify 1 bob x
+             write session a r1
+             1 < connack
+             1 < puback 1 0x10
+             1 < pong",
+        );
     }
 }
 
@@ -172,6 +187,7 @@ fn the_same_client_id_takes_the_session_over() {
          write session a r1
          2 < connack present",
     );
+    check(&["open 1", "1 connect a clean", "open 2", "--", "2 connect a clean"], "close 1\n2 < connack");
 }
 
 #[test]

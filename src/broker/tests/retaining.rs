@@ -209,7 +209,7 @@ fn a_replaced_subscription_brings_retained_messages_again_and_loses_none_that_wa
 }
 
 // [MQTT5-3.8.4-5] [MQTT5-3.3.1-9] [MQTT311-3.8.4-4] [MQTT311-3.8.4-1] [MQTT311-3.8.4-2] [MQTT311-3.8.4-5]
-// [MQTT311-3.9.3-1] [MQTT311-2.3.1-7] [MQTT311-3.10.4-4] [MQTT311-3.10.4-6]
+// [MQTT5-3.10.4-6] [MQTT311-3.9.3-1] [MQTT311-2.3.1-7] [MQTT311-3.10.4-4] [MQTT311-3.10.4-6]
 #[test]
 fn many_filters_in_one_packet_are_many_subscriptions() {
     for version in ["v311", "v5 keep=9"] {

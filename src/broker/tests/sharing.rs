@@ -95,7 +95,7 @@ fn groups_and_plain_subscriptions_each_get_their_own() {
     );
 }
 
-// [MQTT5-4.8.2-3]
+// [MQTT5-4.8.2-3] [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
 #[test]
 fn a_member_has_its_own_qos_identifier_and_retain_flag() {
     check(
@@ -336,6 +336,7 @@ fn qos_2_stays_with_its_member_until_that_is_back() {
     );
 }
 
+// [MQTT5-4.3.3-6]
 #[test]
 fn qos_2_goes_on_with_its_member_after_a_restart() {
     let before = [

@@ -35,12 +35,15 @@ fn unsubscribe_says_what_was_there() {
         &[
             "open 1",
             "1 connect a v5 clean",
-            "1 subscribe 1 a",
+            "1 subscribe 1 a, e, f",
             "--",
-            "1 unsubscribe 2 a b c#",
+            "1 unsubscribe 2 a b c# e",
             "1 publish a x",
+            "1 publish e x",
+            "1 publish f x",
         ],
-        "1 < unsuback 2 0x00 0x11 0x8f",
+        "1 < unsuback 2 0x00 0x11 0x8f 0x00
+         1 < publish f x",
     );
 }
 
