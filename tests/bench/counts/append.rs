@@ -4,15 +4,13 @@
 //! sync is not counted. Time stands still, so that a commit is due when its rows are there, and at no other time.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc;
 
-use bytes::Bytes;
-use tidegate::codec::{Properties, QoS};
-use tidegate::record::{Identifiers, Message, Now, ReaderId, Seq, Ticket, Want, Write};
+use tidegate::codec::QoS;
+use tidegate::record::{Identifiers, Now, ReaderId, Seq, Ticket, Want, Write};
 use tidegate::store::{Config, Progress, Surroundings, open};
 
-use crate::{PAYLOAD, TIMES, TOPIC};
+use crate::TIMES;
 
 pub(crate) fn append(rows_a_commit: usize) {
     let (on_commit, commits) = mpsc::channel();
@@ -35,7 +33,7 @@ pub(crate) fn append(rows_a_commit: usize) {
     let reader = opened.routes[0];
     for commit in 0..TIMES / rows_a_commit {
         let first = commit * rows_a_commit;
-        let rows = (first..first + rows_a_commit).map(|row| message(row as u64 + 1, reader));
+        let rows = (first..first + rows_a_commit).map(|row| self::row(row as u64 + 1, reader));
         opened.handle.write(rows.collect(), false);
         assert_eq!(commits.recv().unwrap(), Ticket((first + rows_a_commit) as u64));
     }
@@ -43,22 +41,12 @@ pub(crate) fn append(rows_a_commit: usize) {
     opened.thread.join().unwrap();
 }
 
-fn message(seq: u64, reader: ReaderId) -> Write {
-    let message = Message {
-        topic: TOPIC.into(),
-        payload: Bytes::from_static(&PAYLOAD),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        properties: Properties::new(),
-        expiry: None,
-        received: 1_800_000_000_000,
-        unclocked: false,
-    };
+fn row(seq: u64, reader: ReaderId) -> Write {
     let want =
         Want { reader, qos: QoS::AtLeastOnce, retain: false, subscription_ids: Identifiers::default() };
     Write::Message {
         seq: Seq(seq),
-        message: Arc::new(message),
+        message: crate::message(),
         audience: [want].into(),
         retained: false,
         inward: None,

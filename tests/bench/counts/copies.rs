@@ -9,12 +9,11 @@ mod template;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tidegate::broker::{ConnectionId, Copy};
-use tidegate::codec::{Alias, Properties, QoS, Version};
+use tidegate::codec::{Alias, QoS, Version};
 use tidegate::record::{Identifiers, Message};
 
-use crate::{PAYLOAD, TIMES, TOPIC, measured};
+use crate::{TIMES, measured, message};
 use template::{Encoded, Templates, append};
 
 pub(crate) fn encode(subscribers: usize) {
@@ -31,19 +30,6 @@ pub(crate) fn encode(subscribers: usize) {
             append(&mut buffer, bytes, places, packet_id, Alias::None);
         }
     });
-}
-
-fn message() -> Arc<Message> {
-    Arc::new(Message {
-        topic: TOPIC.into(),
-        payload: Bytes::from_static(&PAYLOAD),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        properties: Properties::new(),
-        expiry: None,
-        received: 0,
-        unclocked: false,
-    })
 }
 
 fn copy(message: &Arc<Message>, number: usize) -> Copy {

@@ -16,7 +16,12 @@ mod append;
 use tidegate::record;
 use tidegate::{broker, codec};
 
-use codec::{QoS, Version};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidegate::record::Message;
+
+use codec::{Properties, QoS, Version};
 
 fn main() {
     let name = std::env::args().nth(1).unwrap_or_default();
@@ -46,6 +51,20 @@ fn main() {
 #[inline(never)]
 fn measured<T>(work: impl FnOnce() -> T) -> T {
     work()
+}
+
+/// What is encoded and appended.
+fn message() -> Arc<Message> {
+    Arc::new(Message {
+        topic: TOPIC.into(),
+        payload: Bytes::from_static(&PAYLOAD),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        properties: Properties::new(),
+        expiry: None,
+        received: 1_800_000_000_000,
+        unclocked: false,
+    })
 }
 
 /// How often each benchmark does what it counts: the figures are the counts divided by it.
