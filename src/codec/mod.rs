@@ -26,6 +26,7 @@ pub use malformed::Malformed;
 pub use packet::*;
 pub use properties::Properties;
 pub use property::{Carrier, Property};
+pub(crate) use reader::is_no_topic_name;
 pub use reason::Reason;
 pub use writer::Unwritable;
 
