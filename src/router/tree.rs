@@ -218,16 +218,18 @@ impl Router {
     /// Fills `found` with everybody who wants the topic when `publisher` publishes it.
     pub fn matches(&mut self, topic: &str, publisher: Option<Subscriber>, found: &mut Vec<Match>) {
         found.clear();
+        let exact = self.exact.get(topic).map_or(&[][..], Vec::as_slice);
+        if self.wildcards == 0 {
+            // Nobody stands in one list twice.
+            let wanted = exact.iter().filter(|entry| entry.is_for(topic, publisher));
+            return found.extend(wanted.map(Match::from));
+        }
         self.turn += 1;
         let mut finder =
             Finder { turn: self.turn, topic, publisher, stamps: &mut self.stamps, found, looks: 0 };
-        if let Some(entries) = self.exact.get(topic) {
-            finder.take(entries);
-        }
-        if self.wildcards > 0 {
-            walk(&self.nodes, &self.edges, ROOT, topic, &mut finder);
-            self.looks += finder.looks;
-        }
+        finder.take(exact);
+        walk(&self.nodes, &self.edges, ROOT, topic, &mut finder);
+        self.looks += finder.looks;
     }
 
     fn entries(&mut self, node: u32, multi: Multi) -> Option<&mut Vec<Entry>> {
@@ -330,23 +332,15 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn take(&mut self, entries: &[Entry]) {
-        for Entry { subscriber, interest } in entries {
-            // [MQTT5-3.8.3-3]
-            if interest.no_local && self.publisher == Some(*subscriber) {
-                continue;
+        for entry in entries {
+            if entry.is_for(self.topic, self.publisher) {
+                self.add(entry);
             }
-            // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
-            if interest.dollar_at > 0
-                && self.topic.as_bytes().get(usize::from(interest.dollar_at)) == Some(&b'$')
-            {
-                continue;
-            }
-            self.add(*subscriber, interest);
         }
     }
 
-    fn add(&mut self, subscriber: Subscriber, interest: &Interest) {
-        let index = subscriber.0 as usize;
+    fn add(&mut self, entry: &Entry) {
+        let index = entry.subscriber.0 as usize;
         if self.stamps.len() <= index {
             self.stamps.resize(index + 1, Stamp::default());
         }
@@ -354,6 +348,7 @@ impl Finder<'_> {
         if stamp.turn == self.turn {
             // [MQTT5-3.3.4-2] [MQTT311-3.3.5-1] [MQTT5-3.3.4-4]
             if let Some(seen) = self.found.get_mut(stamp.place) {
+                let interest = &entry.interest;
                 seen.qos = seen.qos.max(interest.qos);
                 seen.retain_as_published |= interest.retain_as_published;
                 interest.identifier.into_iter().for_each(|identifier| seen.identifiers.push(identifier));
@@ -361,12 +356,31 @@ impl Finder<'_> {
             return;
         }
         *stamp = Stamp { turn: self.turn, place: self.found.len() };
-        self.found.push(Match {
-            subscriber,
-            qos: interest.qos,
-            retain_as_published: interest.retain_as_published,
-            identifiers: interest.identifier.into_iter().collect(),
-        });
+        self.found.push(Match::from(entry));
+    }
+}
+
+impl Entry {
+    /// Whether it wants this topic of its filter's.
+    fn is_for(&self, topic: &str, publisher: Option<Subscriber>) -> bool {
+        let Entry { subscriber, interest } = self;
+        // [MQTT5-3.8.3-3]
+        let is_own = interest.no_local && publisher == Some(*subscriber);
+        // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
+        let is_hidden =
+            interest.dollar_at > 0 && topic.as_bytes().get(usize::from(interest.dollar_at)) == Some(&b'$');
+        !is_own && !is_hidden
+    }
+}
+
+impl From<&Entry> for Match {
+    fn from(entry: &Entry) -> Match {
+        Match {
+            subscriber: entry.subscriber,
+            qos: entry.interest.qos,
+            retain_as_published: entry.interest.retain_as_published,
+            identifiers: entry.interest.identifier.into_iter().collect(),
+        }
     }
 }
 
