@@ -2,7 +2,13 @@
 //!
 //! What outlives a connection is in `keeping`.
 
+use bytes::Bytes;
+use bytestring::ByteString;
+
 use super::script::{Script, check, check_with, config, with_route};
+use super::speech::packet;
+use crate::broker::{Effect, Event};
+use crate::codec::{Packet, Publish};
 use crate::record::DropReason;
 
 const PAIR: [&str; 5] =
@@ -153,6 +159,52 @@ fn an_older_client_may_have_more_under_way_than_it_could_be_told() {
         "1 < pubrec 1 0x10
          1 < pubrec 2 0x10",
     );
+}
+
+/// What was read lies in one buffer: a message that waits would keep all of it.
+#[test]
+fn what_waits_in_ram_has_bytes_of_its_own_however_many_it_waits_for() {
+    for subscribers in 1..=3 {
+        let mut script = Script::new(config());
+        script.run(&["open 9", "9 connect pub clean"]);
+        for slot in 1..=subscribers {
+            script.run(&[&format!("open {slot}"), &format!("{slot} connect sub{slot} v5 clean window=1")]);
+            script.run(&[&format!("{slot} subscribe 1 t q1")]);
+        }
+        let read = Bytes::from(b"tone,two,three".to_vec());
+        let mut expected = Vec::new();
+        for (packet_id, payload) in [(1, 1..4), (2, 5..8), (3, 9..14)] {
+            let payload = read.slice(payload);
+            expected.push(payload.to_vec());
+            let topic = ByteString::try_from(read.slice(0..1)).unwrap();
+            let publish = Publish { topic, payload, packet_id, ..publish() };
+            let connection = script.connection(9);
+            script.handle(vec![Event::Packet { connection, packet: Packet::Publish(publish) }]);
+            script.effects.clear();
+        }
+        assert!(read.is_unique(), "{subscribers}");
+        let mut sent = Vec::new();
+        for packet_id in 1..=2 {
+            for slot in 1..=subscribers {
+                script.run(&[&format!("{slot} puback {packet_id}")]);
+                sent.extend(script.effects.drain(..).filter_map(|effect| match effect {
+                    Effect::Deliver(copy) => {
+                        Some((slot, copy.message.topic.to_string(), copy.message.payload.to_vec()))
+                    }
+                    _ => None,
+                }));
+            }
+        }
+        let all = expected[1..]
+            .iter()
+            .flat_map(|payload| (1..=subscribers).map(|slot| (slot, "t".to_owned(), payload.clone())));
+        assert_eq!(sent, all.collect::<Vec<_>>(), "{subscribers}");
+    }
+}
+
+fn publish() -> Publish {
+    let Packet::Publish(publish) = packet("publish t - q1 id=1") else { panic!("a PUBLISH") };
+    publish
 }
 
 #[test]
