@@ -14,7 +14,7 @@ use tidegate::codec::{Alias, QoS, Version};
 use tidegate::record::{Identifiers, Message};
 
 use crate::{TIMES, measured, message};
-use template::{Encoded, Templates, append};
+use template::Templates;
 
 pub(crate) fn encode(subscribers: usize) {
     let messages: Vec<_> = (0..TIMES / subscribers).map(|_| message()).collect();
@@ -24,10 +24,8 @@ pub(crate) fn encode(subscribers: usize) {
     let mut templates = Templates::default();
     measured(|| {
         for copy in copies {
-            let packet_id = copy.packet_id;
-            let Encoded { bytes, places, .. } =
-                templates.encode(black_box(Version::V311), copy, Alias::None).unwrap();
-            append(&mut buffer, bytes, places, packet_id, Alias::None);
+            let prepared = templates.prepare(black_box(Version::V311), &copy, Alias::None).unwrap();
+            prepared.append(&mut buffer).unwrap();
         }
     });
 }
