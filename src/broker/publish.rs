@@ -191,9 +191,10 @@ impl Broker {
         if connection.version == Version::V5 && is_asked && !limits.retain {
             return Err(Reason::RetainNotSupported.into()); // [MQTT5-3.2.2-14]
         }
-        match checked {
-            Ok(()) => mounted_topic(connection.peer.terms.mount.as_ref(), topic).map_err(Unusable::TooLong),
-            Err(_) => Err(Unusable::TooLong(topic)),
+        match (checked, &connection.peer.terms.mount) {
+            (Ok(()), None) => Ok(topic),
+            (Ok(()), mount) => mounted_topic(mount.as_ref(), topic).map_err(Unusable::TooLong),
+            (Err(_), _) => Err(Unusable::TooLong(topic)),
         }
     }
 

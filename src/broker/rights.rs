@@ -195,7 +195,6 @@ impl Client {
 
 /// A topic of a client behind this mount point, as the house knows it; in any case its name, which may be more than
 /// a topic can have.
-#[inline]
 pub(super) fn mounted_topic(mount: Option<&Arc<str>>, said: ByteString) -> Result<ByteString, ByteString> {
     let Some(mount) = mount else { return Ok(said) };
     let topic = ByteString::from(format!("{mount}{said}"));

@@ -17,6 +17,7 @@ mod decode;
 mod encode;
 mod malformed;
 mod reader;
+pub(crate) mod swar;
 mod writer;
 
 pub use aliases::{Alias, Aliases};
@@ -26,7 +27,6 @@ pub use malformed::Malformed;
 pub use packet::*;
 pub use properties::Properties;
 pub use property::{Carrier, Property};
-pub(crate) use reader::is_no_topic_name;
 pub use reason::Reason;
 pub use writer::Unwritable;
 

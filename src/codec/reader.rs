@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::swar::is_no_topic_name;
 use super::{Carrier, Malformed, Properties};
 
 pub(super) struct Reader<'a> {
@@ -104,39 +105,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether one of these bytes may not stand in a topic name: a wildcard, or zero. Eight are looked at at once, since
-/// every PUBLISH takes it.
-#[inline]
-pub(crate) fn is_no_topic_name(text: &[u8]) -> bool {
-    let (words, rest) = text.as_chunks();
-    let found = words.iter().fold(0, |found, word| found | odd_bytes(*word));
-    // The last eight may have been looked at in part.
-    let last = match text.last_chunk() {
-        Some(_) if rest.is_empty() => 0,
-        Some(last) => odd_bytes(*last),
-        None => rest.iter().fold(0, |found, byte| found | u64::from(matches!(byte, 0 | b'+' | b'#'))),
-    };
-    found | last != 0
-}
-
-/// Not 0 where one of the bytes is a wildcard or zero.
-#[inline]
-fn odd_bytes(bytes: [u8; 8]) -> u64 {
-    let word = u64::from_le_bytes(bytes);
-    // The two wildcards are one but for this bit.
-    let wildcard = (word | EACH * u64::from(b'+' ^ b'#')) ^ EACH * u64::from(b'+' | b'#');
-    zeros(word) | zeros(wildcard)
-}
-
-/// Not 0 where one of the bytes is.
-#[inline]
-fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(EACH) & !word & (EACH << 7)
-}
-
-/// One in each byte.
-const EACH: u64 = 0x0101_0101_0101_0101;
-
 /// Takes a Variable Byte Integer of MQTT 5 off the front.
 pub(super) fn split_variable(bytes: &[u8]) -> Result<(u32, &[u8]), Malformed> {
     match read_variable(bytes)? {
@@ -169,28 +137,3 @@ pub(super) fn read_variable(bytes: &[u8]) -> Result<Option<(u32, Variable)>, Mal
 
 /// A Variable Byte Integer ends after four bytes.
 const VARIABLE_BYTES_MAX: usize = 4;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // [MQTT5-3.3.2-2] [MQTT311-3.3.2-2]
-    #[test]
-    fn a_byte_that_no_topic_name_has_is_found_wherever_it_stands() {
-        for length in 0..30 {
-            assert!(!is_no_topic_name(&vec![b'a'; length]), "{length}");
-            for (place, byte) in (0..length).flat_map(|place| (0..=255).map(move |byte| (place, byte))) {
-                for other in [b'a', 0x80, 0xFF, 1] {
-                    let mut text = vec![other; length];
-                    text[place] = byte;
-                    let expected = matches!(byte, 0 | b'+' | b'#');
-                    assert_eq!(
-                        is_no_topic_name(&text),
-                        expected,
-                        "{byte} at {place} of {length}, among {other}"
-                    );
-                }
-            }
-        }
-    }
-}

@@ -5,12 +5,13 @@
 //! filters is found once, with the highest QoS and every identifier. What is found is put into a list
 //! that the caller reuses.
 
+use std::hash::{Hash, Hasher};
+
 use bytestring::ByteString;
 use foldhash::quality::FixedState;
 use hashbrown::{Equivalent, HashMap};
 
-use super::filter::split_level;
-use crate::codec::QoS;
+use crate::codec::{QoS, swar};
 use crate::record::Identifiers;
 
 /// A number for whoever subscribes; small and dense, given by the caller.
@@ -90,21 +91,34 @@ struct Node {
     children: u32,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq)]
 struct Edge {
     parent: u32,
     level: ByteString,
 }
 
-#[derive(Hash)]
 struct EdgeRef<'a> {
     parent: u32,
-    level: &'a str,
+    level: &'a [u8],
+}
+
+impl Hash for Edge {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        EdgeRef { parent: self.parent, level: self.level.as_bytes() }.hash(state);
+    }
+}
+
+impl Hash for EdgeRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.parent);
+        // It ends there, so no byte has to say where.
+        state.write(self.level);
+    }
 }
 
 impl Equivalent<Edge> for EdgeRef<'_> {
     fn equivalent(&self, edge: &Edge) -> bool {
-        self.parent == edge.parent && *self.level == *edge.level
+        self.parent == edge.parent && *self.level == *edge.level.as_bytes()
     }
 }
 
@@ -228,7 +242,7 @@ impl Router {
         let mut finder =
             Finder { turn: self.turn, topic, publisher, stamps: &mut self.stamps, found, looks: 0 };
         finder.take(exact);
-        walk(&self.nodes, &self.edges, ROOT, topic, &mut finder);
+        walk(&self.nodes, &self.edges, ROOT, topic.as_bytes(), &mut finder);
         self.looks += finder.looks;
     }
 
@@ -246,7 +260,7 @@ impl Router {
             node = match level {
                 "#" => return Some((node, Multi::Yes)),
                 "+" => self.nodes.get(node as usize)?.plus?,
-                level => *self.edges.get(&EdgeRef { parent: node, level })?,
+                level => *self.edges.get(&EdgeRef { parent: node, level: level.as_bytes() })?,
             };
         }
         Some((node, Multi::No))
@@ -260,7 +274,7 @@ impl Router {
             }
             let next = match level {
                 "+" => self.nodes.get(node as usize).and_then(|node| node.plus),
-                level => self.edges.get(&EdgeRef { parent: node, level }).copied(),
+                level => self.edges.get(&EdgeRef { parent: node, level: level.as_bytes() }).copied(),
             };
             node = next.unwrap_or_else(|| self.grow(node, level));
         }
@@ -307,7 +321,7 @@ impl Router {
                 if &*level == "+" {
                     above.plus = None;
                 } else {
-                    self.edges.remove(&EdgeRef { parent, level: &level });
+                    self.edges.remove(&EdgeRef { parent, level: level.as_bytes() });
                 }
             }
             index = parent;
@@ -331,6 +345,7 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
+    #[inline]
     fn take(&mut self, entries: &[Entry]) {
         for entry in entries {
             if entry.is_for(self.topic, self.publisher) {
@@ -389,16 +404,18 @@ fn walk(
     nodes: &[Node],
     edges: &HashMap<Edge, u32, FixedState>,
     at: u32,
-    path: &str,
+    path: &[u8],
     finder: &mut Finder<'_>,
 ) {
     let Some(node) = nodes.get(at as usize) else { return };
     // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
-    let hidden = at == ROOT && path.starts_with('$');
+    let hidden = at == ROOT && path.starts_with(b"$");
     if !hidden {
         finder.take(&node.multi);
     }
-    let (level, rest) = split_level(path);
+    let end = swar::find(b'/', path);
+    let level = path.get(..end.unwrap_or(path.len())).unwrap_or_default();
+    let rest = end.and_then(|end| path.get(end + 1..));
     let mut go_on = |next: u32| {
         finder.looks += 1;
         match (rest, nodes.get(next as usize)) {
