@@ -66,11 +66,7 @@ impl Broker {
         pressure: Pressure,
         turn: &mut Turn<'_>,
     ) -> Routed {
-        let mut matches = std::mem::take(&mut self.matches);
-        self.router.matches(&message.topic, source.map(|slot| self.subscriber(slot)), &mut matches);
-        if self.restricted {
-            self.hold_back(&message.topic, &mut matches);
-        }
+        let mut matches = self.matches_of(&message, source);
         let wanted = !matches.is_empty();
         let full = self.full_queues(&message, &mut matches);
         let mut audience = self.audience(&message, &matches);
@@ -82,9 +78,6 @@ impl Broker {
             return Routed::Done { ticket: None, wanted };
         }
         let volatile = is_volatile(&message.topic);
-        if volatile {
-            audience.clear();
-        }
         let mut retains = message.retain && self.changes_retained(&message);
         // The house's own figures are few, and always of the same names.
         let mut lack = if retains && !volatile { self.lacks_to_retain(&message) } else { None };
@@ -119,7 +112,7 @@ impl Broker {
             self.counters.drop(reason, 1);
         }
         self.count_full(&full);
-        let message = if durable || retains { held(message, self.ledger.newest_topic()) } else { message };
+        let message = if durable || retains { keep(message, self.ledger.newest_topic()) } else { message };
         let kept = durable.then(|| {
             let (seq, ticket) = self.ledger.append(message.clone(), audience, retains, inward, turn.effects);
             Kept { seq, ticket }
@@ -133,6 +126,16 @@ impl Broker {
             return Routed::Unkept;
         }
         Routed::Done { ticket: kept.map(|kept| kept.ticket), wanted }
+    }
+
+    /// Who wants a message and may have it.
+    fn matches_of(&mut self, message: &Message, source: Option<u32>) -> Vec<Match> {
+        let mut matches = std::mem::take(&mut self.matches);
+        self.router.matches(&message.topic, source.map(|slot| self.subscriber(slot)), &mut matches);
+        if self.restricted {
+            self.hold_back(&message.topic, &mut matches);
+        }
+        matches
     }
 
     /// Takes from the matches the kept sessions and groups whose queue is full, where the newest goes.
@@ -246,6 +249,9 @@ impl Broker {
                 }
             }
         }
+        if !audience.is_empty() && is_volatile(&message.topic) {
+            audience.clear();
+        }
         audience.sort_unstable_by_key(|want| want.reader);
         audience
     }
@@ -328,7 +334,7 @@ impl Broker {
     }
 
     /// QoS 1 and 2 for a session that ends with its connection: now, or from RAM when there is room.
-    /// `own` is a compact copy of the message, made once for all that must wait.
+    /// `own` is a compact copy of the message, made once for all that must wait where several do.
     pub(super) fn offer_live(
         &mut self,
         key: ClientKey,
@@ -342,8 +348,8 @@ impl Broker {
             let former = client.session.queue.last().map(|parcel| &parcel.message.topic);
             let message = match own {
                 Some(own) => own.clone(),
-                None if Arc::strong_count(&parcel.message) == 1 => held(parcel.message, former),
-                None => own.insert(held(parcel.message, former)).clone(),
+                None if Arc::strong_count(&parcel.message) == 1 => keep(parcel.message, former),
+                None => own.insert(keep(parcel.message, former)).clone(),
             };
             let parcel = Parcel { message, want: parcel.want };
             let full = client.session.queue.weight() + parcel.weight() > self.config.limits.max_send_buffer;
@@ -481,10 +487,10 @@ impl Label {
 }
 
 /// The message with bytes of its own, as whatever is held for long has. Where nobody else has it, it is given them.
-fn held(mut message: Arc<Message>, former: Option<&ByteString>) -> Arc<Message> {
+fn keep(mut message: Arc<Message>, former: Option<&ByteString>) -> Arc<Message> {
     match Arc::get_mut(&mut message) {
         Some(alone) => {
-            alone.let_go(former);
+            alone.own_bytes(former);
             message
         }
         None => Arc::new(message.compact()),

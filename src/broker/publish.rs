@@ -30,20 +30,21 @@ impl Broker {
             Err(Unusable::Wrong(reason)) => return self.expel(id, reason, turn),
             Err(Unusable::TooLong(topic)) => return self.turn_away(id, &publish, &topic, turn),
         };
-        let asks = publish.qos > QoS::AtMostOnce;
-        if asks && self.is_nothing_new(id, &publish, turn) {
+        let is_answered = publish.qos > QoS::AtMostOnce;
+        if is_answered && self.is_nothing_new(id, &publish, turn) {
             return;
         }
         let Some(connection) = self.connections.get(id) else { return };
         let Some(source) = connection.client else { return };
         let (is_house, is_device) = (connection.is_house(), connection.is_device());
-        let is_told = asks && connection.version == Version::V5;
+        let may_refuse = is_answered && connection.version == Version::V5;
         if !self.clients.get(source).is_some_and(|client| self.may_publish(client, &topic)) {
             return self.deny(id, &publish, &topic, turn);
         }
-        let (properties, expiry) = match &publish.properties {
-            none if none.is_empty() => (Properties::new(), None),
-            some => (some.travelling(), some.message_expiry()),
+        let (properties, expiry) = if publish.properties.is_empty() {
+            (Properties::new(), None)
+        } else {
+            (publish.properties.travelling(), publish.properties.message_expiry())
         };
         let unclocked = is_device && reading::is_unclocked(&publish.payload);
         let message = Arc::new(Message {
@@ -58,7 +59,7 @@ impl Broker {
             received: turn.now.house,
             unclocked,
         });
-        if is_told && message.retain && self.lacks_to_retain(&message).is_some() {
+        if may_refuse && message.retain && self.lacks_to_retain(&message).is_some() {
             self.counters.not_accepted += 1;
             return self.turn_down(id, &publish, Reason::QuotaExceeded, turn);
         }
@@ -87,7 +88,7 @@ impl Broker {
             }
             Routed::Done { ticket, wanted } => {
                 self.count_received(bytes);
-                if asks {
+                if is_answered {
                     self.acknowledge(id, &publish, ticket, wanted, turn);
                 }
             }
@@ -146,8 +147,8 @@ impl Broker {
         too_many
     }
 
-    /// The topic by name or alias as the house knows it, or what is wrong with the packet. Moved out of a publish of QoS 0, which is never to
-    /// be handled once more.
+    /// The topic by name or alias, as the house knows it, or what is wrong with the packet. Moved out of a publish of
+    /// QoS 0, which is never to be handled once more.
     fn topic_of(&mut self, id: ConnectionId, publish: &mut Publish) -> Result<ByteString, Unusable> {
         let limits = &self.config.limits;
         let Some(connection) = self.connections.get_mut(id) else {
@@ -193,7 +194,9 @@ impl Broker {
         }
         match (checked, &connection.peer.terms.mount) {
             (Ok(()), None) => Ok(topic),
-            (Ok(()), mount) => mounted_topic(mount.as_ref(), topic).map_err(Unusable::TooLong),
+            (Ok(()), Some(_)) => {
+                mounted_topic(connection.peer.terms.mount.as_ref(), topic).map_err(Unusable::TooLong)
+            }
             (Err(_), _) => Err(Unusable::TooLong(topic)),
         }
     }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::swar::is_no_topic_name;
+use super::octets::is_no_topic_name;
 use super::{Carrier, Malformed, Properties};
 
 pub(super) struct Reader<'a> {

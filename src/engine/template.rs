@@ -20,7 +20,7 @@ pub(super) struct Templates {
 
 /// The places in a copy's bytes that differ from connection to connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Places {
+struct Places {
     /// The packet id, above QoS 0.
     packet_id: Option<usize>,
     /// The topic alias, where there is one.
@@ -39,15 +39,15 @@ pub(super) struct Prepared<'a> {
 
 /// A copy and its bytes.
 #[derive(Debug, Default)]
-pub(super) struct Template {
+struct Template {
     copy: Option<Copy>,
     bytes: Vec<u8>,
     places: Places,
 }
 
 impl Templates {
-    /// Makes a copy ready to leave; `None` where it cannot be said in MQTT. A message that others have, too, is kept until
-    /// the next, so that it is known again.
+    /// Makes a copy ready to leave; `None` where it is found that it cannot be said in MQTT. A message that others have,
+    /// too, is kept until the next, so that it is known again.
     pub(super) fn prepare<'a>(
         &'a mut self,
         version: Version,
@@ -126,7 +126,7 @@ impl Prepared<'_> {
             .map_or_else(|| size(self.version, self.copy, self.alias), |template| template.bytes.len())
     }
 
-    /// Appends it. On an error, which says that it cannot be said in MQTT, the buffer is as it was.
+    /// Appends it. On an error, which says that one alone cannot be said in MQTT, the buffer is as it was.
     pub(super) fn append(&self, buffer: &mut Vec<u8>) -> Result<(), Unwritable> {
         let Some(template) = self.template else {
             return encode_publish(buffer, self.version, &self.copy.parts(self.alias));

@@ -48,13 +48,13 @@ impl Message {
     /// A copy whose bytes are its own, so that it does not pin a read buffer.
     pub fn compact(&self) -> Message {
         let mut own = self.clone();
-        own.let_go(None);
+        own.own_bytes(None);
         own
     }
 
     /// Gives it bytes of its own, so that it does not pin a read buffer; its topic may be that of a former one which
     /// has.
-    pub fn let_go(&mut self, former: Option<&ByteString>) {
+    pub fn own_bytes(&mut self, former: Option<&ByteString>) {
         self.topic = match former {
             Some(former) if *former == self.topic => former.clone(),
             _ => ByteString::from(&*self.topic),

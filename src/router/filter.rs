@@ -3,7 +3,7 @@
 //! [`matches()`] is the rule by the letter, one filter against one topic; the tree must agree with it and
 //! a test holds it to that. Length and UTF-8 are the codec's to check.
 
-use crate::codec::swar;
+use crate::codec::octets;
 
 /// Levels of a topic or filter, so that no client can make a walk deep.
 pub const LEVELS_MAX: usize = 128;
@@ -61,7 +61,7 @@ pub fn check_topic(topic: &str) -> Result<(), NotATopic> {
     if topic.is_empty() {
         return Err(NotATopic::Empty); // [MQTT5-4.7.3-1] [MQTT311-4.7.3-1]
     }
-    if swar::is_no_topic_name(topic.as_bytes()) {
+    if octets::is_no_topic_name(topic.as_bytes()) {
         return Err(NotATopic::Character); // [MQTT5-3.3.2-2] [MQTT5-4.7.3-2]
     }
     // Of few bytes there are few levels.
@@ -127,7 +127,7 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 
 /// The first level, and the others if there are any.
 pub(super) fn split_level(path: &str) -> (&str, Option<&str>) {
-    let Some(end) = swar::find(b'/', path.as_bytes()) else { return (path, None) };
+    let Some(end) = octets::find(b'/', path.as_bytes()) else { return (path, None) };
     let (level, rest) = path.split_at(end);
     (level, rest.get(1..))
 }

@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use foldhash::quality::FixedState;
 use hashbrown::{Equivalent, HashMap};
 
-use crate::codec::{QoS, swar};
+use crate::codec::{QoS, octets};
 use crate::record::Identifiers;
 
 /// A number for whoever subscribes; small and dense, given by the caller.
@@ -413,7 +413,7 @@ fn walk(
     if !hidden {
         finder.take(&node.multi);
     }
-    let end = swar::find(b'/', path);
+    let end = octets::find(b'/', path);
     let level = path.get(..end.unwrap_or(path.len())).unwrap_or_default();
     let rest = end.and_then(|end| path.get(end + 1..));
     let mut go_on = |next: u32| {

@@ -40,7 +40,7 @@ impl Queue {
         self.parcels.front()
     }
 
-    /// The message that came last.
+    /// The message that will have waited shortest.
     pub fn last(&self) -> Option<&Parcel> {
         self.parcels.back()
     }

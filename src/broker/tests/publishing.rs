@@ -9,7 +9,7 @@ use super::script::{Script, check, check_with, config, with_route};
 use super::speech::packet;
 use crate::broker::{Effect, Event};
 use crate::codec::{Packet, Publish};
-use crate::record::DropReason;
+use crate::record::{DropReason, Seq};
 
 const PAIR: [&str; 5] =
     ["open 1", "1 connect pub v5 clean", "open 2", "2 connect sub v5 clean", "2 subscribe 1 t/+ q2"];
@@ -199,6 +199,29 @@ fn what_waits_in_ram_has_bytes_of_its_own_however_many_it_waits_for() {
             .iter()
             .flat_map(|payload| (1..=subscribers).map(|slot| (slot, "t".to_owned(), payload.clone())));
         assert_eq!(sent, all.collect::<Vec<_>>(), "{subscribers}");
+    }
+}
+
+/// What is kept or retained, as what waits.
+#[test]
+fn what_is_held_for_long_has_bytes_of_its_own() {
+    for (retain, rows) in [(false, 3), (true, 4)] {
+        let mut script = Script::new(config());
+        script.run(&["open 9", "9 connect pub clean", "open 1", "1 connect sub v5 expiry=60", "commit"]);
+        script.run(&["1 subscribe 1 +/kept q1", "commit", "1 lost", "commit"]);
+        let read = Bytes::from(b"a/kept,b/kept,none,one".to_vec());
+        // The same topic again, another, and one that nobody wants.
+        for (packet_id, topic) in (1..).zip([0..6, 0..6, 7..13, 19..22]) {
+            let topic = ByteString::try_from(read.slice(topic)).unwrap();
+            let payload = read.slice(14..18);
+            let publish = Publish { topic, payload, packet_id, retain, ..publish() };
+            let connection = script.connection(9);
+            script.handle(vec![Event::Packet { connection, packet: Packet::Publish(publish) }]);
+        }
+        assert_eq!(script.broker.ledger.last_seq(), Seq(rows));
+        assert_eq!(script.broker.retained.len(), if retain { 3 } else { 0 });
+        script.run(&["commit"]);
+        assert!(read.is_unique(), "{retain}");
     }
 }
 

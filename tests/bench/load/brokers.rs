@@ -108,7 +108,6 @@ impl Contender {
         let (port, process) = match self {
             Contender::Tidegate(program) => {
                 let configuration = tidegate(row, ground);
-                let wrapper = [&wrapper[..], &["env"], &environment()].concat();
                 let gateway = Gateway::start_under(program, &folder, &configuration, &wrapper);
                 let port = match row.part {
                     Part::Tls | Part::WebSocket => gateway.port_of("bench"),
@@ -201,12 +200,6 @@ impl Drop for Process {
             let _ = child.wait();
         }
     }
-}
-
-/// The variables that its service is started with.
-fn environment() -> Vec<&'static str> {
-    let lines = include_str!("../../../systemd/tidegate.service").lines();
-    lines.filter_map(|line| line.strip_prefix("Environment=")).flat_map(str::split_whitespace).collect()
 }
 
 /// What stands behind the stand's own listener.

@@ -1,4 +1,7 @@
 //! Bytes of a text, eight at once in a register: topics are short, and every PUBLISH has one.
+//!
+//! The first of eight is the lowest of the register on every processor. What tells a zero may tell one more above it
+//! that is none, and never one below: whether there is one, and where the first is, is exact.
 
 /// Where the byte stands first.
 #[inline]
