@@ -58,6 +58,9 @@ impl Broker {
     fn answer_pings(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Client { session, outlet: Some(outlet), .. } = client else { return };
+        if outlet.pings == 0 {
+            return;
+        }
         let read = session.backlog.as_ref().is_none_or(|backlog| backlog.caught_up());
         if read && session.flight.is_empty() && session.queue.is_empty() && session.walks.is_empty() {
             let pings = std::mem::take(&mut outlet.pings);
@@ -369,7 +372,7 @@ impl Broker {
                 return false;
             }
         }
-        self.offer_once(key.slot, message, want, turn);
+        self.offer_once(key.slot, message.clone(), Label::of(&want, 0), turn);
         true
     }
 

@@ -292,7 +292,7 @@ impl Broker {
             received: turn.now.house,
             unclocked: false,
         };
-        self.route(&Arc::new(message), Some(key.slot), None, Pressure::Force, turn);
+        self.route(Arc::new(message), Some(key.slot), None, Pressure::Force, turn);
     }
 
     /// The clock was set, and tells how long the machine had been off: who has been away since before that

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use super::client::{Client, ClientKey};
 use super::depart::Cause;
 use super::ledger::Ledger;
@@ -14,7 +16,7 @@ use super::outlet::Label;
 use super::publish::is_volatile;
 use super::{Broker, Effect, Taker, Turn, WhenFull};
 use crate::codec::{QoS, Reason};
-use crate::record::{DropReason, Message, Now, Presence, ReaderId, Seq, Ticket, Want, Write};
+use crate::record::{DropReason, Identifiers, Message, Now, Presence, ReaderId, Seq, Ticket, Want, Write};
 use crate::router::Match;
 use crate::session::{Backlog, Parcel, Reading, Stage};
 
@@ -30,12 +32,12 @@ pub(super) enum Pressure {
 }
 
 /// What became of a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Routed {
     /// The store is busy and nothing was done.
-    Busy,
+    Busy(Arc<Message>),
     /// Somebody who wants it is full and refuses it, and nothing was done.
-    Refused,
+    Refused(Arc<Message>),
     /// There is no store: whoever is here has it, and whoever is not may want it and does not.
     Unkept,
     /// It is on its way.
@@ -58,31 +60,34 @@ impl Broker {
     /// Routes a message that was checked.
     pub(super) fn route(
         &mut self,
-        message: &Arc<Message>,
+        message: Arc<Message>,
         source: Option<u32>,
         inward: Option<(ReaderId, u16)>,
         pressure: Pressure,
         turn: &mut Turn<'_>,
     ) -> Routed {
-        let mut matches = std::mem::take(&mut self.matches);
-        self.router.matches(&message.topic, source.map(|slot| self.subscriber(slot)), &mut matches);
-        if self.restricted {
-            self.hold_back(&message.topic, &mut matches);
+        let mut matches = self.matches_of(&message, source);
+        let wanted = !matches.is_empty();
+        let full = self.full_queues(&message, &mut matches);
+        let mut audience = self.audience(&message, &matches);
+        if audience.is_empty() && !message.retain && self.store == Presence::There {
+            // It goes from hand to hand, and is kept nowhere.
+            self.count_full(&full);
+            self.fan_out(message, &mut matches, None, turn);
+            self.matches = matches;
+            return Routed::Done { ticket: None, wanted };
         }
         let volatile = is_volatile(&message.topic);
-        let mut retains = message.retain && self.changes_retained(message);
+        let mut retains = message.retain && self.changes_retained(&message);
         // The house's own figures are few, and always of the same names.
-        let mut lack = if retains && !volatile { self.lacks_to_retain(message) } else { None };
+        let mut lack = if retains && !volatile { self.lacks_to_retain(&message) } else { None };
         retains &= lack.is_none();
-        let wanted = !matches.is_empty();
-        let full = self.full_queues(message, &mut matches);
-        let mut audience = if volatile { Vec::new() } else { self.audience(message, &matches) };
         let mut durable = (retains && !volatile) || !audience.is_empty();
         let unkept = self.store == Presence::Absent && !volatile;
         let asks = message.qos > QoS::AtMostOnce && pressure != Pressure::Force;
-        if !unkept && durable && pressure == Pressure::Wait && self.is_refused(message, &audience, retains) {
+        if !unkept && durable && pressure == Pressure::Wait && self.is_refused(&message, &audience, retains) {
             self.matches = matches;
-            return Routed::Refused;
+            return Routed::Refused(message);
         }
         if unkept {
             // Who is not answered sends it again, so for him nothing is lost.
@@ -90,12 +95,12 @@ impl Broker {
                 self.counters.drop(DropReason::StoreBusy, 1);
                 lack = None;
             }
-            retains &= self.has_room_to_retain(message);
+            retains &= self.has_room_to_retain(&message);
             durable = false;
         } else if durable && pressure != Pressure::Force && self.ledger.is_busy() {
             if message.qos > QoS::AtMostOnce {
                 self.matches = matches;
-                return Routed::Busy;
+                return Routed::Busy(message);
             }
             self.counters.drop(DropReason::StoreBusy, 1);
             (retains, durable, lack) = (false, false, None);
@@ -107,8 +112,7 @@ impl Broker {
             self.counters.drop(reason, 1);
         }
         self.count_full(&full);
-        let own = (durable || retains).then(|| Arc::new(message.compact()));
-        let message = own.as_ref().unwrap_or(message);
+        let message = if durable || retains { keep(message, self.ledger.newest_topic()) } else { message };
         let kept = durable.then(|| {
             let (seq, ticket) = self.ledger.append(message.clone(), audience, retains, inward, turn.effects);
             Kept { seq, ticket }
@@ -117,12 +121,21 @@ impl Broker {
             self.retain(message.clone(), turn.now);
         }
         self.fan_out(message, &mut matches, kept, turn);
-        matches.clear();
         self.matches = matches;
         if unkept && asks {
             return Routed::Unkept;
         }
         Routed::Done { ticket: kept.map(|kept| kept.ticket), wanted }
+    }
+
+    /// Who wants a message and may have it.
+    fn matches_of(&mut self, message: &Message, source: Option<u32>) -> Vec<Match> {
+        let mut matches = std::mem::take(&mut self.matches);
+        self.router.matches(&message.topic, source.map(|slot| self.subscriber(slot)), &mut matches);
+        if self.restricted {
+            self.hold_back(&message.topic, &mut matches);
+        }
+        matches
     }
 
     /// Takes from the matches the kept sessions and groups whose queue is full, where the newest goes.
@@ -236,44 +249,50 @@ impl Broker {
                 }
             }
         }
+        if !audience.is_empty() && is_volatile(&message.topic) {
+            audience.clear();
+        }
         audience.sort_unstable_by_key(|want| want.reader);
         audience
     }
 
+    /// Offers the message to each of the matches, which are drained. The last is given the message and no share of it:
+    /// what nobody shares costs less from there on.
     fn fan_out(
         &mut self,
-        message: &Arc<Message>,
+        message: Arc<Message>,
         matches: &mut Vec<Match>,
         kept: Option<Kept>,
         turn: &mut Turn<'_>,
     ) {
         let mut own: Option<Arc<Message>> = kept.map(|_| message.clone());
         let mut overfull = Vec::new();
+        let mut left = matches.len();
+        let mut message = Some(message);
         for found in matches.drain(..) {
+            left -= 1;
+            let share = if left == 0 { message.take() } else { message.clone() };
+            let Some(message) = share else { break };
             let qos = found.qos.min(message.qos); // [MQTT311-3.8.4-6] [MQTT5-3.8.4-8]
             let slot = match self.taker(found.subscriber) {
                 Taker::Client(slot) => slot,
                 Taker::Group(id) => {
-                    self.offer_group(id, message, qos, kept, turn);
+                    self.offer_group(id, &message, qos, kept, turn);
                     continue;
                 }
                 Taker::Route(route) => {
                     if self.config.routes.get(route).is_some_and(|route| !route.store) {
-                        turn.effects.push(Effect::Forward { route, message: message.clone() });
+                        turn.effects.push(Effect::Forward { route, message });
                     }
                     continue;
                 }
             };
-            let want = |reader| Want {
-                reader,
-                qos,
-                retain: found.retain_as_published && message.retain,
-                subscription_ids: found.identifiers,
-            };
+            let retain = found.retain_as_published && message.retain;
             if qos == QoS::AtMostOnce {
-                self.offer_once(slot, message, want(NOBODY), turn);
+                self.offer_once(slot, message, Label::once(retain, found.identifiers), turn);
                 continue;
             }
+            let want = |reader| Want { reader, qos, retain, subscription_ids: found.identifiers };
             let Some(key) = self.clients.key_of(slot) else { continue };
             let reader = self
                 .clients
@@ -282,12 +301,12 @@ impl Broker {
                 .map(|own| own.reader);
             match (reader, kept) {
                 (Some(reader), Some(kept)) => {
-                    let parcel = Parcel { message: message.clone(), want: want(reader) };
+                    let parcel = Parcel { message, want: want(reader) };
                     self.offer_kept(key, kept.seq, parcel, turn);
                 }
                 (Some(_), None) => {}
                 (None, _) => {
-                    let parcel = Parcel { message: message.clone(), want: want(NOBODY) };
+                    let parcel = Parcel { message, want: want(NOBODY) };
                     if self.offer_live(key, parcel, &mut own, turn) == Offered::Overfull {
                         overfull.push(key);
                     }
@@ -302,21 +321,20 @@ impl Broker {
     }
 
     /// QoS 0: now or not at all.
-    pub(super) fn offer_once(&mut self, slot: u32, message: &Arc<Message>, want: Want, turn: &mut Turn<'_>) {
+    pub(super) fn offer_once(&mut self, slot: u32, message: Arc<Message>, label: Label, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.in_slot_mut(slot) else { return };
         let Some(outlet) = &mut client.outlet else { return };
         if outlet.credit == Some(0) {
             return self.counters.drop(DropReason::QueueFull, 1);
         }
-        if !outlet.takes(message, QoS::AtMostOnce, &want.subscription_ids) {
+        if !outlet.takes(&message, QoS::AtMostOnce, &label.subscription_ids) {
             return self.counters.drop(DropReason::TooLarge, 1);
         }
-        let label = Label::of(&want, 0);
-        outlet.deliver(message.clone(), label, &turn.now, &mut self.counters, turn.effects);
+        outlet.deliver(message, label, &turn.now, &mut self.counters, turn.effects);
     }
 
     /// QoS 1 and 2 for a session that ends with its connection: now, or from RAM when there is room.
-    /// `own` is a compact copy of the message, made once for all that must wait.
+    /// `own` is a compact copy of the message, made once for all that must wait where several do.
     pub(super) fn offer_live(
         &mut self,
         key: ClientKey,
@@ -327,8 +345,13 @@ impl Broker {
         let Some(client) = self.clients.get_mut(key) else { return Offered::Taken };
         let Some(outlet) = &client.outlet else { return Offered::Taken };
         if !client.session.queue.is_empty() || !outlet.has_room(&client.session.flight) {
-            let message = own.get_or_insert_with(|| Arc::new(parcel.message.compact())).clone();
-            let parcel = Parcel { message, ..parcel };
+            let former = client.session.queue.last().map(|parcel| &parcel.message.topic);
+            let message = match own {
+                Some(own) => own.clone(),
+                None if Arc::strong_count(&parcel.message) == 1 => keep(parcel.message, former),
+                None => own.insert(keep(parcel.message, former)).clone(),
+            };
+            let parcel = Parcel { message, want: parcel.want };
             let full = client.session.queue.weight() + parcel.weight() > self.config.limits.max_send_buffer;
             if full {
                 return Offered::Overfull;
@@ -446,6 +469,11 @@ impl Broker {
 }
 
 impl Label {
+    /// A copy of QoS 0.
+    pub(super) fn once(retain: bool, subscription_ids: Identifiers) -> Label {
+        Label { packet_id: 0, qos: QoS::AtMostOnce, dup: false, retain, subscription_ids }
+    }
+
     /// A first copy as it is wanted.
     pub(super) fn of(want: &Want, packet_id: u16) -> Label {
         Label {
@@ -455,6 +483,17 @@ impl Label {
             retain: want.retain,
             subscription_ids: want.subscription_ids.clone(),
         }
+    }
+}
+
+/// The message with bytes of its own, as whatever is held for long has. Where nobody else has it, it is given them.
+fn keep(mut message: Arc<Message>, former: Option<&ByteString>) -> Arc<Message> {
+    match Arc::get_mut(&mut message) {
+        Some(alone) => {
+            alone.own_bytes(former);
+            message
+        }
+        None => Arc::new(message.compact()),
     }
 }
 

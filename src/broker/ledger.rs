@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytestring::ByteString;
+
 use super::client::ClientKey;
 use super::memory::record_weight;
 use super::refuse::Refusals;
@@ -158,6 +160,11 @@ impl Ledger {
         let ticket = self.write(write, effects);
         self.tail.push_back(TailRow { ticket, message, audience, weight });
         (seq, ticket)
+    }
+
+    /// The topic of the newest message that is here.
+    pub(super) fn newest_topic(&self) -> Option<&ByteString> {
+        self.tail.back().map(|row| &row.message.topic)
     }
 
     /// Lets a step wait for a write.

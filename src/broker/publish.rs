@@ -25,20 +25,27 @@ use crate::router::filter::{self, NotATopic};
 
 impl Broker {
     pub(super) fn on_publish(&mut self, id: ConnectionId, mut publish: Publish, turn: &mut Turn<'_>) {
-        let topic = match self.topic_of(id, &mut publish).and_then(|said| self.mounted(id, said)) {
+        let topic = match self.topic_of(id, &mut publish) {
             Ok(topic) => topic,
             Err(Unusable::Wrong(reason)) => return self.expel(id, reason, turn),
             Err(Unusable::TooLong(topic)) => return self.turn_away(id, &publish, &topic, turn),
         };
-        if publish.qos > QoS::AtMostOnce && self.is_nothing_new(id, &publish, turn) {
+        let is_answered = publish.qos > QoS::AtMostOnce;
+        if is_answered && self.is_nothing_new(id, &publish, turn) {
             return;
         }
         let Some(connection) = self.connections.get(id) else { return };
         let Some(source) = connection.client else { return };
         let (is_house, is_device) = (connection.is_house(), connection.is_device());
+        let may_refuse = is_answered && connection.version == Version::V5;
         if !self.clients.get(source).is_some_and(|client| self.may_publish(client, &topic)) {
             return self.deny(id, &publish, &topic, turn);
         }
+        let (properties, expiry) = if publish.properties.is_empty() {
+            (Properties::new(), None)
+        } else {
+            (publish.properties.travelling(), publish.properties.message_expiry())
+        };
         let unclocked = is_device && reading::is_unclocked(&publish.payload);
         let message = Arc::new(Message {
             qos: if is_volatile(&topic) { QoS::AtMostOnce } else { publish.qos },
@@ -47,31 +54,31 @@ impl Broker {
             // publish that is to be handled once more.
             payload: mem::take(&mut publish.payload),
             retain: publish.retain && self.config.limits.retain,
-            properties: publish.properties.travelling(),
-            expiry: publish.properties.message_expiry(),
+            properties,
+            expiry,
             received: turn.now.house,
             unclocked,
         });
-        let may_refuse = connection.version == Version::V5 && publish.qos > QoS::AtMostOnce;
         if may_refuse && message.retain && self.lacks_to_retain(&message).is_some() {
             self.counters.not_accepted += 1;
             return self.turn_down(id, &publish, Reason::QuotaExceeded, turn);
         }
+        let bytes = message.payload.len() as u64;
         let inward = self.inward_of(id, &publish);
         // What the house says of itself is little, and wanted most when something is full.
         let pressure = if is_house { Pressure::Insist } else { Pressure::Wait };
         let looks = self.router.looks() + self.member_looks;
-        match self.route(&message, Some(source.slot), inward, pressure, turn) {
-            Routed::Refused => {
+        match self.route(message, Some(source.slot), inward, pressure, turn) {
+            Routed::Refused(message) => {
                 publish.payload = message.payload.clone();
                 self.refuse_publish(id, publish, &message.topic, turn);
             }
-            Routed::Busy => {
+            Routed::Busy(message) => {
                 publish.payload = message.payload.clone();
                 self.wait_for_store(id, Packet::Publish(publish), turn);
             }
             Routed::Unkept => {
-                self.count_received(&message);
+                self.count_received(bytes);
                 if is_house {
                     // It knows, and publishes its states anew at every start.
                     self.acknowledge(id, &publish, None, true, turn);
@@ -80,16 +87,18 @@ impl Broker {
                 }
             }
             Routed::Done { ticket, wanted } => {
-                self.count_received(&message);
-                self.acknowledge(id, &publish, ticket, wanted, turn);
+                self.count_received(bytes);
+                if is_answered {
+                    self.acknowledge(id, &publish, ticket, wanted, turn);
+                }
             }
         }
         self.rest(id, self.router.looks() + self.member_looks - looks, turn);
     }
 
-    fn count_received(&mut self, message: &Message) {
+    fn count_received(&mut self, bytes: u64) {
         self.counters.received += 1;
-        self.counters.received_bytes += message.payload.len() as u64;
+        self.counters.received_bytes += bytes;
     }
 
     /// Answers a publish that is routed to nobody. Older versions know no refusal, so theirs is
@@ -138,14 +147,8 @@ impl Broker {
         too_many
     }
 
-    /// A client's topic as the house knows it.
-    fn mounted(&self, id: ConnectionId, said: ByteString) -> Result<ByteString, Unusable> {
-        let mount = self.connections.get(id).and_then(|connection| connection.peer.terms.mount.as_ref());
-        mounted_topic(mount, said).map_err(Unusable::TooLong)
-    }
-
-    /// The topic by name or alias, or what is wrong with the packet. Moved out of a publish of QoS 0, which is never to
-    /// be handled once more.
+    /// The topic by name or alias, as the house knows it, or what is wrong with the packet. Moved out of a publish of
+    /// QoS 0, which is never to be handled once more.
     fn topic_of(&mut self, id: ConnectionId, publish: &mut Publish) -> Result<ByteString, Unusable> {
         let limits = &self.config.limits;
         let Some(connection) = self.connections.get_mut(id) else {
@@ -189,9 +192,12 @@ impl Broker {
         if connection.version == Version::V5 && is_asked && !limits.retain {
             return Err(Reason::RetainNotSupported.into()); // [MQTT5-3.2.2-14]
         }
-        match checked {
-            Ok(()) => Ok(topic),
-            Err(_) => Err(Unusable::TooLong(topic)),
+        match (checked, &connection.peer.terms.mount) {
+            (Ok(()), None) => Ok(topic),
+            (Ok(()), Some(_)) => {
+                mounted_topic(connection.peer.terms.mount.as_ref(), topic).map_err(Unusable::TooLong)
+            }
+            (Err(_), _) => Err(Unusable::TooLong(topic)),
         }
     }
 
@@ -455,10 +461,15 @@ const NEVER: Ticket = Ticket(u64::MAX);
 
 /// Whether only the house itself publishes to this topic.
 pub(super) fn is_reserved(topic: &str) -> bool {
-    is_volatile(topic) || topic == "tidegate" || topic.starts_with("tidegate/")
+    is_volatile(topic) || is_below(topic, "tidegate")
 }
 
 /// Whether the topic is never stored.
 pub(super) fn is_volatile(topic: &str) -> bool {
-    topic == "$SYS" || topic.starts_with("$SYS/")
+    is_below(topic, "$SYS")
+}
+
+/// Whether the topic is this one, or one below it.
+fn is_below(topic: &str, top: &str) -> bool {
+    topic.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

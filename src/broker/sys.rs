@@ -184,7 +184,7 @@ impl Broker {
                 received: turn.now.house,
                 unclocked: false,
             };
-            self.route(&Arc::new(message), None, None, Pressure::Force, turn);
+            self.route(Arc::new(message), None, None, Pressure::Force, turn);
         }
         read
     }

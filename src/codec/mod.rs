@@ -17,6 +17,7 @@ mod decode;
 mod encode;
 mod malformed;
 mod reader;
+pub(crate) mod octets;
 mod writer;
 
 pub use aliases::{Alias, Aliases};

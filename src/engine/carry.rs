@@ -15,7 +15,7 @@ use super::outbox::{Flushed, Pool};
 use super::scram::Step;
 use super::socket::Socket;
 use super::table::Link;
-use super::template::{Encoded, Templates, append, size};
+use super::template::{Templates, size};
 use super::turn::Engine;
 use super::verify::{Question, Verifier};
 use super::{Input, Inputs};
@@ -252,17 +252,17 @@ impl Engine {
             // It may fit by its name alone.
             alias = Alias::None;
         }
-        let encoded = courier.templates.encode(socket.version, copy, alias);
-        let Some(Encoded { bytes, places, topic }) = encoded.filter(|encoded| encoded.bytes.len() <= most)
-        else {
+        let prepared = courier.templates.prepare(socket.version, &copy, alias);
+        let sized = prepared.map(|prepared| (prepared.size(), prepared)).filter(|(bytes, _)| *bytes <= most);
+        let Some((bytes, prepared)) = sized else {
             return self.discard(connection, qos, packet_id, payload);
         };
-        if qos == QoS::AtMostOnce && socket.is_full(bytes.len(), limit) {
+        if qos == QoS::AtMostOnce && socket.is_full(bytes, limit) {
             // Much may be sent in one turn; only what the peer does not take is over the limit.
             let written = &mut self.counters.bytes_out;
             let registry = self.inbox.poll.registry();
             let flushed = socket.flush(connection, registry, &mut courier.pool, usize::MAX, written);
-            if flushed != Flushed::All && socket.is_full(bytes.len(), limit) {
+            if flushed != Flushed::All && socket.is_full(bytes, limit) {
                 self.counters.dropped_send_buffer += 1;
                 self.counters.dropped_bytes += payload;
                 return;
@@ -275,10 +275,12 @@ impl Engine {
             self.counters.dropped_bytes += payload;
             return;
         }
-        courier.gathered += bytes.len();
+        if prepared.append(socket.buffer(&mut courier.pool)).is_err() {
+            return self.discard(connection, qos, packet_id, payload);
+        }
+        courier.gathered += bytes;
         self.counters.packets_out += 1;
-        append(socket.buffer(&mut courier.pool), bytes, places, packet_id, alias);
-        socket.named(topic, alias);
+        socket.named(copy.topic(), alias);
         courier.mark_dirty(connection, socket);
     }
 

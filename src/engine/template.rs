@@ -1,12 +1,13 @@
 //! One encoding for many copies of a message.
 //!
 //! Copies of a message follow each other and mostly differ in nothing but the packet id: the first is
-//! encoded, the others are its bytes with their own id and topic alias put in.
+//! encoded, the others are its bytes with their own id and topic alias put in. A message that has one copy alone is
+//! encoded where it leaves from.
 
 use std::sync::Arc;
 
 use crate::broker::Copy;
-use crate::codec::{Alias, QoS, Version, encode_publish, publish_size};
+use crate::codec::{Alias, QoS, Unwritable, Version, encode_publish, publish_size};
 
 /// The last copies that were encoded: for MQTT 5 by how they name the topic, and for older versions.
 #[derive(Debug, Default)]
@@ -19,19 +20,21 @@ pub(super) struct Templates {
 
 /// The places in a copy's bytes that differ from connection to connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Places {
+struct Places {
     /// The packet id, above QoS 0.
     packet_id: Option<usize>,
     /// The topic alias, where there is one.
     alias: Option<usize>,
 }
 
-/// A copy as it leaves, for [`append`].
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Encoded<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) places: Places,
-    pub(super) topic: &'a str,
+/// A copy that is about to leave.
+#[derive(Debug)]
+pub(super) struct Prepared<'a> {
+    copy: &'a Copy,
+    version: Version,
+    alias: Alias,
+    /// The bytes of one like it; none where nobody else has its message.
+    template: Option<&'a Template>,
 }
 
 /// A copy and its bytes.
@@ -43,20 +46,27 @@ struct Template {
 }
 
 impl Templates {
-    /// The copy's bytes with the places of what is its own, for [`append`]; `None` where it cannot be
-    /// said in MQTT. The copy is kept until the next, so that its message is known again without counting.
-    pub(super) fn encode(&mut self, version: Version, copy: Copy, alias: Alias) -> Option<Encoded<'_>> {
+    /// Makes a copy ready to leave; `None` where it is found that it cannot be said in MQTT. A message that others have,
+    /// too, is kept until the next, so that it is known again.
+    pub(super) fn prepare<'a>(
+        &'a mut self,
+        version: Version,
+        copy: &'a Copy,
+        alias: Alias,
+    ) -> Option<Prepared<'a>> {
+        if Arc::strong_count(&copy.message) == 1 {
+            return Some(Prepared { copy, version, alias, template: None });
+        }
         let template = match (version, alias) {
             (Version::V5, Alias::None) => &mut self.named,
             (Version::V5, Alias::Gives(_)) => &mut self.giving,
             (Version::V5, Alias::Stands(_)) => &mut self.standing,
             (Version::V31 | Version::V311, _) => &mut self.older,
         };
-        if !template.copy.as_ref().is_some_and(|last| alike(last, &copy, version)) {
+        if !template.copy.as_ref().is_some_and(|last| alike(last, copy, version)) {
             template.fill(version, copy, alias)?;
         }
-        let topic = template.copy.as_ref().map_or("", Copy::topic);
-        Some(Encoded { bytes: &template.bytes, places: template.places, topic })
+        Some(Prepared { copy, version, alias, template: Some(template) })
     }
 
     /// Lets go of the last messages, and of memory that a large one took.
@@ -71,7 +81,7 @@ impl Templates {
 }
 
 impl Template {
-    fn fill(&mut self, version: Version, copy: Copy, alias: Alias) -> Option<()> {
+    fn fill(&mut self, version: Version, copy: &Copy, alias: Alias) -> Option<()> {
         self.copy = None;
         self.bytes.clear();
         let parts = copy.parts(alias);
@@ -83,7 +93,7 @@ impl Template {
             // The first property, after the length of all and its own identifier.
             alias: alias.number().map(|_| after_id + variable_bytes(&self.bytes, after_id) + 1),
         };
-        self.copy = Some(copy);
+        self.copy = Some(copy.clone());
         Some(())
     }
 }
@@ -109,17 +119,30 @@ fn alike(last: &Copy, next: &Copy, version: Version) -> bool {
             || (last.expiry == next.expiry && last.subscription_ids == next.subscription_ids))
 }
 
-/// Appends a copy under its own packet id and alias.
-pub(super) fn append(buffer: &mut Vec<u8>, bytes: &[u8], places: Places, packet_id: u16, alias: Alias) {
-    let start = buffer.len();
-    buffer.extend_from_slice(bytes);
-    let own = [(places.packet_id, Some(packet_id)), (places.alias, alias.number())];
-    for (place, number) in own {
-        if let (Some(at), Some(number)) = (place, number)
-            && let Some(place) = buffer.get_mut(start + at..start + at + 2)
-        {
-            place.copy_from_slice(&number.to_be_bytes());
+impl Prepared<'_> {
+    /// Bytes that it takes.
+    pub(super) fn size(&self) -> usize {
+        self.template
+            .map_or_else(|| size(self.version, self.copy, self.alias), |template| template.bytes.len())
+    }
+
+    /// Appends it. On an error, which says that one alone cannot be said in MQTT, the buffer is as it was.
+    pub(super) fn append(&self, buffer: &mut Vec<u8>) -> Result<(), Unwritable> {
+        let Some(template) = self.template else {
+            return encode_publish(buffer, self.version, &self.copy.parts(self.alias));
+        };
+        let start = buffer.len();
+        buffer.extend_from_slice(&template.bytes);
+        let Places { packet_id, alias } = template.places;
+        let own = [(packet_id, Some(self.copy.packet_id)), (alias, self.alias.number())];
+        for (place, number) in own {
+            if let (Some(at), Some(number)) = (place, number)
+                && let Some(place) = buffer.get_mut(start + at..start + at + 2)
+            {
+                place.copy_from_slice(&number.to_be_bytes());
+            }
         }
+        Ok(())
     }
 }
 
@@ -172,8 +195,7 @@ mod tests {
                 let ids = [1_u16, 0x1234, 0xFFFF];
                 for id in ids {
                     let copy = copy(&message, QoS::AtLeastOnce, id);
-                    let Encoded { bytes, places, .. } = templates.encode(version, copy, Alias::None).unwrap();
-                    append(&mut buffer, bytes, places, id, Alias::None);
+                    templates.prepare(version, &copy, Alias::None).unwrap().append(&mut buffer).unwrap();
                 }
                 let mut decoder = Decoder::new(Side::Client, 1 << 20);
                 decoder.set_version(version);
@@ -207,10 +229,9 @@ mod tests {
                         ..copy(&message, qos, 7)
                     };
                     let expected = size(Version::V5, &copy, alias);
-                    let Encoded { bytes, places, topic } =
-                        templates.encode(Version::V5, copy, alias).unwrap();
-                    assert_eq!((topic, bytes.len()), ("sensors/1", expected));
-                    append(&mut buffer, bytes, places, 7, alias);
+                    let prepared = templates.prepare(Version::V5, &copy, alias).unwrap();
+                    assert_eq!(prepared.size(), expected);
+                    prepared.append(&mut buffer).unwrap();
                 }
                 let mut decoder = Decoder::new(Side::Client, 1 << 20);
                 decoder.feed(Bytes::from(buffer));
@@ -226,11 +247,37 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_nobody_shares_is_the_same_bytes() {
+        let aliases = [Alias::None, Alias::Gives(3), Alias::Stands(3)];
+        for (version, aliases) in
+            [(Version::V31, &aliases[..1]), (Version::V311, &aliases[..1]), (Version::V5, &aliases)]
+        {
+            for &alias in aliases {
+                let mut templates = Templates::default();
+                let mut bytes = |copy: Copy| {
+                    let mut buffer = b"before".to_vec();
+                    let prepared = templates.prepare(version, &copy, alias).unwrap();
+                    let (alone, size) = (prepared.template.is_none(), prepared.size());
+                    prepared.append(&mut buffer).unwrap();
+                    assert_eq!(buffer.len(), b"before".len() + size);
+                    (alone, buffer)
+                };
+                let shared = message(200);
+                let (is_alone, expected) = bytes(copy(&shared, QoS::ExactlyOnce, 5));
+                assert!(!is_alone);
+                let mut alone = copy(&shared, QoS::ExactlyOnce, 5);
+                alone.message = Arc::new(Message::clone(&shared));
+                assert_eq!(bytes(alone), (true, expected), "{version:?} {alias:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_differs_is_encoded_anew() {
         let (first, second) = (message(3), message(4));
         let mut templates = Templates::default();
         let size = |templates: &mut Templates, copy| {
-            templates.encode(Version::V5, copy, Alias::None).unwrap().bytes.len()
+            templates.prepare(Version::V5, &copy, Alias::None).unwrap().size()
         };
         let plain = size(&mut templates, copy(&first, QoS::AtMostOnce, 0));
         assert_eq!(size(&mut templates, copy(&second, QoS::AtMostOnce, 0)), plain + 1);

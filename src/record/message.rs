@@ -47,12 +47,20 @@ pub struct Want {
 impl Message {
     /// A copy whose bytes are its own, so that it does not pin a read buffer.
     pub fn compact(&self) -> Message {
-        Message {
-            topic: ByteString::from(&*self.topic),
-            payload: Bytes::copy_from_slice(&self.payload),
-            properties: self.properties.compact(),
-            ..self.clone()
-        }
+        let mut own = self.clone();
+        own.own_bytes(None);
+        own
+    }
+
+    /// Gives it bytes of its own, so that it does not pin a read buffer; its topic may be that of a former one which
+    /// has.
+    pub fn own_bytes(&mut self, former: Option<&ByteString>) {
+        self.topic = match former {
+            Some(former) if *former == self.topic => former.clone(),
+            _ => ByteString::from(&*self.topic),
+        };
+        self.payload = Bytes::copy_from_slice(&self.payload);
+        self.properties = self.properties.compact();
     }
 
     /// Bytes that it weighs in a queue or a limit.

@@ -3,6 +3,8 @@
 //! [`matches()`] is the rule by the letter, one filter against one topic; the tree must agree with it and
 //! a test holds it to that. Length and UTF-8 are the codec's to check.
 
+use crate::codec::octets;
+
 /// Levels of a topic or filter, so that no client can make a walk deep.
 pub const LEVELS_MAX: usize = 128;
 
@@ -54,13 +56,12 @@ pub fn of_share(filter: &str) -> Option<&str> {
 }
 
 /// Whether a message may be published to this.
+#[inline]
 pub fn check_topic(topic: &str) -> Result<(), NotATopic> {
     if topic.is_empty() {
         return Err(NotATopic::Empty); // [MQTT5-4.7.3-1] [MQTT311-4.7.3-1]
     }
-    // Without a branch a byte, since every publish takes it.
-    let odd = topic.bytes().fold(false, |odd, byte| odd | matches!(byte, 0 | b'+' | b'#'));
-    if odd {
+    if octets::is_no_topic_name(topic.as_bytes()) {
         return Err(NotATopic::Character); // [MQTT5-3.3.2-2] [MQTT5-4.7.3-2]
     }
     // Of few bytes there are few levels.
@@ -126,26 +127,10 @@ pub fn matches(filter: &str, topic: &str) -> bool {
 
 /// The first level, and the others if there are any.
 pub(super) fn split_level(path: &str) -> (&str, Option<&str>) {
-    if path.len() > SHORT {
-        return split_long(path);
-    }
-    // Looking at each byte takes less than a search that is made for long texts.
-    let Some(end) = path.bytes().position(|byte| byte == b'/') else { return (path, None) };
+    let Some(end) = octets::find(b'/', path.as_bytes()) else { return (path, None) };
     let (level, rest) = path.split_at(end);
     (level, rest.get(1..))
 }
-
-// Apart, so that what is short stays small enough to stand where it is called.
-#[inline(never)]
-fn split_long(path: &str) -> (&str, Option<&str>) {
-    match path.split_once('/') {
-        Some((level, rest)) => (level, Some(rest)),
-        None => (path, None),
-    }
-}
-
-/// Bytes of what is left of a topic that are looked at one by one.
-const SHORT: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -5,12 +5,13 @@
 //! filters is found once, with the highest QoS and every identifier. What is found is put into a list
 //! that the caller reuses.
 
+use std::hash::{Hash, Hasher};
+
 use bytestring::ByteString;
 use foldhash::quality::FixedState;
 use hashbrown::{Equivalent, HashMap};
 
-use super::filter::split_level;
-use crate::codec::QoS;
+use crate::codec::{QoS, octets};
 use crate::record::Identifiers;
 
 /// A number for whoever subscribes; small and dense, given by the caller.
@@ -90,21 +91,34 @@ struct Node {
     children: u32,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq)]
 struct Edge {
     parent: u32,
     level: ByteString,
 }
 
-#[derive(Hash)]
 struct EdgeRef<'a> {
     parent: u32,
-    level: &'a str,
+    level: &'a [u8],
+}
+
+impl Hash for Edge {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        EdgeRef { parent: self.parent, level: self.level.as_bytes() }.hash(state);
+    }
+}
+
+impl Hash for EdgeRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.parent);
+        // It ends there, so no byte has to say where.
+        state.write(self.level);
+    }
 }
 
 impl Equivalent<Edge> for EdgeRef<'_> {
     fn equivalent(&self, edge: &Edge) -> bool {
-        self.parent == edge.parent && *self.level == *edge.level
+        self.parent == edge.parent && *self.level == *edge.level.as_bytes()
     }
 }
 
@@ -218,16 +232,18 @@ impl Router {
     /// Fills `found` with everybody who wants the topic when `publisher` publishes it.
     pub fn matches(&mut self, topic: &str, publisher: Option<Subscriber>, found: &mut Vec<Match>) {
         found.clear();
+        let exact = self.exact.get(topic).map_or(&[][..], Vec::as_slice);
+        if self.wildcards == 0 {
+            // Nobody stands in one list twice.
+            let wanted = exact.iter().filter(|entry| entry.is_for(topic, publisher));
+            return found.extend(wanted.map(Match::from));
+        }
         self.turn += 1;
         let mut finder =
             Finder { turn: self.turn, topic, publisher, stamps: &mut self.stamps, found, looks: 0 };
-        if let Some(entries) = self.exact.get(topic) {
-            finder.take(entries);
-        }
-        if self.wildcards > 0 {
-            walk(&self.nodes, &self.edges, ROOT, topic, &mut finder);
-            self.looks += finder.looks;
-        }
+        finder.take(exact);
+        walk(&self.nodes, &self.edges, ROOT, topic.as_bytes(), &mut finder);
+        self.looks += finder.looks;
     }
 
     fn entries(&mut self, node: u32, multi: Multi) -> Option<&mut Vec<Entry>> {
@@ -244,7 +260,7 @@ impl Router {
             node = match level {
                 "#" => return Some((node, Multi::Yes)),
                 "+" => self.nodes.get(node as usize)?.plus?,
-                level => *self.edges.get(&EdgeRef { parent: node, level })?,
+                level => *self.edges.get(&EdgeRef { parent: node, level: level.as_bytes() })?,
             };
         }
         Some((node, Multi::No))
@@ -258,7 +274,7 @@ impl Router {
             }
             let next = match level {
                 "+" => self.nodes.get(node as usize).and_then(|node| node.plus),
-                level => self.edges.get(&EdgeRef { parent: node, level }).copied(),
+                level => self.edges.get(&EdgeRef { parent: node, level: level.as_bytes() }).copied(),
             };
             node = next.unwrap_or_else(|| self.grow(node, level));
         }
@@ -305,7 +321,7 @@ impl Router {
                 if &*level == "+" {
                     above.plus = None;
                 } else {
-                    self.edges.remove(&EdgeRef { parent, level: &level });
+                    self.edges.remove(&EdgeRef { parent, level: level.as_bytes() });
                 }
             }
             index = parent;
@@ -329,24 +345,17 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
+    #[inline]
     fn take(&mut self, entries: &[Entry]) {
-        for Entry { subscriber, interest } in entries {
-            // [MQTT5-3.8.3-3]
-            if interest.no_local && self.publisher == Some(*subscriber) {
-                continue;
+        for entry in entries {
+            if entry.is_for(self.topic, self.publisher) {
+                self.add(entry);
             }
-            // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
-            if interest.dollar_at > 0
-                && self.topic.as_bytes().get(usize::from(interest.dollar_at)) == Some(&b'$')
-            {
-                continue;
-            }
-            self.add(*subscriber, interest);
         }
     }
 
-    fn add(&mut self, subscriber: Subscriber, interest: &Interest) {
-        let index = subscriber.0 as usize;
+    fn add(&mut self, entry: &Entry) {
+        let index = entry.subscriber.0 as usize;
         if self.stamps.len() <= index {
             self.stamps.resize(index + 1, Stamp::default());
         }
@@ -354,6 +363,7 @@ impl Finder<'_> {
         if stamp.turn == self.turn {
             // [MQTT5-3.3.4-2] [MQTT311-3.3.5-1] [MQTT5-3.3.4-4]
             if let Some(seen) = self.found.get_mut(stamp.place) {
+                let interest = &entry.interest;
                 seen.qos = seen.qos.max(interest.qos);
                 seen.retain_as_published |= interest.retain_as_published;
                 interest.identifier.into_iter().for_each(|identifier| seen.identifiers.push(identifier));
@@ -361,12 +371,31 @@ impl Finder<'_> {
             return;
         }
         *stamp = Stamp { turn: self.turn, place: self.found.len() };
-        self.found.push(Match {
-            subscriber,
-            qos: interest.qos,
-            retain_as_published: interest.retain_as_published,
-            identifiers: interest.identifier.into_iter().collect(),
-        });
+        self.found.push(Match::from(entry));
+    }
+}
+
+impl Entry {
+    /// Whether it wants this topic of its filter's.
+    fn is_for(&self, topic: &str, publisher: Option<Subscriber>) -> bool {
+        let Entry { subscriber, interest } = self;
+        // [MQTT5-3.8.3-3]
+        let is_own = interest.no_local && publisher == Some(*subscriber);
+        // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
+        let is_hidden =
+            interest.dollar_at > 0 && topic.as_bytes().get(usize::from(interest.dollar_at)) == Some(&b'$');
+        !is_own && !is_hidden
+    }
+}
+
+impl From<&Entry> for Match {
+    fn from(entry: &Entry) -> Match {
+        Match {
+            subscriber: entry.subscriber,
+            qos: entry.interest.qos,
+            retain_as_published: entry.interest.retain_as_published,
+            identifiers: entry.interest.identifier.into_iter().collect(),
+        }
     }
 }
 
@@ -375,16 +404,18 @@ fn walk(
     nodes: &[Node],
     edges: &HashMap<Edge, u32, FixedState>,
     at: u32,
-    path: &str,
+    path: &[u8],
     finder: &mut Finder<'_>,
 ) {
     let Some(node) = nodes.get(at as usize) else { return };
     // [MQTT5-4.7.2-1] [MQTT311-4.7.2-1]
-    let hidden = at == ROOT && path.starts_with('$');
+    let hidden = at == ROOT && path.starts_with(b"$");
     if !hidden {
         finder.take(&node.multi);
     }
-    let (level, rest) = split_level(path);
+    let end = octets::find(b'/', path);
+    let level = path.get(..end.unwrap_or(path.len())).unwrap_or_default();
+    let rest = end.and_then(|end| path.get(end + 1..));
     let mut go_on = |next: u32| {
         finder.looks += 1;
         match (rest, nodes.get(next as usize)) {

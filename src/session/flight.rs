@@ -260,7 +260,8 @@ impl Flight {
     /// The exchange is over and its packet id free.
     pub fn remove(&mut self, packet_id: u16) -> Option<Exchange> {
         let place = self.exchanges.iter().position(|exchange| exchange.packet_id == packet_id)?;
-        let exchange = self.exchanges.remove(place)?;
+        // Answers mostly come in the order of the messages.
+        let exchange = if place == 0 { self.exchanges.pop_front() } else { self.exchanges.remove(place) }?;
         if exchange.under_way {
             self.under_way -= 1;
         }

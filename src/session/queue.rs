@@ -40,6 +40,11 @@ impl Queue {
         self.parcels.front()
     }
 
+    /// The message that will have waited shortest.
+    pub fn last(&self) -> Option<&Parcel> {
+        self.parcels.back()
+    }
+
     /// Lets a message wait before the others: it was taken and has come back.
     pub fn push_front(&mut self, parcel: Parcel) {
         self.weight += parcel.weight();

@@ -66,10 +66,7 @@ impl Gateway {
             .env_remove("RUNTIME_DIRECTORY")
             .env_remove("JOURNAL_STREAM")
             .env_remove("NOTIFY_SOCKET")
-            // As the shipped unit does.
-            .env("MALLOC_ARENA_MAX", "2")
-            .env("MALLOC_MMAP_THRESHOLD_", "256000")
-            .env("MALLOC_TRIM_THRESHOLD_", "256000")
+            .envs(service_environment())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -205,4 +202,12 @@ impl Drop for Gateway {
             eprintln!("the gateway's log:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
     }
+}
+
+/// The variables that its service is started with.
+fn service_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = include_str!("../../systemd/tidegate.service").lines();
+    let variables =
+        lines.filter_map(|line| line.strip_prefix("Environment=")).flat_map(str::split_whitespace);
+    variables.filter_map(|variable| variable.split_once('='))
 }

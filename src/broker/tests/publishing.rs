@@ -2,8 +2,14 @@
 //!
 //! What outlives a connection is in `keeping`.
 
+use bytes::Bytes;
+use bytestring::ByteString;
+
 use super::script::{Script, check, check_with, config, with_route};
-use crate::record::DropReason;
+use super::speech::packet;
+use crate::broker::{Effect, Event};
+use crate::codec::{Packet, Publish};
+use crate::record::{DropReason, Seq};
 
 const PAIR: [&str; 5] =
     ["open 1", "1 connect pub v5 clean", "open 2", "2 connect sub v5 clean", "2 subscribe 1 t/+ q2"];
@@ -153,6 +159,75 @@ fn an_older_client_may_have_more_under_way_than_it_could_be_told() {
         "1 < pubrec 1 0x10
          1 < pubrec 2 0x10",
     );
+}
+
+/// What was read lies in one buffer: a message that waits would keep all of it.
+#[test]
+fn what_waits_in_ram_has_bytes_of_its_own_however_many_it_waits_for() {
+    for subscribers in 1..=3 {
+        let mut script = Script::new(config());
+        script.run(&["open 9", "9 connect pub clean"]);
+        for slot in 1..=subscribers {
+            script.run(&[&format!("open {slot}"), &format!("{slot} connect sub{slot} v5 clean window=1")]);
+            script.run(&[&format!("{slot} subscribe 1 t q1")]);
+        }
+        let read = Bytes::from(b"tone,two,three".to_vec());
+        let mut expected = Vec::new();
+        for (packet_id, payload) in [(1, 1..4), (2, 5..8), (3, 9..14)] {
+            let payload = read.slice(payload);
+            expected.push(payload.to_vec());
+            let topic = ByteString::try_from(read.slice(0..1)).unwrap();
+            let publish = Publish { topic, payload, packet_id, ..publish() };
+            let connection = script.connection(9);
+            script.handle(vec![Event::Packet { connection, packet: Packet::Publish(publish) }]);
+            script.effects.clear();
+        }
+        assert!(read.is_unique(), "{subscribers}");
+        let mut sent = Vec::new();
+        for packet_id in 1..=2 {
+            for slot in 1..=subscribers {
+                script.run(&[&format!("{slot} puback {packet_id}")]);
+                sent.extend(script.effects.drain(..).filter_map(|effect| match effect {
+                    Effect::Deliver(copy) => {
+                        Some((slot, copy.message.topic.to_string(), copy.message.payload.to_vec()))
+                    }
+                    _ => None,
+                }));
+            }
+        }
+        let all = expected[1..]
+            .iter()
+            .flat_map(|payload| (1..=subscribers).map(|slot| (slot, "t".to_owned(), payload.clone())));
+        assert_eq!(sent, all.collect::<Vec<_>>(), "{subscribers}");
+    }
+}
+
+/// What is kept or retained, as what waits.
+#[test]
+fn what_is_held_for_long_has_bytes_of_its_own() {
+    for (retain, rows) in [(false, 3), (true, 4)] {
+        let mut script = Script::new(config());
+        script.run(&["open 9", "9 connect pub clean", "open 1", "1 connect sub v5 expiry=60", "commit"]);
+        script.run(&["1 subscribe 1 +/kept q1", "commit", "1 lost", "commit"]);
+        let read = Bytes::from(b"a/kept,b/kept,none,one".to_vec());
+        // The same topic again, another, and one that nobody wants.
+        for (packet_id, topic) in (1..).zip([0..6, 0..6, 7..13, 19..22]) {
+            let topic = ByteString::try_from(read.slice(topic)).unwrap();
+            let payload = read.slice(14..18);
+            let publish = Publish { topic, payload, packet_id, retain, ..publish() };
+            let connection = script.connection(9);
+            script.handle(vec![Event::Packet { connection, packet: Packet::Publish(publish) }]);
+        }
+        assert_eq!(script.broker.ledger.last_seq(), Seq(rows));
+        assert_eq!(script.broker.retained.len(), if retain { 3 } else { 0 });
+        script.run(&["commit"]);
+        assert!(read.is_unique(), "{retain}");
+    }
+}
+
+fn publish() -> Publish {
+    let Packet::Publish(publish) = packet("publish t - q1 id=1") else { panic!("a PUBLISH") };
+    publish
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl Script {
         self.handle(vec![Event::Opened { connection, peer }]);
     }
 
-    fn connection(&self, slot: u32) -> ConnectionId {
+    pub(super) fn connection(&self, slot: u32) -> ConnectionId {
         ConnectionId { slot, generation: self.generations.get(&slot).copied().unwrap_or(0) }
     }
 

@@ -1,4 +1,4 @@
-//! One message encoded once for many subscribers, at QoS 1, so that each copy has its own packet id.
+//! One message encoded once for many subscribers, or for one alone, at QoS 1, so that each copy has its own packet id.
 //!
 //! The engine shows this to nobody: its file is built here a second time.
 
@@ -14,20 +14,20 @@ use tidegate::codec::{Alias, QoS, Version};
 use tidegate::record::{Identifiers, Message};
 
 use crate::{TIMES, measured, message};
-use template::{Encoded, Templates, append};
+use template::Templates;
 
 pub(crate) fn encode(subscribers: usize) {
-    let messages: Vec<_> = (0..TIMES / subscribers).map(|_| message()).collect();
-    let copies: Vec<Copy> =
-        messages.iter().flat_map(|message| (0..subscribers).map(|number| copy(message, number))).collect();
+    // Nobody else has them.
+    let copies = (0..TIMES / subscribers)
+        .map(|_| message())
+        .flat_map(|message| (0..subscribers).map(|number| copy(&message, number)).collect::<Vec<_>>());
+    let copies: Vec<Copy> = copies.collect();
     let mut buffer = Vec::with_capacity(TIMES * 200);
     let mut templates = Templates::default();
     measured(|| {
         for copy in copies {
-            let packet_id = copy.packet_id;
-            let Encoded { bytes, places, .. } =
-                templates.encode(black_box(Version::V311), copy, Alias::None).unwrap();
-            append(&mut buffer, bytes, places, packet_id, Alias::None);
+            let prepared = templates.prepare(black_box(Version::V311), &copy, Alias::None).unwrap();
+            prepared.append(&mut buffer).unwrap();
         }
     });
 }

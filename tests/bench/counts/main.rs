@@ -39,6 +39,7 @@ fn main() {
         "route_qos_0" => routing::route(QoS::AtMostOnce),
         "route_qos_1" => routing::route(QoS::AtLeastOnce),
         "fan_out_to_1_000" => routing::fan_out(1_000),
+        "encode_a_copy_alone" => copies::encode(1),
         "encode_copies_of_1_000" => copies::encode(1_000),
         "append_by_100" => append::append(100),
         "drain_among_few" | "drain_among_many" => drain::drain(),
