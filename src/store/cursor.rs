@@ -12,14 +12,16 @@ use super::reader::{Fate, Reader, Span};
 use super::schema::Fault;
 use crate::record::{DropReason, ReaderId, Seq};
 
-/// Where rows of a reader lie that follow each other: it wants all of them, and none between them that lies elsewhere.
+/// Where a reader's rows lie from one on that it wants.
 pub(super) struct Stretch {
     /// The key of their span.
     key: u64,
     /// Which segment.
     pub(super) segment: u32,
-    /// Those below this one.
+    /// Its rows below this one are all wanted.
     pub(super) end: u64,
+    /// Below this one none lies in another span.
+    alone: u64,
 }
 
 impl Log {
@@ -88,10 +90,13 @@ impl Log {
             let stretch = self.stretch(connection, id, first.0)?;
             let (seqs, others) = match &stretch {
                 None => rest.split_at(1),
-                Some(Stretch { segment, end, .. }) => {
+                Some(Stretch { segment, end, alone, .. }) => {
                     let rows = self.index.rows(connection, *segment, id)?;
-                    let follows =
-                        |one: &Seq, next: &Seq| next.0 < *end && rows.next_after(one.0) == Some(next.0);
+                    let follows = |one: &Seq, next: &Seq| {
+                        // Between a number and the next there is none of any span.
+                        let is_next = next.0 == one.0 + 1 || next.0 < *alone;
+                        next.0 < *end && is_next && rows.next_after(one.0) == Some(next.0)
+                    };
                     rest.split_at(rest.chunk_by(follows).next().map_or(1, <[Seq]>::len))
                 }
             };
@@ -185,7 +190,7 @@ impl Log {
         // its index may be on a page that the disk does not read.
         let others = reader.spans.range(..end).filter(|(first, other)| **first != key && other.last > seq);
         let next = others.map(|(first, _)| (*first).max(seq + 1)).next();
-        Ok(Some(Stretch { key, segment: span.segment, end: next.unwrap_or(end).min(end) }))
+        Ok(Some(Stretch { key, segment: span.segment, end, alone: next.unwrap_or(end).min(end) }))
     }
 
     /// Takes so many rows from what a reader wants of a span's segment.

@@ -104,8 +104,8 @@ impl Log {
         Ok(answer)
     }
 
-    /// Reads rows of which no number between is missing, from one on that the reader wants: until there is enough, or
-    /// something is wrong with the next. Returns the last one that it has read.
+    /// Reads an unbroken run of numbers, from one on that the reader wants: until there is enough, or something is
+    /// wrong with the next. Returns the last one that it has read.
     fn read_run(
         &mut self,
         connection: &Connection,
@@ -119,15 +119,26 @@ impl Log {
         let run = self.index.rows(connection, stretch.segment, question.reader)?.run_of(first);
         let end = question.ended.next_after(first).unwrap_or(u64::MAX).min(stretch.end);
         let last = run.map_or(first, |run| run.1).min(end - 1);
+        let mut failed = None;
         segment::walk(connection, stretch.segment, (first, last), |row| {
             let Some(bare) = bare(row) else { return ControlFlow::Break(()) };
-            let row = names.row(connection, question.reader, stretch.segment, row.seq, bare);
-            let Ok(Some(row)) = row else { return ControlFlow::Break(()) };
+            let row = match names.row(connection, question.reader, stretch.segment, row.seq, bare) {
+                Ok(Some(row)) => row,
+                Ok(None) => return ControlFlow::Break(()),
+                Err(fault) => {
+                    failed = Some(fault);
+                    return ControlFlow::Break(());
+                }
+            };
             through = row.seq.0;
             self.answer(row, question, answer);
             if answer.is_full(question.limit) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        Ok(through)
+        match failed {
+            // Once is enough, as of the row's own page.
+            Some(fault @ Fault::Unreadable(_)) => Err(fault),
+            _ => Ok(through),
+        }
     }
 
     /// Hands a row out, unless it has run out of time.

@@ -303,10 +303,13 @@ fn rows_that_end_at_once_take_none_with_them_that_lies_elsewhere() {
     assert_eq!(settle(vec![10, 41], 42), (11, (11..=40).chain([42]).collect()));
     // In no order, twice, and what has ended before.
     assert_eq!(settle(vec![40, 39, 38, 25, 26, 26, 27, 11, 7, 12, 41], 43).0, 19);
-    let left = (13..=24).chain(28..=37).chain([42, 43]).collect::<Vec<u64>>();
-    assert_eq!(settle(vec![], 44), (19, left.iter().copied().chain([44]).collect()));
+    // Of three that follow each other one has ended.
+    assert_eq!(settle(vec![14], 44).0, 20);
+    assert_eq!(settle(vec![13, 14, 15], 45).0, 22);
+    let left = (16..=24).chain(28..=37).chain([42, 43]).collect::<Vec<u64>>();
+    assert_eq!(settle(vec![], 46), (22, left.iter().copied().chain(44..=46).collect()));
     // Across segments, and over what lies between them settled.
-    assert_eq!(settle(left, 45), (43, vec![44, 45]));
+    assert_eq!(settle(left, 47), (43, (44..=47).collect()));
 }
 
 #[test]
