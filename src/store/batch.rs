@@ -4,10 +4,11 @@
 //! fails is tried again, nothing is lost. Its size is the broker's to bound (4 MB or 8,192 messages that
 //! are not committed) and, for settles, the routes' windows and [`super::handle::ENDS_MAX`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::log::Order;
 use super::pace::Waiting;
+use super::runs::Runs;
 use crate::record::{ReaderId, Write};
 
 /// Orders that are not committed.
@@ -16,7 +17,7 @@ pub(super) struct Batch {
     orders: VecDeque<Order>,
     waiting: Waiting,
     /// Rows that the orders end: readers no longer want them, though the disk does not know yet.
-    ended: BTreeSet<(ReaderId, u64)>,
+    ended: BTreeMap<ReaderId, Runs>,
 }
 
 impl Batch {
@@ -39,9 +40,12 @@ impl Batch {
         }
         match &order {
             Order::Write(Write::Settled { reader, seq } | Write::Dropped { reader, seq, .. }) => {
-                self.ended.insert((*reader, seq.0));
+                self.ended.entry(*reader).or_default().insert(seq.0);
             }
-            Order::End { reader, seqs, .. } => self.ended.extend(seqs.iter().map(|seq| (*reader, seq.0))),
+            Order::End { reader, seqs, .. } => {
+                let ended = self.ended.entry(*reader).or_default();
+                seqs.iter().for_each(|seq| ended.insert(seq.0));
+            }
             _ => {}
         }
         self.orders.push_back(order);
@@ -68,9 +72,10 @@ impl Batch {
         self.waiting
     }
 
-    /// Whether the batch ends this row for this reader.
-    pub(super) fn ends(&self, reader: ReaderId, seq: u64) -> bool {
-        self.ended.contains(&(reader, seq))
+    /// The rows that the batch ends for this reader.
+    pub(super) fn ended(&self, reader: ReaderId) -> &Runs {
+        static NONE: Runs = Runs::new();
+        self.ended.get(&reader).unwrap_or(&NONE)
     }
 
     /// How many orders.

@@ -12,6 +12,18 @@ use super::reader::{Fate, Reader, Span};
 use super::schema::Fault;
 use crate::record::{DropReason, ReaderId, Seq};
 
+/// Where a reader's rows lie from one on that it wants.
+pub(super) struct Stretch {
+    /// The key of their span.
+    key: u64,
+    /// Which segment.
+    pub(super) segment: u32,
+    /// Its rows below this one are all wanted.
+    pub(super) end: u64,
+    /// Below this one none lies in another span.
+    alone: u64,
+}
+
 impl Log {
     /// The first row after `after` in a reader's spans, settled or not.
     pub(super) fn next_row(
@@ -49,7 +61,7 @@ impl Log {
         Ok(None)
     }
 
-    /// Ends one row for a reader, if it still wants it, and counts that. A lease ends with what is delivered only.
+    /// Ends one row for a reader, if it still wants it, and counts that.
     pub(super) fn end(
         &mut self,
         connection: &Connection,
@@ -57,24 +69,76 @@ impl Log {
         seq: u64,
         fate: Fate,
     ) -> Result<bool, Fault> {
-        let Some(key) = self.find_span(connection, id, seq)? else {
-            if fate == Fate::Delivered {
-                self.end_lease(id, seq);
-            }
-            return Ok(false);
-        };
-        let Some(reader) = self.readers.get_mut(&id) else { return Ok(false) };
-        reader.state.counters.count(fate, 1);
-        if fate == Fate::Delivered {
-            reader.state.leases.remove(&seq);
+        let key = self.find_span(connection, id, seq)?;
+        match key {
+            Some(key) => self.end_wanted(connection, id, key, &[Seq(seq)], fate)?,
+            None => self.end_unwanted(id, seq, fate),
         }
-        if let Some(weight) = reader.handed.remove(&seq) {
-            self.released.push((id, seq, weight));
+        Ok(key.is_some())
+    }
+
+    /// Ends rows in any order. Those that follow each other are looked for once.
+    pub(super) fn end_all(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        seqs: &[Seq],
+        fate: Fate,
+    ) -> Result<(), Fault> {
+        let mut rest = seqs;
+        while let Some(first) = rest.first() {
+            let stretch = self.stretch(connection, id, first.0)?;
+            let (seqs, others) = match &stretch {
+                None => rest.split_at(1),
+                Some(Stretch { segment, end, alone, .. }) => {
+                    let rows = self.index.rows(connection, *segment, id)?;
+                    let follows = |one: &Seq, next: &Seq| {
+                        // Between a number and the next there is none of any span.
+                        let is_next = next.0 == one.0 + 1 || next.0 < *alone;
+                        next.0 < *end && is_next && rows.next_after(one.0) == Some(next.0)
+                    };
+                    rest.split_at(rest.chunk_by(follows).next().map_or(1, <[Seq]>::len))
+                }
+            };
+            match stretch {
+                Some(stretch) => self.end_wanted(connection, id, stretch.key, seqs, fate)?,
+                None => self.end_unwanted(id, first.0, fate),
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// A row that its reader does not want any more has ended: if it was delivered, so has its exchange.
+    fn end_unwanted(&mut self, id: ReaderId, seq: u64, fate: Fate) {
+        if fate == Fate::Delivered {
+            self.end_lease(id, seq);
+        }
+    }
+
+    /// Ends rows of one span that follow each other, and counts that. A lease ends with what is delivered only.
+    fn end_wanted(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        key: u64,
+        seqs: &[Seq],
+        fate: Fate,
+    ) -> Result<(), Fault> {
+        let (Some(first), Some(last)) = (seqs.first(), seqs.last()) else { return Ok(()) };
+        let Some(reader) = self.readers.get_mut(&id) else { return Ok(()) };
+        reader.state.counters.count(fate, seqs.len() as u64);
+        for Seq(seq) in seqs {
+            if fate == Fate::Delivered {
+                reader.state.leases.remove(seq);
+            }
+            if let Some(weight) = reader.handed.remove(seq) {
+                self.released.push((id, *seq, weight));
+            }
         }
         self.dirty.insert(id);
-        self.reduce(id, key, 1);
-        self.absorb(connection, id, seq)?;
-        Ok(true)
+        self.reduce(id, key, seqs.len() as u64);
+        self.absorb(connection, id, first.0, last.0)
     }
 
     /// Settles a row that is in an exchange and in no span, so that its lease is known to have none.
@@ -86,7 +150,7 @@ impl Log {
     ) -> Result<(), Fault> {
         let is_settled = self.readers.get(&id).is_none_or(|reader| reader.state.is_settled(seq));
         if !is_settled && self.find_span(connection, id, seq)?.is_none() {
-            self.absorb(connection, id, seq)?;
+            self.absorb(connection, id, seq, seq)?;
         }
         Ok(())
     }
@@ -110,6 +174,25 @@ impl Log {
         Ok(None)
     }
 
+    /// From a row on that the reader still wants: where its rows lie, and how far.
+    pub(super) fn stretch(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        seq: u64,
+    ) -> Result<Option<Stretch>, Fault> {
+        let Some(key) = self.find_span(connection, id, seq)? else { return Ok(None) };
+        let Some(reader) = self.readers.get(&id) else { return Ok(None) };
+        let Some(span) = reader.spans.get(&key) else { return Ok(None) };
+        let settled = reader.state.ahead.next_after(seq).unwrap_or(u64::MAX);
+        let end = settled.min(span.last.saturating_add(1));
+        // One that begins before and goes on has old rows that were copied on. Which they are is not worth a look:
+        // its index may be on a page that the disk does not read.
+        let others = reader.spans.range(..end).filter(|(first, other)| **first != key && other.last > seq);
+        let next = others.map(|(first, _)| (*first).max(seq + 1)).next();
+        Ok(Some(Stretch { key, segment: span.segment, end, alone: next.unwrap_or(end).min(end) }))
+    }
+
     /// Takes so many rows from what a reader wants of a span's segment.
     fn reduce(&mut self, id: ReaderId, key: u64, rows: u64) {
         let Some(span) = self.readers.get(&id).and_then(|reader| reader.spans.get(&key)).copied() else {
@@ -124,21 +207,26 @@ impl Log {
         }
     }
 
-    /// Moves the cursor over the row, or joins it to the ranges ahead.
-    fn absorb(&mut self, connection: &Connection, id: ReaderId, seq: u64) -> Result<(), Fault> {
+    /// Moves the cursor over these rows, between which there is none that counts, or joins them to the ranges ahead.
+    fn absorb(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        mut first: u64,
+        mut last: u64,
+    ) -> Result<(), Fault> {
         let Some(state) = self.readers.get(&id).map(|reader| &reader.state) else { return Ok(()) };
-        let (mut first, mut last) = (seq, seq);
-        let left = state.ahead.iter().rev().find(|run| run.1 < seq);
-        let right = state.ahead.iter().find(|run| run.0 > seq);
+        let left = state.ahead.iter().rev().find(|run| run.1 < first);
+        let right = state.ahead.iter().find(|run| run.0 > last);
         let cursor = state.cursor;
         // Where no row that counts lies between two settled places, they are one.
         if let Some(run) = left
-            && self.next_row(connection, id, run.1)?.is_none_or(|next| next >= seq)
+            && self.next_row(connection, id, run.1)?.is_none_or(|next| next >= first)
         {
             first = run.0;
         }
         if let Some(run) = right
-            && self.next_row(connection, id, seq)?.is_none_or(|next| next >= run.0)
+            && self.next_row(connection, id, last)?.is_none_or(|next| next >= run.0)
         {
             last = run.1;
         }

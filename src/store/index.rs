@@ -3,7 +3,7 @@
 //! Of the open segment this is kept in memory; a closed one carries it, and what was read lately is
 //! remembered up to a limit. So a reader finds its rows without reading the others'.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 
@@ -19,7 +19,7 @@ pub(super) struct Index {
     pub(super) open_id: u32,
     /// Rows of the open segment by reader. Bounded with the segment.
     pub(super) open: BTreeMap<ReaderId, Runs>,
-    closed: HashMap<(u32, ReaderId), Runs>,
+    closed: BTreeMap<(u32, ReaderId), Runs>,
     weight: usize,
     /// Closed segments that were found without a header: they may have another index than they had.
     headless: BTreeSet<u32>,

@@ -164,9 +164,7 @@ impl Log {
     pub(super) fn apply(&mut self, connection: &Connection, order: &Order) -> Result<(), Fault> {
         match order {
             Order::Write(write) => self.write(connection, write),
-            Order::End { reader, seqs, fate } => {
-                seqs.iter().try_for_each(|seq| self.end(connection, *reader, seq.0, *fate).map(drop))
-            }
+            Order::End { reader, seqs, fate } => self.end_all(connection, *reader, seqs, *fate),
             Order::RouteAdded { reader, name } => self.add_route(connection, *reader, name),
             Order::RouteRemoved { reader } => self.remove_route(connection, *reader),
             Order::Trim => Ok(()),

@@ -4,7 +4,8 @@
 //! whose checksum does not hold is never handed out: the caller is told, so that it is counted once, in
 //! a transaction.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use super::audience::{Audience, unpack_qos};
 use super::log::{Log, RETAIN, UNCLOCKED};
 use super::pack::Unpack;
 use super::reader::Kind;
+use super::runs::Runs;
 use super::schema::Fault;
 use super::segment::{self, Found, Named, RawRow};
 use super::turnover::named;
@@ -32,7 +34,7 @@ pub(super) struct Question<'a> {
     /// For expiry, and for readings that had no clock.
     pub(super) now: Now,
     /// Rows that the open batch ends.
-    pub(super) ended: &'a dyn Fn(u64) -> bool,
+    pub(super) ended: &'a Runs,
 }
 
 /// What one read found.
@@ -43,13 +45,15 @@ pub(super) struct Answer {
     pub(super) expired: Vec<Seq>,
     /// Rows that cannot be read.
     pub(super) damaged: Vec<Seq>,
+    /// What the rows weigh.
+    weight: usize,
 }
 
 /// Topics and audiences that were read lately.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    topics: HashMap<(u32, u64), ByteString>,
-    audiences: HashMap<(u32, u64), Audience>,
+    topics: BTreeMap<(u32, u64), ByteString>,
+    audiences: BTreeMap<(u32, u64), Audience>,
     weight: usize,
 }
 
@@ -72,43 +76,83 @@ impl Log {
         let reader = question.reader;
         let newest = question.after.max(Seq(self.ledger.last_seq));
         let rows = Rows { reader, rows: Vec::new(), through: newest, newest, left: 0 };
-        let mut answer = Answer { rows, expired: Vec::new(), damaged: Vec::new() };
-        let most = question.limit;
-        let (mut after, mut weight) = (question.after.0, 0);
+        let mut answer = Answer { rows, expired: Vec::new(), damaged: Vec::new(), weight: 0 };
+        let mut after = question.after.0;
         if let Some(reader) = self.readers.get_mut(&reader) {
             reader.begin_handing(after);
         }
         while let Some(seq) = self.next_wanted(connection, reader, after)? {
-            let (found, heavy) = (answer.rows.rows.len(), weight >= most.bytes as usize);
-            let full = found >= most.rows as usize || (found > 0 && heavy);
-            let skipped = answer.expired.len() + answer.damaged.len() >= SKIPPED_MAX;
-            if full || skipped {
+            if answer.is_full(question.limit) {
                 let through = after.max(question.after.0);
                 answer.rows.through = Seq(through);
                 answer.rows.left = self.left(connection, reader, through)?;
                 break;
             }
-            after = seq;
-            if (question.ended)(seq) {
+            if let Some((_, last)) = question.ended.run_of(seq) {
+                after = last;
                 continue;
             }
-            match self.row(connection, names, reader, seq)? {
-                None => answer.damaged.push(Seq(seq)),
-                Some(mut row) => {
-                    self.mend(Arc::make_mut(&mut row.message), &question.now);
-                    if self.has_expired(&row, reader, &question.now) {
-                        answer.expired.push(Seq(seq));
-                        continue;
-                    }
-                    weight += row.message.weight() + row.want.subscription_ids.weight();
-                    if let Some(reader) = self.readers.get_mut(&reader) {
-                        reader.hand(seq, row.message.weight() as u64);
-                    }
-                    answer.rows.rows.push(row);
+            after = self.read_run(connection, names, question, seq, &mut answer)?;
+            if after < seq {
+                after = seq;
+                match self.row(connection, names, reader, seq)? {
+                    None => answer.damaged.push(Seq(seq)),
+                    Some(row) => self.answer(row, question, &mut answer),
                 }
             }
         }
         Ok(answer)
+    }
+
+    /// Reads an unbroken run of numbers, from one on that the reader wants: until there is enough, or something is
+    /// wrong with the next. Returns the last one that it has read.
+    fn read_run(
+        &mut self,
+        connection: &Connection,
+        names: &mut Names,
+        question: &Question<'_>,
+        first: u64,
+        answer: &mut Answer,
+    ) -> Result<u64, Fault> {
+        let mut through = first - 1;
+        let Some(stretch) = self.stretch(connection, question.reader, first)? else { return Ok(through) };
+        let run = self.index.rows(connection, stretch.segment, question.reader)?.run_of(first);
+        let end = question.ended.next_after(first).unwrap_or(u64::MAX).min(stretch.end);
+        let last = run.map_or(first, |run| run.1).min(end - 1);
+        let mut failed = None;
+        segment::walk(connection, stretch.segment, (first, last), |row| {
+            let Some(bare) = bare(row) else { return ControlFlow::Break(()) };
+            let row = match names.row(connection, question.reader, stretch.segment, row.seq, bare) {
+                Ok(Some(row)) => row,
+                Ok(None) => return ControlFlow::Break(()),
+                Err(fault) => {
+                    failed = Some(fault);
+                    return ControlFlow::Break(());
+                }
+            };
+            through = row.seq.0;
+            self.answer(row, question, answer);
+            if answer.is_full(question.limit) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        match failed {
+            // Once is enough, as of the row's own page.
+            Some(fault @ Fault::Unreadable(_)) => Err(fault),
+            _ => Ok(through),
+        }
+    }
+
+    /// Hands a row out, unless it has run out of time.
+    fn answer(&mut self, mut row: Row, question: &Question<'_>, answer: &mut Answer) {
+        self.mend(Arc::make_mut(&mut row.message), &question.now);
+        if self.has_expired(&row, question.reader, &question.now) {
+            answer.expired.push(row.seq);
+            return;
+        }
+        answer.weight += row.message.weight() + row.want.subscription_ids.weight();
+        if let Some(reader) = self.readers.get_mut(&question.reader) {
+            reader.hand(row.seq.0, row.message.weight() as u64);
+        }
+        answer.rows.rows.push(row);
     }
 
     /// Rows of a session beyond this one that it still wants and that are in no exchange.
@@ -175,8 +219,31 @@ impl Log {
         let span = self.readers.get(&reader).and_then(|reader| reader.spans.get(&key));
         let Some(id) = span.map(|span| span.segment) else { return Ok(None) };
         let Found::Row(bare) = segment::with_row(connection, id, seq, bare)? else { return Ok(None) };
-        let Some(topic) = names.topic(connection, id, seq, bare.topic)? else { return Ok(None) };
-        let Some(audience) = names.audience(connection, id, seq, bare.audience)? else { return Ok(None) };
+        names.row(connection, reader, id, seq, bare)
+    }
+}
+
+impl Answer {
+    /// Whether that is enough.
+    fn is_full(&self, most: Portion) -> bool {
+        let (found, heavy) = (self.rows.rows.len(), self.weight >= most.bytes as usize);
+        let skipped = self.expired.len() + self.damaged.len();
+        found >= most.rows as usize || (found > 0 && heavy) || skipped >= SKIPPED_MAX
+    }
+}
+
+impl Names {
+    /// A row of a segment with its names, as one reader has it; `None` where one of them is damaged.
+    fn row(
+        &mut self,
+        connection: &Connection,
+        reader: ReaderId,
+        id: u32,
+        seq: u64,
+        bare: Bare,
+    ) -> Result<Option<Row>, Fault> {
+        let Some(topic) = self.topic(connection, id, seq, bare.topic)? else { return Ok(None) };
+        let Some(audience) = self.audience(connection, id, seq, bare.audience)? else { return Ok(None) };
         let Some((member, place)) = audience.find(reader) else { return Ok(None) };
         let number = match place {
             None => 0,
@@ -191,9 +258,7 @@ impl Log {
         let message = Arc::new(Message { topic, ..bare.message });
         Ok(Some(Row { seq: Seq(seq), number, message, want: member.want.clone() }))
     }
-}
 
-impl Names {
     fn topic(
         &mut self,
         connection: &Connection,

@@ -217,9 +217,9 @@ impl Log {
         // Pages that are in the WAL alone are still to be taken of the disk.
         let allowed = allowed(config, files.database_size() + wal, free_disk);
         // Where something else takes the most of it, dropping what waits would not help, and never end.
-        let rows: u64 = self.segments.values().map(|segment| segment.bytes).sum();
+        let rows = || self.segments.values().map(|segment| segment.bytes).sum::<u64>();
         let floor = KEPT_OF_QUEUES.min(config.max_size / 8);
-        let over = if taken > allowed && rows > floor { Over::Yes } else { Over::No };
+        let over = if taken > allowed && rows() > floor { Over::Yes } else { Over::No };
         // Sessions are as `[store]` says.
         if self.rules.when_full == Policy::DropOldest
             && !self.bounded().any(|(_, reader)| reader.is_guarded())

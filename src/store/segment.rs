@@ -6,7 +6,7 @@
 //! a start reads no rows. Rows are never changed, and go only with their table.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
@@ -242,6 +242,34 @@ pub(super) fn with_row<T>(
         // The table is not as it was made: asking again would not help.
         Err(error) if is_missing(&error) => Err(Fault::Segment(id)),
         other => other.map_err(|error| fault(id, error)),
+    }
+}
+
+/// Walks the rows of an unbroken run of numbers for as long as all is well and `take` goes on: it ends without a
+/// word before one that is not there, is not sound or lies below a damaged page. [`with_row`] says what is wrong with that.
+pub(super) fn walk(
+    connection: &Connection,
+    id: u32,
+    (first, last): (u64, u64),
+    mut take: impl FnMut(&RawRow<'_>) -> ControlFlow<()>,
+) -> Result<(), Fault> {
+    let sql = format!("SELECT * FROM log_{id} WHERE seq BETWEEN ? AND ?");
+    let mut walk = || -> rusqlite::Result<()> {
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([signed(first), signed(last)])?;
+        for seq in first..=last {
+            let Some(row) = rows.next()? else { return Ok(()) };
+            match RawRow::sound(row).filter(|row| row.seq == seq) {
+                Some(row) if take(&row).is_continue() => {}
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
+    };
+    match walk() {
+        // Once is enough: the disk may take long to say so.
+        Err(error) if is_unreadable(&error) => Err(Fault::Unreadable(id)),
+        _ => Ok(()),
     }
 }
 

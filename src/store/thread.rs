@@ -344,8 +344,7 @@ impl Worker {
 
     fn read(&mut self, reader: ReaderId, after: Seq, limit: Portion, reply: Box<dyn FnOnce(Rows) + Send>) {
         let now = (self.clock)();
-        let batch = &self.batch;
-        let question = Question { reader, after, limit, now, ended: &|seq| batch.ends(reader, seq) };
+        let question = Question { reader, after, limit, now, ended: self.batch.ended(reader) };
         let answer = match self.database.read(&mut self.names, &question) {
             Ok(answer) => answer,
             Err(fault) => {

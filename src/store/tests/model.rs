@@ -281,10 +281,28 @@ impl Script {
     fn settle_later(&mut self) {
         for _ in 0..self.random.below(12) {
             let Some((reader, seq)) = self.target() else { continue };
-            self.ending.insert((reader, seq));
-            self.model.end(reader, seq, None);
-            self.trial.opened.handle.settle(reader, vec![Seq(seq)]);
+            let seqs = self.followers(reader, seq);
+            for seq in &seqs {
+                self.ending.insert((reader, *seq));
+                self.model.end(reader, *seq, None);
+            }
+            self.trial.opened.handle.settle(reader, seqs.into_iter().map(Seq).collect());
         }
+    }
+
+    /// A row and some of those behind it, mostly all and in order.
+    fn followers(&mut self, reader: ReaderId, seq: u64) -> Vec<u64> {
+        let behind = self.model.readers[&reader].wanted.range(seq + 1..).map(|(seq, _)| *seq);
+        let count = [0, 3, 40][self.random.below(3)];
+        let mut seqs: Vec<u64> =
+            [seq].into_iter().chain(behind).take(1 + self.random.below(count + 1)).collect();
+        match self.random.below(6) {
+            0 => seqs.reverse(),
+            1 => seqs.retain(|_| self.random.below(4) > 0),
+            2 => seqs.push(seq),
+            _ => {}
+        }
+        seqs
     }
 
     fn sessions(&mut self) {

@@ -286,6 +286,33 @@ fn a_read_says_how_many_rows_are_left_for_a_session() {
 }
 
 #[test]
+fn rows_that_end_at_once_take_none_with_them_that_lies_elsewhere() {
+    let sizes = Sizes { segment_rows: 10, ..Sizes::of(&Config::default().check().unwrap()) };
+    let mut trial = Terms { sizes: Some(sizes), ..Terms::default() }.open();
+    let route = trial.route();
+    trial.commit((1..=40).map(|seq| put(seq, &[route])).collect());
+    let mut settle = |seqs: Vec<u64>, new: u64| {
+        trial.opened.handle.settle(route, seqs.into_iter().map(Seq).collect());
+        trial.commit(vec![put(new, &[route])]);
+        let line = &trial.assert_conserved().readers[&route];
+        assert_eq!(line.queued, trial.wanted(route).len() as u64);
+        (line.delivered, trial.wanted(route))
+    };
+    // The last row of its segment that waits is copied on, beside the newest.
+    assert_eq!(settle((1..=9).collect(), 41), (9, (10..=41).collect()));
+    assert_eq!(settle(vec![10, 41], 42), (11, (11..=40).chain([42]).collect()));
+    // In no order, twice, and what has ended before.
+    assert_eq!(settle(vec![40, 39, 38, 25, 26, 26, 27, 11, 7, 12, 41], 43).0, 19);
+    // Of three that follow each other one has ended.
+    assert_eq!(settle(vec![14], 44).0, 20);
+    assert_eq!(settle(vec![13, 14, 15], 45).0, 22);
+    let left = (16..=24).chain(28..=37).chain([42, 43]).collect::<Vec<u64>>();
+    assert_eq!(settle(vec![], 46), (22, left.iter().copied().chain(44..=46).collect()));
+    // Across segments, and over what lies between them settled.
+    assert_eq!(settle(left, 47), (43, (44..=47).collect()));
+}
+
+#[test]
 fn a_read_that_may_bring_few_bytes_or_none_brings_a_row_all_the_same() {
     let mut trial = Terms::default().open();
     let route = trial.route();

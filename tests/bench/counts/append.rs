@@ -8,11 +8,19 @@ use std::sync::mpsc;
 
 use tidegate::codec::QoS;
 use tidegate::record::{Identifiers, Now, ReaderId, Seq, Ticket, Want, Write};
-use tidegate::store::{Config, Progress, Surroundings, open};
+use tidegate::store::{Config, Opened, Progress, Surroundings, open};
 
 use crate::TIMES;
 
+/// Appends so many rows a commit.
 pub(crate) fn append(rows_a_commit: usize) {
+    let (store, commits) = open_here(rows_a_commit);
+    fill(&store, &commits, TIMES, rows_a_commit);
+    close(store);
+}
+
+/// A store in the working directory, and what tells of its commits.
+pub(crate) fn open_here(commit_messages: usize) -> (Opened, mpsc::Receiver<Ticket>) {
     let (on_commit, commits) = mpsc::channel();
     let surroundings = Surroundings {
         resume: Box::new(|_| ()),
@@ -23,22 +31,31 @@ pub(crate) fn append(rows_a_commit: usize) {
         gate: None,
     };
     let config = Config {
-        commit_messages: u32::try_from(rows_a_commit).unwrap(),
+        commit_messages: u32::try_from(commit_messages).unwrap(),
         commit_bytes: "4MB".into(),
+        max_size: "4GB".into(),
         flash_budget: "none".into(),
         min_free_disk: "0B".into(),
         ..Config::default()
     };
     let opened = open(Path::new("."), &config.check().unwrap(), &["cloud".into()], surroundings).unwrap();
-    let reader = opened.routes[0];
-    for commit in 0..TIMES / rows_a_commit {
+    (opened, commits)
+}
+
+/// So many rows, each of them committed.
+pub(crate) fn fill(store: &Opened, commits: &mpsc::Receiver<Ticket>, rows: usize, rows_a_commit: usize) {
+    for commit in 0..rows / rows_a_commit {
         let first = commit * rows_a_commit;
-        let rows = (first..first + rows_a_commit).map(|row| self::row(row as u64 + 1, reader));
-        opened.handle.write(rows.collect(), false);
+        let rows = (first..first + rows_a_commit).map(|row| self::row(row as u64 + 1, store.routes[0]));
+        store.handle.write(rows.collect(), false);
         assert_eq!(commits.recv().unwrap(), Ticket((first + rows_a_commit) as u64));
     }
-    opened.handle.close();
-    opened.thread.join().unwrap();
+}
+
+/// Returns once the thread has ended.
+pub(crate) fn close(store: Opened) {
+    store.handle.close();
+    store.thread.join().unwrap();
 }
 
 fn row(seq: u64, reader: ReaderId) -> Write {

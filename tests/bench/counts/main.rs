@@ -10,6 +10,7 @@ mod packets;
 mod routing;
 mod copies;
 mod append;
+mod drain;
 
 // By their names in the appliance, since one of its files is built here as well.
 #[cfg(test)]
@@ -41,6 +42,9 @@ fn main() {
         "encode_a_copy_alone" => copies::encode(1),
         "encode_copies_of_1_000" => copies::encode(1_000),
         "append_by_100" => append::append(100),
+        "drain_among_few" | "drain_among_many" => drain::drain(),
+        // What these two drain is left there by another process.
+        "wait" => drain::wait(std::env::args().nth(2).unwrap().parse().unwrap()),
         _ => {
             eprintln!("there is no benchmark {name:?}");
             std::process::exit(2);

@@ -14,7 +14,13 @@ binary_benchmark_group!(
     benchmarks = |group: &mut BinaryBenchmarkGroup| {
         let mut count = BinaryBenchmark::new("count");
         for name in NAMES {
-            count.bench(Bench::new(*name).command(Command::new(PROGRAM).arg(name)));
+            let mut bench = Bench::new(*name);
+            let bench = match *name {
+                "drain_among_few" => bench.setup(|| wait("20000")),
+                "drain_among_many" => bench.setup(|| wait("1000000")),
+                _ => &mut bench,
+            };
+            count.bench(bench.command(Command::new(PROGRAM).arg(name)));
         }
         group.binary_benchmark(count);
     }
@@ -36,6 +42,12 @@ main!(
     binary_benchmark_groups = counts
 );
 
+/// Leaves so many rows for a drain, in its folder and without valgrind.
+fn wait(rows: &str) {
+    let done = std::process::Command::new(PROGRAM).args(["wait", rows]).status();
+    assert!(done.is_ok_and(|done| done.success()), "no rows wait");
+}
+
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../../target/release/counts");
 
 const NAMES: &[&str] = &[
@@ -54,4 +66,6 @@ const NAMES: &[&str] = &[
     "encode_a_copy_alone",
     "encode_copies_of_1_000",
     "append_by_100",
+    "drain_among_few",
+    "drain_among_many",
 ];
