@@ -66,7 +66,6 @@ mod tests {
         })
     }
 
-    // [MQTT5-3.3.2-2] [MQTT311-3.3.2-2]
     #[test]
     fn a_byte_that_no_topic_name_has_is_found_wherever_it_stands() {
         assert!(!is_no_topic_name(b""));
