@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tidegate::codec::QoS;
 
+use crate::process::LEASH;
 use crate::publisher::payload;
 use crate::stand::{Client, Gateway, Options, monotonic, proof};
 use crate::upstream::Upstream;
@@ -36,7 +37,7 @@ fn measure(program: &Path, name: &str, store: &str, qos: QoS, rounds: u32) {
     let upstream = Upstream::start();
     let messages = u64::from(rounds * DEVICES);
     upstream.allow(messages + 1);
-    let gateway = Gateway::start(
+    let gateway = Gateway::start_under(
         program,
         folder.path(),
         &format!(
@@ -44,6 +45,7 @@ fn measure(program: &Path, name: &str, store: &str, qos: QoS, rounds: u32) {
              [[bridge.forward]]\nfilter = \"sensors/#\"\nto = \"{{topic}}\"\nqos = 1\n",
             upstream.port,
         ),
+        &LEASH,
     );
     gateway.until("the uplink", |status| status["bridges"][0]["state"] == "connected");
     let (before, start) = (gateway.status(), monotonic());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidegate::codec::{Packet, QoS};
 
-use crate::process::quantile;
+use crate::process::{LEASH, quantile};
 use crate::publisher::{self, Task, payload};
 use crate::stand::{Client, Disk, Gateway, Options, monotonic, proof};
 use crate::upstream::Upstream;
@@ -69,7 +69,7 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let (disk, upstream) = (Disk::within(folder.path()), Upstream::start());
         let wrapper = disk.wrapper();
-        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let wrapper: Vec<&str> = LEASH.into_iter().chain(wrapper.iter().map(String::as_str)).collect();
         let configuration = format!(
             "[store]\nmin_free_disk = \"0B\"\n[[bridge]]\nname = \"cloud\"\nurls = [\"mqtt://127.0.0.1:{}\"]\n\
              [[bridge.forward]]\nfilter = \"sensors/#\"\nto = \"{{topic}}\"\nqos = 1\n",

@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+/// What a process is started under that is to end with the bench, however that ends.
+pub(crate) const LEASH: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
+
 /// Counters of one process.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {

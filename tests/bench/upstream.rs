@@ -32,14 +32,29 @@ struct Shared {
 struct Tally {
     /// Messages that it has not seen yet and that may still be acknowledged.
     allowed: u64,
-    /// Whose processor time is measured.
-    pid: u32,
+    watched: Watched,
     /// Of each topic the number that is next.
     next: BTreeMap<String, u64>,
     /// When the first and the last of the allowed ones came, and what the process had run then.
     first: Option<(Instant, Duration)>,
     last: Option<(Instant, Duration)>,
     taken: u64,
+}
+
+/// Whose processor time is measured.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    #[default]
+    Nobody,
+    /// It has no number yet.
+    Soon,
+    Process(u32),
+}
+
+impl Watched {
+    fn running_time(self) -> Duration {
+        if let Watched::Process(pid) = self { running_time(pid) } else { Duration::ZERO }
+    }
 }
 
 /// How one drain went.
@@ -72,9 +87,16 @@ impl Upstream {
         (tally.taken, tally.first, tally.last) = (0, None, None);
     }
 
+    /// The same, of a process that is still to be started: whoever comes waits until it is named.
+    pub(crate) fn allow_once_watched(&self, messages: u64) {
+        self.allow(messages);
+        self.shared.tally.lock().unwrap().watched = Watched::Soon;
+    }
+
     /// Measures the processor time of this process.
     pub(crate) fn watch(&self, pid: u32) {
-        self.shared.tally.lock().unwrap().pid = pid;
+        self.shared.tally.lock().unwrap().watched = Watched::Process(pid);
+        self.shared.changed.notify_all();
     }
 
     /// Waits until they came.
@@ -103,9 +125,12 @@ impl Upstream {
 impl Shared {
     /// One connection, to its end.
     fn serve(&self, mut socket: TcpStream) {
-        if self.tally.lock().unwrap().allowed == 0 {
+        let tally = self.tally.lock().unwrap();
+        let tally = self.changed.wait_while(tally, |tally| tally.watched == Watched::Soon).unwrap();
+        if tally.allowed == 0 {
             return;
         }
+        drop(tally);
         socket.set_nodelay(true).unwrap();
         let mut decoder = Decoder::new(Side::Server, 1 << 20);
         let mut version = Version::V311;
@@ -168,10 +193,10 @@ impl Shared {
         tally.allowed -= 1;
         tally.taken += 1;
         if tally.taken == WARM {
-            tally.first = Some((monotonic(), running_time(tally.pid)));
+            tally.first = Some((monotonic(), tally.watched.running_time()));
         }
         if tally.allowed == 0 {
-            tally.last = Some((monotonic(), running_time(tally.pid)));
+            tally.last = Some((monotonic(), tally.watched.running_time()));
             self.changed.notify_all();
         }
         true

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::rows::{Load, Part, Row, Shape};
 use super::wire::{Dial, Wire};
+use crate::process::LEASH;
 use crate::stand::{Certificates, Disk, Gateway, HANG, free_port, monotonic};
 
 /// Who is measured.
@@ -101,10 +102,8 @@ impl Contender {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
         let disk = matches!(row.load, Load::Acknowledged(..)).then(|| Disk::within(&folder));
-        // What is interrupted leaves no broker behind.
-        let mut wrapper = ["setpriv", "--pdeathsig", "KILL"].map(String::from).to_vec();
-        wrapper.extend(disk.iter().flat_map(Disk::wrapper));
-        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let wrapper: Vec<String> = disk.iter().flat_map(Disk::wrapper).collect();
+        let wrapper: Vec<&str> = LEASH.into_iter().chain(wrapper.iter().map(String::as_str)).collect();
         let (port, process) = match self {
             Contender::Tidegate(program) => {
                 let configuration = tidegate(row, ground);
