@@ -101,7 +101,7 @@ impl Contender {
         let folder = ground.folder.join("broker");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
-        let disk = matches!(row.load, Load::Acknowledged(..)).then(|| Disk::within(&folder));
+        let disk = matches!(row.load, Load::Acknowledged { .. }).then(|| Disk::within(&folder));
         let wrapper: Vec<String> = disk.iter().flat_map(Disk::wrapper).collect();
         let wrapper: Vec<&str> = LEASH.into_iter().chain(wrapper.iter().map(String::as_str)).collect();
         let (port, process) = match self {
@@ -242,10 +242,10 @@ fn mosquitto(contender: &Contender, row: &Row, ground: &Ground, port: u16) -> St
     text.push_str(match row.load {
         Load::Stream(..) => "max_queued_messages 0\nmax_inflight_messages 0\npersistence false\n",
         Load::Latency => "set_tcp_nodelay true\npersistence false\n",
-        Load::Durable | Load::Acknowledged(..) => "max_queued_messages 0\npersistence true\n",
+        Load::Durable | Load::Acknowledged { .. } => "max_queued_messages 0\npersistence true\n",
         Load::Idle | Load::Clients => "persistence false\n",
     });
-    if matches!(row.load, Load::Durable | Load::Acknowledged(..)) {
+    if matches!(row.load, Load::Durable | Load::Acknowledged { .. }) {
         let _ = writeln!(text, "persistence_location {}/", ground.folder.join("broker").display());
     }
     if *contender == Contender::MosquittoSaving {

@@ -20,7 +20,7 @@ use crate::process::{median, quantile};
 /// Takes in, and drains.
 pub(crate) fn drained(broker: &Broker, size: Size) -> Outcome<Sample> {
     let count = if matches!(size, Size::Small) { 2_000 } else { 500_000 };
-    let (flow, taken) = ingest(broker, 100, Span::Count(count))?;
+    let (flow, taken) = ingest(broker, PUBLISHERS, 100, Span::Count(count))?;
     let drain = drain(broker, &flow.sent())?;
     let (messages, cost) = (taken.inward as f64, &taken.cost);
     Ok(vec![
@@ -33,8 +33,14 @@ pub(crate) fn drained(broker: &Broker, size: Size) -> Outcome<Sample> {
     ])
 }
 
-/// Acknowledgements with so few under way.
-pub(crate) fn acknowledged(broker: &Broker, window: usize, sync: Duration, size: Size) -> Outcome<Sample> {
+/// Acknowledgements for so many publishers with so few under way each.
+pub(crate) fn acknowledged(
+    broker: &Broker,
+    publishers: usize,
+    window: usize,
+    sync: Duration,
+    size: Size,
+) -> Outcome<Sample> {
     let span = match size {
         Size::Small => Span::Count(100),
         Size::Whole(measured) => Span::Time { warm_up: measured / 4, measured },
@@ -42,7 +48,7 @@ pub(crate) fn acknowledged(broker: &Broker, window: usize, sync: Duration, size:
     let disk = broker.disk.as_ref().expect("started with one");
     disk.slow_down(sync);
     let before = disk.syncs();
-    let (flow, taken) = ingest(broker, window, span)?;
+    let (flow, taken) = ingest(broker, publishers, window, span)?;
     let all: u64 = flow.sent().iter().sum();
     let syncs = (disk.syncs() - before) as f64 / all as f64;
     disk.slow_down(Duration::ZERO);
@@ -60,7 +66,7 @@ fn absent() -> Client {
     Client { id: "bench-absent".into(), session: Session::Kept, filters: Vec::new() }
 }
 
-fn ingest(broker: &Broker, window: usize, span: Span) -> Outcome<(Flow, Taken)> {
+fn ingest(broker: &Broker, publishers: usize, window: usize, span: Span) -> Outcome<(Flow, Taken)> {
     let connect = || Hub::new(Version::V311, broker.dial.clone(), broker.port);
     let mut hub = connect();
     let filters = vec!["bench/kept/#".into()];
@@ -72,14 +78,14 @@ fn ingest(broker: &Broker, window: usize, span: Span) -> Outcome<(Flow, Taken)> 
         session: Session::Brief,
         filters: Vec::new(),
     };
-    let publishers: Vec<Client> = (0..PUBLISHERS).map(publisher).collect();
-    hub.connect(&publishers, QoS::AtLeastOnce)?;
+    let clients: Vec<Client> = (0..publishers).map(publisher).collect();
+    hub.connect(&clients, QoS::AtLeastOnce)?;
     let template = |number| {
         let topic = format!("bench/kept/{number}/data");
         vec![Template::new(Version::V311, &topic, QoS::AtLeastOnce, &PAYLOAD)]
     };
     let plan = Plan {
-        templates: (0..PUBLISHERS).map(template).collect(),
+        templates: (0..publishers).map(template).collect(),
         qos: 1,
         readers: 0,
         streams: Streams::OfPublishers,

@@ -158,7 +158,9 @@ fn load(broker: &Broker, row: &Row, size: Size) -> Outcome<Sample> {
     match row.load {
         Load::Stream(shape, qos) => streams::measure(broker, row.part, shape, qos, size),
         Load::Durable => kept::drained(broker, size),
-        Load::Acknowledged(window, sync) => kept::acknowledged(broker, window, sync, size),
+        Load::Acknowledged { publishers, window, sync } => {
+            kept::acknowledged(broker, publishers, window, sync, size)
+        }
         Load::Latency => paced::measure(broker, size),
         Load::Idle => idle::alone(broker, size),
         Load::Clients => idle::clients(broker, size),

@@ -36,8 +36,8 @@ pub(crate) enum Load {
     Stream(Shape, u8),
     /// Messages for a session that is away, which then comes for them.
     Durable,
-    /// The same with so few under way for each publisher, where a sync takes so long at least.
-    Acknowledged(usize, Duration),
+    /// The same from so many publishers with so few under way each, where a sync takes so long at least.
+    Acknowledged { publishers: usize, window: usize, sync: Duration },
     /// A thousand messages a second, by the clock.
     Latency,
     /// Nothing.
@@ -90,7 +90,7 @@ impl Part {
             Part::Durable => {
                 "QoS 1 for a session that is away: 10 publishers, 100 under way each, then the drain"
             }
-            Part::Acknowledged => "QoS 1 for a session that is away: 10 publishers, few under way each",
+            Part::Acknowledged => "QoS 1 for a session that is away, few under way for each publisher",
             Part::Latency => "1,000 messages a second by the clock, 10 topics",
             Part::Idle => "Nothing to do, for 10 s",
             Part::Clients => "Idle clients, with a subscription each",
@@ -125,6 +125,16 @@ pub(crate) fn all() -> Vec<Row> {
             rows.push(Row { name, title, part, load: Load::Stream(shape, qos) });
         }
     }
+    for (suffix, sync, note) in [("", Duration::ZERO, ""), ("-card", CARD, ", 20 ms a sync")] {
+        for (publishers, window) in ACKNOWLEDGERS {
+            rows.push(Row {
+                name: format!("acknowledged-{publishers}-{window}{suffix}"),
+                title: format!("publishers: {publishers}, under way: {window}{note}"),
+                part: Part::Acknowledged,
+                load: Load::Acknowledged { publishers, window, sync },
+            });
+        }
+    }
     for (name, title, part, load) in OTHERS {
         rows.push(Row { name: name.into(), title: title.into(), part, load });
     }
@@ -152,16 +162,16 @@ const STREAMS: [(&str, &str, Shape, u8); 10] = [
     ("ingest", "10 publishers, QoS 1, to nobody", Shape::Ingest(10), 1),
 ];
 
-const OTHERS: [(&str, &str, Part, Load); 8] = [
+const OTHERS: [(&str, &str, Part, Load); 4] = [
     ("durable", "500,000 messages", Part::Durable, Load::Durable),
-    ("acknowledged-1", "1 under way", Part::Acknowledged, Load::Acknowledged(1, Duration::ZERO)),
-    ("acknowledged-10", "10 under way", Part::Acknowledged, Load::Acknowledged(10, Duration::ZERO)),
-    ("acknowledged-1-card", "1 under way, 20 ms a sync", Part::Acknowledged, Load::Acknowledged(1, CARD)),
-    ("acknowledged-10-card", "10 under way, 20 ms a sync", Part::Acknowledged, Load::Acknowledged(10, CARD)),
     ("latency", "due to arrived", Part::Latency, Load::Latency),
     ("idle", "no client", Part::Idle, Load::Idle),
     ("clients", "10,000 clients", Part::Clients, Load::Clients),
 ];
+
+/// Publishers of what is acknowledged, and how many each has under way.
+const ACKNOWLEDGERS: [(usize, usize); 7] =
+    [(1, 1), (1, 20), (10, 1), (10, 10), (10, 20), (100, 1), (100, 20)];
 
 /// As an SD card syncs.
 const CARD: Duration = Duration::from_millis(20);
