@@ -313,6 +313,30 @@ fn rows_that_end_at_once_take_none_with_them_that_lies_elsewhere() {
 }
 
 #[test]
+fn rows_that_end_at_once_take_none_with_them_of_a_segment_that_begins_before_them() {
+    let sizes = Sizes { segment_rows: 10, ..Sizes::of(&Config::default().check().unwrap()) };
+    let mut trial = Terms { sizes: Some(sizes), ..Terms::default() }.open();
+    let (route, other) = (trial.route(), ReaderId(9));
+    trial.commit(vec![session(other)]);
+    trial.commit((1..=20).map(|seq| put(seq, &[route])).collect());
+    trial.commit((21..=30).map(|seq| put(seq, &[other])).collect());
+    let mut settle = |seqs: Vec<u64>, new: Vec<u64>| {
+        trial.opened.handle.settle(route, seqs.into_iter().map(Seq).collect());
+        trial.commit(new.into_iter().map(|seq| put(seq, &[route])).collect());
+        trial.assert_conserved();
+        trial.wanted(route)
+    };
+    // The last row of the first segment is copied on, and so begins one of which the others are far younger.
+    let all = [10].into_iter().chain(11..=20).chain(31..=39).collect::<Vec<u64>>();
+    assert_eq!(settle((1..=9).collect(), (31..=39).collect()), all);
+    // The same of the second one: between its two rows lie those of the one before.
+    let all = [10, 20].into_iter().chain(31..=40).collect::<Vec<u64>>();
+    assert_eq!(settle((11..=19).collect(), vec![40]), all);
+    let left = [10].into_iter().chain(31..=39).chain([41]).collect::<Vec<u64>>();
+    assert_eq!(settle(vec![20, 40], vec![41]), left);
+}
+
+#[test]
 fn a_read_that_may_bring_few_bytes_or_none_brings_a_row_all_the_same() {
     let mut trial = Terms::default().open();
     let route = trial.route();
