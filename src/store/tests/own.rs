@@ -48,6 +48,22 @@ fn a_reader_s_bytes_are_its_own_whatever_stands_between_them() {
 }
 
 #[test]
+fn rows_that_ended_before_their_segment_did_make_the_others_no_lighter() {
+    let mut trial = Terms::default().open();
+    let (light, heavy) = (ReaderId(8), ReaderId(9));
+    trial.commit(vec![session(light), session(heavy)]);
+    trial.commit((1..=40).map(|seq| sized(seq, 10, &[light])).collect());
+    trial.commit((1..=30).map(|seq| Write::Settled { reader: light, seq: Seq(seq) }).collect());
+    // More than one segment's worth, so that the first is closed.
+    for seq in 41..=280 {
+        trial.commit(vec![sized(seq, 20_000, &[heavy])]);
+    }
+    let again = trial.killed().open();
+    let bytes: Vec<u64> = again.opened.restored.sessions.iter().map(|session| session.queued_bytes).collect();
+    assert_eq!(bytes, [10 * weight(10), 240 * weight(20_000)]);
+}
+
+#[test]
 fn who_wants_few_rows_of_many_keeps_them_while_the_others_fill_the_store() {
     let config = Config { min_free_disk: "0B".into(), max_size: "1MB".into(), ..Config::default() };
     let mut trial = Terms { config, ..Terms::default() }.open();
