@@ -7,7 +7,7 @@ use super::cuts::{Rig, SIZES, content};
 use super::disk::FaultyDisk;
 use super::faults::{ROUTE, read_all, rows, seqs, start};
 use super::*;
-use crate::record::DropReason;
+use crate::record::{DropReason, Keep};
 use crate::store::btree::{self, Kind};
 use crate::store::disk::Disk;
 use crate::store::handle::Ask;
@@ -208,6 +208,23 @@ fn a_place_that_cannot_be_read_stops_no_commit_where_rows_are_dropped_for_their_
     rig.wait(20_000);
     let line = rig.status().readers[&ROUTE].clone();
     assert_eq!((line.queued, line.expired), (0, 220), "and they are once it can");
+}
+
+#[test]
+fn of_a_place_that_can_be_read_again_the_latest_of_each_topic_wait_and_no_other() {
+    let disk = filled();
+    let page = page_of(&disk, 50);
+    disk.fail(|faults| faults.bad_page = page);
+    let bounds = [("up", Bounds { keep: Keep::Latest, ..Bounds::default() })];
+    let mut rig = Rig::start_bounded(&disk, SIZES, &["up".into()], &bounds).unwrap_or_else(|_| panic!());
+    assert!(rig.commit(rows(201..=240)));
+    disk.fail(|faults| faults.bad_page = 0);
+    rig.wait(3_000);
+    assert!(rig.commit(rows(241..=241)));
+    let is_latest = |seq: &u64| (seq + 1..=241).all(|later| content(later).topic != content(*seq).topic);
+    assert_eq!(read_all(&mut rig), (201..=241).filter(is_latest).collect::<Vec<u64>>());
+    let line = rig.status().readers[&ROUTE].clone();
+    assert_eq!((line.received, line.dropped[&DropReason::Superseded]), (241, 241 - line.queued));
 }
 
 #[test]
