@@ -177,6 +177,26 @@ fn a_commit_that_is_found_after_its_sync_failed_is_told_once() {
 }
 
 #[test]
+fn a_commit_that_is_found_at_the_close_alone_keeps_nothing_from_what_came_behind_it() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert!(rig.commit(rows(1..=5)));
+    disk.fail(|faults| {
+        faults.sync = Some((Kind::Wal, 0));
+        faults.no_renaming = true;
+    });
+    rig.hand_over(rows(6..=8));
+    rig.hand_over(rows(9..=9));
+    assert!(!rig.all_told());
+    disk.fail(|faults| faults.no_renaming = false);
+    rig.worker.close();
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=9));
+    let line = rig.status().readers[&ROUTE].clone();
+    assert_eq!((line.received, line.queued), (9, 9), "no row was written twice");
+}
+
+#[test]
 fn a_disk_that_cannot_be_written_says_so_and_loses_nothing() {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);
