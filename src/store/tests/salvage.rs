@@ -340,6 +340,45 @@ fn what_can_be_read_of_a_damaged_database_is_in_the_new_one() {
 }
 
 #[test]
+fn a_salvage_finds_all_rows_of_readers_whose_state_is_lost_in_both_places() {
+    let (rig, [route, sessions @ ..]) = harmed(End::Closed, |bytes| {
+        bytes[0] ^= 1;
+        for root in &schema::ROOTS[..2] {
+            bytes[(*root as usize - 1) * 4_096..][..4_096].fill(0xa5);
+        }
+    });
+    assert!(rig.put_aside.is_some());
+    assert_eq!(sessions, [300, 300]);
+    assert!((270..=300).contains(&route), "{route} rows: what it had may come again");
+}
+
+#[test]
+fn a_session_whose_newest_record_is_lost_in_one_place_is_as_the_other_says() {
+    let sizes = Sizes { checkpoint_frames: 10_000, ..SIZES };
+    let Write::Session(record) = session(READERS[1]) else { panic!("a session") };
+    let disk = FaultyDisk::new();
+    let mut rig = start_sized(&disk, sizes);
+    assert!(rig.commit(vec![Write::Session(record.clone())]));
+    rig.worker.close();
+    let mut rig = start_sized(&disk, sizes);
+    assert!(rig.commit(vec![Write::Session(Arc::new(SessionRecord { expiry: 7, ..(*record).clone() }))]));
+    // What lies behind it shows that it was durable.
+    assert!(rig.commit((1..=20).map(|seq| put(seq, &READERS)).collect()));
+    assert!(rig.commit(Vec::new()));
+    let disk = disk.copied();
+    let mut log = disk.bytes(&wal(&disk)).unwrap();
+    let page = schema::ROOTS[2].to_be_bytes();
+    for frame in log[32..].chunks_exact_mut(4_120).filter(|frame| frame[..4] == page) {
+        frame[4_100] ^= 1;
+    }
+    disk.put(&wal(&disk), log);
+    let rig = start_sized(&disk, sizes);
+    assert!(rig.put_aside.is_some());
+    let expiries: Vec<u32> = rig.restored.sessions.iter().map(|session| session.record.expiry).collect();
+    assert_eq!(expiries, [7]);
+}
+
+#[test]
 fn a_salvage_that_is_interrupted_is_done_again() {
     let whole = filled(End::Closed);
     let mut bytes = whole.bytes(&database(&whole)).unwrap();
