@@ -209,6 +209,18 @@ fn an_idle_house_does_not_forget_its_time() {
 }
 
 #[test]
+fn a_start_takes_the_process_before_for_alive_until_the_time_would_have_been_written_again() {
+    let mut house = House::new(Clock::Set);
+    house.put(None, "x", false);
+    let committed = house.machine(|machine| machine.now().house);
+    house.pass(HEARTBEAT / 2);
+    let killed = house.machine(|machine| machine.now().house);
+    let house = house.switch_off(DAY, Clock::Set);
+    let alive = house.trial.opened.restored.alive;
+    assert!((killed..=committed + HEARTBEAT).contains(&alive), "{committed}, {killed}, {alive}");
+}
+
+#[test]
 fn a_session_s_end_and_a_retained_message_follow_the_same_time() {
     let mut house = House::new(Clock::Set);
     let ended = house.machine(|machine| machine.now().house);
