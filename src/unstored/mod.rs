@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_the_newest_is_dropped_and_counted() {
-        let (inlet, mut outlet) = queue("r", 1_000);
+        let (inlet, mut outlet) = queue("r", 3 * message(203).weight());
         for _ in 0..5 {
             inlet.put(&message(203));
         }
