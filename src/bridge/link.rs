@@ -590,6 +590,24 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_is_tried_again_and_again_weighs_as_much_as_one() {
+        let mut link = Link::new(LIMITS, Debt::default(), 0);
+        link.hand_over(parcel(1, 10), 0);
+        link.on_sent(1).unwrap();
+        link.hand_over(parcel(2, 4_000), 0);
+        for _ in 0..3 {
+            link.on_sent(2).unwrap();
+            link.on_acknowledged(2, Reason::QuotaExceeded, 0, 0).unwrap();
+            assert!(link.has_room(5_000), "while it rests");
+            assert!(!link.has_room(6_000), "while it rests");
+            let again = link.take_rested(u64::MAX).unwrap();
+            link.hand_over(again, 0);
+            assert!(link.has_room(5_000));
+            assert!(!link.has_room(6_000));
+        }
+    }
+
+    #[test]
     fn a_message_of_qos_0_has_arrived_when_it_is_written() {
         check(&["give 1", "give 2", "sent 0", "sent 1", "ack 1", "written 1"], "arrived 2, arrived 1");
         check(
