@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 
 use super::decode::{self, Kind};
 use super::reader::{Reader, read_variable};
-use super::{Malformed, Packet, Version};
+use super::{Malformed, Packet, Plain, Version};
 
 /// Whose packets are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,6 +110,35 @@ impl Decoder {
             self.partial = Vec::new();
         }
         result
+    }
+
+    /// Whether what comes next may be [`Plain`], to judge by its first byte.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.partial.is_empty() && Plain::may_begin(&self.pending) && matches!(self.stage, Stage::Open(_))
+    }
+
+    /// What was fed and not decoded, but for a packet that was begun before it.
+    pub fn undecoded(&self) -> &[u8] {
+        &self.pending
+    }
+
+    /// Gives what was fed and not decoded out of hand, so that others can be written to while it is looked at; what
+    /// is left of it is given back.
+    pub fn lend(&mut self) -> Bytes {
+        mem::take(&mut self.pending)
+    }
+
+    /// Takes the rest back.
+    pub fn give_back(&mut self, rest: Bytes) {
+        if !matches!(self.stage, Stage::Broken(_)) {
+            self.pending = rest;
+        }
+    }
+
+    /// Bytes of the largest packet that is taken.
+    pub fn max_packet(&self) -> usize {
+        self.max_packet as usize
     }
 
     /// Whether nothing undecoded is left.
