@@ -437,6 +437,9 @@ impl Broker {
         self.counters.connections_accepted += 1;
         if let Some(client) = self.clients.get_mut(key) {
             client.outlet = Some(outlet);
+            if !client.session.subscriptions.is_empty() {
+                self.ways.close();
+            }
             let client_id = client.session.client_id.clone();
             if is_house {
                 self.turned_away.remove(&client_id);

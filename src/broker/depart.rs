@@ -228,6 +228,9 @@ impl Broker {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.connection = None;
         client.outlet = None;
+        if !client.session.subscriptions.is_empty() {
+            self.ways.close();
+        }
         let ends = client.session.expiry == 0 || client.session.backlog.is_none();
         if !ends {
             self.release_shared(key, Ending::Connection, turn);

@@ -73,6 +73,7 @@ impl Broker {
         if audience.is_empty() && !message.retain && self.store == Presence::There {
             // It goes from hand to hand, and is kept nowhere.
             self.count_full(&full);
+            self.learn_way(source, &message, &matches);
             self.fan_out(message, &mut matches, None, turn);
             self.matches = matches;
             return Routed::Done { ticket: None, wanted };

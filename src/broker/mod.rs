@@ -38,6 +38,7 @@ mod repeat;
 mod sys;
 mod subscribe;
 mod depart;
+mod ways;
 
 pub use counters::Counters;
 pub use effect::{AuthOutcome, ConnectionId, Copy, Effect, Event, Note, Party, Peer, Terms, Trust, Verdict};
@@ -46,6 +47,7 @@ pub use memory::Level;
 pub use refuse::Refusals;
 pub use rights::is_house_user;
 pub use sys::{Carried, Unsent};
+pub use ways::Way;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -68,6 +70,7 @@ use refuse::Refused;
 use share::Groups;
 use sys::Sys;
 use timers::{Timer, Timers};
+use ways::Ways;
 
 /// What the broker is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +153,8 @@ pub struct Broker {
     /// Clients whose retained messages go on with the next call, and whose turn was last.
     walkers: BTreeSet<ClientKey>,
     last_walker: ClientKey,
+    /// Where messages of QoS 0 went lately.
+    ways: Ways,
     /// Reused by every publish.
     matches: Vec<Match>,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.
@@ -217,6 +222,7 @@ impl Broker {
             refused: BTreeMap::new(),
             walkers: BTreeSet::new(),
             last_walker: ClientKey { slot: 0, serial: 0 },
+            ways: Ways::new(seed.rotate_left(8), config.limits.max_memory / 32),
             matches: Vec::new(),
             restricted: config.rules.is_some(),
             member_looks: 0,

@@ -63,6 +63,8 @@ pub struct Router {
     turn: u64,
     /// Places of the tree that were looked at so far.
     looks: u64,
+    /// Subscriptions that came or went so far.
+    changes: u64,
 }
 
 /// Marks where in the list a subscriber already stands, so that no set is needed.
@@ -136,12 +138,18 @@ impl Router {
             stamps: Vec::new(),
             turn: 0,
             looks: 0,
+            changes: 0,
         }
     }
 
     /// How many places of the tree were looked at so far: what all matching has cost.
     pub fn looks(&self) -> u64 {
         self.looks
+    }
+
+    /// How often what a topic leads to may have changed.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// How many subscriptions there are.
@@ -172,6 +180,7 @@ impl Router {
 
     /// Adds a subscription, or replaces the one of this subscriber with this filter; true where it is new.
     pub fn subscribe(&mut self, filter: &ByteString, subscriber: Subscriber, interest: Interest) -> bool {
+        self.changes += 1;
         let entry = Entry { subscriber, interest };
         let new = if is_exact(filter) {
             match self.exact.get_mut(&**filter) {
@@ -194,6 +203,7 @@ impl Router {
 
     /// Takes a subscription back; false where there was none.
     pub fn unsubscribe(&mut self, filter: &str, subscriber: Subscriber) -> bool {
+        self.changes += 1;
         let gone = if is_exact(filter) {
             let Some(entries) = self.exact.get_mut(filter) else { return false };
             let gone = take(entries, subscriber);

@@ -7,6 +7,7 @@ mod script;
 pub(crate) mod speech;
 mod connecting;
 mod publishing;
+mod ways;
 mod subscribing;
 mod keeping;
 mod restarts;

@@ -1,0 +1,235 @@
+//! What goes a known way goes where it would have gone, from random scripts to two brokers of which one uses ways.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::random::{Random, fresh_seed};
+use super::script::{Script, config, with_route};
+use crate::access::Rules;
+use crate::broker::{Config, Event, Route, WhenFull};
+use crate::record::ReaderId;
+
+const SLOTS: usize = 5;
+const TOPICS: [&str; 7] = ["t", "t/a", "barn/t", "up/a", "down/a", "news", "$x/a"];
+const FILTERS: [&str; 10] =
+    ["t", "#", "t/+", "+/a", "up/#", "news", "$x/#", "$share/g/t/#", "$share/g/news", "down/a"];
+
+fn two_routes() -> Config {
+    let unstored = Route { reader: ReaderId(2), filter: "down/#".into(), store: false, name: "down".into() };
+    let mut config = with_route(true);
+    config.routes.push(unstored);
+    config
+}
+
+/// Both brokers, and how often a way was known.
+struct Pair {
+    plain: Script,
+    straight: Script,
+    known: u64,
+}
+
+impl Pair {
+    fn new(config: &Config) -> Pair {
+        Pair { plain: Script::new(config.clone()), straight: Script::new(config.clone()), known: 0 }
+    }
+
+    fn run(&mut self, line: &str) {
+        self.plain.run(&["--", line]);
+        self.straight.run(&["--", line]);
+        assert_eq!(self.plain.said, self.straight.said, "{line}");
+    }
+
+    /// The same publish, which the one broker sends straight if it knows how.
+    fn publish(&mut self, slot: u32, topic: &str, payload: &str) {
+        let line = format!("{slot} publish {topic} {payload}");
+        self.plain.run(&["--", &line]);
+        let (id, now) = (self.straight.connection(slot), self.straight.now);
+        let broker = &mut self.straight.broker;
+        let way = broker.set_out(id, topic.as_bytes(), payload.len(), &now);
+        let Some(way) = way else {
+            self.straight.run(&["--", &line]);
+            return assert_eq!(self.plain.said, self.straight.said, "{line}");
+        };
+        let said = way.takers.iter().map(|taker| {
+            assert_eq!(*taker, self.plain.connection(taker.slot), "{line}");
+            format!("{} < publish {topic} {payload}", taker.slot)
+        });
+        assert_eq!(self.plain.said, said.collect::<Vec<_>>(), "{line}");
+        assert_eq!(&*way.topic, topic);
+        broker.come_back(way);
+        self.known += 1;
+    }
+
+    fn compare(&self) {
+        assert_eq!(self.plain.broker.counters(), self.straight.broker.counters());
+    }
+}
+
+/// Opens a connection in place of whoever has the slot.
+fn arrival(random: &mut Random, slot: usize) -> [String; 2] {
+    let terms = ["", "", "", " mount=barn/", " port credit=3"][random.below(5)];
+    let clean = ["clean", "clean", "", "expiry=1000"][random.below(4)];
+    let version = ["v5", "v311", "v31"][random.below(3)];
+    let (clean, size) = if version == "v5" {
+        (clean, ["", "", " size=30"][random.below(3)])
+    } else {
+        (clean.trim_start_matches("expiry=1000"), "")
+    };
+    [format!("open {slot}{terms}"), format!("{slot} connect c{slot} {version} {clean}{size}")]
+}
+
+fn subscription(random: &mut Random, slot: usize) -> String {
+    let filter = FILTERS[random.below(FILTERS.len())];
+    let nl = if filter.starts_with("$share") { "" } else { [" nl", ""][random.below(2)] };
+    let options = format!(" q{}{nl}{}", random.below(3), ["", "", " sid=9"][random.below(3)]);
+    format!("{slot} subscribe 1 {filter}{options}")
+}
+
+const RULES: [&str; 3] = [
+    "topic readwrite #\ntopic readwrite $x/#\n",
+    "topic readwrite t/#\ntopic read news\n",
+    "topic write #\npattern readwrite t/#\n",
+];
+
+fn run(seed: u64, steps: usize) -> u64 {
+    let mut random = Random(seed);
+    let mut pair = Pair::new(&two_routes());
+    for _ in 0..steps {
+        let slot = random.below(SLOTS) + 1;
+        match random.below(12) {
+            0 => arrival(&mut random, slot).iter().for_each(|line| pair.run(line)),
+            1..4 => pair.run(&subscription(&mut random, slot)),
+            4 => pair.run(&format!("{slot} unsubscribe 2 {}", FILTERS[random.below(FILTERS.len())])),
+            5 => pair.run(&format!("{slot} {}", ["lost", "disconnect"][random.below(2)])),
+            6 => pair.run(&format!("{slot} publish {} x retain", TOPICS[random.below(TOPICS.len())])),
+            7 => pair.run("commit"),
+            8 if random.below(10) == 0 => {
+                let rules = Arc::new(Rules::parse(RULES[random.below(RULES.len())]).expect("right"));
+                pair.plain.handle(vec![Event::Rules(rules.clone())]);
+                pair.straight.handle(vec![Event::Rules(rules)]);
+            }
+            _ => {
+                for number in 0..40 {
+                    let slot = u32::try_from(random.below(SLOTS) + 1).expect("small");
+                    // Some are too large for some.
+                    let payload = ["m", "a-message-of-many-letters"][random.below(2)];
+                    pair.publish(slot, TOPICS[random.below(3 + number % 5)], &format!("{payload}{number}"));
+                }
+            }
+        }
+        pair.compare();
+    }
+    pair.known
+}
+
+#[test]
+fn whatever_happens_a_known_way_leads_where_a_message_would_have_gone() {
+    let fresh = fresh_seed();
+    println!("seed {fresh}");
+    let mut known = 0;
+    for seed in (0..50).chain(fresh..fresh + 30) {
+        known += run(seed, 150);
+    }
+    assert!(known > 5_000, "{known} only have gone straight");
+}
+
+const ONE_READER: [&str; 5] =
+    ["open 1", "1 connect a v5 clean keep=10", "open 2", "2 connect b v5 clean", "2 subscribe 1 t/#"];
+
+fn learn(pair: &mut Pair, topic: &str) {
+    for _ in 0..2 {
+        pair.publish(1, topic, "x");
+    }
+    let known = pair.known;
+    pair.publish(1, topic, "x");
+    assert_eq!(pair.known, known + 1, "{topic}");
+}
+
+// [MQTT5-3.1.2-22] [MQTT311-3.1.2-24]
+#[test]
+fn who_sends_nothing_but_what_goes_straight_is_alive() {
+    let mut pair = Pair::new(&config());
+    ONE_READER.iter().for_each(|line| pair.run(line));
+    learn(&mut pair, "t/1");
+    for _ in 0..5 {
+        pair.run("after 9000");
+        pair.publish(1, "t/1", "x");
+    }
+    assert_eq!(pair.known, 6);
+    pair.run("after 20000");
+    assert!(!pair.straight.said.is_empty(), "it is expelled");
+}
+
+#[test]
+fn a_topic_that_is_seen_once_takes_nothing() {
+    let mut pair = Pair::new(&config());
+    ONE_READER.iter().for_each(|line| pair.run(line));
+    for number in 0..10_000 {
+        pair.publish(1, &format!("t/{number}"), "x");
+    }
+    assert_eq!((pair.known, pair.straight.broker.ways.weight), (0, 0));
+}
+
+#[test]
+fn thousands_of_topics_have_ways_and_take_no_more_than_their_share() {
+    let most = config().limits.max_memory / 32;
+    for (topics, rounds) in [(5_000, 8), (30_000, 2)] {
+        let mut pair = Pair::new(&config());
+        ONE_READER.iter().for_each(|line| pair.run(line));
+        let mut known = BTreeMap::new();
+        for round in 0..rounds {
+            let before = pair.known;
+            for number in 0..topics {
+                pair.publish(1, &format!("t/{number}"), "x");
+            }
+            known.insert(round, pair.known - before);
+            assert!(pair.straight.broker.ways.bytes() <= most);
+        }
+        if topics == 5_000 {
+            assert!(known[&7] > 3_500, "{known:?}");
+        }
+    }
+}
+
+#[test]
+fn where_memory_is_small_there_are_none() {
+    let mut config = config();
+    config.limits.max_memory = 100_000;
+    let mut pair = Pair::new(&config);
+    ONE_READER.iter().for_each(|line| pair.run(line));
+    for _ in 0..10 {
+        pair.publish(1, "t/1", "x");
+    }
+    assert_eq!(pair.known, 0);
+}
+
+#[test]
+fn what_a_full_queue_does_not_take_shows_no_way_for_what_is_not_queued() {
+    let mut config = config();
+    config.limits.when_queue_full = WhenFull::DropNewest;
+    config.limits.max_queued_messages = 1;
+    let mut pair = Pair::new(&config);
+    for line in ["open 1", "1 connect a v5 clean", "open 2", "2 connect b v5 expiry=1000 window=1", "commit"]
+    {
+        pair.run(line);
+    }
+    pair.run("2 subscribe 1 t/# q1");
+    pair.run("commit");
+    for number in 1..6 {
+        pair.run(&format!("1 publish t/1 x q1 id={number}"));
+    }
+    for _ in 0..3 {
+        pair.publish(1, "t/1", "x");
+        assert_eq!(pair.plain.said, ["2 < publish t/1 x"]);
+    }
+}
+
+#[test]
+fn who_gives_a_filter_up_is_sent_nothing_more() {
+    let mut pair = Pair::new(&config());
+    ONE_READER.iter().for_each(|line| pair.run(line));
+    learn(&mut pair, "t/1");
+    pair.run("2 unsubscribe 2 t/#");
+    pair.publish(1, "t/1", "x");
+    assert_eq!(pair.plain.said, [""; 0]);
+}
