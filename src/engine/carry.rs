@@ -106,7 +106,7 @@ impl Courier {
 
     /// Has a connection flushed that was sent a message: at once where somebody who says little has caused that,
     /// though it may stand among those who wait.
-    fn mark_dirty(&mut self, id: ConnectionId, socket: &mut Socket) {
+    pub(super) fn mark_dirty(&mut self, id: ConnectionId, socket: &mut Socket) {
         match self.lane {
             Lane::Brief if socket.due().hurry() => self.dirty.push(id),
             Lane::Brief => {}
@@ -224,7 +224,7 @@ impl Engine {
         }
     }
 
-    fn deliver(&mut self, copy: Copy) {
+    pub(super) fn deliver(&mut self, copy: Copy) {
         let (connection, qos, packet_id) = (copy.connection, copy.qos, copy.packet_id);
         let payload = copy.message.payload.len() as u64;
         let limit = self.limits.max_send_buffer;

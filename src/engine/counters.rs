@@ -29,6 +29,8 @@ pub struct Counters {
     pub packets_in: u64,
     /// Packets encoded for clients.
     pub packets_out: u64,
+    /// Of those that came, messages whose bytes were sent on as they were.
+    pub passed: u64,
     /// Connections that sent what is no MQTT.
     pub malformed: u64,
     /// QoS 0 deliveries dropped because the receiver had `max_send_buffer` waiting.

@@ -10,12 +10,12 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::carry::Courier;
-use super::counters::Counters;
 use super::socket::{Served, Socket};
 use super::table::Table;
+use super::turn::{Engine, LONG_WORK_MAX};
 use super::work;
-use crate::broker::{ConnectionId, Event};
+use crate::broker::{ConnectionId, Effect, Event};
+use crate::record::Now;
 
 /// The connections that may have something, and the buffer that they read into.
 #[derive(Debug, Default)]
@@ -43,10 +43,16 @@ pub(super) struct Allowance {
     pub(super) bytes: usize,
     /// Packets to decode, by their work: one that wants or gives up many filters counts for as many.
     pub(super) packets: usize,
-    /// Packets that it has decoded.
+    /// Packets that it has decoded, or that have gone straight.
     pub(super) decoded: u64,
-    /// Their work.
+    /// The work of those that the broker is told of.
     pub(super) done: usize,
+    /// Packets that may go straight.
+    pub(super) straight: usize,
+    /// Work that those took, and what the broker was asked before them.
+    pub(super) work: usize,
+    /// What comes next was found not to go straight.
+    pub(super) is_missed: bool,
 }
 
 /// What a share of a lane may take, and what it took.
@@ -97,60 +103,89 @@ impl Intake {
     pub(super) fn is_long(&self) -> bool {
         !self.long.is_empty()
     }
+}
 
+impl Engine {
     /// Serves those of a lane in turn until the share is taken.
-    pub(super) fn serve(
-        &mut self,
-        lane: Lane,
-        share: &mut Share,
-        table: &mut Table,
-        events: &mut Vec<Event>,
-        courier: &mut Courier,
-        counters: &mut Counters,
-    ) {
+    pub(super) fn serve_lane(&mut self, lane: Lane, share: &mut Share, effects: &mut Vec<Effect>, now: Now) {
         while share.packets > 0 && share.left > 0 {
-            let Some(id) = self.lane(lane).pop_front() else { return };
-            let Some(socket) = table.socket(id) else { continue };
+            let Some(id) = self.intake.lane(lane).pop_front() else { return };
+            if self.table.socket(id).is_none() {
+                continue;
+            }
             share.served = (Some(id), share.served.1 + 1);
             let most = match lane {
-                Lane::Brief => (BRIEF_BYTES_MAX, BRIEF_PACKETS_MAX.min(share.packets)),
-                Lane::Long => (work::bytes_within(share.left).min(CONNECTION_BYTES_MAX), share.packets),
-            };
-            let mut left = Allowance { bytes: most.0, packets: most.1, decoded: 0, done: 0 };
-            let served = socket.serve(id, &mut self.buffer, &mut left, events);
-            // Reading may have made the stream itself answer.
-            if socket.wants_write() {
-                courier.mark_answered(id, socket);
-            }
-            table.weigh(id);
-            let bytes = most.0 - left.bytes;
-            counters.bytes_in += bytes as u64;
-            counters.packets_in += left.decoded;
-            share.packets = share.packets.saturating_sub(left.done.max(1));
-            share.take(work::SERVE + work::of_bytes(bytes) + left.done * work::PACKET);
-            match served {
-                Served::Again if share.is_first && lane == Lane::Brief => {
-                    // The first share is a single packet, so he has not had what he may.
-                    table.socket(id).into_iter().for_each(Socket::list_anew);
-                    self.brief.push_back(id);
+                Lane::Brief => (BRIEF_BYTES_MAX, BRIEF_PACKETS_MAX.min(share.packets), BRIEF_PACKETS_MAX),
+                Lane::Long => {
+                    (work::bytes_within(share.left).min(CONNECTION_BYTES_MAX), share.packets, usize::MAX)
                 }
-                Served::Again => self.long.push_back(id),
-                Served::Idle => {}
-                Served::Malformed => counters.malformed += 1,
+            };
+            let mut left = Allowance::new(most.0, most.1, most.2);
+            let served = self.serve_one(id, &mut left, share.left, effects, now);
+            let went_straight = left.work > 0;
+            if let Some(socket) = self.table.socket(id) {
+                // Reading may have made the stream itself answer.
+                if socket.wants_write() {
+                    self.courier.mark_answered(id, socket);
+                }
+                if left.work > LONG_WORK_MAX {
+                    socket.step_back();
+                }
+            }
+            self.table.weigh(id);
+            let bytes = most.0 - left.bytes;
+            self.counters.bytes_in += bytes as u64;
+            self.counters.packets_in += left.decoded;
+            // What the broker is told is bounded by packets; what goes straight, by its work.
+            share.packets = share.packets.saturating_sub(left.done.max(usize::from(!went_straight)));
+            share.take(work::SERVE + work::of_bytes(bytes) + left.done * work::PACKET + left.work);
+            match served {
+                Served::Again if share.is_first && lane == Lane::Brief && !went_straight => {
+                    // The first share is a single packet, so he has not had what he may.
+                    self.table.socket(id).into_iter().for_each(Socket::list_anew);
+                    self.intake.brief.push_back(id);
+                }
+                Served::Again => self.intake.long.push_back(id),
+                Served::Idle | Served::Straight => {}
+                Served::Malformed => self.counters.malformed += 1,
                 Served::Lost => {
-                    if let Some(socket) = table.socket(id) {
+                    if let Some(socket) = self.table.socket(id) {
                         socket.answer_end();
                     }
-                    events.push(Event::Lost { connection: id });
-                    table.remove(id);
+                    self.events.push(Event::Lost { connection: id });
+                    self.table.remove(id);
                     share.take(work::CLOSE);
                 }
                 Served::Ended => {
-                    table.remove(id);
+                    self.table.remove(id);
                     share.take(work::CLOSE);
                 }
             }
         }
+    }
+
+    fn serve_one(
+        &mut self,
+        id: ConnectionId,
+        left: &mut Allowance,
+        most: usize,
+        effects: &mut Vec<Effect>,
+        now: Now,
+    ) -> Served {
+        loop {
+            // Sending on may have shown that it is gone.
+            let Some(socket) = self.table.socket(id) else { return Served::Idle };
+            match socket.serve(id, &mut self.intake.buffer, left, &mut self.events) {
+                Served::Straight => self.go_straight(id, left, most, effects, now),
+                served => return served,
+            }
+        }
+    }
+}
+
+impl Allowance {
+    pub(super) fn new(bytes: usize, packets: usize, straight: usize) -> Allowance {
+        Allowance { bytes, packets, decoded: 0, done: 0, straight, work: 0, is_missed: false }
     }
 }
 

@@ -9,6 +9,7 @@
 mod inbox;
 mod turn;
 mod carry;
+mod straight;
 mod flush;
 mod table;
 mod told;
@@ -124,5 +125,7 @@ mod lanes;
 mod secure;
 #[cfg(test)]
 mod readers;
+#[cfg(test)]
+mod passing;
 #[cfg(test)]
 mod framed;

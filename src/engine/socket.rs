@@ -5,6 +5,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use mio::{Interest, Registry, Token};
 
 use super::due::Due;
@@ -92,6 +93,8 @@ pub(super) enum Served {
     Idle,
     /// There is more, for the next turn.
     Again,
+    /// What comes next may go straight to others.
+    Straight,
     /// It has broken the rules.
     Malformed,
     /// The peer is gone, which the broker does not know.
@@ -223,6 +226,9 @@ impl Socket {
             Phase::Lingering => self.discard(buffer, left),
             Phase::Open | Phase::Deaf | Phase::Silenced | Phase::Closing => Served::Idle,
         };
+        if served == Served::Straight {
+            return served;
+        }
         self.standing = match self.standing {
             _ if served == Served::Again => Standing::Again,
             // Once it is found with a few words again, it is brief. TLS says only when it is asked again that there
@@ -272,6 +278,9 @@ impl Socket {
     /// Decodes what was fed, as much as is allowed; `None` once nothing whole is left.
     fn decode(&mut self, id: ConnectionId, left: &mut Allowance, events: &mut Vec<Event>) -> Option<Served> {
         while left.packets > 0 {
+            if !std::mem::take(&mut left.is_missed) && left.straight > 0 && self.decoder.is_plain() {
+                return Some(Served::Straight);
+            }
             match self.decoder.decode() {
                 Ok(Some(packet)) => {
                     let work = work(&packet);
@@ -287,6 +296,35 @@ impl Socket {
         }
         // Who has said all that there was is not to be taken for one who has more.
         (self.readable || !self.decoder.is_empty()).then_some(Served::Again)
+    }
+
+    /// What is not decoded.
+    pub(super) fn undecoded(&self) -> &[u8] {
+        self.decoder.undecoded()
+    }
+
+    /// Gives what is not decoded out of hand for a while.
+    pub(super) fn lend_undecoded(&mut self) -> Bytes {
+        self.decoder.lend()
+    }
+
+    /// Takes the rest of it back.
+    pub(super) fn give_undecoded_back(&mut self, rest: Bytes) {
+        self.decoder.give_back(rest);
+    }
+
+    /// Bytes of the largest packet that is taken.
+    pub(super) fn max_packet(&self) -> usize {
+        self.decoder.max_packet()
+    }
+
+    /// Whether so many bytes of a PUBLISH in this version can be sent to it as they are.
+    pub(super) fn takes_as_it_is(&self, version: Version, bytes: usize, limit: usize) -> bool {
+        self.is_open()
+            && (self.version == Version::V5) == (version == Version::V5)
+            && self.aliases.is_none()
+            && bytes <= self.maximum_packet_size as usize
+            && !self.is_full(bytes, limit)
     }
 
     /// Reads nothing more from a peer that has broken the rules, and tells the broker.
@@ -526,7 +564,7 @@ mod tests {
     /// What one turn with this allowance of packets brings: packets, and whether all are drained.
     fn turn(socket: &mut Socket, packets: usize) -> (Served, usize, bool) {
         let (mut buffer, mut events) = (ReadBuffer::default(), Vec::new());
-        let mut left = Allowance { bytes: 65_536, packets, decoded: 0, done: 0 };
+        let mut left = Allowance::new(65_536, packets, 0);
         let served = socket.serve(ID, &mut buffer, &mut left, &mut events);
         let drained = events.pop_if(|last| *last == Event::Drained { connection: ID }).is_some();
         (served, events.len(), drained)

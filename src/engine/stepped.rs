@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::testing::{Client, connect, parts, subscribe};
 use super::turn::Engine;
-use super::{Inputs, Parts};
+use super::{Input, Inputs, Parts};
 use crate::broker::Effect;
 use crate::codec::{Packet, QoS, Version};
 use crate::listener::Config;
@@ -75,7 +75,12 @@ impl Stepped {
 
     /// The same with a CONNECT of its own.
     pub(super) fn greet(&mut self, hello: &Packet) -> Client<UnixStream> {
-        let mut client = self.open();
+        self.greet_in(Version::V5, hello)
+    }
+
+    /// The same in another version.
+    pub(super) fn greet_in(&mut self, version: Version, hello: &Packet) -> Client<UnixStream> {
+        let mut client = Client::over(UnixStream::connect(&self.path).unwrap(), version);
         client.send(hello);
         assert!(matches!(self.answer(&mut client), Packet::ConnAck(ack) if !ack.reason.is_error()));
         client
@@ -92,6 +97,11 @@ impl Stepped {
         client.send(&subscribe(filter, qos));
         assert!(matches!(self.answer(&mut client), Packet::SubAck(_)));
         client
+    }
+
+    /// What another thread says.
+    pub(super) fn say(&self, input: Input) {
+        self._kept.1.send_blocking(input).unwrap();
     }
 
     /// What a client is answered, alone.

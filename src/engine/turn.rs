@@ -47,7 +47,7 @@ pub struct Engine {
     owes_flush: bool,
     pub(super) limits: Limits,
     clock: Clock,
-    broker: Broker,
+    pub(super) broker: Broker,
     doors: Doors,
     /// Ports by their number; the order of their opening.
     ports: std::collections::BTreeMap<u64, ConnectionId>,
@@ -196,8 +196,7 @@ impl Engine {
         loop {
             // What has happened beside is nobody's who is served now.
             let is_his = self.events.is_empty();
-            let (courier, counters) = (&mut self.courier, &mut self.counters);
-            self.intake.serve(lane, &mut share, &mut self.table, &mut self.events, courier, counters);
+            self.serve_lane(lane, &mut share, effects, now);
             let said = self.ask_broker(effects, now);
             share.take(said);
             self.work += share.done;
@@ -217,7 +216,7 @@ impl Engine {
     }
 
     /// Tells the broker what has happened and does what it says; how much work that was.
-    fn ask_broker(&mut self, effects: &mut Vec<Effect>, now: Now) -> usize {
+    pub(super) fn ask_broker(&mut self, effects: &mut Vec<Effect>, now: Now) -> usize {
         self.broker.carried(self.counters.carried());
         self.broker.handle(&mut self.events, now, effects);
         let (said, gathered) = (effects.len(), self.courier.gathered);
@@ -491,7 +490,7 @@ const POLLED_MAX: usize = 256;
 const BRIEF_WORK_MAX: usize = 4_096;
 
 /// What all others may take of it.
-const LONG_WORK_MAX: usize = 512;
+pub(super) const LONG_WORK_MAX: usize = 512;
 
 /// Packets that the broker is told of at once: what it says of them is in memory all together.
 const SHARE_PACKETS_MAX: usize = 16;

@@ -1,0 +1,164 @@
+//! Tests of what goes straight: it is what would have come otherwise, to the same readers and in the same order.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use super::Input;
+use super::stepped::Stepped;
+use super::testing::{Client, connect, publish, subscribe};
+use crate::access::Rules;
+use crate::broker::tests::random::{Random, fresh_seed};
+use crate::codec::{Packet, Properties, Property, Publish, QoS, Version};
+
+/// A reader of QoS 0 that says such a CONNECT.
+fn reader(
+    stepped: &mut Stepped,
+    version: Version,
+    name: &str,
+    properties: &[Property],
+) -> Client<UnixStream> {
+    let Packet::Connect(mut hello) = connect(version, name) else { panic!("CONNECT") };
+    hello.properties = Properties::from_list(properties);
+    let mut client = stepped.greet_in(version, &Packet::Connect(hello));
+    client.send(&subscribe("t/#", QoS::AtMostOnce));
+    assert!(matches!(stepped.answer(&mut client), Packet::SubAck(_)));
+    client
+}
+
+fn messages(packets: Vec<Packet>) -> Vec<Publish> {
+    let messages = packets.into_iter().map(|packet| match packet {
+        Packet::Publish(publish) => publish,
+        other => panic!("a PUBLISH, not {other:?}"),
+    });
+    messages.collect()
+}
+
+#[test]
+fn each_is_sent_the_same_message_in_his_own_words() {
+    for publisher in [Version::V31, Version::V311, Version::V5] {
+        let mut stepped = Stepped::start(|_| {});
+        let aliases = [Property::TopicAliasMaximum(2)];
+        let mut readers = [
+            reader(&mut stepped, Version::V311, "older", &[]),
+            reader(&mut stepped, Version::V31, "oldest", &[]),
+            reader(&mut stepped, Version::V5, "newer", &[]),
+            reader(&mut stepped, Version::V5, "aliased", &aliases),
+        ];
+        let mut speaker = stepped.greet_in(publisher, &connect(publisher, "speaker"));
+        let payloads = [&b""[..], b"x", &[7; 200], b"y", b"z"];
+        for payload in payloads {
+            speaker.publish("t/temperature", payload, QoS::AtMostOnce);
+            stepped.turn();
+        }
+        for (number, reader) in readers.iter_mut().enumerate() {
+            let got = messages(reader.take_now());
+            let found: Vec<&[u8]> = got.iter().map(|message| &*message.payload).collect();
+            assert_eq!(found, payloads, "{publisher:?}, {number}");
+            for (place, message) in got.iter().enumerate() {
+                // Who takes aliases is told the topic once.message.
+                let topic = if number == 3 && place > 0 { "" } else { "t/temperature" };
+                assert_eq!((&*message.topic, message.qos, message.retain), (topic, QoS::AtMostOnce, false));
+            }
+        }
+        assert_eq!(stepped.engine.counters.passed, 3, "two show the way");
+        let counters = stepped.engine.counters;
+        assert_eq!(counters.packets_in, 4 * 2 + 1 + 5);
+        assert_eq!(counters.packets_out, 4 * 2 + 1 + 4 * 5);
+        let counted = stepped.engine.broker.counters();
+        assert_eq!((counted.received, counted.sent), (5, 20));
+        assert_eq!((counted.received_bytes, counted.sent_bytes), (203, 4 * 203));
+    }
+}
+
+#[test]
+fn nothing_overtakes_what_the_same_client_said_before() {
+    let fresh = fresh_seed();
+    println!("seed {fresh}");
+    for seed in [1, 2, fresh] {
+        let mut random = Random(seed);
+        let mut stepped = Stepped::start(|_| {});
+        let mut panel = reader(&mut stepped, Version::V5, "panel", &[]);
+        let mut speaker = stepped.connect("speaker");
+        let (mut number, mut next) = (0_u32, 0_u32);
+        for _ in 0..200 {
+            let mut bytes = Vec::new();
+            // A few words, and now and then more than may be said at once.
+            for _ in 0..[3, 3, 3, 100][random.below(4)] {
+                let topic = ["t/1", "t/2", "t/3"][random.below(3)];
+                let Packet::Publish(mut packet) = publish(topic, &number.to_be_bytes(), QoS::AtMostOnce, 0)
+                else {
+                    panic!("PUBLISH")
+                };
+                packet.retain = random.below(8) == 0;
+                bytes.extend(speaker.bytes(&Packet::Publish(packet)));
+                if random.below(20) == 0 {
+                    bytes.extend(speaker.bytes(&Packet::PingReq));
+                }
+                number += 1;
+            }
+            // The end of a packet may come later.
+            let cut = bytes.len() - random.below(4);
+            speaker.send_bytes(&bytes[..cut]);
+            stepped.turn();
+            speaker.send_bytes(&bytes[cut..]);
+            stepped.turn();
+            for message in messages(panel.take_now()) {
+                assert_eq!(*message.payload, next.to_be_bytes(), "seed {seed}");
+                next += 1;
+            }
+            speaker.take_now();
+        }
+        stepped.turn_until(1_000, |_| {
+            for message in messages(panel.take_now()) {
+                assert_eq!(*message.payload, next.to_be_bytes(), "seed {seed}");
+                next += 1;
+            }
+            next == number
+        });
+        let passed = stepped.engine.counters.passed;
+        assert!(passed > u64::from(number) / 4, "{passed} of {number} have gone straight");
+    }
+}
+
+#[test]
+fn new_rules_hold_for_what_is_read_after_them() {
+    let mut stepped = Stepped::start(|_| {});
+    let mut panel = reader(&mut stepped, Version::V5, "panel", &[]);
+    let mut speaker = stepped.connect("speaker");
+    for _ in 0..3 {
+        speaker.publish("t/1", b"x", QoS::AtMostOnce);
+        stepped.turn();
+    }
+    assert_eq!((panel.take_now().len(), stepped.engine.counters.passed), (3, 1));
+    stepped.say(Input::Rules(Arc::new(Rules::parse("topic read t/#\n").unwrap())));
+    speaker.publish("t/1", b"y", QoS::AtMostOnce);
+    stepped.turn();
+    stepped.turn();
+    assert_eq!(panel.take_now(), []);
+}
+
+#[test]
+fn who_does_not_read_loses_what_is_beyond_his_buffer_and_it_is_counted() {
+    let mut stepped = Stepped::start(|parts| parts.limits.max_send_buffer = 50_000);
+    let mut panel = reader(&mut stepped, Version::V5, "panel", &[]);
+    let mut speaker = stepped.connect("speaker");
+    let (sent, size) = (1_500_u32, 1_000);
+    for number in 0..sent {
+        let mut payload = vec![7; size];
+        payload[..4].copy_from_slice(&number.to_be_bytes());
+        speaker.publish("t/1", &payload, QoS::AtMostOnce);
+        stepped.turn();
+    }
+    let dropped = stepped.engine.counters.dropped_send_buffer;
+    assert!(dropped > 1_000 && stepped.engine.counters.passed > 1_400, "{dropped}");
+    let (mut got, mut last) = (0, None);
+    stepped.turn_until(1_000, |_| {
+        for message in messages(panel.take_now()) {
+            let number = u32::from_be_bytes(*message.payload.first_chunk().unwrap());
+            assert!(last.is_none_or(|last| last < number), "in order");
+            last = Some(number);
+            got += 1;
+        }
+        got + dropped == u64::from(sent)
+    });
+}
