@@ -38,6 +38,7 @@ fn main() {
         "match_among_100_000" => routing::find(100_000),
         "route_qos_0" => routing::route(QoS::AtMostOnce),
         "route_qos_1" => routing::route(QoS::AtLeastOnce),
+        "pass_v3_1_1" => routing::pass(),
         "fan_out_to_1_000" => routing::fan_out(1_000),
         "encode_a_copy_alone" => copies::encode(1),
         "encode_copies_of_1_000" => copies::encode(1_000),

@@ -11,8 +11,8 @@ use tidegate::broker::{
     Broker, Config, ConnectionId, Effect, Event, LimitsConfig, Passwords, Peer, Refusals, Terms, Trust,
 };
 use tidegate::codec::{
-    Ack, Connect, Packet, Properties, Publish, QoS, Reason, RetainHandling, Subscribe, Subscription,
-    SubscriptionOptions, Version,
+    Ack, Connect, Packet, Plain, Properties, Publish, QoS, Reason, RetainHandling, Subscribe, Subscription,
+    SubscriptionOptions, Version, encode,
 };
 use tidegate::record::{Now, Restored};
 use tidegate::router::{Interest, Match, Router, Subscriber};
@@ -71,6 +71,30 @@ pub(crate) fn route(qos: QoS) {
         }
     });
     assert_eq!(delivered, TIMES);
+}
+
+/// A message that goes the way of those before it, from its bytes to those that its one reader is sent.
+pub(crate) fn pass() {
+    let mut broker = broker_with(1, QoS::AtMostOnce);
+    let (mut known, mut effects) = (publishes(QoS::AtMostOnce, 2), Vec::new());
+    broker.handle(&mut known, now(), &mut effects);
+    let mut bytes = Vec::new();
+    let read = Bytes::from([TOPIC.as_bytes(), &PAYLOAD].concat());
+    encode(&Packet::Publish(publish(&read, QoS::AtMostOnce, 0)), Version::V311, &mut bytes).unwrap();
+    let bytes = bytes.repeat(TIMES);
+    let (publisher, mut sent) = (ConnectionId { slot: 0, generation: 0 }, Vec::with_capacity(bytes.len()));
+    measured(|| {
+        let mut rest = &*bytes;
+        while let Some(plain) = Plain::read(black_box(rest), Version::V311, 1_000) {
+            let way = broker.set_out(publisher, plain.topic, plain.payload.len(), &now()).unwrap();
+            for _ in black_box(&way.takers) {
+                sent.extend_from_slice(plain.bytes);
+            }
+            broker.come_back(way);
+            rest = &rest[plain.bytes.len()..];
+        }
+    });
+    assert_eq!(sent, bytes);
 }
 
 /// What is counted is a copy for one of them.
@@ -150,10 +174,16 @@ fn subscribe(qos: QoS) -> Packet {
     Packet::Subscribe(Subscribe { packet_id: 1, properties: Properties::new(), filters })
 }
 
-/// As they are decoded: topics and payloads are slices of what was read, which lives on.
 fn publishes(qos: QoS, count: usize) -> Vec<Event> {
     let read = Bytes::from([TOPIC.as_bytes(), &PAYLOAD].concat());
-    let publish = |number: usize| Publish {
+    let connection = ConnectionId { slot: 0, generation: 0 };
+    let packet = |number| Packet::Publish(publish(&read, qos, number));
+    (0..count).map(|number| Event::Packet { connection, packet: packet(number) }).collect()
+}
+
+/// As it is decoded: topic and payload are slices of what was read, which lives on.
+fn publish(read: &Bytes, qos: QoS, number: usize) -> Publish {
+    Publish {
         dup: false,
         qos,
         retain: false,
@@ -161,9 +191,7 @@ fn publishes(qos: QoS, count: usize) -> Vec<Event> {
         packet_id: if qos == QoS::AtMostOnce { 0 } else { u16::try_from(number).unwrap() + 1 },
         properties: Properties::new(),
         payload: read.slice(TOPIC.len()..),
-    };
-    let connection = ConnectionId { slot: 0, generation: 0 };
-    (0..count).map(|number| Event::Packet { connection, packet: Packet::Publish(publish(number)) }).collect()
+    }
 }
 
 fn puback(connection: ConnectionId, packet_id: u16) -> Event {
