@@ -1,4 +1,6 @@
-//! Tests of what goes straight: it is what would have come otherwise, to the same readers and in the same order.
+//! Tests of what goes straight: it is what would have come otherwise.
+//!
+//! To the same readers, in their words and in the same order.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;

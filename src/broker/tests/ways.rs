@@ -1,4 +1,6 @@
-//! What goes a known way goes where it would have gone, from random scripts to two brokers of which one uses ways.
+//! What goes a known way goes where it would have gone.
+//!
+//! Random scripts run against two brokers, of which one uses ways: each says what the other says, and counts the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
