@@ -42,7 +42,8 @@ impl Rhythm {
         Rhythm { publishes: 0, others: 0, most: 1, drained: false, counts }
     }
 
-    fn waits(&self) -> bool {
+    /// Whether a client is known to wait for a commit.
+    pub(super) fn waits(&self) -> bool {
         self.counts && self.publishes + self.others > 0
     }
 

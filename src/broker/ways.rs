@@ -2,8 +2,8 @@
 //!
 //! Who may publish to a topic, and who takes what is published there, is the same from message to message until
 //! somebody subscribes, comes, goes, or the rules change: then every way is closed. A way is kept once a topic is
-//! seen a second time, for publishers and takers who are network clients under the house's own names, and for
-//! what nobody keeps, counts by credit, or is to be sent in other words than its publisher's.
+//! seen a second time, where its publisher and all who take it are network clients without a mount point, and nobody
+//! keeps it, counts by credit, or is to be sent more or less than its publisher has said.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
@@ -57,7 +57,8 @@ impl Broker {
     pub fn set_out(&mut self, id: ConnectionId, topic: &[u8], payload: usize, now: &Now) -> Option<Box<Way>> {
         let as_of = self.as_of();
         let connection = self.connections.get_mut(id)?;
-        if !matches!(connection.phase, Phase::Open) {
+        // Of who waits for a commit it is to be known whether he has said all that he may.
+        if !matches!(connection.phase, Phase::Open) || connection.rhythm.waits() {
             return None;
         }
         let way = self.ways.take(id, topic, as_of)?;
@@ -122,10 +123,10 @@ impl Broker {
                 && outlet.mount.is_none()
                 && outlet.maximum_packet_size == u32::MAX
                 && found.identifiers.is_empty();
-            takers.push(outlet.connection);
             if !is_plain {
                 return None;
             }
+            takers.push(outlet.connection);
         }
         Some(takers)
     }

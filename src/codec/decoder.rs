@@ -131,9 +131,7 @@ impl Decoder {
 
     /// Takes the rest back.
     pub fn give_back(&mut self, rest: Bytes) {
-        if !matches!(self.stage, Stage::Broken(_)) {
-            self.pending = rest;
-        }
+        self.pending = rest;
     }
 
     /// Bytes of the largest packet that is taken.

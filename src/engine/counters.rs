@@ -29,7 +29,7 @@ pub struct Counters {
     pub packets_in: u64,
     /// Packets encoded for clients.
     pub packets_out: u64,
-    /// Of those that came, messages whose bytes were sent on as they were.
+    /// Of those that came, messages that were not taken apart, since they went the way of one before them.
     pub passed: u64,
     /// Connections that sent what is no MQTT.
     pub malformed: u64,

@@ -60,7 +60,7 @@ pub(super) struct Allowance {
 pub(super) struct Share {
     /// Whether the lane was not served before in this turn.
     pub(super) is_first: bool,
-    /// Packets, by their work.
+    /// Packets that the broker is told of, by their work.
     pub(super) packets: usize,
     /// Work that is left.
     pub(super) left: usize,
@@ -114,15 +114,12 @@ impl Engine {
                 continue;
             }
             share.served = (Some(id), share.served.1 + 1);
-            let most = match lane {
-                Lane::Brief => (BRIEF_BYTES_MAX, BRIEF_PACKETS_MAX.min(share.packets), BRIEF_PACKETS_MAX),
-                Lane::Long => {
-                    (work::bytes_within(share.left).min(CONNECTION_BYTES_MAX), share.packets, usize::MAX)
-                }
-            };
-            let mut left = Allowance::new(most.0, most.1, most.2);
+            let mut left = Allowance::of(lane, share);
+            let bytes = left.bytes;
             let served = self.serve_one(id, &mut left, share.left, effects, now);
             let went_straight = left.work > 0;
+            // The first share is a single packet beside those that go straight.
+            let has_had_his = left.straight == 0 || (went_straight && left.done == 0);
             if let Some(socket) = self.table.socket(id) {
                 // Reading may have made the stream itself answer.
                 if socket.wants_write() {
@@ -133,35 +130,35 @@ impl Engine {
                 }
             }
             self.table.weigh(id);
-            let bytes = most.0 - left.bytes;
+            let bytes = bytes - left.bytes;
             self.counters.bytes_in += bytes as u64;
             self.counters.packets_in += left.decoded;
-            // What the broker is told is bounded by packets; what goes straight, by its work.
+            // What goes straight is bounded by its work.
             share.packets = share.packets.saturating_sub(left.done.max(usize::from(!went_straight)));
             share.take(work::SERVE + work::of_bytes(bytes) + left.done * work::PACKET + left.work);
             match served {
-                Served::Again if share.is_first && lane == Lane::Brief && !went_straight => {
-                    // The first share is a single packet, so he has not had what he may.
+                Served::Again if share.is_first && lane == Lane::Brief && !has_had_his => {
                     self.table.socket(id).into_iter().for_each(Socket::list_anew);
                     self.intake.brief.push_back(id);
                 }
                 Served::Again => self.intake.long.push_back(id),
                 Served::Idle | Served::Straight => {}
                 Served::Malformed => self.counters.malformed += 1,
-                Served::Lost => {
-                    if let Some(socket) = self.table.socket(id) {
-                        socket.answer_end();
-                    }
-                    self.events.push(Event::Lost { connection: id });
-                    self.table.remove(id);
-                    share.take(work::CLOSE);
-                }
-                Served::Ended => {
-                    self.table.remove(id);
+                Served::Lost | Served::Ended => {
+                    self.let_go(id, served);
                     share.take(work::CLOSE);
                 }
             }
         }
+    }
+
+    /// Forgets one who is gone.
+    fn let_go(&mut self, id: ConnectionId, served: Served) {
+        if served == Served::Lost {
+            self.table.socket(id).into_iter().for_each(Socket::answer_end);
+            self.events.push(Event::Lost { connection: id });
+        }
+        self.table.remove(id);
     }
 
     fn serve_one(
@@ -173,7 +170,6 @@ impl Engine {
         now: Now,
     ) -> Served {
         loop {
-            // Sending on may have shown that it is gone.
             let Some(socket) = self.table.socket(id) else { return Served::Idle };
             match socket.serve(id, &mut self.intake.buffer, left, &mut self.events) {
                 Served::Straight => self.go_straight(id, left, most, effects, now),
@@ -184,6 +180,18 @@ impl Engine {
 }
 
 impl Allowance {
+    fn of(lane: Lane, share: &Share) -> Allowance {
+        match lane {
+            Lane::Brief => {
+                Allowance::new(BRIEF_BYTES_MAX, BRIEF_PACKETS_MAX.min(share.packets), BRIEF_PACKETS_MAX)
+            }
+            Lane::Long => {
+                let bytes = work::bytes_within(share.left).min(CONNECTION_BYTES_MAX);
+                Allowance::new(bytes, share.packets, usize::MAX)
+            }
+        }
+    }
+
     pub(super) fn new(bytes: usize, packets: usize, straight: usize) -> Allowance {
         Allowance { bytes, packets, decoded: 0, done: 0, straight, work: 0, is_missed: false }
     }

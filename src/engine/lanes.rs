@@ -121,6 +121,7 @@ fn an_answer_leaves_with_all_that_stands_before_it() {
     let mut stepped = Stepped::start(|_| {});
     let mut panel = stepped.reader("panel", "t", QoS::AtMostOnce);
     let mut flood = stepped.connect("flood");
+    // So many that some are still to be read by then.
     flood.send_bytes(&flood.bytes(&publish("t", &[7; 400], QoS::AtMostOnce, 0)).repeat(430));
     stepped.turn_until(50, |engine| engine.courier.gathered > 100_000);
     assert_eq!(stepped.engine.courier.put_off.len(), 1);

@@ -57,7 +57,7 @@ fn each_is_sent_the_same_message_in_his_own_words() {
             let found: Vec<&[u8]> = got.iter().map(|message| &*message.payload).collect();
             assert_eq!(found, payloads, "{publisher:?}, {number}");
             for (place, message) in got.iter().enumerate() {
-                // Who takes aliases is told the topic once.message.
+                // Who takes aliases is told the topic once.
                 let topic = if number == 3 && place > 0 { "" } else { "t/temperature" };
                 assert_eq!((&*message.topic, message.qos, message.retain), (topic, QoS::AtMostOnce, false));
             }
@@ -120,6 +120,73 @@ fn nothing_overtakes_what_the_same_client_said_before() {
         let passed = stepped.engine.counters.passed;
         assert!(passed > u64::from(number) / 4, "{passed} of {number} have gone straight");
     }
+}
+
+/// The most that is held for readers who do not read, where one message is large.
+fn held_for_many(topic: &str) -> usize {
+    let readers = 400;
+    let mut stepped = Stepped::start(|parts| parts.limits.max_memory = 4 << 20);
+    let subscribed = stepped.readers(readers, "t/#", QoS::AtMostOnce);
+    let mut speaker = stepped.connect("speaker");
+    for topic in ["n", "n", "t/big", "t/big", "n", "t/fill", "t/fill"] {
+        speaker.publish(topic, b"x", QoS::AtMostOnce);
+        stepped.turn_until(100, |engine| engine.courier.put_off.is_empty() && !engine.intake.is_ready());
+    }
+    let is_blocked = |engine: &mut super::Engine| {
+        let sockets = 0..engine.table.sockets();
+        let blocked =
+            sockets.filter(|slot| engine.table.polled(*slot).is_some_and(|(_, it)| it.is_blocked()));
+        blocked.count() == readers
+    };
+    while !is_blocked(&mut stepped.engine) {
+        speaker.publish("t/fill", &[7; 2_000], QoS::AtMostOnce);
+        (0..60).for_each(|_| stepped.turn());
+    }
+    // Into the lane of those who say much, and the large one whole in one read.
+    let mut bytes = speaker.bytes(&publish("n", b"0123456789", QoS::AtMostOnce, 0)).repeat(540);
+    bytes.extend(speaker.bytes(&publish(topic, &[7; 15_000], QoS::AtMostOnce, 0)));
+    speaker.send_bytes(&bytes);
+    let mut most = 0;
+    for _ in 0..300 {
+        stepped.turn();
+        most = most.max(stepped.engine.table.held());
+    }
+    drop(subscribed);
+    most
+}
+
+#[test]
+fn one_large_message_to_many_who_do_not_read_does_not_take_all_memory() {
+    for topic in ["t/other", "t/big"] {
+        let held = held_for_many(topic);
+        assert!(held < 5 << 20, "{held} bytes for {topic}");
+    }
+}
+
+#[test]
+fn a_few_words_are_a_few_though_one_of_them_goes_straight() {
+    let mut stepped = Stepped::start(|_| {});
+    let mut panel = stepped.reader("panel", "t/#", QoS::AtMostOnce);
+    let mut speaker = stepped.connect("speaker");
+    for _ in 0..3 {
+        speaker.publish("t/5", b"x", QoS::AtMostOnce);
+        stepped.turn();
+    }
+    let mut floods: Vec<_> = (0..20).map(|number| stepped.connect(&format!("flood-{number}"))).collect();
+    for flood in &mut floods {
+        let words = flood.bytes(&publish("nobody", &[7; 20], QoS::AtMostOnce, 0));
+        flood.send_bytes(&words.repeat(3_000));
+    }
+    stepped.turn();
+    stepped.turn();
+    let passed = stepped.engine.counters.passed;
+    let mut bytes = speaker.bytes(&publish("t/5", b"x", QoS::AtMostOnce, 0));
+    bytes.extend(speaker.bytes(&Packet::PingReq).repeat(2));
+    speaker.send_bytes(&bytes);
+    stepped.turn();
+    assert_eq!(speaker.take_now(), [Packet::PingResp, Packet::PingResp]);
+    assert_eq!(panel.take_now().len(), 4);
+    assert!(stepped.engine.counters.passed > passed);
 }
 
 #[test]

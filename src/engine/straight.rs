@@ -20,8 +20,6 @@ struct Passing<'a> {
     plain: Plain<'a>,
     version: Version,
     way: &'a Way,
-    /// Whether memory is such that nobody is spared anything.
-    is_ample: bool,
     received: u64,
     /// For who takes it in other words; made once.
     message: Option<Arc<Message>>,
@@ -85,9 +83,7 @@ impl Engine {
     }
 
     fn pass(&mut self, plain: Plain<'_>, version: Version, way: &Way, now: Now) {
-        let level = self.courier.memory.max(Level::of(self.table.held(), self.limits.max_memory));
-        let is_ample = level == Level::Ample;
-        let mut passing = Passing { plain, version, way, is_ample, received: now.house, message: None };
+        let mut passing = Passing { plain, version, way, received: now.house, message: None };
         for &taker in &way.takers {
             self.pass_to(taker, &mut passing);
         }
@@ -99,8 +95,10 @@ impl Engine {
             self.flush_all();
         }
         let (limit, bytes) = (self.limits.max_send_buffer, passing.plain.bytes);
+        // One message may be much for many.
+        let level = self.courier.memory.max(Level::of(self.table.held(), self.limits.max_memory));
         let courier = &mut self.courier;
-        if passing.is_ample
+        if level == Level::Ample
             && let Some(socket) = self.table.socket(taker)
             && socket.takes_as_it_is(passing.version, bytes.len(), limit)
         {

@@ -163,6 +163,20 @@ fn who_sends_nothing_but_what_goes_straight_is_alive() {
 }
 
 #[test]
+fn who_waits_for_a_commit_is_heard() {
+    let mut pair = Pair::new(&with_route(true));
+    ONE_READER.iter().for_each(|line| pair.run(line));
+    learn(&mut pair, "t/1");
+    let known = pair.known;
+    pair.run("1 publish up/a x q1 id=1");
+    pair.publish(1, "t/1", "x");
+    assert_eq!(pair.known, known, "it has more to say, so the commit waits for that");
+    pair.run("commit");
+    pair.publish(1, "t/1", "x");
+    assert_eq!(pair.known, known + 1);
+}
+
+#[test]
 fn a_topic_that_is_seen_once_takes_nothing() {
     let mut pair = Pair::new(&config());
     ONE_READER.iter().for_each(|line| pair.run(line));
