@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::audience::Audience;
@@ -15,7 +16,7 @@ use super::kept::{self, topic_key};
 use super::pack::unseal;
 use super::reader::State;
 use super::runs::Runs;
-use super::schema::{LEDGER, Ledger, ROOTS};
+use super::schema::{Fault, LEDGER, Ledger, ROOTS};
 use super::segment::{self, Header, Named, RawRow};
 use super::trees::Trees;
 use crate::record::ReaderId;
@@ -58,6 +59,23 @@ pub(super) struct FoundRow {
 }
 
 impl FoundRow {
+    fn of(row: &RawRow<'_>) -> FoundRow {
+        let own = |named| match named {
+            Named::Here(bytes) => Ok(<[u8]>::to_vec(bytes)),
+            Named::At(seq) => Err(seq),
+        };
+        FoundRow {
+            topic: own(row.topic),
+            audience: own(row.audience),
+            flags: row.flags,
+            wall: row.wall,
+            expiry: row.expiry,
+            numbers: row.numbers.to_vec(),
+            properties: row.properties.to_vec(),
+            payload: row.payload.to_vec(),
+        }
+    }
+
     /// It as it stood in its table.
     pub(super) fn raw(&self, seq: u64) -> RawRow<'_> {
         RawRow {
@@ -167,6 +185,11 @@ impl Group {
         group
     }
 
+    /// Takes the rows of a segment that SQLite can read, without its indexes: as many as it comes to.
+    pub(super) fn scan(&mut self, connection: &Connection, id: u32) -> Result<(), Fault> {
+        segment::scan(connection, id, |seq, row| self.rows.extend(row.map(|row| (seq, FoundRow::of(row)))))
+    }
+
     fn take(&mut self, id: i64, columns: &[ValueRef<'_>]) {
         let (Some(ValueRef::Null), 10) = (columns.first(), columns.len()) else { return };
         if id < 0 {
@@ -178,22 +201,8 @@ impl Group {
         }
         let column = |at| if at == 0 { Some(ValueRef::Integer(id)) } else { columns.get(at).copied() };
         let Some(row) = RawRow::of(column) else { return };
-        let own = |named| match named {
-            Named::Here(bytes) => Ok(<[u8]>::to_vec(bytes)),
-            Named::At(seq) => Err(seq),
-        };
-        let found = FoundRow {
-            topic: own(row.topic),
-            audience: own(row.audience),
-            flags: row.flags,
-            wall: row.wall,
-            expiry: row.expiry,
-            numbers: row.numbers.to_vec(),
-            properties: row.properties.to_vec(),
-            payload: row.payload.to_vec(),
-        };
         // What is loose comes behind the segment's own tree.
-        self.rows.entry(row.seq).or_insert(found);
+        self.rows.entry(row.seq).or_insert_with(|| FoundRow::of(&row));
     }
 
     /// The bytes behind a name of a row; `None` where the row that has them is lost.

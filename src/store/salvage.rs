@@ -15,7 +15,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::audience::Audience;
-use super::found::{Found, Group};
+use super::found::{Found, FoundRow, Group};
 use super::image::Image;
 use super::kept::{self, Original};
 use super::log::Log;
@@ -187,6 +187,8 @@ struct Salvaged {
     readers: BTreeMap<ReaderId, Option<State>>,
     /// Order numbers that have their row.
     taken: Runs,
+    /// Those whose row stays in a file apart.
+    apart: Runs,
     /// Rows for which there was no room.
     left: u64,
 }
@@ -227,12 +229,57 @@ impl Salvaged {
             }
             id = id.saturating_sub(1);
         }
-        for id in &self.elsewhere {
-            if let Some(header) = found.headers.get(id) {
-                segment::put_header(target, *id, header)?;
-            }
+        let (listed, unlisted): (Vec<u32>, Vec<u32>) =
+            self.elsewhere.iter().partition(|id| found.headers.contains_key(id));
+        for (elsewhere, header) in listed.iter().filter_map(|id| Some((*id, found.headers.get(id)?))) {
+            self.note(target, elsewhere, header)?;
+            segment::put_header(target, elsewhere, header)?;
+        }
+        for elsewhere in unlisted.into_iter().rev() {
+            id = self.put_unlisted(target, elsewhere, id)?;
+            files.progress.step();
         }
         Ok(())
+    }
+
+    /// A segment in a file apart that no header names: it was dropped, or the list of segments is lost. What is still
+    /// wanted of a dropped one was copied on before, so that its rows tell. Returns the next number that is free.
+    fn put_unlisted(&mut self, target: &Connection, elsewhere: u32, id: u32) -> Result<u32, Fault> {
+        let mut group = Group::default();
+        let is_whole = match group.scan(target, elsewhere) {
+            Err(Fault::Segment(_)) => false,
+            scanned => scanned.map(|()| true)?,
+        };
+        if !is_whole || group.rows.keys().any(|seq| self.has(*seq)) {
+            self.put(target, id, &group)?;
+            return Ok(id.saturating_sub(1));
+        }
+        let is_wanted = |(seq, row): (&u64, &FoundRow)| {
+            let audience = group.named(&row.audience, |row| &row.audience).and_then(Audience::unpack);
+            audience.is_some_and(|audience| self.is_wanted(&audience, *seq))
+        };
+        if group.rows.iter().any(is_wanted) {
+            segment::blank_header(target, elsewhere)?;
+            group.rows.keys().for_each(|seq| self.apart.insert(*seq));
+        }
+        Ok(id)
+    }
+
+    /// Notes the rows of a segment that stays in a file apart.
+    fn note(&mut self, target: &Connection, id: u32, header: &Header) -> Result<(), Fault> {
+        for reader in header.readers.keys() {
+            let rows = match segment::index(target, id, *reader) {
+                Err(Fault::Segment(_)) => continue,
+                rows => rows?,
+            };
+            rows.iter().for_each(|(first, last)| self.apart.insert_range(first, last));
+        }
+        Ok(())
+    }
+
+    /// Whether a row has its place.
+    fn has(&self, seq: u64) -> bool {
+        self.taken.contains(seq) || self.apart.contains(seq)
     }
 
     /// Writes a segment with the rows of a group that somebody wants, its index and its header.
@@ -246,7 +293,7 @@ impl Salvaged {
             let packed = group.named(&row.audience, |row| &row.audience);
             let (Some(topic), Some(packed)) = (topic, packed) else { continue };
             let Some(audience) = Audience::unpack(packed) else { continue };
-            if self.taken.contains(*seq) || !self.is_wanted(&audience, *seq) {
+            if self.has(*seq) || !self.is_wanted(&audience, *seq) {
                 continue;
             }
             let bytes = topic.len() + packed.len() + row.properties.len() + row.payload.len();

@@ -405,3 +405,73 @@ fn what_was_salvaged_is_not_written_again_after_a_failed_sync_where_it_cannot_be
     assert_eq!(read_all(&mut rig), rest);
     assert_eq!(read_all(&mut cut(rig)), rest);
 }
+
+/// A store whose older rows lie in a file apart, and how many lie there.
+fn with_rows_apart(disk: &FaultyDisk) -> Rig {
+    let mut rig = start(disk);
+    assert!(rig.commit(rows(1..=200)));
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(rows(201..=210)));
+    assert_eq!(apart(&rig).len(), 1);
+    rig
+}
+
+/// Where the segments are listed.
+const SEGMENTS: usize = schema::ROOTS[4] as usize;
+
+fn forget_segments(bytes: &mut [u8]) {
+    bytes[(SEGMENTS - 1) * 4_096..][..4_096].fill(0xa5);
+}
+
+fn assert_lost(rig: &mut Rig, received: u64, lost: u64) {
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!((line.received, dropped), (received, lost), "{line:?}");
+    assert_eq!(line.received, line.delivered + line.queued + dropped, "{line:?}");
+}
+
+#[test]
+fn what_is_set_apart_outlives_the_list_of_segments() {
+    for is_unread in [false, true] {
+        let disk = FaultyDisk::new();
+        with_rows_apart(&disk).worker.close();
+        let path = disk.dir().join("tidegate.db");
+        if is_unread {
+            disk.spoil(&path, SEGMENTS);
+            let mut stand_in = absent(&disk);
+            assert!((0..60).any(|_| stand_in.attempt(SIZES, WALL).is_ok()));
+        } else {
+            disk.harm(&path, forget_segments);
+        }
+        let mut rig = start(&disk);
+        assert!(rig.commit(rows(211..=211)));
+        assert_eq!(read_all(&mut rig), seqs(1..=211));
+        assert_eq!(apart(&rig).len(), 1, "where it was");
+        assert_lost(&mut rig, 211, 0);
+        assert_eq!(read_all(&mut cut(rig)), seqs(1..=211));
+    }
+}
+
+#[test]
+fn what_was_copied_on_from_a_file_apart_is_there_once_without_the_list_of_segments() {
+    let disk = FaultyDisk::new();
+    let mut rig = with_rows_apart(&disk);
+    // A segment of which little is wanted goes on into the newest, and lies in the file apart all the same.
+    settle(&mut rig, 13..=23);
+    settle(&mut rig, 26..=36);
+    let before = read_all(&mut rig);
+    rig.worker.close();
+    for is_lost in [false, true] {
+        let disk = disk.copied();
+        let path = disk.dir().join("tidegate.db");
+        disk.harm(&path, |bytes| if is_lost { forget_segments(bytes) } else { bytes[0] ^= 1 });
+        let mut rig = start(&disk);
+        assert_eq!(read_all(&mut rig), before, "{is_lost}");
+        assert_lost(&mut rig, 210, 0);
+        let all = before.iter().copied().map(Seq).collect();
+        rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: all }]);
+        assert!(rig.commit(rows(211..=211)));
+        assert_eq!((read_all(&mut rig), apart(&rig)), (seqs(211..=211), Vec::new()), "{is_lost}");
+        assert_lost(&mut rig, 211, 0);
+    }
+}
