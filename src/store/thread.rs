@@ -46,6 +46,7 @@ pub(super) struct Worker {
 
 /// A read that could not be answered.
 pub(super) struct Held {
+    reader: ReaderId,
     ask: Ask,
     /// The segment that the disk could not read; `None` where it waits for the database.
     segment: Option<u32>,
@@ -146,7 +147,11 @@ impl Worker {
                 self.batch.push(Order::End { reader, seqs, fate: Fate::Dropped(reason) }, now);
                 self.press();
             }
-            Ask::Read { reader, after, limit, reply } => self.read(reader, after, limit, reply),
+            Ask::Read { reader, after, limit, reply } => {
+                // Who asks again, as a new connection does, waits for no other answer.
+                self.held.retain(|held| held.reader != reader);
+                self.read(reader, after, limit, reply);
+            }
             Ask::Status { reply } => reply(self.status()),
             Ask::Close => return Course::End,
         }
@@ -317,14 +322,14 @@ impl Worker {
     /// Answers the reads that could not be answered, but for those whose segment is put off.
     pub(super) fn answer_held(&mut self) {
         let now = (self.clock)().mono;
-        for Held { ask, segment } in std::mem::take(&mut self.held) {
-            if segment.is_some_and(|id| self.put_off_until(id) > now) {
-                self.held.push(Held { ask, segment });
+        for held in std::mem::take(&mut self.held) {
+            if held.segment.is_some_and(|id| self.put_off_until(id) > now) {
+                self.held.push(held);
                 continue;
             }
             let before = self.held.len();
-            self.serve(ask);
-            if let Some(id) = segment
+            self.serve(held.ask);
+            if let Some(id) = held.segment
                 && self.held.len() == before
             {
                 self.database.unread.forget(id);
@@ -343,13 +348,19 @@ impl Worker {
     }
 
     fn read(&mut self, reader: ReaderId, after: Seq, limit: Portion, reply: Box<dyn FnOnce(Rows) + Send>) {
+        if self.database.connection.is_none() && self.recovery.retry_at.is_some() {
+            // It is opened again at its time.
+            let ask = Ask::Read { reader, after, limit, reply };
+            self.held.push(Held { reader, ask, segment: None });
+            return;
+        }
         let now = (self.clock)();
         let question = Question { reader, after, limit, now, ended: self.batch.ended(reader) };
         let answer = match self.database.read(&mut self.names, &question) {
             Ok(answer) => answer,
             Err(fault) => {
                 let segment = if let Fault::Unreadable(id) = fault { Some(id) } else { None };
-                self.held.push(Held { ask: Ask::Read { reader, after, limit, reply }, segment });
+                self.held.push(Held { reader, ask: Ask::Read { reader, after, limit, reply }, segment });
                 match segment {
                     Some(id) => self.wait_for(id),
                     None => self.recover_idle(fault),

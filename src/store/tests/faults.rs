@@ -235,6 +235,36 @@ fn a_disk_that_cannot_be_read_for_a_while_loses_nothing() {
 }
 
 #[test]
+fn a_disk_that_is_not_read_is_asked_at_its_time_for_one_read_of_each_reader() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert!(rig.commit(rows(1..=200)));
+    rig.worker.close();
+    let mut rig = start(&disk);
+    disk.fail(|faults| faults.reads = u32::MAX);
+    for _ in 0..10 {
+        assert!(rig.read(ROUTE, 0, 50).is_none());
+        rig.wait(1_000);
+    }
+    assert_eq!(rig.worker.held.len(), 1);
+    // Whatever it was lost by.
+    rig.worker.database.connection = None;
+    rig.hand_over(rows(201..=201));
+    assert!(rig.worker.database.connection.is_none() && !rig.all_told());
+    let refused = disk.refused();
+    for _ in 0..50 {
+        assert!(rig.read(ROUTE, 0, 50).is_none());
+    }
+    assert_eq!(disk.refused(), refused, "it waits for its time");
+    assert_eq!(rig.worker.held.len(), 1);
+    disk.fail(|faults| faults.reads = 0);
+    assert!(rig.settle_down());
+    (0..20).for_each(|_| rig.wait(3_000));
+    assert!(rig.worker.held.is_empty());
+    assert_eq!(read_all(&mut rig), seqs(1..=201));
+}
+
+#[test]
 fn a_sector_that_cannot_be_read_ever_costs_its_rows_and_blocks_nobody() {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);

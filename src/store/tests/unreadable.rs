@@ -380,6 +380,7 @@ fn a_place_that_cannot_be_read_stops_no_commit() {
         rig.wait(500);
         assert_eq!(rig.read(ROUTE, 200, 60).map(|read| read.rows.len() as u64), Some(seq - 200));
     }
+    assert!(rig.read(ROUTE, 0, 60).is_none(), "whoever asks for it again waits again");
     let status = rig.status();
     assert_eq!(status.trouble.as_deref(), Some("the disk cannot be read"));
     assert_eq!(status.readers[&ROUTE].queued, 220);
