@@ -172,6 +172,11 @@ impl Inbox {
         self.queue.ended(reader, rows);
     }
 
+    /// Whether so many rows have ended that a commit must hold some before more do.
+    pub(super) fn has_no_room_for_ends(&self, reader: ReaderId) -> bool {
+        self.queue.ends().by_reader.get(&reader).is_some_and(|unwritten| *unwritten >= ENDS_MAX)
+    }
+
     /// A commit holds so many rows that have ended.
     pub fn wrote(&self, ends: &BTreeMap<ReaderId, usize>) {
         let mut unwritten = self.queue.ends();

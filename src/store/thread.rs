@@ -48,7 +48,7 @@ pub(super) struct Worker {
 pub(super) struct Held {
     reader: ReaderId,
     ask: Ask,
-    /// The segment that the disk could not read; `None` where it waits for the database.
+    /// The segment that the disk could not read; `None` where it waits for the database, or for a commit.
     segment: Option<u32>,
 }
 
@@ -348,8 +348,10 @@ impl Worker {
     }
 
     fn read(&mut self, reader: ReaderId, after: Seq, limit: Portion, reply: Box<dyn FnOnce(Rows) + Send>) {
-        if self.database.connection.is_none() && self.recovery.retry_at.is_some() {
-            // It is opened again at its time.
+        // It is opened again at its time.
+        let is_closed = self.database.connection.is_none() && self.recovery.retry_at.is_some();
+        // Each read may end a page of rows that nobody can have: while nothing commits there would be no end of them.
+        if is_closed || self.inbox.has_no_room_for_ends(reader) {
             let ask = Ask::Read { reader, after, limit, reply };
             self.held.push(Held { reader, ask, segment: None });
             return;

@@ -265,6 +265,39 @@ fn a_disk_that_is_not_read_is_asked_at_its_time_for_one_read_of_each_reader() {
 }
 
 #[test]
+fn what_runs_out_of_time_while_nothing_commits_is_not_all_remembered() {
+    let disk = FaultyDisk::new();
+    let sizes = Sizes { segment_rows: 4_096, segment_bytes: 4_000_000, checkpoint_frames: 1_000, ..SIZES };
+    let mut rig = Rig::start(&disk, sizes, &["up".into()]).unwrap_or_else(|_| panic!());
+    let row = |seq| {
+        let mut message = Message::clone(&message(seq, "sensors/one"));
+        message.expiry = Some(60);
+        wanted(seq, Arc::new(message), &[ROUTE])
+    };
+    assert!(rig.commit((1..=6_000).map(row).collect()));
+    rig.wait(120_000);
+    disk.fail(|faults| faults.writes = u32::MAX);
+    let mut after = 0;
+    // On while there is progress, as the bridge.
+    while let Some(read) = rig.read(ROUTE, after, 256).filter(|read| read.through.0 > after) {
+        after = read.through.0;
+    }
+    assert_eq!(rig.worker.held.len(), 1, "it keeps its place");
+    (0..5).for_each(|_| rig.wait(3_000));
+    let waiting = rig.worker.batch.waiting().lazy;
+    assert!((1_000..=2_000).contains(&waiting), "{waiting} ends");
+    disk.fail(|faults| faults.writes = 0);
+    (0..5).for_each(|_| rig.wait(3_000));
+    assert!(rig.worker.held.is_empty(), "and is answered");
+    while let Some(read) = rig.read(ROUTE, after, 256).filter(|read| read.through.0 > after) {
+        after = read.through.0;
+    }
+    rig.wait(3_000);
+    let line = rig.status().readers[&ROUTE].clone();
+    assert_eq!((after, line.queued, line.expired), (6_000, 0, 6_000));
+}
+
+#[test]
 fn a_sector_that_cannot_be_read_ever_costs_its_rows_and_blocks_nobody() {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);
