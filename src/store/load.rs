@@ -312,11 +312,11 @@ impl Log {
             let Some(reader) = self.readers.get_mut(&id) else { continue };
             let counters = &mut reader.state.counters;
             let gone = counters.delivered + counters.expired + counters.dropped.values().sum::<u64>();
-            if counters.received < gone + queued {
-                // Its counters were lost: what is there was received.
-                counters.received = gone + queued;
-            }
-            let missing = counters.received - gone - queued;
+            let missing = counters.received.saturating_sub(gone + queued);
+            let beyond = (gone + queued).saturating_sub(counters.received);
+            // What was counted as damaged and is there after all was received before. Where its counters were lost,
+            // what is there was received.
+            counters.received += beyond - counters.recover(beyond);
             if missing > 0 {
                 tracing::error!(
                     reader = reader.name,

@@ -261,6 +261,17 @@ impl Counters {
         }
     }
 
+    /// Takes back that so many rows were lost to damage, or as many as were. Returns how many.
+    pub(super) fn recover(&mut self, rows: u64) -> u64 {
+        let Some(damaged) = self.dropped.get_mut(&DropReason::Damaged) else { return 0 };
+        let found = rows.min(*damaged);
+        *damaged -= found;
+        if *damaged == 0 {
+            self.dropped.remove(&DropReason::Damaged);
+        }
+        found
+    }
+
     /// The conservation line of a reader of which so many rows wait.
     pub(super) fn line(&self, name: &str, route: bool, queued: u64) -> ReaderStatus {
         ReaderStatus {

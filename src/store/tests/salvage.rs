@@ -511,3 +511,38 @@ fn a_salvage_at_work_that_gives_up_the_reserve_is_followed_by_another_reserve() 
     assert_eq!(disk.size(&reserve), Some(SIZES.reserve), "there is one again");
     assert_eq!(rig.worker.database.reserve.size(), SIZES.reserve);
 }
+
+#[test]
+fn what_was_counted_as_damaged_and_is_found_after_all_was_received_once() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    let row = |seq| wanted(seq, content(seq), &[READERS[0]]);
+    assert!(rig.commit((1..=200).map(row).collect()));
+    rig.worker.close();
+    let bytes = disk.bytes(&database(&disk)).unwrap();
+    let payload = &content(50).payload;
+    let at = bytes.windows(payload.len()).position(|window| window == payload).expect("it is there");
+    let mut rig = start(&disk);
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    // There is no room for a salvage: the segment is given up whole.
+    let taken: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| (faults.bad_page, faults.capacity) = (at / 4_096 + 1, taken + 60_000));
+    let lost = 200 - read_all(&mut rig, READERS[0]).len() as u64;
+    assert!(lost > 1, "{lost} rows");
+    assert!(rig.commit(vec![row(201)]));
+    let damaged = |rig: &mut Rig| {
+        let line = rig.status().readers[&READERS[0]].clone();
+        let damaged = line.dropped.get(&DropReason::Damaged).copied().unwrap_or(0);
+        assert_eq!(line.received, line.delivered + line.queued + damaged, "{line:?}");
+        (line.received, damaged)
+    };
+    assert_eq!(damaged(&mut rig), (201, lost));
+    rig.worker.close();
+    disk.fail(|faults| (faults.bad_page, faults.capacity) = (0, 0));
+    disk.harm(&database(&disk), |bytes| bytes[0] ^= 1);
+    let mut rig = start(&disk);
+    assert!(rig.commit(vec![row(202)]));
+    assert_eq!(read_all(&mut rig, READERS[0]).len(), 202, "better than never");
+    assert_eq!(damaged(&mut rig), (202, 0));
+}
