@@ -3,6 +3,9 @@
 //! Each end is looked at after a kill as well, since a count that is not in the transaction of its drop
 //! would be lost there. At last every single counter is left out once, and conservation must break.
 
+use super::cuts::{Rig, SIZES};
+use super::disk::FaultyDisk;
+use super::faults::{ROUTE, rows, seqs};
 use super::*;
 use crate::record::{DropReason, Keep, Policy};
 use crate::store::reader::{Fate, REASONS};
@@ -396,4 +399,26 @@ fn a_build_that_skips_any_one_increment_does_not_add_up() {
         let lines = everything(Some(counter));
         assert!(!lines.iter().all(is_conserved), "nothing counts {counter:?}, and nobody sees it");
     }
+}
+
+#[test]
+fn what_a_full_store_drops_is_still_on_its_way_where_that_was_undone() {
+    let disk = FaultyDisk::new();
+    let bounds = [("up", Bounds { max_messages: Some(1_000), ..Bounds::default() })];
+    let mut rig = Rig::start_bounded(&disk, SIZES, &["up".into()], &bounds).unwrap_or_else(|_| panic!());
+    assert!(rig.commit(rows(1..=200)));
+    assert!(rig.read(ROUTE, 0, 10).is_some());
+    let handed =
+        |rig: &Rig| -> Vec<u64> { rig.worker.database.log.readers[&ROUTE].handed.keys().copied().collect() };
+    assert_eq!(handed(&rig), seqs(1..=10));
+    let mut gate: Gate = Box::new(|_| Err(std::io::ErrorKind::StorageFull.into()));
+    let config = rig.worker.config.clone();
+    let database = &mut rig.worker.database;
+    let undone = database
+        .transact(&config, Some(&mut gate), |log, connection| log.drop_oldest_segment(connection).map(drop));
+    assert!(undone.is_err_and(|fault| fault.is_full()));
+    assert_ne!(handed(&rig), seqs(1..=10));
+    let now = rig.worker.database.now;
+    rig.worker.database.go_back(&now).unwrap();
+    assert_eq!(handed(&rig), seqs(1..=10));
 }
