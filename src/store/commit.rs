@@ -21,9 +21,10 @@ use super::patience::{Patience, backoff};
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Room, Sizes};
-use super::schema::{Fault, unsigned};
+use super::schema::Fault;
 use super::segment;
 use super::successor::{self, Apart};
+use super::tend::Spare;
 use super::thread::Worker;
 use super::unread::Unread;
 use crate::record::{Now, Seq};
@@ -68,15 +69,6 @@ pub(super) struct Database {
     pub(super) sync: Sync,
     /// Older files that are read.
     pub(super) apart: Vec<Apart>,
-}
-
-/// Whether the file has pages that it does not need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spare {
-    /// It has, or nobody has looked since the last commit.
-    Perhaps,
-    /// It has not.
-    No,
 }
 
 /// Whether what the database's file reads is what a loss of power would leave.
@@ -186,7 +178,7 @@ impl Database {
     }
 
     /// Lets go of the file where a sync has failed: from here on nothing may write it, not even a rollback.
-    fn watch<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn watch<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
         if result.as_ref().is_err_and(Fault::is_unsynced) {
             self.sync = Sync::Failed;
             self.connection = None;
@@ -291,7 +283,7 @@ impl Database {
     }
 
     /// Moves the WAL into the database, giving up the reserve if there is no other room.
-    fn checkpoint(&mut self) -> Result<(), Fault> {
+    pub(super) fn checkpoint(&mut self) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let done = match checkpoint(connection) {
             Err(fault) if fault.is_full() && self.reserve.release() => checkpoint(connection),
@@ -312,54 +304,6 @@ impl Database {
         self.transact(config, None, drop)?;
         self.checkpoint()?;
         Ok(dropped)
-    }
-
-    /// After a commit, and now and then while the file is to be shrunk: moves the WAL on, keeps the reserve,
-    /// shrinks the file a little. Nobody waits for it.
-    pub(super) fn tend(&mut self, config: &Checked, now: u64) -> Result<(), Fault> {
-        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-        let is_turn = now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS;
-        if is_turn {
-            // Whatever comes of it: the next is a while away.
-            self.shrunk_at = now;
-        }
-        if frames(connection)? >= self.sizes.checkpoint_frames {
-            self.checkpoint()?;
-        }
-        if is_turn {
-            self.reserve.keep(self.sizes.reserve, self.files.free_disk());
-            let shrunk = self.shrink(config);
-            self.spare = self.watch(shrunk)?;
-            // Only that makes the file smaller.
-            let worth = if self.spare == Spare::No { PAGE } else { SHRINK_WORTH };
-            if self.given_up()? >= worth {
-                self.checkpoint()?;
-            }
-        }
-        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-        let segments = &self.log.segments;
-        Ok(successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?)
-    }
-
-    /// Bytes by which the file has been shrunk while the disk does not know yet.
-    fn given_up(&self) -> Result<u64, Fault> {
-        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-        Ok(self.files.database_size().saturating_sub(Pages::of(connection)?.all * PAGE))
-    }
-
-    /// Gives a few unused pages back to the disk, where many are unused. Says whether there may be more.
-    fn shrink(&mut self, config: &Checked) -> Result<Spare, Fault> {
-        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-        let pages = Pages::of(connection)?;
-        let spare = (pages.all / 4).max(self.sizes.segment_bytes * 2 / PAGE);
-        let short = self.files.free_disk().is_some_and(|free| free < config.min_free_disk);
-        if pages.free <= spare && (!short || pages.free <= self.sizes.segment_bytes / PAGE) {
-            return Ok(Spare::No);
-        }
-        let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
-        let mut rows = statement.query([])?;
-        while rows.next()?.is_some() {}
-        Ok(Spare::Perhaps)
     }
 
     /// Reads a reader's rows.
@@ -571,13 +515,6 @@ pub(super) fn has_room(files: &Files) -> bool {
     files.free_disk().is_none_or(|free| free / 4 * 3 > bytes)
 }
 
-/// Frames in the WAL.
-fn frames(connection: &Connection) -> Result<u64, Fault> {
-    let frames =
-        connection.prepare_cached("PRAGMA main.wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
-    Ok(unsigned(frames))
-}
-
 /// Moves the WAL into the database.
 pub(super) fn checkpoint(connection: &Connection) -> Result<(), Fault> {
     connection.prepare_cached("PRAGMA main.wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
@@ -589,12 +526,3 @@ const ROOM_ATTEMPTS: u32 = 12;
 
 /// So often the database is opened again without a wait.
 const OTHER_ATTEMPTS: u32 = 3;
-
-/// How often the file is shrunk by a little, and the reserve looked after.
-pub(super) const SHRINK_MILLIS: u64 = 1_000;
-
-/// By so many pages.
-const SHRINK_PAGES: u32 = 64;
-
-/// So many bytes are worth a checkpoint of their own while there is more to come.
-const SHRINK_WORTH: u64 = 1 << 20;

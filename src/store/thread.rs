@@ -4,7 +4,7 @@
 //! [`Worker::committed`], which only a commit that succeeded reaches.
 
 use super::batch::Batch;
-use super::commit::{Database, Gate, Recovery, SHRINK_MILLIS, Spare};
+use super::commit::{Database, Gate, Recovery};
 use super::handle::{Ask, Inbox, StoreStatus};
 use super::log::Order;
 use super::pace::{DAY_MILLIS, Due, Last, Spent, due};
@@ -12,6 +12,7 @@ use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
 use super::room::{Pages, Room, missed_floor};
 use super::schema::Fault;
+use super::tend::{SHRINK_MILLIS, Spare};
 use super::{Checked, aside, successor, written};
 use crate::record::{
     DropReason, Full, HEARTBEAT, Now, Portion, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write,

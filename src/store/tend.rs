@@ -1,0 +1,87 @@
+//! What is done for the file beside the commits.
+//!
+//! After a commit, and now and then while there is something to do: the WAL is moved on, the reserve kept, the file
+//! shrunk a little. Nobody waits for it, and nothing of it is needed for what was told.
+
+use rusqlite::Connection;
+
+use super::Checked;
+use super::commit::Database;
+use super::room::{PAGE, Pages};
+use super::schema::{Fault, unsigned};
+use super::successor;
+
+/// Whether the file has pages that it does not need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spare {
+    /// It has, or nobody has looked since the last commit.
+    Perhaps,
+    /// It has not.
+    No,
+}
+
+impl Database {
+    /// After a commit, and now and then while the file is to be shrunk: moves the WAL on, keeps the reserve,
+    /// shrinks the file a little. Nobody waits for it.
+    pub(super) fn tend(&mut self, config: &Checked, now: u64) -> Result<(), Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let is_turn = now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS;
+        if is_turn {
+            // Whatever comes of it: the next is a while away.
+            self.shrunk_at = now;
+        }
+        if frames(connection)? >= self.sizes.checkpoint_frames {
+            self.checkpoint()?;
+        }
+        if is_turn {
+            self.reserve.keep(self.sizes.reserve, self.files.free_disk());
+            let shrunk = self.shrink(config);
+            self.spare = self.watch(shrunk)?;
+            // Only that makes the file smaller.
+            let worth = if self.spare == Spare::No { PAGE } else { SHRINK_WORTH };
+            if self.given_up()? >= worth {
+                self.checkpoint()?;
+            }
+        }
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let segments = &self.log.segments;
+        Ok(successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?)
+    }
+
+    /// Bytes by which the file has been shrunk while the disk does not know yet.
+    fn given_up(&self) -> Result<u64, Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        Ok(self.files.database_size().saturating_sub(Pages::of(connection)?.all * PAGE))
+    }
+
+    /// Gives a few unused pages back to the disk, where many are unused. Says whether there may be more.
+    fn shrink(&mut self, config: &Checked) -> Result<Spare, Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let pages = Pages::of(connection)?;
+        let spare = (pages.all / 4).max(self.sizes.segment_bytes * 2 / PAGE);
+        let short = self.files.free_disk().is_some_and(|free| free < config.min_free_disk);
+        if pages.free <= spare && (!short || pages.free <= self.sizes.segment_bytes / PAGE) {
+            return Ok(Spare::No);
+        }
+        let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(Spare::Perhaps)
+    }
+}
+
+/// Frames in the WAL.
+fn frames(connection: &Connection) -> Result<u64, Fault> {
+    let frames =
+        connection.prepare_cached("PRAGMA main.wal_checkpoint(NOOP)")?.query_row([], |row| row.get(1))?;
+    Ok(unsigned(frames))
+}
+
+/// How often the file is shrunk by a little, and the reserve looked after.
+pub(super) const SHRINK_MILLIS: u64 = 1_000;
+
+/// By so many pages.
+const SHRINK_PAGES: u32 = 64;
+
+/// So many bytes are worth a checkpoint of their own while there is more to come.
+const SHRINK_WORTH: u64 = 1 << 20;
