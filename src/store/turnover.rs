@@ -134,7 +134,6 @@ impl Log {
             false => segment::drop_table(connection, id)?,
         }
         self.segments.remove(&id);
-        self.index.forget(id);
         Ok(())
     }
 

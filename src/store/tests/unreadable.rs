@@ -87,6 +87,23 @@ fn a_finished_segment_that_cannot_be_read_stops_no_commit() {
 }
 
 #[test]
+fn whose_the_rows_of_a_segment_are_is_known_where_its_end_is_undone() {
+    let disk = filled();
+    let page = page_of(&disk, 50);
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=200));
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    disk.fail(|faults| faults.bad_page = page);
+    // With the last of its rows the segment is dropped.
+    settle(&mut rig, 1..=200);
+    rig.hand_over(rows(201..=201));
+    rig.wait(500);
+    assert!(rig.all_told(), "{:?}", rig.status().trouble);
+    assert_eq!(rig.status().trouble, None);
+    assert_eq!(lost(&mut rig), 0);
+}
+
+#[test]
 fn whichever_page_cannot_be_read_the_store_goes_on_with_the_others() {
     let whole = filled();
     let count = pages(&whole).len();
