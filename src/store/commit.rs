@@ -24,7 +24,7 @@ use super::room::{Files, PAGE, Pages, Room, Sizes};
 use super::schema::Fault;
 use super::segment;
 use super::successor::{self, Apart};
-use super::tend::Spare;
+use super::tend::{Dropped, Spare};
 use super::thread::Worker;
 use super::unread::Unread;
 use crate::record::{Now, Seq};
@@ -255,6 +255,7 @@ impl Database {
         let log = Log::load(&connection, self.sizes, &self.rules, &BTreeMap::new())?;
         // Of segments that are no more.
         self.log.index = Index::default();
+        self.log.left.clear();
         self.take(log);
         self.suspects.clear();
         self.unread.clear();
@@ -294,6 +295,10 @@ impl Database {
 
     /// Drops some of the oldest segments, in a transaction of its own. Says whether there were any.
     fn drop_oldest(&mut self, config: &Checked, count: u32) -> Result<bool, Fault> {
+        if self.log.left_behind().next().is_some() {
+            // More would only be left behind beside them.
+            return Ok(self.drop_left(self.now.mono)? == Dropped::Some);
+        }
         let mut dropped = false;
         let drop = |log: &mut Log, connection: &Connection| {
             for _ in 0..count {

@@ -86,6 +86,7 @@ impl Log {
             released: Vec::new(),
             touched: BTreeSet::new(),
             lost: BTreeMap::new(),
+            left: BTreeMap::new(),
             spoilt: BTreeSet::new(),
             resting: BTreeSet::new(),
             retained: Default::default(),
@@ -270,6 +271,7 @@ impl Log {
     pub(super) fn renew(&mut self, found: Log) {
         let former = std::mem::replace(self, found);
         self.index.inherit(former.index);
+        self.left = former.left;
         for (id, before) in former.readers {
             if let Some(reader) = self.readers.get_mut(&id) {
                 reader.handed = before.handed;

@@ -83,6 +83,8 @@ pub(super) struct Log {
     pub(super) touched: BTreeSet<u32>,
     /// Segments that cannot be read: dropped with the next commit.
     pub(super) lost: BTreeMap<u32, Doubt>,
+    /// Tables that stay behind, and what their rows take: those without a header go one by one, in no commit.
+    pub(super) left: BTreeMap<u32, u64>,
     /// Segments of which rows are lost one by one.
     pub(super) spoilt: BTreeSet<u32>,
     /// Segments that the disk does not read for now: no transaction may, since SQLite undoes one that does.
@@ -113,7 +115,7 @@ pub(super) enum Doubt {
     Damaged,
     /// A page of its table is, and there is no room to salvage what lies round that: such rows are lost one by one.
     Page,
-    /// The disk does not read it. So its table cannot even be dropped, and stays behind, unreachable.
+    /// The disk does not read it. So its table cannot even be dropped, and stays behind, unreachable, until a start.
     Unreadable,
 }
 

@@ -213,7 +213,9 @@ impl Log {
     ) -> Result<Over, Fault> {
         let (wal, free_disk) = (files.wal_size(), files.free_disk());
         let pages = Pages::of(connection)?;
-        let taken = pages.in_use() + wal;
+        // What is left behind is about to go: to drop messages for it would be in vain.
+        let left: u64 = self.left_behind().map(|(_, bytes)| bytes).sum();
+        let taken = (pages.in_use() + wal).saturating_sub(left);
         // Pages that are in the WAL alone are still to be taken of the disk.
         let allowed = allowed(config, files.database_size() + wal, free_disk);
         // Where something else takes the most of it, dropping what waits would not help, and never end.

@@ -15,6 +15,7 @@ use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
 use super::schema::{Fault, is_damage, is_unreadable, signed, unsigned};
 use super::tally::Tally;
+use super::unread::ELSEWHERE;
 use crate::record::{Message, ReaderId};
 
 /// A text or a set: here, or in the row of this number.
@@ -120,7 +121,8 @@ pub(super) fn has_table(connection: &Connection, schema: &str, id: u32) -> rusql
 /// that was set apart goes with its file.
 pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> {
     match connection.execute_batch(&format!("DROP TABLE IF EXISTS main.log_{id}")) {
-        Err(error) if !is_damage(&error) => return Err(fault(id, error)),
+        // It may be another's page, which SQLite moves into the gap.
+        Err(error) if !is_damage(&error) => return Err(fault(ELSEWHERE, error)),
         _ => {}
     }
     drop_header(connection, id)

@@ -361,7 +361,7 @@ pub(super) fn adopt_newest(connection: &Connection, files: &Files) -> rusqlite::
 }
 
 /// The segments that have their table in a database.
-fn tables(connection: &Connection, schema: &str) -> rusqlite::Result<BTreeSet<u32>> {
+pub(super) fn tables(connection: &Connection, schema: &str) -> rusqlite::Result<BTreeSet<u32>> {
     let sql = format!(
         "SELECT substr(name, 5) + 0 FROM {schema}.sqlite_schema WHERE name LIKE 'log\\_%' ESCAPE '\\'"
     );

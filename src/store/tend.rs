@@ -1,15 +1,17 @@
 //! What is done for the file beside the commits.
 //!
 //! After a commit, and now and then while there is something to do: the WAL is moved on, the reserve kept, the file
-//! shrunk a little. Nobody waits for it, and nothing of it is needed for what was told.
+//! shrunk a little, and tables dropped that no commit could drop. Nobody waits for it, and nothing of it is needed for what was told.
 
 use rusqlite::Connection;
 
 use super::Checked;
-use super::commit::Database;
+use super::commit::{Database, has_room};
 use super::room::{PAGE, Pages};
 use super::schema::{Fault, unsigned};
+use super::segment;
 use super::successor;
+use super::unread::ELSEWHERE;
 
 /// Whether the file has pages that it does not need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,9 +22,18 @@ pub(super) enum Spare {
     No,
 }
 
+/// Whether tables that were left behind are dropped now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// Some are.
+    Some,
+    /// None is.
+    None,
+}
+
 impl Database {
-    /// After a commit, and now and then while the file is to be shrunk: moves the WAL on, keeps the reserve,
-    /// shrinks the file a little. Nobody waits for it.
+    /// After a commit, and now and then while there is something to do: moves the WAL on, keeps the reserve,
+    /// shrinks the file a little, drops what was left behind. Nobody waits for it.
     pub(super) fn tend(&mut self, config: &Checked, now: u64) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let is_turn = now.saturating_sub(self.shrunk_at) >= SHRINK_MILLIS;
@@ -45,7 +56,44 @@ impl Database {
         }
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let segments = &self.log.segments;
-        Ok(successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?)
+        successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?;
+        if is_turn {
+            self.drop_left(now)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to do although nothing is committed.
+    pub(super) fn is_to_be_tended(&self) -> bool {
+        self.spare == Spare::Perhaps || self.log.left_behind().next().is_some()
+    }
+
+    /// Drops some tables that were left behind, each by itself, while the disk reads all that it takes. Where it never
+    /// does, that place is gone round, if there is room for another file.
+    pub(super) fn drop_left(&mut self, now: u64) -> Result<Dropped, Fault> {
+        let mut dropped = Dropped::None;
+        for _ in 0..LEFT_TABLES_MAX {
+            let Some((id, _)) = self.log.left_behind().next().filter(|_| self.unread.until(ELSEWHERE) <= now)
+            else {
+                break;
+            };
+            let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+            let done = segment::drop_table(connection, id);
+            match self.watch(done) {
+                Ok(()) => {
+                    (dropped, self.spare) = (Dropped::Some, Spare::Perhaps);
+                    self.log.left.remove(&id);
+                }
+                Err(fault) if self.is_hopeless(&fault, now) && !has_room(&self.files) => {
+                    tracing::warn!(segment = id, "its table stays behind until the next start");
+                    self.log.left.remove(&id);
+                    self.unread.forget(ELSEWHERE);
+                    break;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(dropped)
     }
 
     /// Bytes by which the file has been shrunk while the disk does not know yet.
@@ -79,6 +127,9 @@ fn frames(connection: &Connection) -> Result<u64, Fault> {
 
 /// How often the file is shrunk by a little, and the reserve looked after.
 pub(super) const SHRINK_MILLIS: u64 = 1_000;
+
+/// So many tables that were left behind are dropped at once, each with a sync of its own.
+const LEFT_TABLES_MAX: u32 = 8;
 
 /// By so many pages.
 const SHRINK_PAGES: u32 = 64;

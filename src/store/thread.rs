@@ -12,7 +12,7 @@ use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
 use super::room::{Pages, Room, missed_floor};
 use super::schema::Fault;
-use super::tend::{SHRINK_MILLIS, Spare};
+use super::tend::SHRINK_MILLIS;
 use super::{Checked, aside, successor, written};
 use crate::record::{
     DropReason, Full, HEARTBEAT, Now, Portion, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write,
@@ -241,12 +241,15 @@ impl Worker {
 
     /// When the file is looked after although nothing is committed.
     fn tend_at(&self) -> Option<u64> {
-        (self.database.spare == Spare::Perhaps).then(|| self.database.shrunk_at.saturating_add(SHRINK_MILLIS))
+        self.database.is_to_be_tended().then(|| self.database.shrunk_at.saturating_add(SHRINK_MILLIS))
     }
 
     fn tend(&mut self) {
-        if let Err(fault) = self.database.tend(&self.config, (self.clock)().mono) {
-            self.recover_idle(fault);
+        match self.database.tend(&self.config, (self.clock)().mono) {
+            // Of what no commit needs.
+            Err(Fault::Unreadable(place)) => self.wait_for(place),
+            Err(fault) => self.recover_idle(fault),
+            Ok(()) => {}
         }
     }
 

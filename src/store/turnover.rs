@@ -14,6 +14,7 @@ use super::pack::{Unpack, put_number};
 use super::reader::Fate;
 use super::schema::Fault;
 use super::segment::{self, Found, Header, Named};
+use super::successor;
 use crate::record::{DropReason, Message, ReaderId};
 
 /// A row read whole, to be written again elsewhere.
@@ -81,8 +82,8 @@ impl Log {
     pub(super) fn sweep(&mut self, connection: &Connection) -> Result<(), Fault> {
         for (id, doubt) in std::mem::take(&mut self.lost) {
             match doubt {
-                Doubt::Damaged if !self.resting.contains(&id) => segment::drop_table(connection, id)?,
-                Doubt::Damaged | Doubt::Page | Doubt::Unreadable => segment::drop_header(connection, id)?,
+                Doubt::Damaged => self.drop_table(connection, id, 0)?,
+                Doubt::Page | Doubt::Unreadable => segment::drop_header(connection, id)?,
             }
         }
         while let Some(id) = self.touched.pop_first() {
@@ -127,14 +128,41 @@ impl Log {
         Ok(true)
     }
 
-    /// Drops a segment. Where the disk does not read it, its table stays behind, unreachable.
+    /// Drops a segment.
     pub(super) fn drop_segment(&mut self, connection: &Connection, id: u32) -> Result<(), Fault> {
-        match self.resting.contains(&id) {
-            true => segment::drop_header(connection, id)?,
-            false => segment::drop_table(connection, id)?,
-        }
+        let bytes = self.segments.get(&id).map_or(0, |segment| segment.bytes);
+        self.drop_table(connection, id, bytes)?;
         self.segments.remove(&id);
         Ok(())
+    }
+
+    /// Drops a segment's table and header. Where the disk does not read what that takes, the table stays behind for
+    /// now, unreachable; and so does each that goes while others are left: the last page of the file, which SQLite
+    /// moves into the gap, may be what is not read, and then each drop would be undone with its transaction.
+    fn drop_table(&mut self, connection: &Connection, id: u32, bytes: u64) -> Result<(), Fault> {
+        let is_left = self.resting.contains(&id) || !self.left.is_empty();
+        let dropped = match is_left {
+            true => segment::drop_header(connection, id),
+            false => segment::drop_table(connection, id),
+        };
+        if is_left || dropped.as_ref().is_err_and(|fault| fault.unread().is_some()) {
+            self.left.insert(id, bytes);
+        }
+        dropped
+    }
+
+    /// Finds tables without a header, which an earlier run has left behind.
+    pub(super) fn find_left(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut tables = successor::tables(connection, "main")?;
+        tables.retain(|id| !self.segments.contains_key(id) && !self.lost.contains_key(id));
+        self.left = tables.into_iter().map(|id| (id, 0)).collect();
+        Ok(())
+    }
+
+    /// Tables that are without a header by now, each with its rows' bytes where that is known.
+    pub(super) fn left_behind(&self) -> impl Iterator<Item = (u32, u64)> {
+        let left = self.left.iter().map(|(id, bytes)| (*id, *bytes));
+        left.filter(|(id, _)| !self.segments.contains_key(id) && !self.lost.contains_key(id))
     }
 
     /// Copies what is still wanted of a segment into the open one and drops it, if that is little.

@@ -23,6 +23,7 @@ mod faults;
 mod apart;
 mod rescue;
 mod unreadable;
+mod left;
 mod salvage;
 
 use std::path::Path;

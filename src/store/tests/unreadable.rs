@@ -13,7 +13,7 @@ use crate::store::disk::Disk;
 use crate::store::handle::Ask;
 
 /// A closed store with 200 rows for the route.
-fn filled() -> FaultyDisk {
+pub(super) fn filled() -> FaultyDisk {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);
     assert!(rig.commit(vec![session(ReaderId(9))]));
@@ -23,7 +23,7 @@ fn filled() -> FaultyDisk {
 }
 
 /// The page in which a row lies.
-fn page_of(disk: &FaultyDisk, seq: u64) -> usize {
+pub(super) fn page_of(disk: &FaultyDisk, seq: u64) -> usize {
     let payload = &content(seq).payload;
     let begin = &payload[..payload.len().min(100)];
     let all = pages(disk);
@@ -49,12 +49,12 @@ fn rows_in(disk: &FaultyDisk, page: usize) -> Vec<u64> {
     cells.filter_map(|cell| u64::try_from(cell.id).ok()).collect()
 }
 
-fn settle(rig: &mut Rig, range: std::ops::RangeInclusive<u64>) {
+pub(super) fn settle(rig: &mut Rig, range: std::ops::RangeInclusive<u64>) {
     rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: range.map(Seq).collect() }]);
 }
 
 /// Every row of the route is accounted for. Returns how many are lost.
-fn lost(rig: &mut Rig) -> u64 {
+pub(super) fn lost(rig: &mut Rig) -> u64 {
     let line = rig.status().readers[&ROUTE].clone();
     let dropped: u64 = line.dropped.values().sum();
     assert_eq!(line.received, line.delivered + line.queued + line.expired + dropped, "{line:?}");

@@ -1,0 +1,120 @@
+//! Tables that stay behind because the disk does not read all that dropping them takes.
+//!
+//! With each table that goes SQLite moves the last root page of the file into the gap, so that a place which nobody
+//! else needs may stand in the way of every drop.
+
+use super::cuts::{Rig, content};
+use super::disk::FaultyDisk;
+use super::faults::{ROUTE, read_all, rows, seqs, start};
+use super::unreadable::{filled, lost, page_of, settle};
+use super::*;
+
+/// Tables of segments, and segments.
+fn tables(rig: &Rig) -> (i64, i64) {
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    (
+        count("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'log_%'"),
+        count("SELECT count(*) FROM segments"),
+    )
+}
+
+/// A store at work with so many segments of the route, all read: the last root page but one cannot be read any more.
+fn with_a_bad_root(blocks: u64) -> Rig {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert!(rig.commit(vec![session(ReaderId(9))]));
+    for block in 0..blocks {
+        // The last ones are an absent session's, too, so that they stay.
+        let readers: &[ReaderId] = if block + 4 >= blocks { &[ROUTE, ReaderId(9)] } else { &[ROUTE] };
+        let row = |seq| wanted(seq, content(seq), readers);
+        assert!(rig.commit((block * 12 + 1..=block * 12 + 12).map(row).collect()));
+    }
+    rig.worker.close();
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=blocks * 12));
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    let sql =
+        "SELECT rootpage FROM sqlite_schema WHERE name LIKE 'log_%' ORDER BY rootpage DESC LIMIT 1 OFFSET 1";
+    let root: i64 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    disk.fail(|faults| faults.bad_page = root as usize);
+    rig
+}
+
+#[test]
+fn a_place_that_only_the_drop_of_others_meets_is_gone_round_and_costs_no_message() {
+    let mut rig = with_a_bad_root(80);
+    rig.worker.config.max_size = rig.status().size + 150_000;
+    let mut last = 960;
+    for block in 0..72 {
+        settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+        rig.hand_over(rows(last + 1..=last + 8));
+        assert!(rig.all_told(), "block {block} waits: {:?}", rig.status().trouble);
+        last += 8;
+        rig.wait(10_000);
+    }
+    let lost = lost(&mut rig);
+    assert!(lost <= 12, "no row goes but those in the place itself, if it has any: {lost}");
+    let (there, listed) = tables(&rig);
+    assert_eq!(there, listed);
+    assert_eq!(read_all(&mut rig).len() as u64, last - 864 - lost);
+}
+
+#[test]
+fn tables_that_stayed_behind_go_once_the_disk_reads_again_at_work_or_at_a_start() {
+    for again in [false, true] {
+        let mut rig = with_a_bad_root(40);
+        for block in 0..10 {
+            settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+            assert!(rig.commit(rows(481 + block..=481 + block)));
+        }
+        let (there, listed) = tables(&rig);
+        assert!(there > listed + 4, "{there} tables of {listed} segments");
+        let disk = rig.disk.clone();
+        disk.fail(|faults| faults.bad_page = 0);
+        if again {
+            rig.worker.close();
+            rig = start(&disk);
+        }
+        (0..10).for_each(|_| rig.wait(3_000));
+        let (there, listed) = tables(&rig);
+        assert_eq!(there, listed, "started again: {again}");
+        // And from then on they go with the last of their rows.
+        settle(&mut rig, 121..=180);
+        assert!(rig.commit(rows(491..=491)));
+        let (there, after) = tables(&rig);
+        assert!(there == after && after < listed, "{there} tables of {after} segments, {listed} before");
+        assert_eq!(read_all(&mut rig), seqs(181..=491));
+        assert_eq!(lost(&mut rig), 0);
+    }
+}
+
+#[test]
+fn a_table_that_cannot_be_dropped_undoes_one_commit_however_late_the_next_try_is() {
+    let disk = filled();
+    let page = page_of(&disk, 50);
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=200));
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    disk.fail(|faults| faults.bad_page = page);
+    let ended: Vec<Seq> = (1..=60).map(Seq).collect();
+    let (config, mut now) = (rig.worker.config.clone(), rig.worker.database.now);
+    let mut done = Vec::new();
+    for _ in 0..2 {
+        let database = &mut rig.worker.database;
+        let result = database.transact(&config, None, |log, connection| {
+            log.end_all(connection, ROUTE, &ended, Fate::Delivered)
+        });
+        if let Err(fault) = &result {
+            database.is_hopeless(fault, now.mono);
+            database.unread.rest(now.mono);
+            database.go_back(&now).unwrap();
+        }
+        done.push(result.is_ok());
+        // Longer than anything rests.
+        now.mono += 10_000;
+        database.now = now;
+    }
+    assert_eq!(done, [false, true]);
+}
