@@ -81,18 +81,6 @@ impl Index {
             }
         }
     }
-
-    /// Forgets a segment that is gone.
-    pub(super) fn forget(&mut self, id: u32) {
-        let weight = &mut self.weight;
-        self.closed.retain(|key, runs| {
-            let stays = key.0 != id;
-            if !stays {
-                *weight = weight.saturating_sub(runs.weight() + 1);
-            }
-            stays
-        });
-    }
 }
 
 /// Runs of closed segments that are remembered, 16 bytes each; at the limit all are forgotten.

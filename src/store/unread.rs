@@ -93,9 +93,6 @@ impl Database {
         }
         let is_apart = self.apart.iter().any(|apart| apart.segments.contains(&place));
         if is_apart || (place == ELSEWHERE && health == Health::Whole) {
-            // What is copied on may have another index than the one that was read.
-            let apart = self.apart.iter().flat_map(|apart| &apart.segments);
-            apart.for_each(|id| self.log.index.forget(*id));
             return self.reopen(Patience::None, now);
         }
         let salvage = health == Health::Spotted
