@@ -144,19 +144,19 @@ impl Database {
         work: impl FnOnce(&mut Log, &Connection) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-        let log = &mut self.log;
+        let (log, apart) = (&mut self.log, &self.apart);
         let (files, reserve, epoch, now) = (&self.files, &self.reserve, self.epoch, &self.now);
         log.rest(self.unread.resting(now.mono));
         let run = || -> Result<(), Fault> {
             connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             if log.room == Room::Unknown {
-                log.look_for_room(connection, files, config)?;
+                log.look_for_room(connection, files, apart, config)?;
             }
             log.begin();
             work(log, connection)?;
             log.trim(connection, now)?;
             log.sweep(connection)?;
-            log.make_room(connection, files, config)?;
+            log.make_room(connection, files, apart, config)?;
             log.ledger.epoch = epoch;
             log.write_state(connection)?;
             // What lies in the WAL alone must fit the disk when it is moved, whatever others take of it.

@@ -229,7 +229,7 @@ pub(super) const ENDS_MAX: usize = 1_000;
 /// How the store does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoreStatus {
-    /// Pages in use and the WAL, in bytes.
+    /// What counts in `max_size`, in bytes: pages in use, the WAL, and segments in files that are set apart.
     pub size: u64,
     /// `max_size`.
     pub max_size: u64,

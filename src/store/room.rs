@@ -1,6 +1,6 @@
 //! What the store may take of the disk, and what goes when it takes too much.
 //!
-//! `max_size` counts the pages in use and the WAL; `min_free_disk` lowers it while the disk is short.
+//! `max_size` counts the pages in use, the WAL, and the segments that lie in files apart; `min_free_disk` lowers it while the disk is short.
 //! Over it, the oldest segment goes, for every reader that lets its oldest go, in the transaction that made
 //! it too much, counted as `store_full`. A reader whose policy is another keeps its rows: what it would
 //! get next is turned away, here or by the broker, some way before `max_size` is reached. Segments and the
@@ -20,6 +20,7 @@ use super::patience::Patience;
 use super::progress::Progress;
 use super::reader::{Fate, Reader};
 use super::schema::{Fault, unsigned};
+use super::successor::Apart;
 use crate::record::{DropReason, Policy, ReaderId};
 
 /// Sizes that follow from the configuration.
@@ -180,13 +181,14 @@ impl Log {
         &mut self,
         connection: &Connection,
         files: &Files,
+        apart: &[Apart],
         config: &Checked,
     ) -> Result<(), Fault> {
         // What is copied is written before what it was copied from gives its place back.
         let spare = files.free_disk().is_none_or(|free| free > self.sizes.segment_bytes * 4);
         let mut copies = if spare { COPIES_MAX } else { 0 };
         loop {
-            let over = self.look_for_room(connection, files, config)?;
+            let over = self.look_for_room(connection, files, apart, config)?;
             if over == Over::No && self.room != Room::None {
                 return Ok(());
             }
@@ -209,15 +211,13 @@ impl Log {
         &mut self,
         connection: &Connection,
         files: &Files,
+        apart: &[Apart],
         config: &Checked,
     ) -> Result<Over, Fault> {
-        let (wal, free_disk) = (files.wal_size(), files.free_disk());
-        let pages = Pages::of(connection)?;
-        // What is left behind is about to go: to drop messages for it would be in vain.
-        let left: u64 = self.left_behind().map(|(_, bytes)| bytes).sum();
-        let taken = (pages.in_use() + wal).saturating_sub(left);
+        let taken = self.taken(connection, files, apart)?;
         // Pages that are in the WAL alone are still to be taken of the disk.
-        let allowed = allowed(config, files.database_size() + wal, free_disk);
+        let all = files.database_size() + files.wal_size() + self.taken_apart(apart);
+        let allowed = allowed(config, all, files.free_disk());
         // Where something else takes the most of it, dropping what waits would not help, and never end.
         let rows = || self.segments.values().map(|segment| segment.bytes).sum::<u64>();
         let floor = KEPT_OF_QUEUES.min(config.max_size / 8);
@@ -237,6 +237,25 @@ impl Log {
         let enough = if self.room == Room::None { self.sizes.segment_bytes } else { 1 };
         self.room = if left >= enough { Room::Left(left) } else { Room::None };
         Ok(over)
+    }
+
+    /// Bytes that count in `max_size`, but for tables that are about to go: messages would be dropped for those in vain.
+    pub(super) fn taken(
+        &self,
+        connection: &Connection,
+        files: &Files,
+        apart: &[Apart],
+    ) -> rusqlite::Result<u64> {
+        let left: u64 = self.left_behind().map(|(_, bytes)| bytes).sum();
+        let all = Pages::of(connection)?.in_use() + files.wal_size() + self.taken_apart(apart);
+        Ok(all.saturating_sub(left))
+    }
+
+    /// Bytes of segments in files apart. One that has gone counts no more, as pages that are free do not: or the
+    /// whole of such a file would have to go at once.
+    fn taken_apart(&self, apart: &[Apart]) -> u64 {
+        let ids = apart.iter().flat_map(|apart| &apart.segments);
+        ids.filter_map(|id| self.segments.get(id)).map(|segment| segment.bytes).sum()
     }
 
     /// Whether a segment may be dropped to make room.

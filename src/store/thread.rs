@@ -10,7 +10,7 @@ use super::log::Order;
 use super::pace::{DAY_MILLIS, Due, Last, Spent, due};
 use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
-use super::room::{Pages, Room, missed_floor};
+use super::room::{Room, missed_floor};
 use super::schema::Fault;
 use super::tend::SHRINK_MILLIS;
 use super::{Checked, aside, successor, written};
@@ -179,9 +179,11 @@ impl Worker {
 
     /// While something is full: whether it still is, without a commit that would say so.
     fn look_for_room(&mut self) {
-        let Database { connection: Some(connection), log, files, .. } = &mut self.database else { return };
+        let Database { connection: Some(connection), log, files, apart, .. } = &mut self.database else {
+            return;
+        };
         // What is wrong with the database the next commit meets too.
-        if log.look_for_room(connection, files, &self.config).is_ok() {
+        if log.look_for_room(connection, files, apart, &self.config).is_ok() {
             self.tell_full();
         }
     }
@@ -412,12 +414,11 @@ impl Worker {
     }
 
     fn fill(&mut self, status: &mut StoreStatus) -> Result<(), Fault> {
-        let files = &self.database.files;
-        let taken = files.database_size() + files.wal_size();
+        let Database { files, log, apart, .. } = &self.database;
+        let taken = files.database_size() + files.wal_size() + successor::size(files, apart);
         status.warning = missed_floor(&self.config, taken, files.free_disk());
         let Some(connection) = &self.database.connection else { return Ok(()) };
-        let apart = successor::size(&self.database.files, &self.database.apart);
-        status.size = Pages::of(connection)?.in_use() + self.database.files.wal_size() + apart;
+        status.size = log.taken(connection, files, apart)?;
         let ids: Vec<ReaderId> = self.database.log.readers.keys().copied().collect();
         for id in ids {
             let queued = self.database.log.queued(connection, id)?;

@@ -9,6 +9,7 @@ use super::faults::{ROUTE, apart, cut, read_all, rows, seqs, start};
 use super::unreadable::{absent, wait_until_read};
 use super::*;
 use crate::broker::tests::random::Random;
+use crate::record::{DropReason, Policy};
 use crate::store::disk::Disk;
 use crate::store::handle::Ask;
 
@@ -474,4 +475,50 @@ fn what_was_copied_on_from_a_file_apart_is_there_once_without_the_list_of_segmen
         assert_eq!((read_all(&mut rig), apart(&rig)), (seqs(211..=211), Vec::new()), "{is_lost}");
         assert_lost(&mut rig, 211, 0);
     }
+}
+
+/// A store that has come to so many bytes, of which nearly all lie in a file apart by now, and may have some more.
+fn nearly_full(bounds: Bounds) -> (Rig, u64) {
+    let disk = FaultyDisk::new();
+    let mut rig =
+        Rig::start_bounded(&disk, SIZES, &["up".into()], &[("up", bounds)]).unwrap_or_else(|_| panic!());
+    for block in 0..40 {
+        assert!(rig.commit(rows(block * 20 + 1..=block * 20 + 20)));
+    }
+    let most = rig.status().size + 200_000;
+    rig.worker.config.max_size = most;
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(rows(801..=820)));
+    assert_eq!(apart(&rig).len(), 1);
+    (rig, most)
+}
+
+#[test]
+fn what_is_set_apart_counts_in_the_limit_and_goes_segment_by_segment() {
+    let (mut rig, most) = nearly_full(Bounds::default());
+    assert!(rig.status().readers[&ROUTE].dropped.is_empty(), "it takes no more for being in two files");
+    for block in 41..76 {
+        assert!(rig.commit(rows(block * 20 + 1..=block * 20 + 20)));
+        let size = rig.status().size;
+        assert!(size <= most + 100_000, "{size} bytes of {most}");
+    }
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped = line.dropped.get(&DropReason::StoreFull).copied().unwrap_or(0);
+    assert!(dropped > 100 && line.queued > 700, "{line:?}");
+    assert_eq!(read_all(&mut rig), seqs(dropped + 1..=1_520));
+}
+
+#[test]
+fn what_is_set_apart_fills_a_store_that_refuses_no_sooner_than_before() {
+    let (mut rig, most) = nearly_full(Bounds { when_full: Policy::Refuse, ..Bounds::default() });
+    assert!(!rig.status().full.store);
+    let mut last = 820;
+    while !rig.status().full.store {
+        assert!(rig.commit(rows(last + 1..=last + 20)));
+        last += 20;
+        assert!(last < 2_000, "it is never full");
+    }
+    let status = rig.status();
+    assert!(status.size <= most, "{} bytes of {most}", status.size);
+    assert_eq!(status.readers[&ROUTE].queued, last);
 }
