@@ -107,7 +107,7 @@ impl Log {
             };
             self.end(connection, id, seq, fate)?;
         }
-        self.is_behind = self.oldest_of(connection, id)?.is_some();
+        self.is_behind |= self.oldest_of(connection, id)?.is_some();
         Ok(())
     }
 

@@ -323,6 +323,19 @@ fn a_sector_that_cannot_be_read_ever_costs_its_rows_and_blocks_nobody() {
 }
 
 #[test]
+fn what_is_too_old_ends_in_time_where_the_log_was_read_anew_meanwhile() {
+    let disk = FaultyDisk::new();
+    let bounds = [("up", Bounds { max_age: Some(60_000), ..Bounds::default() })];
+    let mut rig = Rig::start_bounded(&disk, SIZES, &["up".into()], &bounds).unwrap_or_else(|_| panic!());
+    assert!(rig.commit(rows(1..=50)));
+    let now = rig.worker.database.now;
+    rig.worker.database.go_back(&now).unwrap();
+    rig.wait(70_000);
+    let line = rig.status().readers[&ROUTE].clone();
+    assert_eq!((line.queued, line.expired), (0, 50));
+}
+
+#[test]
 fn a_file_system_that_is_mounted_read_only_is_named() {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);

@@ -198,6 +198,26 @@ fn what_ran_out_of_time_while_nobody_was_here_is_counted_at_the_start() {
 }
 
 #[test]
+fn a_route_that_has_caught_up_does_not_hold_up_what_another_has_to_end() {
+    let old = Bounds { max_age: Some(60_000), ..Bounds::default() };
+    let (bounds, routes) = (vec![("up", old), ("down", old)], vec!["up".into(), "down".into()]);
+    let mut trial = Terms { routes: routes.clone(), ..Terms::default() }.open();
+    let (up, down) = (trial.opened.routes[0], trial.opened.routes[1]);
+    for start in (1..=2_500).step_by(500) {
+        let readers: &[ReaderId] = if start < 1_000 { &[up, down] } else { &[up] };
+        trial.commit((start..start + 500).map(|seq| put(seq, readers)).collect());
+    }
+    trial.time.fetch_add(60_000, Ordering::SeqCst);
+    let again = Terms { bounds, routes, ..trial.killed() }.open();
+    let mut turns = 0;
+    while again.assert_conserved().readers[&up].queued > 0 {
+        turns += 1;
+        assert!(turns < 100, "they stay");
+    }
+    assert_eq!(again.status().readers[&down].expired, 1_000);
+}
+
+#[test]
 fn only_the_latest_of_a_topic_waits_where_that_is_wanted() {
     let bounds = Bounds {
         keep: Keep::Latest,
