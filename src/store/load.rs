@@ -267,7 +267,8 @@ impl Log {
     }
 
     /// Goes on with what was found on the disk. What was handed out is still where it was, with what ended in a
-    /// transaction that was undone, how old the oldest is may be known, and whose its rows are is not asked again: the disk may not read that any more.
+    /// transaction that was undone. Neither how old the oldest row is nor whose the rows are is asked again: the disk
+    /// may not read that any more.
     pub(super) fn renew(&mut self, found: Log) {
         let former = std::mem::replace(self, found);
         self.index.inherit(former.index);

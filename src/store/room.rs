@@ -1,6 +1,7 @@
 //! What the store may take of the disk, and what goes when it takes too much.
 //!
-//! `max_size` counts the pages in use, the WAL, and the segments that lie in files apart; `min_free_disk` lowers it while the disk is short.
+//! `max_size` counts the pages in use, the WAL, and the segments that lie in files apart; `min_free_disk` lowers
+//! it while the disk is short.
 //! Over it, the oldest segment goes, for every reader that lets its oldest go, in the transaction that made
 //! it too much, counted as `store_full`. A reader whose policy is another keeps its rows: what it would
 //! get next is turned away, here or by the broker, some way before `max_size` is reached. Segments and the

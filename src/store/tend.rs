@@ -1,7 +1,8 @@
 //! What is done for the file beside the commits.
 //!
 //! After a commit, and now and then while there is something to do: the WAL is moved on, the reserve kept, the file
-//! shrunk a little, and tables dropped that no commit could drop. Nobody waits for it, and nothing of it is needed for what was told.
+//! shrunk a little, and tables dropped that no commit could drop. Nobody waits for it, and nothing of it is needed
+//! for what was told.
 
 use rusqlite::Connection;
 

@@ -151,12 +151,19 @@ impl Log {
         dropped
     }
 
-    /// Finds tables without a header, which an earlier run has left behind.
+    /// Finds tables without a header, which an earlier run has left behind. One that has a row which somebody may not have
+    /// had has lost its header in another way, and is kept for a salvage.
     pub(super) fn find_left(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let mut tables = successor::tables(connection, "main")?;
         tables.retain(|id| !self.segments.contains_key(id) && !self.lost.contains_key(id));
+        tables.retain(|id| segment::last_of(connection, *id).is_ok_and(|last| self.all_have(last)));
         self.left = tables.into_iter().map(|id| (id, 0)).collect();
         Ok(())
+    }
+
+    /// Whether every reader has had all up to this row.
+    fn all_have(&self, last: u64) -> bool {
+        self.readers.values().all(|reader| reader.state.cursor >= last)
     }
 
     /// Tables that are without a header by now, each with its rows' bytes where that is known.
