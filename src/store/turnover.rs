@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::audience::Audience;
+use super::found::{FoundRow, Group};
 use super::log::{Dictionary, Doubt, Log, NewRow, Segment};
 use super::pack::{Unpack, put_number};
 use super::reader::Fate;
@@ -156,14 +157,26 @@ impl Log {
     pub(super) fn find_left(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let mut tables = successor::tables(connection, "main")?;
         tables.retain(|id| !self.segments.contains_key(id) && !self.lost.contains_key(id));
-        tables.retain(|id| segment::last_of(connection, *id).is_ok_and(|last| self.all_have(last)));
+        tables.retain(|id| self.is_over(connection, *id));
         self.left = tables.into_iter().map(|id| (id, 0)).collect();
         Ok(())
     }
 
-    /// Whether every reader has had all up to this row.
-    fn all_have(&self, last: u64) -> bool {
-        self.readers.values().all(|reader| reader.state.cursor >= last)
+    /// Whether nobody wants a row of a table any more, as far as can be read.
+    fn is_over(&self, connection: &Connection, id: u32) -> bool {
+        let mut group = Group::default();
+        if group.scan(connection, id).is_err() {
+            return false;
+        }
+        let is_wanted = |(seq, row): (&u64, &FoundRow)| {
+            let audience = group.named(&row.audience, |row| &row.audience).and_then(Audience::unpack);
+            audience.is_none_or(|audience| {
+                audience.members.iter().any(|member| {
+                    self.readers.get(&member.want.reader).is_some_and(|reader| !reader.state.is_settled(*seq))
+                })
+            })
+        };
+        !group.rows.iter().any(is_wanted)
     }
 
     /// Tables that are without a header by now, each with its rows' bytes where that is known.

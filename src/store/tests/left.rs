@@ -118,3 +118,20 @@ fn a_table_that_cannot_be_dropped_undoes_one_commit_however_late_the_next_try_is
     }
     assert_eq!(done, [false, true]);
 }
+
+#[test]
+fn a_table_whose_header_is_lost_is_no_table_that_was_left_behind() {
+    let disk = filled();
+    let rig = start(&disk);
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    let id: i64 = connection.query_row("SELECT min(id) FROM segments", [], |row| row.get(0)).unwrap();
+    connection.execute("DELETE FROM segments WHERE id = ?", [id]).unwrap();
+    rig.worker.close();
+    let mut rig = start(&disk);
+    (0..5).for_each(|_| rig.wait(3_000));
+    assert!(rig.commit(rows(201..=201)));
+    rig.worker.close();
+    // A salvage finds its rows.
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[0] ^= 1);
+    assert_eq!(read_all(&mut start(&disk)), seqs(1..=201));
+}
