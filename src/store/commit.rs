@@ -225,6 +225,8 @@ impl Database {
         self.connection = None;
         if self.sync == Sync::Failed {
             successor::set_apart(&self.files)?;
+            // What was left behind goes with that file.
+            self.log.left.clear();
             // By its name it is known from now on.
             self.sync = Sync::Trusted;
         }

@@ -115,7 +115,7 @@ pub(super) enum Doubt {
     Damaged,
     /// A page of its table is, and there is no room to salvage what lies round that: such rows are lost one by one.
     Page,
-    /// The disk does not read it. So its table cannot even be dropped, and stays behind, unreachable, until a start.
+    /// The disk does not read it. So its table cannot even be dropped, and stays behind, unreachable.
     Unreadable,
 }
 

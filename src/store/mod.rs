@@ -196,7 +196,6 @@ fn begin(
     (surroundings.resume)(&log.ledger.times);
     let now = (surroundings.clock)();
     log.mend_restored(&mut restored, &now);
-    log.find_left(&found.connection).map_err(|error| unavailable(error.into()))?;
     let mut batch = Batch::default();
     let routes =
         name_routes(&found.connection, &mut log, routes, &mut batch, now.mono).map_err(unavailable)?;

@@ -21,7 +21,7 @@ use super::patience::Patience;
 use super::progress::Progress;
 use super::reader::{Fate, Reader};
 use super::schema::{Fault, unsigned};
-use super::successor::Apart;
+use super::successor::{self, Apart};
 use crate::record::{DropReason, Policy, ReaderId};
 
 /// Sizes that follow from the configuration.
@@ -217,7 +217,7 @@ impl Log {
     ) -> Result<Over, Fault> {
         let taken = self.taken(connection, files, apart)?;
         // Pages that are in the WAL alone are still to be taken of the disk.
-        let all = files.database_size() + files.wal_size() + self.taken_apart(apart);
+        let all = files.database_size() + files.wal_size() + successor::size(files, apart);
         let allowed = allowed(config, all, files.free_disk());
         // Where something else takes the most of it, dropping what waits would not help, and never end.
         let rows = || self.segments.values().map(|segment| segment.bytes).sum::<u64>();
@@ -240,7 +240,8 @@ impl Log {
         Ok(over)
     }
 
-    /// Bytes that count in `max_size`, but for tables that are about to go: messages would be dropped for those in vain.
+    /// Bytes that count in `max_size`, but for tables that are about to go: messages would be dropped for those in
+    /// vain.
     pub(super) fn taken(
         &self,
         connection: &Connection,

@@ -232,7 +232,10 @@ impl Salvaged {
         let (listed, unlisted): (Vec<u32>, Vec<u32>) =
             self.elsewhere.iter().partition(|id| found.headers.contains_key(id));
         for (elsewhere, header) in listed.iter().filter_map(|id| Some((*id, found.headers.get(id)?))) {
-            self.note(target, elsewhere, header)?;
+            if !unlisted.is_empty() {
+                self.note(target, elsewhere, header)?;
+                files.progress.step();
+            }
             segment::put_header(target, elsewhere, header)?;
         }
         for elsewhere in unlisted.into_iter().rev() {
@@ -269,7 +272,8 @@ impl Salvaged {
     fn note(&mut self, target: &Connection, id: u32, header: &Header) -> Result<(), Fault> {
         for reader in header.readers.keys() {
             let rows = match segment::index(target, id, *reader) {
-                Err(Fault::Segment(_)) => continue,
+                // Another salvage may read it.
+                Err(Fault::Segment(_) | Fault::Unreadable(_)) => continue,
                 rows => rows?,
             };
             rows.iter().for_each(|(first, last)| self.apart.insert_range(first, last));

@@ -7,7 +7,7 @@
 use rusqlite::Connection;
 
 use super::Checked;
-use super::commit::{Database, has_room};
+use super::commit::Database;
 use super::room::{PAGE, Pages};
 use super::schema::{Fault, unsigned};
 use super::segment;
@@ -47,8 +47,10 @@ impl Database {
         }
         if is_turn {
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
-            let shrunk = self.shrink(config);
-            self.spare = self.watch(shrunk)?;
+            if self.unread.until(ELSEWHERE) <= now {
+                let shrunk = self.shrink(config);
+                self.spare = self.watch(shrunk)?;
+            }
             // Only that makes the file smaller.
             let worth = if self.spare == Spare::No { PAGE } else { SHRINK_WORTH };
             if self.given_up()? >= worth {
@@ -69,8 +71,7 @@ impl Database {
         self.spare == Spare::Perhaps || self.log.left_behind().next().is_some()
     }
 
-    /// Drops some tables that were left behind, each by itself, while the disk reads all that it takes. Where it never
-    /// does, that place is gone round, if there is room for another file.
+    /// Drops some tables that were left behind, each by itself, while the disk reads all that it takes.
     pub(super) fn drop_left(&mut self, now: u64) -> Result<Dropped, Fault> {
         let mut dropped = Dropped::None;
         for _ in 0..LEFT_TABLES_MAX {
@@ -85,13 +86,9 @@ impl Database {
                     (dropped, self.spare) = (Dropped::Some, Spare::Perhaps);
                     self.log.left.remove(&id);
                 }
-                Err(fault) if self.is_hopeless(&fault, now) && !has_room(&self.files) => {
-                    tracing::warn!(segment = id, "its table stays behind until the next start");
-                    self.log.left.remove(&id);
-                    self.unread.forget(ELSEWHERE);
-                    break;
-                }
-                Err(fault) => return Err(fault),
+                Err(fault) if fault.unread().is_some() || fault.is_unsynced() => return Err(fault),
+                // Nobody needs its room now: whoever does meets the same.
+                Err(_) => break,
             }
         }
         Ok(dropped)

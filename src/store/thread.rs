@@ -4,7 +4,7 @@
 //! [`Worker::committed`], which only a commit that succeeded reaches.
 
 use super::batch::Batch;
-use super::commit::{Database, Gate, Recovery};
+use super::commit::{Database, Gate, Recovery, has_room};
 use super::handle::{Ask, Inbox, StoreStatus};
 use super::log::Order;
 use super::pace::{DAY_MILLIS, Due, Last, Spent, due};
@@ -248,8 +248,11 @@ impl Worker {
 
     fn tend(&mut self) {
         match self.database.tend(&self.config, (self.clock)().mono) {
-            // Of what no commit needs.
-            Err(Fault::Unreadable(place)) => self.wait_for(place),
+            // Of what no commit needs: it is gone round where there is room for another file, and else is tried on.
+            Err(Fault::Unreadable(place)) if has_room(&self.database.files) => self.wait_for(place),
+            Err(Fault::Unreadable(place)) => {
+                self.database.unread.put_off_and_rest(place, (self.clock)().mono)
+            }
             Err(fault) => self.recover_idle(fault),
             Ok(()) => {}
         }

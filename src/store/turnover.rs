@@ -9,13 +9,11 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::audience::Audience;
-use super::found::{FoundRow, Group};
 use super::log::{Dictionary, Doubt, Log, NewRow, Segment};
 use super::pack::{Unpack, put_number};
 use super::reader::Fate;
 use super::schema::Fault;
 use super::segment::{self, Found, Header, Named};
-use super::successor;
 use crate::record::{DropReason, Message, ReaderId};
 
 /// A row read whole, to be written again elsewhere.
@@ -146,37 +144,12 @@ impl Log {
             true => segment::drop_header(connection, id),
             false => segment::drop_table(connection, id),
         };
-        if is_left || dropped.as_ref().is_err_and(|fault| fault.unread().is_some()) {
+        // One that lies in a file apart goes with that.
+        let is_here = |fault: &Fault| fault.unread().is_some();
+        if dropped.as_ref().err().map_or(is_left && segment::has_table(connection, "main", id)?, is_here) {
             self.left.insert(id, bytes);
         }
         dropped
-    }
-
-    /// Finds tables without a header, which an earlier run has left behind. One that has a row which somebody may not have
-    /// had has lost its header in another way, and is kept for a salvage.
-    pub(super) fn find_left(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut tables = successor::tables(connection, "main")?;
-        tables.retain(|id| !self.segments.contains_key(id) && !self.lost.contains_key(id));
-        tables.retain(|id| self.is_over(connection, *id));
-        self.left = tables.into_iter().map(|id| (id, 0)).collect();
-        Ok(())
-    }
-
-    /// Whether nobody wants a row of a table any more, as far as can be read.
-    fn is_over(&self, connection: &Connection, id: u32) -> bool {
-        let mut group = Group::default();
-        if group.scan(connection, id).is_err() {
-            return false;
-        }
-        let is_wanted = |(seq, row): (&u64, &FoundRow)| {
-            let audience = group.named(&row.audience, |row| &row.audience).and_then(Audience::unpack);
-            audience.is_none_or(|audience| {
-                audience.members.iter().any(|member| {
-                    self.readers.get(&member.want.reader).is_some_and(|reader| !reader.state.is_settled(*seq))
-                })
-            })
-        };
-        !group.rows.iter().any(is_wanted)
     }
 
     /// Tables that are without a header by now, each with its rows' bytes where that is known.

@@ -54,6 +54,12 @@ impl Unread {
         }
     }
 
+    /// Puts a place off that nobody needs, however often it was tried.
+    pub(super) fn put_off_and_rest(&mut self, place: u32, now: u64) {
+        self.put_off(place, now);
+        self.rest(now);
+    }
+
     /// Until when a segment is put off.
     pub(super) fn until(&self, id: u32) -> u64 {
         self.places.get(&id).map_or(0, Tries::next)

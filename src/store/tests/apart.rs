@@ -522,3 +522,24 @@ fn what_is_set_apart_fills_a_store_that_refuses_no_sooner_than_before() {
     assert!(status.size <= most, "{} bytes of {most}", status.size);
     assert_eq!(status.readers[&ROUTE].queued, last);
 }
+
+#[test]
+fn what_is_set_apart_gives_the_disk_nothing_back_segment_by_segment() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    for block in 0..40 {
+        assert!(rig.commit(rows(block * 20 + 1..=block * 20 + 20)));
+    }
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(rows(801..=820)));
+    let taken: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = taken + 1_000_000);
+    // A little is missing.
+    rig.worker.config.min_free_disk = rig.worker.database.files.free_disk().unwrap() + 60_000;
+    for seq in 821..=830 {
+        assert!(rig.commit(rows(seq..=seq)));
+    }
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert!(dropped <= 200, "{line:?}");
+}
