@@ -527,19 +527,21 @@ fn what_is_set_apart_fills_a_store_that_refuses_no_sooner_than_before() {
 fn what_is_set_apart_gives_the_disk_nothing_back_segment_by_segment() {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);
-    for block in 0..40 {
-        assert!(rig.commit(rows(block * 20 + 1..=block * 20 + 20)));
+    let large =
+        |range: std::ops::RangeInclusive<u64>| range.map(|seq| sized(seq, 10_000, &[ROUTE])).collect();
+    for block in 0..30 {
+        assert!(rig.commit(large(block * 100 + 1..=block * 100 + 100)));
     }
     disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
-    assert!(rig.commit(rows(801..=820)));
+    assert!(rig.commit(large(3_001..=3_001)));
     let taken: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
-    disk.fail(|faults| faults.capacity = taken + 1_000_000);
-    // A little is missing.
-    rig.worker.config.min_free_disk = rig.worker.database.files.free_disk().unwrap() + 60_000;
-    for seq in 821..=830 {
-        assert!(rig.commit(rows(seq..=seq)));
+    disk.fail(|faults| faults.capacity = taken + 5_000_000);
+    // A little is missing, and there is much that could go.
+    rig.worker.config.min_free_disk = rig.worker.database.files.free_disk().unwrap() + 300_000;
+    for seq in 3_002..=3_011 {
+        assert!(rig.commit(large(seq..=seq)));
     }
     let line = rig.status().readers[&ROUTE].clone();
     let dropped: u64 = line.dropped.values().sum();
-    assert!(dropped <= 200, "{line:?}");
+    assert!(dropped <= 300, "{line:?}");
 }
