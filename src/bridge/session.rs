@@ -350,12 +350,13 @@ impl<'a> Loop<'a> {
             return trouble;
         }
         while let Some(happening) = self.kept.news.pop_front().or_else(|| happenings.try_recv().ok()) {
-            match happening {
-                Happening::Lost(trouble) => return trouble,
+            if matches!(happening, Happening::Arrived(_)) {
                 // It comes again.
-                Happening::Arrived(_) => {}
-                // What has arrived upstream has arrived; another trouble is not the first one.
-                happening => drop(self.react(happening)),
+                continue;
+            }
+            // What has arrived upstream has arrived, up to where something goes wrong.
+            if let Err(earlier) = self.react(happening) {
+                return earlier;
             }
         }
         trouble
