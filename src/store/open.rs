@@ -47,15 +47,26 @@ pub(super) struct Database {
     pub(super) put_aside: Option<PathBuf>,
 }
 
-/// Takes the data directory for this process, until the file is dropped.
-pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
+/// The data directory, taken for this process until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(pub(super) File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A child between its fork and its own program has the file open too, and would keep it locked.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the data directory for this process.
+pub(super) fn lock(dir: &Path) -> Result<Lock, OpenError> {
     let unavailable =
         |error: std::io::Error| OpenError::Unavailable { path: dir.into(), reason: error.to_string() };
     fs::create_dir_all(dir).map_err(unavailable)?;
     let path = dir.join("tidegate.lock");
     let file = File::options().create(true).truncate(false).write(true).open(path).map_err(unavailable)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.into())),
         Err(TryLockError::Error(error)) => Err(unavailable(error)),
     }

@@ -48,6 +48,17 @@ fn a_second_instance_is_turned_away() {
 }
 
 #[test]
+fn a_process_that_is_just_being_begun_keeps_nobody_out() {
+    let dir = folder();
+    let lock = open::lock(dir.path()).expect("nobody has it");
+    // What a fork has of it until it becomes another program.
+    let of_the_child = lock.0.try_clone().unwrap();
+    drop(lock);
+    assert!(open::lock(dir.path()).is_ok(), "it was let go of");
+    drop(of_the_child);
+}
+
+#[test]
 fn a_newer_version_is_refused_and_left_untouched() {
     let mut trial = Terms::default().open();
     let route = trial.route();

@@ -4,7 +4,6 @@
 //! commit takes place in a turn or not at all. Dropped in the middle, it is a process that died.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ pub(crate) struct Stepped {
     /// Rows that the store itself has ended in the open batch, as far as they were told.
     told: BTreeSet<(ReaderId, Seq)>,
     /// The data directory is its own.
-    _lock: File,
+    _lock: open::Lock,
 }
 
 /// How large things are, and how soon a commit is due.
