@@ -15,7 +15,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::audience::Audience;
-use super::found::{Found, FoundRow, Group};
+use super::found::{Found, Group};
 use super::image::Image;
 use super::kept::{self, Original};
 use super::log::Log;
@@ -253,19 +253,21 @@ impl Salvaged {
             Err(Fault::Segment(_)) => false,
             scanned => scanned.map(|()| true)?,
         };
-        if !is_whole || group.rows.keys().any(|seq| self.has(*seq)) {
-            self.put(target, id, &group)?;
-            return Ok(id.saturating_sub(1));
+        let owners = group.owners().into_iter();
+        let waiting: Vec<ReaderId> =
+            owners.filter(|(reader, rows)| self.waits_for(*reader, rows)).map(|(reader, _)| reader).collect();
+        if is_whole
+            && !group.rows.keys().any(|seq| self.has(*seq))
+            && are_indexed(target, elsewhere, &waiting)?
+        {
+            if !waiting.is_empty() {
+                segment::blank_header(target, elsewhere)?;
+                group.rows.keys().for_each(|seq| self.apart.insert(*seq));
+            }
+            return Ok(id);
         }
-        let is_wanted = |(seq, row): (&u64, &FoundRow)| {
-            let audience = group.named(&row.audience, |row| &row.audience).and_then(Audience::unpack);
-            audience.is_some_and(|audience| self.is_wanted(&audience, *seq))
-        };
-        if group.rows.iter().any(is_wanted) {
-            segment::blank_header(target, elsewhere)?;
-            group.rows.keys().for_each(|seq| self.apart.insert(*seq));
-        }
-        Ok(id)
+        self.put(target, id, &group)?;
+        Ok(id.saturating_sub(1))
     }
 
     /// Notes the rows of a segment that stays in a file apart.
@@ -324,11 +326,29 @@ impl Salvaged {
     }
 
     fn is_wanted(&self, audience: &Audience, seq: u64) -> bool {
-        audience.members.iter().any(|member| match self.readers.get(&member.want.reader) {
-            None => false,
-            Some(state) => state.as_ref().is_none_or(|state| !state.is_settled(seq)),
-        })
+        audience.members.iter().any(|member| self.wants(member.want.reader, seq))
     }
+
+    fn wants(&self, reader: ReaderId, seq: u64) -> bool {
+        let state = self.readers.get(&reader);
+        state.is_some_and(|state| state.as_ref().is_none_or(|state| !state.is_settled(seq)))
+    }
+
+    /// Whether a reader wants one of these rows.
+    fn waits_for(&self, reader: ReaderId, rows: &Runs) -> bool {
+        rows.iter().any(|(first, last)| (first..=last).any(|seq| self.wants(reader, seq)))
+    }
+}
+
+/// Whether it says whose its rows are; one that was open when it was set apart does not.
+fn are_indexed(target: &Connection, id: u32, readers: &[ReaderId]) -> Result<bool, Fault> {
+    for reader in readers {
+        match segment::index(target, id, *reader) {
+            Err(Fault::Segment(_)) => return Ok(false),
+            read => drop(read?),
+        }
+    }
+    Ok(true)
 }
 
 /// A segment that is written.

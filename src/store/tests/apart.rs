@@ -545,3 +545,20 @@ fn what_is_set_apart_gives_the_disk_nothing_back_segment_by_segment() {
     let dropped: u64 = line.dropped.values().sum();
     assert!(dropped <= 300, "{line:?}");
 }
+
+#[test]
+fn what_was_open_when_it_was_set_apart_outlives_the_list_of_segments() {
+    let disk = FaultyDisk::new();
+    with_rows_apart(&disk).worker.close();
+    // With the list, all that was copied from the file apart.
+    let copied = schema::ROOTS.map(|root| root as usize).into_iter().max().unwrap();
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| {
+        forget_segments(bytes);
+        bytes[copied * 4_096..].fill(0xa5);
+    });
+    let mut rig = start(&disk);
+    let found = read_all(&mut rig);
+    assert_eq!(found[..found.len().min(200)], seqs(1..=200), "what was synced before");
+    assert_lost(&mut rig, 210, 210 - found.len() as u64);
+    assert_eq!(read_all(&mut cut(rig)), found);
+}
