@@ -464,6 +464,11 @@ impl Worker {
             self.database.roll_back()?;
             dropped = self.database.drop_oldest(&self.config, segments);
         }
+        if segments > 1 && dropped.as_ref().is_err_and(Fault::is_full) {
+            // More of them than the WAL has room for.
+            self.database.roll_back()?;
+            dropped = self.database.drop_oldest(&self.config, 1);
+        }
         let dropped = match dropped {
             Ok(dropped) => dropped,
             Err(second) => {

@@ -562,3 +562,27 @@ fn what_was_open_when_it_was_set_apart_outlives_the_list_of_segments() {
     assert_lost(&mut rig, 210, 210 - found.len() as u64);
     assert_eq!(read_all(&mut cut(rig)), found);
 }
+
+#[test]
+fn a_disk_that_is_full_beside_a_file_apart_stops_no_commit() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    let large =
+        |range: std::ops::RangeInclusive<u64>| range.map(|seq| sized(seq, 10_000, &[ROUTE])).collect();
+    for block in 0..30 {
+        assert!(rig.commit(large(block * 100 + 1..=block * 100 + 100)));
+    }
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(large(3_001..=3_001)));
+    assert_eq!(apart(&rig).len(), 1);
+    let all = taken(&disk);
+    disk.fail(|faults| faults.capacity = all + 300_000);
+    // Its rows are the oldest, and it gives the disk nothing back before it goes.
+    for seq in 3_002..=3_101 {
+        assert!(rig.commit(large(seq..=seq)), "{seq}");
+    }
+    assert!(apart(&rig).is_empty());
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!((line.received, line.queued + dropped), (3_101, 3_101), "{line:?}");
+}
