@@ -87,7 +87,7 @@ impl Log {
 
     /// Whether the disk does not read some of its rows for now. It is held to its bounds once that does, or once
     /// what cannot be read is given up.
-    fn is_at_rest(&self, id: ReaderId) -> bool {
+    pub(super) fn is_at_rest(&self, id: ReaderId) -> bool {
         let spans = self.readers.get(&id).into_iter().flat_map(|reader| reader.spans.values());
         !self.resting.is_empty() && spans.into_iter().any(|span| self.resting.contains(&span.segment))
     }

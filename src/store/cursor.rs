@@ -311,6 +311,44 @@ impl Log {
         Ok(dropped)
     }
 
+    /// Drops every row of one segment that a reader still wants, and none of another, however old. Returns how many.
+    pub(super) fn end_of_segment(
+        &mut self,
+        connection: &Connection,
+        id: ReaderId,
+        segment: u32,
+        fate: Fate,
+    ) -> Result<u64, Fault> {
+        let Some(reader) = self.readers.get_mut(&id) else { return Ok(0) };
+        let own = reader.spans.iter().find(|(_, span)| span.segment == segment);
+        let Some((key, Span { last, .. })) = own.map(|(key, span)| (*key, *span)) else { return Ok(0) };
+        let mut others = reader.spans.range(..=last).filter(|(first, _)| **first != key);
+        if others.any(|(_, other)| other.last >= key) {
+            // Old rows were copied on, and others of them lie between.
+            let seqs: Vec<Seq> = self.wanted_rows(connection, id, segment)?.into_iter().map(Seq).collect();
+            self.end_all(connection, id, &seqs, fate)?;
+            return Ok(seqs.len() as u64);
+        }
+        let handed: Vec<u64> = reader.handed.range(key..=last).map(|(seq, _)| *seq).collect();
+        for seq in handed {
+            self.released.extend(reader.handed.remove(&seq).map(|weight| (id, seq, weight)));
+        }
+        let rows = self.wanted_of(segment, id);
+        self.reduce(id, key, rows);
+        let is_at_rest = self.is_at_rest(id);
+        self.change(id, |reader| {
+            reader.state.counters.count(fate, rows);
+            if is_at_rest {
+                // Where it stands may not be read.
+                reader.state.ahead.insert_range(key.max(reader.state.cursor + 1), last);
+            }
+        });
+        if !is_at_rest {
+            self.absorb(connection, id, key, last)?;
+        }
+        Ok(rows)
+    }
+
     /// Rows that a reader still wants of a segment.
     pub(super) fn wanted_of(&self, segment: u32, id: ReaderId) -> u64 {
         self.segments.get(&segment).map_or(0, |segment| segment.wanted.of(id).rows)

@@ -1,12 +1,13 @@
 //! What the store may take of the disk, and what goes when it takes too much.
 //!
-//! `max_size` counts the pages in use, the WAL, and the segments that lie in files apart; `min_free_disk` lowers
-//! it while the disk is short.
-//! Over it, the oldest segment goes, for every reader that lets its oldest go, in the transaction that made
-//! it too much, counted as `store_full`. A reader whose policy is another keeps its rows: what it would
-//! get next is turned away, here or by the broker, some way before `max_size` is reached. Segments and the
-//! WAL shrink with `max_size`, so that a small store gives way in small steps.
+//! `max_size` counts the pages in use, the WAL, and the segments that lie in files apart. `min_free_disk` lowers
+//! what the database may take while the disk is short; what lies apart gives the disk nothing back before its file goes.
+//! Over it, the oldest segment goes (where the disk is short, of the database first), for every reader that lets its
+//! oldest go, in the transaction that made it too much, counted as `store_full`. A reader whose policy is another
+//! keeps its rows: what it would get next is turned away, here or by the broker, some way before `max_size` is
+//! reached. Segments and the WAL shrink with `max_size`, so that a small store gives way in small steps.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -155,7 +156,7 @@ impl Pages {
     }
 }
 
-/// What the store may take now, where its files take so much of the disk and so much is free.
+/// What the database may take now, where its files take so much of the disk and so much is free.
 pub(super) fn allowed(config: &Checked, files: u64, free_disk: Option<u64>) -> u64 {
     let Some(free) = free_disk else { return config.max_size };
     let by_disk = files.saturating_add(free).saturating_sub(config.min_free_disk);
@@ -193,7 +194,7 @@ impl Log {
             if over == Over::No && self.room != Room::None {
                 return Ok(());
             }
-            if over == Over::Yes
+            if over != Over::No
                 && files.free_disk().is_some_and(|free| free < config.min_free_disk)
                 && aside::remove_oldest(files)
             {
@@ -201,7 +202,14 @@ impl Log {
             }
             if copies > 0 && self.compact(connection)? {
                 copies -= 1;
-            } else if over == Over::No || !self.drop_oldest_segment(connection)? {
+                continue;
+            }
+            let dropped = match over {
+                Over::No => false,
+                Over::Size => self.drop_oldest_segment(connection)?,
+                Over::Disk => self.drop_for_disk(connection, apart)?,
+            };
+            if !dropped {
                 return Ok(());
             }
         }
@@ -215,14 +223,22 @@ impl Log {
         apart: &[Apart],
         config: &Checked,
     ) -> Result<Over, Fault> {
-        let taken = self.taken(connection, files, apart)?;
+        let here = self.taken_here(connection, files)?;
+        let all = here + self.taken_apart(apart);
+        // A file apart of which nothing is wanted any more goes with this transaction.
+        let done = apart.iter().filter(|apart| !self.has_any_of(apart));
+        let given_back: u64 = done.map(|apart| successor::size(files, std::slice::from_ref(apart))).sum();
+        let free = files.free_disk().map(|free| free.saturating_add(given_back));
         // Pages that are in the WAL alone are still to be taken of the disk.
-        let all = files.database_size() + files.wal_size() + successor::size(files, apart);
-        let allowed = allowed(config, all, files.free_disk());
+        let allowed = allowed(config, files.database_size() + files.wal_size(), free);
         // Where something else takes the most of it, dropping what waits would not help, and never end.
-        let rows = || self.segments.values().map(|segment| segment.bytes).sum::<u64>();
-        let floor = KEPT_OF_QUEUES.min(config.max_size / 8);
-        let over = if taken > allowed && rows() > floor { Over::Yes } else { Over::No };
+        let rows: u64 = self.segments.values().map(|segment| segment.bytes).sum();
+        let over = match rows > KEPT_OF_QUEUES.min(config.max_size / 8) {
+            // First, since what goes for the disk's sake counts in both.
+            true if allowed < config.max_size && here > allowed => Over::Disk,
+            true if all > config.max_size => Over::Size,
+            _ => Over::No,
+        };
         // Sessions are as `[store]` says.
         if self.rules.when_full == Policy::DropOldest
             && !self.bounded().any(|(_, reader)| reader.is_guarded())
@@ -230,34 +246,55 @@ impl Log {
             self.room = Room::Left(u64::MAX);
             return Ok(over);
         }
-        let most = allowed.saturating_sub(self.sizes.headroom());
-        let segments = self.segments.values().filter(|segment| self.may_go(segment));
-        let yielding: u64 = segments.map(|segment| segment.bytes).sum();
-        let left = most.saturating_sub(taken) + yielding;
+        let elsewhere = self.elsewhere(apart);
+        let left_of = |most: u64, taken: u64, is_counted: &dyn Fn(&u32) -> bool| {
+            let segments =
+                self.segments.iter().filter(|(id, segment)| is_counted(id) && self.may_go(segment));
+            let yielding: u64 = segments.map(|(_, segment)| segment.bytes).sum();
+            most.saturating_sub(self.sizes.headroom()).saturating_sub(taken) + yielding
+        };
+        let mut left = left_of(config.max_size, all, &|_| true);
+        if allowed < config.max_size {
+            left = left.min(left_of(allowed, here, &|id| !elsewhere.contains(id)));
+        }
         // Once it was full, a whole segment must have gone: it would be full again with the next commit.
         let enough = if self.room == Room::None { self.sizes.segment_bytes } else { 1 };
         self.room = if left >= enough { Room::Left(left) } else { Room::None };
         Ok(over)
     }
 
-    /// Bytes that count in `max_size`, but for tables that are about to go: messages would be dropped for those in
-    /// vain.
+    /// Bytes that count in `max_size`.
     pub(super) fn taken(
         &self,
         connection: &Connection,
         files: &Files,
         apart: &[Apart],
     ) -> rusqlite::Result<u64> {
+        Ok(self.taken_here(connection, files)? + self.taken_apart(apart))
+    }
+
+    /// Those of the database itself, but for tables that are about to go: messages would be dropped for those in vain.
+    fn taken_here(&self, connection: &Connection, files: &Files) -> rusqlite::Result<u64> {
         let left: u64 = self.left_behind().map(|(_, bytes)| bytes).sum();
-        let all = Pages::of(connection)?.in_use() + files.wal_size() + self.taken_apart(apart);
-        Ok(all.saturating_sub(left))
+        Ok((Pages::of(connection)?.in_use() + files.wal_size()).saturating_sub(left))
     }
 
     /// Bytes of segments in files apart. One that has gone counts no more, as pages that are free do not: or the
     /// whole of such a file would have to go at once.
     fn taken_apart(&self, apart: &[Apart]) -> u64 {
+        let ids = self.elsewhere(apart).into_iter();
+        ids.filter_map(|id| self.segments.get(&id)).map(|segment| segment.bytes).sum()
+    }
+
+    /// Segments in files apart.
+    fn elsewhere(&self, apart: &[Apart]) -> BTreeSet<u32> {
         let ids = apart.iter().flat_map(|apart| &apart.segments);
-        ids.filter_map(|id| self.segments.get(id)).map(|segment| segment.bytes).sum()
+        ids.filter(|id| self.segments.contains_key(id)).copied().collect()
+    }
+
+    /// Whether a file apart is still needed.
+    pub(super) fn has_any_of(&self, apart: &Apart) -> bool {
+        apart.segments.iter().any(|id| self.segments.contains_key(id))
     }
 
     /// Whether a segment may be dropped to make room.
@@ -279,34 +316,87 @@ impl Log {
         let Some((id, segment)) = self.segments.iter().find(|(_, segment)| self.may_go(segment)) else {
             return Ok(false);
         };
-        let (id, segment) = (*id, segment.clone());
+        let (id, through) = (*id, segment.last);
+        let waiting =
+            |reader: &Reader| !reader.is_guarded() && reader.spans.range(..=through).next().is_some();
+        let readers: Vec<ReaderId> =
+            self.readers.iter().filter(|(_, reader)| waiting(reader)).map(|(id, _)| *id).collect();
+        self.drop_to_make_room(connection, id, readers, |log, reader| {
+            log.advance(connection, reader, through, STORE_FULL)
+        })?;
+        Ok(true)
+    }
+
+    /// Drops what gives the disk room: the oldest closed segment of the database; where there is none, all that is
+    /// wanted of the oldest file apart that can go, since it gives nothing back before; or else the open segment.
+    /// False where none of them may go.
+    pub(super) fn drop_for_disk(&mut self, connection: &Connection, apart: &[Apart]) -> Result<bool, Fault> {
+        let elsewhere = self.elsewhere(apart);
+        if elsewhere.is_empty() {
+            return self.drop_oldest_segment(connection);
+        }
+        let may_go = |id: &u32| {
+            // It may have to be read whose its rows are.
+            !self.resting.contains(id) && self.segments.get(id).is_some_and(|segment| self.may_go(segment))
+        };
+        let open = self.ledger.last_segment;
+        let closed = self.segments.keys().filter(|id| **id != open && !elsewhere.contains(id));
+        let of_file = |apart: &Apart| -> Vec<u32> {
+            let ids = apart.segments.iter().filter(|id| self.segments.contains_key(id));
+            ids.copied().collect()
+        };
+        // The newest comes first.
+        let files = apart.iter().rev().map(of_file);
+        let ids = (closed.copied().find(|id| may_go(id)).map(|id| vec![id]))
+            .or_else(|| files.into_iter().find(|ids| !ids.is_empty() && ids.iter().all(may_go)))
+            .or_else(|| may_go(&open).then(|| vec![open]))
+            .unwrap_or_default();
+        for id in &ids {
+            self.drop_alone(connection, *id)?;
+        }
+        Ok(!ids.is_empty())
+    }
+
+    /// Drops a segment, and of what is older nothing.
+    fn drop_alone(&mut self, connection: &Connection, id: u32) -> Result<(), Fault> {
+        let Some(segment) = self.segments.get(&id) else { return Ok(()) };
+        let readers = segment.wanted.readers().collect();
+        self.drop_to_make_room(connection, id, readers, |log, reader| {
+            log.end_of_segment(connection, reader, id, STORE_FULL)
+        })
+    }
+
+    /// Drops a segment after `end` has ended the rows of these readers that go with it.
+    fn drop_to_make_room(
+        &mut self,
+        connection: &Connection,
+        id: u32,
+        readers: Vec<ReaderId>,
+        mut end: impl FnMut(&mut Log, ReaderId) -> Result<u64, Fault>,
+    ) -> Result<(), Fault> {
         if id == self.ledger.last_segment {
             self.close_segment(connection)?;
             self.begin_segment(connection)?;
         }
-        let waiting =
-            |reader: &Reader| !reader.is_guarded() && reader.spans.range(..=segment.last).next().is_some();
-        let readers: Vec<ReaderId> =
-            self.readers.iter().filter(|(_, reader)| waiting(reader)).map(|(id, _)| *id).collect();
         for reader in readers {
-            let rows =
-                self.advance(connection, reader, segment.last, Fate::Dropped(DropReason::StoreFull))?;
+            let rows = end(self, reader)?;
             if rows > 0 {
                 let name = self.readers.get(&reader).map(|reader| reader.name.as_str());
                 tracing::warn!(reader = name, rows, "the store is full: the oldest messages are dropped");
             }
         }
         self.touched.remove(&id);
-        self.drop_segment(connection, id)?;
-        Ok(true)
+        self.drop_segment(connection, id)
     }
 }
 
 /// Whether the store takes more than it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Over {
-    /// It does.
-    Yes,
+    /// More than `max_size`.
+    Size,
+    /// The database takes more than the disk has for it.
+    Disk,
     /// It does not.
     No,
 }
@@ -317,6 +407,9 @@ impl Reader {
         self.bounds.when_full != Policy::DropOldest
     }
 }
+
+/// What becomes of rows that go to make room.
+const STORE_FULL: Fate = Fate::Dropped(DropReason::StoreFull);
 
 /// Bytes of a page.
 pub(super) const PAGE: u64 = 4_096;

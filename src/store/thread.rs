@@ -13,7 +13,7 @@ use super::reader::{Fate, Kind};
 use super::room::{Room, missed_floor};
 use super::schema::Fault;
 use super::tend::SHRINK_MILLIS;
-use super::{Checked, aside, successor, written};
+use super::{Checked, aside, written};
 use crate::record::{
     DropReason, Full, HEARTBEAT, Now, Portion, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write,
 };
@@ -418,7 +418,8 @@ impl Worker {
 
     fn fill(&mut self, status: &mut StoreStatus) -> Result<(), Fault> {
         let Database { files, log, apart, .. } = &self.database;
-        let taken = files.database_size() + files.wal_size() + successor::size(files, apart);
+        // What lies apart is not given up for it.
+        let taken = files.database_size() + files.wal_size();
         status.warning = missed_floor(&self.config, taken, files.free_disk());
         let Some(connection) = &self.database.connection else { return Ok(()) };
         status.size = log.taken(connection, files, apart)?;

@@ -24,12 +24,12 @@ fn large_retained(seqs: std::ops::RangeInclusive<u64>) -> Vec<Write> {
     seqs.map(row).collect()
 }
 
-fn settle(rig: &mut Rig, range: std::ops::RangeInclusive<u64>) {
+pub(super) fn settle(rig: &mut Rig, range: std::ops::RangeInclusive<u64>) {
     rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: range.map(Seq).collect() }]);
     assert!(rig.commit(Vec::new()));
 }
 
-fn taken(disk: &FaultyDisk) -> u64 {
+pub(super) fn taken(disk: &FaultyDisk) -> u64 {
     disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum()
 }
 

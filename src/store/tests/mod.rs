@@ -21,6 +21,7 @@ mod disk;
 mod cuts;
 mod faults;
 mod apart;
+mod short;
 mod rescue;
 mod unreadable;
 mod left;

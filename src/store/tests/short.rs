@@ -1,0 +1,131 @@
+//! A disk that is short where a part of the store lies in a file apart.
+//!
+//! What lies there gives the disk nothing back before the whole file goes.
+
+use super::apart::{settle, taken};
+use super::cuts::{Rig, SIZES};
+use super::disk::{FaultyDisk, Kind};
+use super::faults::{ROUTE, apart, seqs};
+use super::*;
+use crate::record::Policy;
+
+/// Messages of 10 KB.
+fn large(range: std::ops::RangeInclusive<u64>) -> Vec<Write> {
+    range.map(|seq| sized(seq, 10_000, &[ROUTE])).collect()
+}
+
+/// 30 MB in a file apart, of which two thirds are wanted no more.
+fn hardly_wanted_apart(bounds: Bounds) -> Rig {
+    let disk = FaultyDisk::new();
+    let mut rig =
+        Rig::start_bounded(&disk, SIZES, &["up".into()], &[("up", bounds)]).unwrap_or_else(|_| panic!());
+    for block in 0..30 {
+        assert!(rig.commit(large(block * 100 + 1..=block * 100 + 100)));
+    }
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(large(3_001..=3_001)));
+    settle(&mut rig, 1..=2_000);
+    assert_eq!(apart(&rig).len(), 1);
+    let all = taken(&disk);
+    disk.fail(|faults| faults.capacity = all + 60_000_000);
+    rig
+}
+
+/// Commits more than a disk has that is to stay as free as it nearly is.
+fn fill_to_the_floor(rig: &mut Rig, blocks: u64) {
+    let free = |rig: &Rig| rig.worker.database.files.free_disk().unwrap();
+    rig.worker.config.min_free_disk = free(rig) - 1_000_000;
+    for block in 0..blocks {
+        if rig.status().full.store {
+            break;
+        }
+        let last = 3_001 + block * 100;
+        assert!(rig.commit(large(last + 1..=last + 100)));
+        rig.wait(3_000);
+    }
+    let (free, floor) = (free(rig), rig.worker.config.min_free_disk);
+    // What the store keeps anyway, and a little.
+    assert!(free + 9_000_000 >= floor, "{free} bytes are free of {floor}");
+}
+
+#[test]
+fn a_file_apart_is_no_leave_to_take_what_is_to_stay_free_of_a_disk() {
+    fill_to_the_floor(&mut hardly_wanted_apart(Bounds::default()), 25);
+}
+
+#[test]
+fn a_store_that_refuses_leaves_free_beside_a_file_apart_what_is_to_stay_free() {
+    let refuse = Bounds { when_full: Policy::Refuse, ..Bounds::default() };
+    fill_to_the_floor(&mut hardly_wanted_apart(refuse), 35);
+}
+
+/// What a reader is still to have.
+fn waiting(rig: &mut Rig, reader: ReaderId) -> Vec<u64> {
+    let (mut found, mut after) = (Vec::new(), 0);
+    loop {
+        let read = rig.read(reader, after, 50).expect("the store answers");
+        found.extend(read.rows.iter().map(|row| row.seq.0));
+        if read.through == read.newest {
+            return found;
+        }
+        after = read.through.0;
+    }
+}
+
+/// What a reader has lost, after a look whether its line adds up.
+fn dropped(rig: &mut Rig, reader: ReaderId) -> u64 {
+    let line = rig.status().readers[&reader].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!(line.received, line.delivered + line.queued + dropped, "{line:?}");
+    dropped
+}
+
+#[test]
+fn a_short_disk_takes_of_the_database_first_and_only_from_who_lets_it() {
+    let session_of_all = ReaderId(9);
+    let disk = FaultyDisk::new();
+    let refuse = Bounds { when_full: Policy::Refuse, ..Bounds::default() };
+    let routes = ["up".to_owned(), "keep".to_owned()];
+    let start = |disk: &FaultyDisk| {
+        Rig::start_bounded(disk, SIZES, &routes, &[("keep", refuse)]).unwrap_or_else(|_| panic!())
+    };
+    let mut rig = start(&disk);
+    let keep = ReaderId(2);
+    assert!(rig.commit(vec![session(session_of_all)]));
+    // Each fiftieth is the other route's, too.
+    let row = |seq: u64| match seq % 50 {
+        0 => sized(seq, 10_000, &[ROUTE, keep, session_of_all]),
+        _ => sized(seq, 10_000, &[ROUTE, session_of_all]),
+    };
+    // The last of these are copied into the new database.
+    for block in 0..4 {
+        assert!(rig.commit((block * 100 + 1..=block * 100 + 100).map(row).collect()));
+    }
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(vec![row(401)]));
+    settle(&mut rig, 1..=7);
+    let all = taken(&disk);
+    disk.fail(|faults| faults.capacity = all + 60_000_000);
+    rig.worker.config.min_free_disk = rig.worker.database.files.free_disk().unwrap() - 9_000_000;
+    for block in 0..15 {
+        assert!(rig.commit((block * 100 + 402..=block * 100 + 501).map(row).collect()));
+        rig.wait(3_000);
+    }
+    assert_eq!(apart(&rig).len(), 1);
+    for again in [false, true] {
+        if again {
+            disk.cut();
+            disk.lose_what_is_not_synced();
+            rig = start(&disk);
+        }
+        assert_eq!((waiting(&mut rig, keep).len(), dropped(&mut rig, keep)), (1_901 / 50, 0));
+        for (reader, first) in [(ROUTE, 8), (session_of_all, 1)] {
+            let found = waiting(&mut rig, reader);
+            let lost = dropped(&mut rig, reader);
+            assert_eq!(found.len() as u64 + lost, 1_901 + 1 - first);
+            assert!((100..1_400).contains(&lost), "{lost}");
+            assert!(found.starts_with(&seqs(first..=300)), "what lies apart stays: {lost}");
+            assert!(found.ends_with(&seqs(1_850..=1_901)), "and what is new: {lost}");
+        }
+    }
+}
