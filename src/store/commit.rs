@@ -295,20 +295,27 @@ impl Database {
         self.watch(done)
     }
 
-    /// Drops some of the oldest segments, in a transaction of its own. Says whether there were any.
+    /// Drops some segments for the disk's sake, in a transaction of its own, and lets go of the files apart of which
+    /// nothing is wanted any more. Says whether there were any.
     fn drop_oldest(&mut self, config: &Checked, count: u32) -> Result<bool, Fault> {
         if self.log.left_behind().next().is_some() {
             // More would only be left behind beside them.
             return Ok(self.drop_left(self.now.mono)? == Dropped::Some);
         }
         let mut dropped = false;
+        let apart = self.apart.clone();
         let drop = |log: &mut Log, connection: &Connection| {
             for _ in 0..count {
-                dropped |= log.drop_oldest_segment(connection)?;
+                dropped |= log.drop_for_disk(connection, &apart)?;
+                if !apart.iter().all(|apart| log.has_any_of(apart)) {
+                    // A whole file: more than a few segments.
+                    break;
+                }
             }
             Ok(())
         };
         self.transact(config, None, drop)?;
+        self.release()?;
         self.checkpoint()?;
         Ok(dropped)
     }

@@ -57,13 +57,18 @@ impl Database {
                 self.checkpoint()?;
             }
         }
-        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
-        let segments = &self.log.segments;
-        successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?;
+        self.release()?;
         if is_turn {
             self.drop_left(now)?;
         }
         Ok(())
+    }
+
+    /// Lets go of files apart of which nothing is wanted any more, as was committed.
+    pub(super) fn release(&mut self) -> Result<(), Fault> {
+        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+        let segments = &self.log.segments;
+        Ok(successor::release(connection, &self.files, &mut self.apart, |id| segments.contains_key(&id))?)
     }
 
     /// Whether there is something to do although nothing is committed.

@@ -2,10 +2,10 @@
 //!
 //! What lies there gives the disk nothing back before the whole file goes.
 
-use super::apart::{settle, taken};
+use super::apart::{large_retained, settle, taken};
 use super::cuts::{Rig, SIZES};
 use super::disk::{FaultyDisk, Kind};
-use super::faults::{ROUTE, apart, seqs};
+use super::faults::{ROUTE, apart, cut, seqs, start};
 use super::*;
 use crate::record::Policy;
 
@@ -128,4 +128,57 @@ fn a_short_disk_takes_of_the_database_first_and_only_from_who_lets_it() {
             assert!(found.ends_with(&seqs(1_850..=1_901)), "and what is new: {lost}");
         }
     }
+}
+
+#[test]
+fn a_disk_that_is_really_full_costs_little_more_for_a_file_apart() {
+    let mut lost = Vec::new();
+    for is_apart in [false, true] {
+        let disk = FaultyDisk::new();
+        let mut rig = start(&disk);
+        for block in 0..30 {
+            assert!(rig.commit(large(block * 100 + 1..=block * 100 + 100)));
+        }
+        if is_apart {
+            disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+        }
+        assert!(rig.commit(large(3_001..=3_001)));
+        assert_eq!(apart(&rig).len(), usize::from(is_apart));
+        let all = taken(&disk);
+        disk.fail(|faults| faults.capacity = all + 300_000);
+        for seq in 3_002..=3_101 {
+            assert!(rig.commit(large(seq..=seq)));
+        }
+        lost.push(dropped(&mut rig, ROUTE));
+    }
+    let [without, beside] = lost[..] else { panic!("both") };
+    assert!(beside <= without * 2 + 100, "{lost:?}");
+}
+
+#[test]
+fn a_file_apart_goes_at_once_where_the_database_has_nothing_to_give_and_stops_no_commit() {
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    for block in 0..10 {
+        assert!(rig.commit(large(block * 100 + 1..=block * 100 + 100)));
+    }
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(large(1_001..=1_001)));
+    let all = taken(&disk);
+    disk.fail(|faults| faults.capacity = all + 300_000);
+    let mut beside = 0;
+    // Of these nothing can be dropped.
+    for seq in 1_002..=1_041 {
+        assert!(rig.commit(large_retained(seq..=seq)), "{seq}");
+        let lost = dropped(&mut rig, ROUTE);
+        if apart(&rig).is_empty() {
+            assert_eq!(lost, 1_000, "all that lay there, and no more at once");
+        } else {
+            assert!(lost <= 101, "of the database alone: {lost}");
+            beside = lost;
+        }
+    }
+    assert!(apart(&rig).is_empty() && beside > 0, "{beside}");
+    assert_eq!(waiting(&mut rig, ROUTE), [1_001]);
+    assert_eq!(waiting(&mut cut(rig), ROUTE), [1_001]);
 }
