@@ -226,7 +226,7 @@ impl Database {
         if self.sync == Sync::Failed {
             successor::set_apart(&self.files)?;
             // What was left behind goes with that file.
-            self.log.left.clear();
+            self.log.forget_tables();
             // By its name it is known from now on.
             self.sync = Sync::Trusted;
         }
@@ -257,7 +257,7 @@ impl Database {
         let log = Log::load(&connection, self.sizes, &self.rules, &BTreeMap::new())?;
         // Of segments that are no more.
         self.log.index = Index::default();
-        self.log.left.clear();
+        self.log.forget_tables();
         self.take(log);
         self.suspects.clear();
         self.unread.clear();

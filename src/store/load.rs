@@ -87,6 +87,7 @@ impl Log {
             touched: BTreeSet::new(),
             lost: BTreeMap::new(),
             left: BTreeMap::new(),
+            unlisted: BTreeMap::new(),
             spoilt: BTreeSet::new(),
             resting: BTreeSet::new(),
             retained: Default::default(),
@@ -272,7 +273,7 @@ impl Log {
     pub(super) fn renew(&mut self, found: Log) {
         let former = std::mem::replace(self, found);
         self.index.inherit(former.index);
-        self.left = former.left;
+        (self.left, self.unlisted) = (former.left, former.unlisted);
         for (id, before) in former.readers {
             if let Some(reader) = self.readers.get_mut(&id) {
                 (reader.handed, reader.oldest) = (before.handed, before.oldest);

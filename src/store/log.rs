@@ -85,6 +85,8 @@ pub(super) struct Log {
     pub(super) lost: BTreeMap<u32, Doubt>,
     /// Tables that stay behind, and what their rows take: those without a header go one by one, in no commit.
     pub(super) left: BTreeMap<u32, u64>,
+    /// Tables that no header names and of which nobody knows whether a row is wanted, each with when that is looked at.
+    pub(super) unlisted: BTreeMap<u32, u64>,
     /// Segments of which rows are lost one by one.
     pub(super) spoilt: BTreeSet<u32>,
     /// Segments that the disk does not read for now: no transaction may, since SQLite undoes one that does.

@@ -196,6 +196,7 @@ fn begin(
     (surroundings.resume)(&log.ledger.times);
     let now = (surroundings.clock)();
     log.mend_restored(&mut restored, &now);
+    log.find_unlisted(&found.connection).map_err(|error| unavailable(error.into()))?;
     let mut batch = Batch::default();
     let routes =
         name_routes(&found.connection, &mut log, routes, &mut batch, now.mono).map_err(unavailable)?;

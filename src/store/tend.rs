@@ -59,6 +59,7 @@ impl Database {
         }
         self.release()?;
         if is_turn {
+            self.look_at_unlisted(now);
             self.drop_left(now)?;
         }
         Ok(())
@@ -73,7 +74,22 @@ impl Database {
 
     /// Whether there is something to do although nothing is committed.
     pub(super) fn is_to_be_tended(&self) -> bool {
-        self.spare == Spare::Perhaps || self.log.left_behind().next().is_some()
+        let is_new = || self.log.next_unlisted(0).is_some();
+        self.spare == Spare::Perhaps || self.log.left_behind().next().is_some() || is_new()
+    }
+
+    /// Looks at one table that no header names: one of which nobody wants a row is dropped with what was left behind.
+    fn look_at_unlisted(&mut self, now: u64) {
+        let Some(connection) = &self.connection else { return };
+        let Some(id) = self.log.next_unlisted(now).filter(|_| self.unread.until(ELSEWHERE) <= now) else {
+            return;
+        };
+        if self.log.is_over(connection, id) {
+            self.log.unlisted.remove(&id);
+            self.log.left.insert(id, 0);
+        } else {
+            self.log.unlisted.insert(id, now.saturating_add(LOOK_AGAIN_MILLIS));
+        }
     }
 
     /// Drops some tables that were left behind, each by itself, while the disk reads all that it takes.
@@ -130,6 +146,9 @@ fn frames(connection: &Connection) -> Result<u64, Fault> {
 
 /// How often the file is shrunk by a little, and the reserve looked after.
 pub(super) const SHRINK_MILLIS: u64 = 1_000;
+
+/// How soon a table that no header names is looked at again, where somebody may want a row of it.
+const LOOK_AGAIN_MILLIS: u64 = 3_600_000;
 
 /// So many tables that were left behind are dropped at once, each with a sync of its own.
 const LEFT_TABLES_MAX: u32 = 8;

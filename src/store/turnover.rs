@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::audience::Audience;
+use super::found::{FoundRow, Group};
 use super::log::{Dictionary, Doubt, Log, NewRow, Segment};
 use super::pack::{Unpack, put_number};
 use super::reader::Fate;
 use super::schema::Fault;
 use super::segment::{self, Found, Header, Named};
+use super::successor;
 use crate::record::{DropReason, Message, ReaderId};
 
 /// A row read whole, to be written again elsewhere.
@@ -82,7 +84,10 @@ impl Log {
         for (id, doubt) in std::mem::take(&mut self.lost) {
             match doubt {
                 Doubt::Damaged => self.drop_table(connection, id, 0)?,
-                Doubt::Page | Doubt::Unreadable => segment::drop_header(connection, id)?,
+                Doubt::Page | Doubt::Unreadable => {
+                    segment::drop_header(connection, id)?;
+                    self.unlisted.insert(id, 0);
+                }
             }
         }
         while let Some(id) = self.touched.pop_first() {
@@ -156,6 +161,44 @@ impl Log {
     pub(super) fn left_behind(&self) -> impl Iterator<Item = (u32, u64)> {
         let left = self.left.iter().map(|(id, bytes)| (*id, *bytes));
         left.filter(|(id, _)| !self.segments.contains_key(id) && !self.lost.contains_key(id))
+    }
+
+    /// Notes the tables that an earlier run has left behind, by their names alone.
+    pub(super) fn find_unlisted(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let tables = successor::tables(connection, "main")?.into_iter();
+        let tables = tables.filter(|id| !self.segments.contains_key(id) && !self.lost.contains_key(id));
+        self.unlisted = tables.map(|id| (id, 0)).collect();
+        Ok(())
+    }
+
+    /// The first table to be looked at by now that no header names.
+    pub(super) fn next_unlisted(&self, now: u64) -> Option<u32> {
+        let due = self.unlisted.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id);
+        due.into_iter().find(|id| !self.segments.contains_key(id) && !self.lost.contains_key(id))
+    }
+
+    /// The database is another.
+    pub(super) fn forget_tables(&mut self) {
+        self.left.clear();
+        self.unlisted.clear();
+    }
+
+    /// Whether nobody wants a row of a table any more that no header names, as far as it can be read. One of which
+    /// somebody does has lost its header in another way, and is kept for a salvage.
+    pub(super) fn is_over(&self, connection: &Connection, id: u32) -> bool {
+        let mut group = Group::default();
+        if group.scan(connection, id).is_err() {
+            return false;
+        }
+        let is_wanted = |(seq, row): (&u64, &FoundRow)| {
+            let audience = group.named(&row.audience, |row| &row.audience).and_then(Audience::unpack);
+            audience.is_none_or(|audience| {
+                audience.members.iter().any(|member| {
+                    self.readers.get(&member.want.reader).is_some_and(|reader| !reader.state.is_settled(*seq))
+                })
+            })
+        };
+        !group.rows.iter().any(is_wanted)
     }
 
     /// Copies what is still wanted of a segment into the open one and drops it, if that is little.

@@ -6,8 +6,9 @@
 use super::cuts::{Rig, content};
 use super::disk::FaultyDisk;
 use super::faults::{ROUTE, read_all, rows, seqs, start};
-use super::unreadable::{filled, lost, page_of, settle};
+use super::unreadable::{filled, lost, page_of, settle, wait_until_read};
 use super::*;
+use crate::store::disk::Disk;
 
 /// Tables of segments, and segments.
 fn tables(rig: &Rig) -> (i64, i64) {
@@ -127,4 +128,87 @@ fn a_table_whose_header_is_lost_is_no_table_that_was_left_behind() {
     // A salvage finds its rows.
     disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[0] ^= 1);
     assert_eq!(read_all(&mut start(&disk)), seqs(1..=201));
+}
+
+/// A store that an earlier run has left so many tables in; the disk reads again. And what it took with all of them in use.
+fn left_by_an_earlier_run() -> (Rig, i64, u64) {
+    let mut rig = with_a_bad_root(80);
+    let most = rig.status().size;
+    let disk = rig.disk.clone();
+    for block in 0..70 {
+        settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+        assert!(rig.commit(rows(961 + block..=961 + block)));
+    }
+    let (there, listed) = tables(&rig);
+    assert!(there > listed + 50, "{there} tables of {listed} segments");
+    rig.worker.close();
+    disk.fail(|faults| faults.bad_page = 0);
+    (start(&disk), there - listed, most)
+}
+
+#[test]
+fn tables_that_an_earlier_run_left_behind_cost_no_message() {
+    let (mut rig, left, most) = left_by_an_earlier_run();
+    rig.worker.config.max_size = most + 150_000;
+    // One with each.
+    (0..left).for_each(|_| rig.wait(3_000));
+    let (there, listed) = tables(&rig);
+    assert_eq!(there, listed);
+    let mut last = 1_030;
+    for _ in 0..40 {
+        assert!(rig.commit(rows(last + 1..=last + 12)));
+        last += 12;
+    }
+    // No more waits than did with all of the tables in use.
+    let line = rig.status().readers[&ROUTE].clone();
+    assert!(line.dropped.is_empty(), "{:?} {line:?}", tables(&rig));
+    assert_eq!(read_all(&mut rig), seqs(841..=last));
+}
+
+#[test]
+fn a_start_reads_no_table_that_an_earlier_run_left_behind() {
+    let (rig, ..) = left_by_an_earlier_run();
+    let disk = rig.disk.clone();
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name LIKE 'log_%' AND substr(name, 5) + 0 NOT IN
+               (SELECT id FROM segments) ORDER BY substr(name, 5) + 0 LIMIT 1";
+    let root: i64 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    rig.worker.close();
+    disk.fail(|faults| faults.bad_page = root as usize);
+    let before = disk.refused();
+    let mut rig = start(&disk);
+    assert!(rig.commit(rows(1_031..=1_031)));
+    assert_eq!(disk.refused(), before);
+    rig.wait(3_000);
+    assert!(disk.refused() > before, "then it is looked at");
+    let (there, listed) = tables(&rig);
+    assert!(there > listed + 40);
+    assert_eq!(read_all(&mut rig), seqs(841..=1_031));
+}
+
+#[test]
+fn a_table_that_was_given_up_goes_once_it_is_read_and_nobody_wants_a_row_of_it() {
+    let disk = filled();
+    let page = page_of(&disk, 50);
+    let mut rig = start(&disk);
+    let all: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| (faults.bad_page, faults.capacity) = (page, all + 400_000));
+    wait_until_read(&mut rig);
+    assert!(rig.commit(rows(201..=201)));
+    let given_up = lost(&mut rig);
+    assert!(given_up > 0, "there was no room to go round it");
+    let (there, listed) = tables(&rig);
+    assert_eq!(there, listed + 1);
+    (0..5).for_each(|_| rig.wait(3_000));
+    assert_eq!(tables(&rig), (there, listed), "nobody knows whose its rows are");
+    disk.fail(|faults| faults.bad_page = 0);
+    settle(&mut rig, 1..=190);
+    assert!(rig.commit(rows(202..=202)));
+    for _ in 0..3 {
+        rig.wait(3_600_000);
+        assert!(rig.commit(Vec::new()));
+    }
+    let (there, listed) = tables(&rig);
+    assert_eq!(there, listed);
+    assert_eq!((read_all(&mut rig), lost(&mut rig)), (seqs(191..=202), given_up));
 }
