@@ -212,3 +212,26 @@ fn a_table_that_was_given_up_goes_once_it_is_read_and_nobody_wants_a_row_of_it()
     assert_eq!(there, listed);
     assert_eq!((read_all(&mut rig), lost(&mut rig)), (seqs(191..=202), given_up));
 }
+
+#[test]
+fn tables_that_an_earlier_run_left_behind_stop_no_commit_on_a_full_disk() {
+    let (rig, ..) = left_by_an_earlier_run();
+    let disk = rig.disk.clone();
+    rig.worker.close();
+    let taken = || disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum::<u64>();
+    let all = taken();
+    disk.fail(|faults| faults.capacity = all + 1_000_000);
+    let mut rig = start(&disk);
+    assert!(rig.commit(rows(1_031..=1_031)));
+    assert!(rig.worker.database.reserve.size() > 0);
+    rig.worker.close();
+    let all = taken();
+    disk.fail(|faults| faults.capacity = all);
+    let mut rig = start(&disk);
+    (0..5).for_each(|_| rig.wait(3_000));
+    let mut last = 1_031;
+    for _ in 0..40 {
+        assert!(rig.commit(rows(last + 1..=last + 12)));
+        last += 12;
+    }
+}
