@@ -122,8 +122,6 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Re
             false => Fault::Unusable("nothing of it can be read".into()),
         });
     }
-    // Beyond the transaction: what lies apart is read too, and where the disk does not read that, SQLite ends it.
-    target.execute_batch("COMMIT")?;
     let missing = std::mem::take(&mut rows.missing).into_iter();
     let missing = missing.filter(|(id, _)| !rows.elsewhere.contains(id));
     let mut missing = missing.map(|(id, header)| (id, Some(header))).collect();
@@ -201,7 +199,7 @@ impl Salvaged {
         Salvaged { readers, ..Salvaged::default() }
     }
 
-    /// Copies every segment that is there, the newest first, each under a new number.
+    /// Copies every segment that is there, the newest first, each under a new number, and ends the transaction.
     fn copy(
         &mut self,
         image: &Image,
@@ -229,15 +227,31 @@ impl Salvaged {
             }
             id = id.saturating_sub(1);
         }
+        target.execute_batch("COMMIT")?;
+        self.keep_apart(found, target, files, id)
+    }
+
+    /// Goes on with the segments in files apart; the next number that is free is this one. They are read beside all
+    /// transactions: in one that has met damage SQLite writes nothing more.
+    fn keep_apart(
+        &mut self,
+        found: &Found,
+        target: &Connection,
+        files: &Files,
+        id: u32,
+    ) -> Result<(), Fault> {
         let (listed, unlisted): (Vec<u32>, Vec<u32>) =
             self.elsewhere.iter().partition(|id| found.headers.contains_key(id));
-        for (elsewhere, header) in listed.iter().filter_map(|id| Some((*id, found.headers.get(id)?))) {
-            if !unlisted.is_empty() {
-                self.note(target, elsewhere, header)?;
-                files.progress.step();
-            }
-            segment::put_header(target, elsewhere, header)?;
+        let listed: Vec<(u32, &Header)> =
+            listed.into_iter().filter_map(|id| Some((id, found.headers.get(&id)?))).collect();
+        for (elsewhere, header) in listed.iter().filter(|_| !unlisted.is_empty()) {
+            self.note(target, *elsewhere, header)?;
+            files.progress.step();
         }
+        target.execute_batch("BEGIN IMMEDIATE")?;
+        listed.iter().try_for_each(|(elsewhere, header)| segment::put_header(target, *elsewhere, header))?;
+        target.execute_batch("COMMIT")?;
+        let mut id = id;
         for elsewhere in unlisted.into_iter().rev() {
             id = self.put_unlisted(target, elsewhere, id)?;
             files.progress.step();
@@ -261,12 +275,15 @@ impl Salvaged {
             && are_indexed(target, elsewhere, &waiting)?
         {
             if !waiting.is_empty() {
+                // A transaction of its own.
                 segment::blank_header(target, elsewhere)?;
                 group.rows.keys().for_each(|seq| self.apart.insert(*seq));
             }
             return Ok(id);
         }
+        target.execute_batch("BEGIN IMMEDIATE")?;
         self.put(target, id, &group)?;
+        target.execute_batch("COMMIT")?;
         Ok(id.saturating_sub(1))
     }
 

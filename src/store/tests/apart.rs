@@ -546,21 +546,48 @@ fn what_is_set_apart_gives_the_disk_nothing_back_segment_by_segment() {
     assert!(dropped <= 300, "{line:?}");
 }
 
-#[test]
-fn what_was_open_when_it_was_set_apart_outlives_the_list_of_segments() {
-    let disk = FaultyDisk::new();
-    with_rows_apart(&disk).worker.close();
-    // With the list, all that was copied from the file apart.
+/// Loses the list of segments, and all that was copied from the file apart.
+fn lose_all_that_was_copied(disk: &FaultyDisk) {
     let copied = schema::ROOTS.map(|root| root as usize).into_iter().max().unwrap();
     disk.harm(&disk.dir().join("tidegate.db"), |bytes| {
         forget_segments(bytes);
         bytes[copied * 4_096..].fill(0xa5);
     });
+}
+
+#[test]
+fn what_was_open_when_it_was_set_apart_outlives_the_list_of_segments() {
+    let disk = FaultyDisk::new();
+    with_rows_apart(&disk).worker.close();
+    lose_all_that_was_copied(&disk);
     let mut rig = start(&disk);
     let found = read_all(&mut rig);
     assert_eq!(found[..found.len().min(200)], seqs(1..=200), "what was synced before");
     assert_lost(&mut rig, 210, 210 - found.len() as u64);
     assert_eq!(read_all(&mut cut(rig)), found);
+}
+
+#[test]
+fn a_damaged_page_of_a_file_apart_costs_no_other_where_the_list_of_segments_is_lost() {
+    let whole = FaultyDisk::new();
+    let rig = with_rows_apart(&whole);
+    let path = apart(&rig)[0].clone();
+    rig.worker.close();
+    lose_all_that_was_copied(&whole);
+    let all = schema::ROOTS.len() + 2..whole.size(&path).unwrap() as usize / 4_096;
+    for page in all {
+        let disk = whole.copied();
+        let path = disk.dir().join(path.file_name().unwrap());
+        disk.harm(&path, |bytes| bytes[page * 4_096..][..4_096].fill(0xa5));
+        let mut rig = start(&disk);
+        let found = read_all(&mut rig);
+        let synced = found.iter().filter(|seq| **seq <= 200).count();
+        assert!(synced >= 200 - 24, "page {page}: {synced} of what was synced before");
+        // What only a read meets is counted with the next commit.
+        assert!(rig.commit(rows(211..=211)));
+        assert_lost(&mut rig, 211, 210 - found.len() as u64);
+        assert_eq!(read_all(&mut cut(rig)), [found, vec![211]].concat(), "page {page}");
+    }
 }
 
 #[test]
