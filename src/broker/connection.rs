@@ -217,6 +217,12 @@ impl Connection {
         matches!(self.phase, Phase::Open | Phase::Waiting | Phase::Slowed(_) | Phase::Ending)
     }
 
+    /// Whether what it says is taken at once, and of no weight for a commit: of who waits for one it is to be known
+    /// whether he has said all that he may.
+    pub(super) fn is_at_ease(&self) -> bool {
+        matches!(self.phase, Phase::Open) && !self.rhythm.waits()
+    }
+
     pub(super) fn is_slowed(&self) -> bool {
         matches!(self.phase, Phase::Slowed(_))
     }

@@ -28,6 +28,7 @@ mod fan;
 mod backlog;
 mod expire;
 mod answer;
+mod brief;
 mod words;
 mod memory;
 mod share;
@@ -47,7 +48,7 @@ pub use memory::Level;
 pub use refuse::Refusals;
 pub use rights::is_house_user;
 pub use sys::{Carried, Unsent};
-pub use ways::Way;
+pub use ways::{Leg, Way};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

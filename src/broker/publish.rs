@@ -11,7 +11,7 @@ use adapter_api::reading;
 use bytestring::ByteString;
 
 use super::client::ClientKey;
-use super::connection::{Answer, Held, Pending, Phase};
+use super::connection::{Answer, Connection, Held, Pending, Phase};
 use super::depart::Cause;
 use super::fan::{Pressure, Routed};
 use super::ledger::Step;
@@ -140,7 +140,8 @@ impl Broker {
         if self.repeats(id, publish, turn) {
             return true;
         }
-        let too_many = self.is_too_many(id, publish.qos);
+        let connection = self.connections.get(id);
+        let too_many = connection.is_some_and(|connection| self.is_too_many(connection, publish.qos));
         if too_many {
             self.expel(id, Reason::ReceiveMaximumExceeded, turn);
         }
@@ -202,10 +203,10 @@ impl Broker {
     }
 
     /// Whether a publish of QoS 1 or 2 is one more than the client may have under way, or leave unreleased.
-    fn is_too_many(&self, id: ConnectionId, qos: QoS) -> bool {
-        let Some(connection) = self.connections.get(id).filter(|connection| !connection.is_port()) else {
+    pub(super) fn is_too_many(&self, connection: &Connection, qos: QoS) -> bool {
+        if connection.is_port() {
             return false;
-        };
+        }
         // [MQTT5-3.3.4-9]
         let full = connection.version == Version::V5
             && connection.unanswered >= u32::from(self.config.limits.max_inflight);

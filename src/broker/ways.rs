@@ -1,32 +1,52 @@
-//! What was found for a message of QoS 0 that goes from hand to hand, kept for the next one like it.
+//! What was found for a message that goes from hand to hand, kept for the next one like it.
 //!
 //! Who may publish to a topic, and who takes what is published there, is the same from message to message until
 //! somebody subscribes, comes, goes, or the rules change: then every way is closed. A way is kept once a topic is
 //! seen a second time, where its publisher and all who take it are network clients without a mount point, and nobody
-//! keeps it, counts by credit, or is to be sent more or less than its publisher has said.
+//! keeps it, counts by credit, or is to be sent more or less than its publisher has said. At QoS 1 and 2 it is gone
+//! only where each exchange begins and is answered at once.
 
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::fast::FixedState;
 
-use super::connection::Phase;
+use super::client::Client;
+use super::connection::Connection;
+use super::fan::NOBODY;
+use super::publish::INWARD_BYTES;
 use super::{Broker, ConnectionId, Taker};
-use crate::codec::QoS;
-use crate::record::{Message, Now};
+use crate::codec::{Plain, Properties, QoS, Version};
+use crate::record::{Identifiers, Message, Now, Seq, Ticket, Want};
 use crate::router::Match;
+use crate::session::{Parcel, Stage};
 
-/// Who takes what one connection publishes to one topic.
+/// Who takes what one connection publishes to one topic at one QoS.
 #[derive(Debug)]
 pub struct Way {
-    /// Each is sent the bytes of its publisher's packet, in the order of this list.
-    pub takers: Vec<ConnectionId>,
-    /// The topic.
-    pub topic: ByteString,
+    /// Each is sent what its publisher has said, in the order of this list.
+    pub legs: Vec<Leg>,
+    topic: ByteString,
     publisher: ConnectionId,
+    qos: QoS,
     /// The state of the house that it was found in.
     as_of: u64,
     mark: u32,
+}
+
+/// The end of a way at one taker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leg {
+    /// The taker.
+    pub connection: ConnectionId,
+    /// Its session.
+    client: u32,
+    /// The exchange of the message that goes there now; 0 at QoS 0, and where it waits.
+    pub packet_id: u16,
+    /// How surely it is sent.
+    pub qos: QoS,
 }
 
 /// The ways that are kept: one for each mark, which several topics may have.
@@ -51,19 +71,28 @@ struct Slot {
 }
 
 impl Broker {
-    /// Takes a message of QoS 0 that goes the way of one before it: it is counted, and its bytes are to be sent to each
-    /// taker. `None`: it is to be handled like any other. The way is to be given back.
+    /// Takes a message that goes the way of one before it: it is counted, its exchanges are begun, and it is to be
+    /// sent to each taker and answered. `None`: it is to be handled like any other. The way is to be given back.
     #[inline]
-    pub fn set_out(&mut self, id: ConnectionId, topic: &[u8], payload: usize, now: &Now) -> Option<Box<Way>> {
-        let as_of = self.as_of();
-        let connection = self.connections.get_mut(id)?;
-        // Of who waits for a commit it is to be known whether he has said all that he may.
-        if !matches!(connection.phase, Phase::Open) || connection.rhythm.waits() {
+    pub fn set_out(&mut self, id: ConnectionId, plain: &Plain<'_>, now: &Now) -> Option<Box<Way>> {
+        if !self.may_set_out(id, plain) {
             return None;
         }
-        let way = self.ways.take(id, topic, as_of)?;
+        let mut way = self.ways.take(id, plain, self.as_of())?;
+        let mut copies = way.legs.len() as u64;
+        if plain.qos > QoS::AtMostOnce {
+            if !self.have_room(&way, plain) {
+                self.ways.put(way);
+                return None;
+            }
+            copies -= self.begin(&mut way, plain, now);
+        }
+        if plain.qos == QoS::ExactlyOnce {
+            self.hold_at_once(id, plain.packet_id);
+        }
+        let connection = self.connections.get_mut(id)?;
         connection.heard = now.mono;
-        let (copies, bytes) = (way.takers.len() as u64, payload as u64);
+        let bytes = plain.payload.len() as u64;
         self.counters.received += 1;
         self.counters.received_bytes += bytes;
         self.counters.sent += copies;
@@ -72,8 +101,75 @@ impl Broker {
     }
 
     /// Whether such a message would go the way of one before it.
-    pub fn knows_way(&self, id: ConnectionId, topic: &[u8]) -> bool {
-        self.ways.knows(id, topic, self.as_of())
+    pub fn knows_way(&self, id: ConnectionId, plain: &Plain<'_>) -> bool {
+        self.may_set_out(id, plain) && self.ways.knows(id, plain, self.as_of())
+    }
+
+    /// Whether what a client publishes is not held back, and is answered at once.
+    #[inline]
+    fn may_set_out(&self, id: ConnectionId, plain: &Plain<'_>) -> bool {
+        let Some(connection) = self.connections.get(id).filter(|connection| connection.is_at_ease()) else {
+            return false;
+        };
+        plain.qos == QoS::AtMostOnce
+            || connection.answers.is_empty()
+                && !self.refused.contains_key(&id)
+                && !self.is_too_many(connection, plain.qos)
+                && (plain.qos == QoS::AtLeastOnce || self.is_new_to(connection, plain.packet_id))
+    }
+
+    /// Whether this packet id of QoS 2 is not held for a client that has no place in the log.
+    fn is_new_to(&self, connection: &Connection, packet_id: u16) -> bool {
+        let session = connection.client.and_then(|key| self.clients.get(key)).map(|client| &client.session);
+        session.is_some_and(|session| session.backlog.is_none() && session.inward.of(packet_id).is_none())
+    }
+
+    /// Whether each taker can be sent a message, or has room for it to wait.
+    fn have_room(&self, way: &Way, plain: &Plain<'_>) -> bool {
+        let weight = Message::weight_of(plain.topic.len() + plain.payload.len());
+        way.exchanges().all(|leg| {
+            let Some(client) = self.clients.in_slot(leg.client) else { return false };
+            let waiting = client.session.queue.weight();
+            client.outlet.is_some() && waiting + weight <= self.config.limits.max_send_buffer
+        })
+    }
+
+    /// Begins the exchanges of a message; where one cannot begin now, the message waits. How many do.
+    fn begin(&mut self, way: &mut Way, plain: &Plain<'_>, now: &Now) -> u64 {
+        let mut message: Option<Arc<Message>> = None;
+        let mut waiting = 0;
+        let Way { legs, topic, .. } = way;
+        for leg in legs.iter_mut().filter(|leg| leg.qos > QoS::AtMostOnce) {
+            let Some(Client { session, outlet: Some(outlet), .. }) = self.clients.in_slot_mut(leg.client)
+            else {
+                continue;
+            };
+            let is_ready = session.queue.is_empty() && outlet.has_room(&session.flight);
+            let begun = if is_ready { session.flight.begin(Seq(0), leg.qos, Stage::Sent) } else { None };
+            leg.packet_id = begun.map_or(0, |exchange| exchange.packet_id);
+            if !is_ready {
+                let message =
+                    message.get_or_insert_with(|| Arc::new(message_of(topic, plain, now.house))).clone();
+                let subscription_ids = Identifiers::default();
+                let want = Want { reader: NOBODY, qos: leg.qos, retain: false, subscription_ids };
+                let parcel = Parcel { message, want };
+                self.memory.queues += parcel.weight();
+                session.queue.push(parcel);
+                waiting += 1;
+            }
+        }
+        waiting
+    }
+
+    /// Remembers the packet id of a publisher of QoS 2, who is answered with PUBREC.
+    fn hold_at_once(&mut self, id: ConnectionId, packet_id: u16) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.unanswered += 1;
+        if let Some(client) = connection.client.and_then(|key| self.clients.get_mut(key))
+            && client.session.inward.hold(packet_id, Ticket::default())
+        {
+            self.memory.inward += INWARD_BYTES;
+        }
     }
 
     /// The message has gone: the way is there for the next one.
@@ -89,46 +185,52 @@ impl Broker {
 
     /// Keeps what was found for a message, if the next one like it can go the same way.
     pub(super) fn learn_way(&mut self, source: Option<u32>, message: &Message, matches: &[Match]) {
-        let is_plain = message.qos == QoS::AtMostOnce
-            && !message.unclocked
-            && message.expiry.is_none()
-            && message.topic.len() <= TOPIC_BYTES_MAX;
-        if !is_plain || matches.len() > TAKERS_MAX || self.config.limits.max_publish_rate.is_some() {
+        let is_plain =
+            !message.unclocked && message.expiry.is_none() && message.topic.len() <= TOPIC_BYTES_MAX;
+        if !is_plain || matches.len() > LEGS_MAX || self.config.limits.max_publish_rate.is_some() {
             return;
         }
-        let Some(publisher) = self.plain_publisher(source) else { return };
+        let Some(publisher) = self.plain_publisher(source, message.qos, matches) else { return };
         let topic = message.topic.as_bytes();
         let as_of = self.as_of();
-        let Some(mark) = self.ways.due(publisher, topic, as_of) else { return };
-        let Some(takers) = self.plain_takers(matches) else { return };
-        self.ways.keep(Way { takers, topic: ByteString::from(&*message.topic), publisher, as_of, mark });
+        let Some(mark) = self.ways.due(publisher, message.qos, topic, as_of) else { return };
+        let Some(legs) = self.plain_legs(message.qos, matches) else { return };
+        let topic = ByteString::from(&*message.topic);
+        self.ways.keep(Way { legs, topic, publisher, qos: message.qos, as_of, mark });
     }
 
-    /// The connection of a publisher whose topics are as the house names them.
-    fn plain_publisher(&self, source: Option<u32>) -> Option<ConnectionId> {
+    /// The connection of a publisher whose topics are as the house names them, and who is answered in the fewest
+    /// words.
+    fn plain_publisher(&self, source: Option<u32>, qos: QoS, matches: &[Match]) -> Option<ConnectionId> {
         let client = self.clients.in_slot(source?)?;
         let connection = self.connections.get(client.connection?)?;
         let is_plain = !connection.is_port() && connection.peer.terms.mount.is_none();
-        is_plain.then_some(connection.id)
+        // In MQTT 5 it is told that there is nobody, if it takes an answer at all.
+        let is_told = connection.version == Version::V5 && matches.is_empty();
+        let is_brief = qos == QoS::AtMostOnce || (connection.maximum_packet_size.is_none() && !is_told);
+        (is_plain && is_brief).then_some(connection.id)
     }
 
-    /// The connections of those who take it in its publisher's own words; `None` where somebody does not.
-    fn plain_takers(&self, matches: &[Match]) -> Option<Vec<ConnectionId>> {
-        let mut takers = Vec::with_capacity(matches.len());
+    /// The ways to those who take it in its publisher's own words; `None` where somebody does not.
+    fn plain_legs(&self, qos: QoS, matches: &[Match]) -> Option<Vec<Leg>> {
+        let mut legs = Vec::with_capacity(matches.len());
         for found in matches {
             let Taker::Client(slot) = self.taker(found.subscriber) else { return None };
+            let client = self.clients.in_slot(slot)?;
             // Who is not here misses it.
-            let Some(outlet) = self.clients.in_slot(slot)?.outlet.as_ref() else { continue };
+            let Some(outlet) = client.outlet.as_ref() else { continue };
+            let qos = found.qos.min(qos);
             let is_plain = outlet.credit.is_none()
                 && outlet.mount.is_none()
                 && outlet.maximum_packet_size == u32::MAX
-                && found.identifiers.is_empty();
+                && found.identifiers.is_empty()
+                && (qos == QoS::AtMostOnce || client.session.backlog.is_none());
             if !is_plain {
                 return None;
             }
-            takers.push(outlet.connection);
+            legs.push(Leg { connection: outlet.connection, client: slot, packet_id: 0, qos });
         }
-        Some(takers)
+        Some(legs)
     }
 }
 
@@ -150,9 +252,10 @@ impl Ways {
         self.weight + self.slots.len() * size_of::<Slot>()
     }
 
-    fn mark(&self, publisher: ConnectionId, topic: &[u8]) -> u32 {
+    fn mark(&self, publisher: ConnectionId, qos: QoS, topic: &[u8]) -> u32 {
         let mut hasher = self.hash.build_hasher();
-        hasher.write_u64(u64::from(publisher.slot) << 32 | u64::from(publisher.generation));
+        let publisher = u64::from(publisher.slot) << 32 | u64::from(publisher.generation);
+        hasher.write_u64(publisher ^ (qos as u64) << 62);
         hasher.write(topic);
         // Half of it is as good, and 0 stands for none.
         (hasher.finish() >> 32) as u32 | 1
@@ -167,19 +270,19 @@ impl Ways {
         self.slots.get_mut(place)
     }
 
-    fn knows(&self, publisher: ConnectionId, topic: &[u8], as_of: u64) -> bool {
-        let place = self.place(self.mark(publisher, topic));
+    fn knows(&self, publisher: ConnectionId, plain: &Plain<'_>, as_of: u64) -> bool {
+        let place = self.place(self.mark(publisher, plain.qos, plain.topic));
         let way = self.slots.get(place).and_then(|slot| slot.way.as_ref());
-        way.is_some_and(|way| way.is_for(publisher, topic, as_of))
+        way.is_some_and(|way| way.is_for(publisher, plain.qos, plain.topic, as_of))
     }
 
-    fn take(&mut self, publisher: ConnectionId, topic: &[u8], as_of: u64) -> Option<Box<Way>> {
+    fn take(&mut self, publisher: ConnectionId, plain: &Plain<'_>, as_of: u64) -> Option<Box<Way>> {
         if self.slots.is_empty() {
             return None;
         }
-        let mark = self.mark(publisher, topic);
+        let mark = self.mark(publisher, plain.qos, plain.topic);
         let slot = self.slot(mark)?;
-        let way = slot.way.take_if(|way| way.is_for(publisher, topic, as_of))?;
+        let way = slot.way.take_if(|way| way.is_for(publisher, plain.qos, plain.topic, as_of))?;
         slot.seen = 0;
         Some(way)
     }
@@ -192,13 +295,13 @@ impl Ways {
 
     /// The mark of a topic that is to have a way: it has none, and was the last that was seen in its place. From now
     /// on it was.
-    fn due(&mut self, publisher: ConnectionId, topic: &[u8], as_of: u64) -> Option<u32> {
+    fn due(&mut self, publisher: ConnectionId, qos: QoS, topic: &[u8], as_of: u64) -> Option<u32> {
         if self.slots.is_empty() && self.has_room_for(SLOTS_MIN) {
             self.slots.resize_with(SLOTS_MIN, Slot::default);
         }
-        let mark = self.mark(publisher, topic);
+        let mark = self.mark(publisher, qos, topic);
         let slot = self.slot(mark)?;
-        if slot.way.as_ref().is_some_and(|way| way.is_for(publisher, topic, as_of)) {
+        if slot.way.as_ref().is_some_and(|way| way.is_for(publisher, qos, topic, as_of)) {
             return None;
         }
         let former = std::mem::replace(&mut slot.seen, mark);
@@ -246,13 +349,47 @@ impl Ways {
     }
 }
 
+impl Leg {
+    /// Whether the message is sent now, and does not wait.
+    pub fn is_sent(&self) -> bool {
+        self.qos == QoS::AtMostOnce || self.packet_id > 0
+    }
+}
+
 impl Way {
-    fn is_for(&self, publisher: ConnectionId, topic: &[u8], as_of: u64) -> bool {
-        self.as_of == as_of && self.publisher == publisher && self.topic.as_bytes() == topic
+    /// What is on its way, for who takes it in other words.
+    pub fn message(&self, plain: &Plain<'_>, received: u64) -> Message {
+        message_of(&self.topic, plain, received)
+    }
+
+    /// The ends at which an exchange begins.
+    fn exchanges(&self) -> impl Iterator<Item = &Leg> {
+        self.legs.iter().filter(|leg| leg.qos > QoS::AtMostOnce)
+    }
+
+    fn is_for(&self, publisher: ConnectionId, qos: QoS, topic: &[u8], as_of: u64) -> bool {
+        self.as_of == as_of
+            && self.publisher == publisher
+            && self.qos == qos
+            && self.topic.as_bytes() == topic
     }
 
     fn weight(&self) -> usize {
-        size_of::<Way>() + self.topic.len() + self.takers.capacity() * size_of::<ConnectionId>()
+        size_of::<Way>() + self.topic.len() + self.legs.capacity() * size_of::<Leg>()
+    }
+}
+
+/// The message, with bytes of its own.
+fn message_of(topic: &ByteString, plain: &Plain<'_>, received: u64) -> Message {
+    Message {
+        topic: topic.clone(),
+        payload: Bytes::copy_from_slice(plain.payload),
+        qos: plain.qos,
+        retain: false,
+        properties: Properties::new(),
+        expiry: None,
+        received,
+        unclocked: false,
     }
 }
 
@@ -260,7 +397,7 @@ impl Way {
 const TOPIC_BYTES_MAX: usize = 512;
 
 /// Nor has one that more take.
-const TAKERS_MAX: usize = 4_096;
+const LEGS_MAX: usize = 4_096;
 
 /// Slots at first, and at any time a power of four.
 const SLOTS_MIN: usize = 256;

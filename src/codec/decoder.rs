@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 
 use super::decode::{self, Kind};
 use super::reader::{Reader, read_variable};
-use super::{Malformed, Packet, Plain, Version};
+use super::{Brief, Malformed, Packet, Plain, Version};
 
 /// Whose packets are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,10 +112,13 @@ impl Decoder {
         result
     }
 
-    /// Whether what comes next may be [`Plain`], to judge by its first byte.
+    /// Whether what comes next may be [`Plain`] or [`Brief`], to judge by its first byte.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.partial.is_empty() && Plain::may_begin(&self.pending) && matches!(self.stage, Stage::Open(_))
+        let may_begin = |first: &u8| Plain::may_begin(*first) || Brief::may_begin(*first);
+        self.partial.is_empty()
+            && self.pending.first().is_some_and(may_begin)
+            && matches!(self.stage, Stage::Open(_))
     }
 
     /// What was fed and not decoded, but for a packet that was begun before it.

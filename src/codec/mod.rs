@@ -12,6 +12,7 @@ mod properties;
 mod property;
 mod reason;
 mod aliases;
+mod brief;
 mod decoder;
 mod decode;
 mod encode;
@@ -22,6 +23,7 @@ pub(crate) mod octets;
 mod writer;
 
 pub use aliases::{Alias, Aliases};
+pub use brief::{Brief, Word};
 pub use decoder::{Decoder, Side};
 pub use encode::{PublishParts, encode, encode_publish, publish_size};
 pub use malformed::Malformed;

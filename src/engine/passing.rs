@@ -10,7 +10,7 @@ use super::stepped::Stepped;
 use super::testing::{Client, connect, publish, subscribe};
 use crate::access::Rules;
 use crate::broker::tests::random::{Random, fresh_seed};
-use crate::codec::{Packet, Properties, Property, Publish, QoS, Version};
+use crate::codec::{Ack, Packet, Properties, Property, Publish, QoS, Reason, Version};
 
 /// A reader of QoS 0 that says such a CONNECT.
 fn reader(
@@ -19,10 +19,20 @@ fn reader(
     name: &str,
     properties: &[Property],
 ) -> Client<UnixStream> {
+    reader_of(QoS::AtMostOnce, stepped, version, name, properties)
+}
+
+fn reader_of(
+    qos: QoS,
+    stepped: &mut Stepped,
+    version: Version,
+    name: &str,
+    properties: &[Property],
+) -> Client<UnixStream> {
     let Packet::Connect(mut hello) = connect(version, name) else { panic!("CONNECT") };
     hello.properties = Properties::from_list(properties);
     let mut client = stepped.greet_in(version, &Packet::Connect(hello));
-    client.send(&subscribe("t/#", QoS::AtMostOnce));
+    client.send(&subscribe("t/#", qos));
     assert!(matches!(stepped.answer(&mut client), Packet::SubAck(_)));
     client
 }
@@ -69,6 +79,93 @@ fn each_is_sent_the_same_message_in_his_own_words() {
         let counted = stepped.engine.broker.counters();
         assert_eq!((counted.received, counted.sent), (5, 20));
         assert_eq!((counted.received_bytes, counted.sent_bytes), (203, 4 * 203));
+    }
+}
+
+/// What a client says to each of these packets, and the messages among them.
+fn answer_all(client: &mut Client<UnixStream>, packets: Vec<Packet>) -> Vec<Publish> {
+    let mut messages = Vec::new();
+    for packet in packets {
+        let ack = |packet_id| Ack { packet_id, reason: Reason::Success, properties: Properties::new() };
+        let answer = match packet {
+            Packet::Publish(publish) => {
+                let answer = match publish.qos {
+                    QoS::AtMostOnce => None,
+                    QoS::AtLeastOnce => Some(Packet::PubAck(ack(publish.packet_id))),
+                    QoS::ExactlyOnce => Some(Packet::PubRec(ack(publish.packet_id))),
+                };
+                messages.push(publish);
+                answer
+            }
+            Packet::PubRec(known) => Some(Packet::PubRel(ack(known.packet_id))),
+            Packet::PubRel(known) => Some(Packet::PubComp(ack(known.packet_id))),
+            Packet::PubAck(_) | Packet::PubComp(_) => None,
+            other => panic!("{other:?}"),
+        };
+        answer.iter().for_each(|answer| client.send(answer));
+    }
+    messages
+}
+
+#[test]
+fn each_is_sent_it_as_surely_as_he_has_asked_and_its_publisher_is_answered() {
+    let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+    for (publisher, sent) in [Version::V311, Version::V5].into_iter().flat_map(|of| all.map(|qos| (of, qos)))
+    {
+        let mut stepped = Stepped::start(|_| {});
+        let aliases = [Property::TopicAliasMaximum(2)];
+        let mut readers = Vec::new();
+        for (number, asked) in all.into_iter().enumerate() {
+            for (version, properties) in
+                [(Version::V311, &[][..]), (Version::V5, &[]), (Version::V5, &aliases)]
+            {
+                let name = format!("{number} {version:?} {}", properties.len());
+                let client = reader_of(asked, &mut stepped, version, &name, properties);
+                readers.push((asked, client, Vec::new()));
+            }
+        }
+        let mut speaker = stepped.greet_in(publisher, &connect(publisher, "speaker"));
+        // More than may be under way at once: some wait.
+        let (most, mut ended, mut next) = (200_u16, 0, 1);
+        stepped.turn_until(2_000, |engine| {
+            for packet in speaker.take_now() {
+                ended += u16::from(matches!(packet, Packet::PubAck(_) | Packet::PubComp(_)));
+                assert_eq!(answer_all(&mut speaker, vec![packet]), []);
+            }
+            if sent == QoS::AtMostOnce {
+                ended = next - 1;
+            }
+            while next <= most && next - ended <= 20 {
+                speaker.send(&publish("t/5", &next.to_be_bytes(), sent, next));
+                next += 1;
+            }
+            let counted = engine.broker.counters();
+            readers.iter_mut().for_each(|(_, client, got)| {
+                // One word for many is seldom: it answers when some have come.
+                let packets = client.take_now();
+                got.extend(answer_all(client, packets));
+            });
+            ended == most && counted.sent == 9 * u64::from(most) && engine.events.is_empty()
+        });
+        (0..20).for_each(|_| stepped.turn());
+        for (asked, client, got) in &mut readers {
+            let packets = client.take_now();
+            got.extend(answer_all(client, packets));
+            let numbers: Vec<u16> = got
+                .iter()
+                .map(|message| u16::from_be_bytes(*message.payload.first_chunk().unwrap()))
+                .collect();
+            assert_eq!(numbers, (1..=most).collect::<Vec<u16>>(), "{publisher:?} {sent:?} {asked:?}");
+            assert!(got.iter().all(|message| message.qos == sent.min(*asked) && !message.dup));
+        }
+        let counters = stepped.engine.counters;
+        assert!(
+            counters.passed > u64::from(most) / 2,
+            "{} have gone straight: {publisher:?} {sent:?}",
+            counters.passed
+        );
+        assert_eq!(counters.malformed, 0);
+        assert!(stepped.engine.broker.counters().dropped.is_empty());
     }
 }
 

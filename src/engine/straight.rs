@@ -1,8 +1,8 @@
-//! Messages that go straight from one connection's bytes into the outboxes of others.
+//! What goes straight from one connection's bytes into the outboxes of others.
 //!
-//! A message of QoS 0 that is a topic and a payload, and goes the way of one before it, is not taken apart: the broker
-//! counts it and says to whom it goes, and its bytes are copied. It overtakes nothing: the broker is told first of all
-//! that has happened before.
+//! A message that is a topic and a payload, and goes the way of one before it, is not taken apart: the broker
+//! counts it and says to whom it goes, and its bytes are copied. Nor is a word on an exchange that is a packet id.
+//! They overtake nothing: the broker is told first of all that has happened before.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use bytes::{Buf, Bytes};
 use super::intake::Allowance;
 use super::turn::Engine;
 use super::work;
-use crate::broker::{ConnectionId, Copy, Effect, Level, Way};
-use crate::codec::{Plain, Properties, QoS, Version};
+use crate::broker::{ConnectionId, Copy, Effect, Leg, Level, Way};
+use crate::codec::{Brief, Plain, QoS, Version, Word};
 use crate::record::{Identifiers, Message, Now};
 
 /// A message on its way.
@@ -23,6 +23,13 @@ struct Passing<'a> {
     received: u64,
     /// For who takes it in other words; made once.
     message: Option<Arc<Message>>,
+}
+
+/// What a packet that has gone straight took.
+struct Gone {
+    /// Its bytes.
+    size: usize,
+    work: usize,
 }
 
 impl Engine {
@@ -49,21 +56,18 @@ impl Engine {
         let (version, max_packet) = (socket.version, socket.max_packet());
         let mut bytes = socket.lend_undecoded();
         while left.straight > 0 && left.work < most {
-            let Some(plain) = Plain::read(&bytes, version, max_packet) else {
+            let gone = match Plain::read(&bytes, version, max_packet) {
+                Some(plain) => self.send_on(id, plain, version, now),
+                None => Brief::read(&bytes).and_then(|brief| self.hear(id, brief, effects, now)),
+            };
+            let Some(Gone { size, work }) = gone else {
                 left.is_missed = !bytes.is_empty();
                 break;
             };
-            let Some(way) = self.broker.set_out(id, plain.topic, plain.payload.len(), &now) else {
-                left.is_missed = true;
-                break;
-            };
-            let size = plain.bytes.len();
-            self.pass(plain, version, &way, now);
             left.straight -= 1;
             left.decoded += 1;
             self.counters.passed += 1;
-            left.work += 1 + way.takers.len() * work::EFFECT + work::of_bytes(size * way.takers.len());
-            self.broker.come_back(way);
+            left.work += work;
             bytes.advance(size);
         }
         if left.straight == 0 || left.work >= most {
@@ -79,40 +83,78 @@ impl Engine {
     fn knows_way(&mut self, id: ConnectionId) -> bool {
         let Some(socket) = self.table.socket(id) else { return false };
         let plain = Plain::read(socket.undecoded(), socket.version, socket.max_packet());
-        plain.is_some_and(|plain| self.broker.knows_way(id, plain.topic))
+        plain.is_some_and(|plain| self.broker.knows_way(id, &plain))
+    }
+
+    /// Sends a message to all who take it, and answers it.
+    fn send_on(&mut self, id: ConnectionId, plain: Plain<'_>, version: Version, now: Now) -> Option<Gone> {
+        let way = self.broker.set_out(id, &plain, &now)?;
+        let (size, legs) = (plain.bytes.len(), way.legs.len());
+        self.pass(plain, version, &way, now);
+        self.broker.come_back(way);
+        let word = match plain.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce => Some(Word::PubAck),
+            QoS::ExactlyOnce => Some(Word::PubRec),
+        };
+        if let Some(word) = word {
+            self.say(id, Brief { word, packet_id: plain.packet_id });
+        }
+        Some(Gone { size, work: 1 + legs * work::EFFECT + work::of_bytes(size * legs) })
+    }
+
+    /// Has the broker take a word on an exchange, and does what comes of it.
+    fn hear(&mut self, id: ConnectionId, brief: Brief, effects: &mut Vec<Effect>, now: Now) -> Option<Gone> {
+        if !self.broker.take_word(id, brief, &now, effects) {
+            return None;
+        }
+        let work = 1 + (1 + effects.len()) * work::EFFECT;
+        if !effects.is_empty() {
+            self.carry_out(effects, now);
+        }
+        Some(Gone { size: Brief::BYTES, work })
+    }
+
+    fn say(&mut self, id: ConnectionId, brief: Brief) {
+        if let Some(socket) = self.table.socket(id).filter(|socket| socket.is_open()) {
+            socket.buffer(&mut self.courier.pool).extend_from_slice(&brief.bytes());
+            self.counters.packets_out += 1;
+            self.courier.mark_answered(id, socket);
+        }
     }
 
     fn pass(&mut self, plain: Plain<'_>, version: Version, way: &Way, now: Now) {
         let mut passing = Passing { plain, version, way, received: now.house, message: None };
-        for &taker in &way.takers {
-            self.pass_to(taker, &mut passing);
+        for leg in way.legs.iter().filter(|leg| leg.is_sent()) {
+            self.pass_to(*leg, &mut passing);
         }
     }
 
-    fn pass_to(&mut self, taker: ConnectionId, passing: &mut Passing<'_>) {
+    fn pass_to(&mut self, leg: Leg, passing: &mut Passing<'_>) {
         if self.courier.gathered > 2 * self.gathered_max() {
             // As where one is delivered.
             self.flush_all();
         }
-        let (limit, bytes) = (self.limits.max_send_buffer, passing.plain.bytes);
+        let (limit, size) = (self.limits.max_send_buffer, passing.plain.bytes.len());
         // One message may be much for many.
         let level = self.courier.memory.max(Level::of(self.table.held(), self.limits.max_memory));
         let courier = &mut self.courier;
+        let Leg { connection, packet_id, qos, .. } = leg;
         if level == Level::Ample
-            && let Some(socket) = self.table.socket(taker)
-            && socket.takes_as_it_is(passing.version, bytes.len(), limit)
+            && let Some(socket) = self.table.socket(connection)
+            && socket.takes_as_it_is(passing.version, size, limit)
         {
-            socket.buffer(&mut courier.pool).extend_from_slice(bytes);
-            courier.gathered += bytes.len();
+            passing.plain.put(qos, packet_id, socket.buffer(&mut courier.pool));
+            courier.gathered += size;
             self.counters.packets_out += 1;
-            return courier.mark_dirty(taker, socket);
+            return courier.mark_dirty(connection, socket);
         }
         let message = passing.message();
         self.deliver(Copy {
-            connection: taker,
+            connection,
             message,
-            packet_id: 0,
-            qos: QoS::AtMostOnce,
+            packet_id,
+            qos,
             dup: false,
             retain: false,
             expiry: None,
@@ -124,18 +166,7 @@ impl Engine {
 
 impl Passing<'_> {
     fn message(&mut self) -> Arc<Message> {
-        let made = self.message.get_or_insert_with(|| {
-            Arc::new(Message {
-                topic: self.way.topic.clone(),
-                payload: Bytes::copy_from_slice(self.plain.payload),
-                qos: QoS::AtMostOnce,
-                retain: false,
-                properties: Properties::new(),
-                expiry: None,
-                received: self.received,
-                unclocked: false,
-            })
-        });
-        made.clone()
+        let made = || Arc::new(self.way.message(&self.plain, self.received));
+        self.message.get_or_insert_with(made).clone()
     }
 }

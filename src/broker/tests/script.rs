@@ -238,10 +238,20 @@ impl Script {
         ConnectionId { slot, generation: self.generations.get(&slot).copied().unwrap_or(0) }
     }
 
+    /// The version that whoever has this slot has named last.
+    pub(super) fn speaks(&self, slot: u32) -> Version {
+        self.spoken[&slot].0
+    }
+
     pub(super) fn handle(&mut self, mut events: Vec<Event>) {
         let mut effects = Vec::new();
         self.broker.handle(&mut events, self.now, &mut effects);
         assert!(events.is_empty(), "events are drained");
+        self.carry_out(effects);
+    }
+
+    /// Does what the broker says.
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in &effects {
             match effect {
                 Effect::Speak { connection, version, maximum_packet_size, .. } => {

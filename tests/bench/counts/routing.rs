@@ -11,8 +11,8 @@ use tidegate::broker::{
     Broker, Config, ConnectionId, Effect, Event, LimitsConfig, Passwords, Peer, Refusals, Terms, Trust,
 };
 use tidegate::codec::{
-    Ack, Connect, Packet, Plain, Properties, Publish, QoS, Reason, RetainHandling, Subscribe, Subscription,
-    SubscriptionOptions, Version, encode,
+    Ack, Brief, Connect, Packet, Plain, Properties, Publish, QoS, Reason, RetainHandling, Subscribe,
+    Subscription, SubscriptionOptions, Version, Word, encode,
 };
 use tidegate::record::{Now, Restored};
 use tidegate::router::{Interest, Match, Router, Subscriber};
@@ -60,41 +60,44 @@ pub(crate) fn route(qos: QoS) {
             events.splice(0..0, acks.drain(..));
             broker.handle(events, now(), &mut effects);
             for effect in black_box(&effects) {
-                if let Effect::Deliver(copy) = effect {
-                    delivered += 1;
-                    if copy.qos == QoS::AtLeastOnce {
-                        acks.push(puback(copy.connection, copy.packet_id));
-                    }
-                }
+                delivered += usize::from(matches!(effect, Effect::Deliver(_)));
             }
-            effects.clear();
+            acks.extend(effects.drain(..).filter_map(ack_of));
         }
     });
     assert_eq!(delivered, TIMES);
 }
 
-/// A message that goes the way of those before it, from its bytes to those that its one reader is sent.
-pub(crate) fn pass() {
-    let mut broker = broker_with(1, QoS::AtMostOnce);
-    let (mut known, mut effects) = (publishes(QoS::AtMostOnce, 2), Vec::new());
+/// A message that goes the way of those before it, from its bytes to those that its one reader is sent; at QoS 1 with
+/// the reader's word that it has it.
+pub(crate) fn pass(qos: QoS) {
+    let mut broker = broker_with(1, qos);
+    let (mut known, mut effects) = (publishes(qos, 2), Vec::new());
     broker.handle(&mut known, now(), &mut effects);
+    let mut acks: Vec<Event> = effects.drain(..).filter_map(ack_of).collect();
+    broker.handle(&mut acks, now(), &mut effects);
+    effects.clear();
     let mut bytes = Vec::new();
     let read = Bytes::from([TOPIC.as_bytes(), &PAYLOAD].concat());
-    encode(&Packet::Publish(publish(&read, QoS::AtMostOnce, 0)), Version::V311, &mut bytes).unwrap();
+    encode(&Packet::Publish(publish(&read, qos, 0)), Version::V311, &mut bytes).unwrap();
     let bytes = bytes.repeat(TIMES);
     let (publisher, mut sent) = (ConnectionId { slot: 0, generation: 0 }, Vec::with_capacity(bytes.len()));
     measured(|| {
         let mut rest = &*bytes;
         while let Some(plain) = Plain::read(black_box(rest), Version::V311, 1_000) {
-            let way = broker.set_out(publisher, plain.topic, plain.payload.len(), &now()).unwrap();
-            for _ in black_box(&way.takers) {
-                sent.extend_from_slice(plain.bytes);
+            let way = broker.set_out(publisher, &plain, &now()).unwrap();
+            for leg in black_box(&way.legs) {
+                plain.put(leg.qos, leg.packet_id, &mut sent);
+                if leg.qos > QoS::AtMostOnce {
+                    let word = Brief { word: Word::PubAck, packet_id: leg.packet_id };
+                    assert!(broker.take_word(leg.connection, word, &now(), &mut effects));
+                }
             }
             broker.come_back(way);
             rest = &rest[plain.bytes.len()..];
         }
     });
-    assert_eq!(sent, bytes);
+    assert_eq!((sent.len(), effects.len()), (bytes.len(), 0));
 }
 
 /// What is counted is a copy for one of them.
@@ -194,9 +197,12 @@ fn publish(read: &Bytes, qos: QoS, number: usize) -> Publish {
     }
 }
 
-fn puback(connection: ConnectionId, packet_id: u16) -> Event {
-    let ack = Ack { packet_id, reason: Reason::Success, properties: Properties::new() };
-    Event::Packet { connection, packet: Packet::PubAck(ack) }
+/// What a reader says to a copy of QoS 1.
+fn ack_of(effect: Effect) -> Option<Event> {
+    let Effect::Deliver(copy) = effect else { return None };
+    let ack = Ack { packet_id: copy.packet_id, reason: Reason::Success, properties: Properties::new() };
+    let packet = Packet::PubAck(ack);
+    (copy.qos == QoS::AtLeastOnce).then_some(Event::Packet { connection: copy.connection, packet })
 }
 
 const PUBLISHES_A_CALL: usize = 16;

@@ -1,0 +1,38 @@
+//! A client's words on exchanges, taken without an event.
+//!
+//! They mean what they mean elsewhere. Only who waits for nothing is heard so, and to whom no more than the next
+//! message of a queue can be due.
+
+use super::{Broker, ConnectionId, Effect, Turn};
+use crate::codec::{Ack, Brief, Properties, Reason, Word};
+use crate::record::Now;
+
+impl Broker {
+    /// Takes a client's word. False where it is to be handled like any other packet: nothing is done then.
+    pub fn take_word(
+        &mut self,
+        id: ConnectionId,
+        brief: Brief,
+        now: &Now,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let connection = self.connections.get_mut(id).filter(|connection| connection.is_at_ease());
+        let Some(connection) = connection else { return false };
+        let Some(client) = connection.client.and_then(|key| self.clients.get(key)) else { return false };
+        let is_plain = client.session.walks.is_empty() && client.groups.is_empty();
+        if !is_plain || !connection.answers.is_empty() {
+            return false;
+        }
+        connection.heard = now.mono;
+        let mut turn = Turn { now: *now, effects, walks: 0, looks: 0 };
+        let Brief { word, packet_id } = brief;
+        let ack = Ack { packet_id, reason: Reason::Success, properties: Properties::new() };
+        match word {
+            Word::PubAck => self.on_puback(id, &ack, &mut turn),
+            Word::PubRec => self.on_pubrec(id, &ack, &mut turn),
+            Word::PubRel => self.on_pubrel(id, packet_id, &mut turn),
+            Word::PubComp => self.on_pubcomp(id, packet_id, &mut turn),
+        }
+        true
+    }
+}
