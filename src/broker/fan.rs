@@ -72,8 +72,10 @@ impl Broker {
         let mut audience = self.audience(&message, &matches);
         if audience.is_empty() && !message.retain && self.store == Presence::There {
             // It goes from hand to hand, and is kept nowhere.
+            if full.is_empty() {
+                self.learn_way(source, &message, &matches);
+            }
             self.count_full(&full);
-            self.learn_way(source, &message, &matches);
             self.fan_out(message, &mut matches, None, turn);
             self.matches = matches;
             return Routed::Done { ticket: None, wanted };

@@ -334,6 +334,49 @@ fn what_a_full_queue_does_not_take_shows_no_way_for_what_is_not_queued() {
     }
 }
 
+/// A kept session with a message under way, one in its queue and no room for more, beside a reader who takes all; and
+/// so many messages that would show a way past it.
+fn full_session(publisher: &str) -> Pair {
+    let mut config = config();
+    config.limits.when_queue_full = WhenFull::DropNewest;
+    config.limits.max_queued_messages = 1;
+    let mut pair = Pair::new(&config);
+    for line in ["open 1", publisher, "open 2", "2 connect b v5 expiry=1000 window=1", "commit"] {
+        pair.run(line);
+    }
+    pair.run("2 subscribe 1 t/# q1");
+    pair.run("commit");
+    for line in ["open 3", "3 connect c v5 clean", "3 subscribe 1 t/# q1"] {
+        pair.run(line);
+    }
+    for packet_id in 1..6 {
+        pair.run(&format!("1 publish t/1 x q1 id={packet_id}"));
+        pair.run("commit");
+    }
+    pair
+}
+
+#[test]
+fn what_a_full_queue_does_not_take_is_counted_each_time() {
+    for publisher in ["1 connect a v5 clean", "1 connect a v311 clean"] {
+        let mut pair = full_session(publisher);
+        pair.publish_at(QoS::AtLeastOnce, 6, 1, "t/1", "x");
+        pair.compare();
+    }
+}
+
+#[test]
+fn who_was_full_is_not_passed_by_once_there_is_room() {
+    for publisher in ["1 connect a v5 clean", "1 connect a v311 clean"] {
+        let mut pair = full_session(publisher);
+        pair.run("2 puback 1");
+        pair.run("2 puback 2");
+        pair.publish_at(QoS::AtLeastOnce, 6, 1, "t/1", "y");
+        pair.run("commit");
+        assert_eq!(pair.known, 0);
+    }
+}
+
 #[test]
 fn who_gives_a_filter_up_is_sent_nothing_more() {
     let mut pair = Pair::new(&config());
