@@ -20,7 +20,9 @@ impl Broker {
         let Some(connection) = connection else { return false };
         let Some(client) = connection.client.and_then(|key| self.clients.get(key)) else { return false };
         let is_plain = client.session.walks.is_empty() && client.groups.is_empty();
-        if !is_plain || !connection.answers.is_empty() {
+        // It would wait for a commit, and who waits is to be known to have said all that he may.
+        let would_wait = brief.word == Word::PubRel && client.session.backlog.is_some();
+        if !is_plain || would_wait || !connection.answers.is_empty() {
             return false;
         }
         connection.heard = now.mono;

@@ -377,6 +377,20 @@ fn who_was_full_is_not_passed_by_once_there_is_room() {
     }
 }
 
+/// Who has not said all that he has to say is not taken for stuck.
+#[test]
+fn a_release_that_waits_for_a_commit_hastens_nothing_before_all_is_read() {
+    let mut pair = Pair::new(&config());
+    for line in
+        ["open 1", "1 connect a v5 expiry=1000", "commit", "1 publish t/1 x q2 id=1 ; drained", "commit"]
+    {
+        pair.run(line);
+    }
+    pair.say((1, Word::PubRel, 1));
+    pair.run("1 drained");
+    assert_eq!(pair.plain.said, ["hurry"]);
+}
+
 #[test]
 fn who_gives_a_filter_up_is_sent_nothing_more() {
     let mut pair = Pair::new(&config());
