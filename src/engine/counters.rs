@@ -29,7 +29,8 @@ pub struct Counters {
     pub packets_in: u64,
     /// Packets encoded for clients.
     pub packets_out: u64,
-    /// Of those that came, messages that were not taken apart, since they went the way of one before them.
+    /// Of those that came, packets that were not taken apart: messages that went the way of one before them, and words
+    /// on exchanges that are a packet id.
     pub passed: u64,
     /// Connections that sent what is no MQTT.
     pub malformed: u64,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Input;
 use super::stepped::Stepped;
-use super::testing::{Client, connect, publish, subscribe};
+use super::testing::{Client, connect, puback, publish, subscribe};
 use crate::access::Rules;
 use crate::broker::tests::random::{Random, fresh_seed};
 use crate::codec::{Ack, Packet, Properties, Property, Publish, QoS, Reason, Version};
@@ -284,6 +284,31 @@ fn a_few_words_are_a_few_though_one_of_them_goes_straight() {
     assert_eq!(speaker.take_now(), [Packet::PingResp, Packet::PingResp]);
     assert_eq!(panel.take_now().len(), 4);
     assert!(stepped.engine.counters.passed > passed);
+}
+
+#[test]
+fn a_few_words_for_which_large_messages_come_are_not_a_few() {
+    let mut stepped = Stepped::start(|parts| parts.limits.max_send_buffer = 8 << 20);
+    let mut panel = reader_of(QoS::AtLeastOnce, &mut stepped, Version::V5, "panel", &[]);
+    let mut speaker = stepped.connect("speaker");
+    let (under_way, waiting) = (20_u16, 16);
+    let mut got = Vec::new();
+    for _ in 0..under_way + waiting {
+        speaker.send(&publish("t/1", &[7; 60_000], QoS::AtLeastOnce, 1));
+        (0..5).for_each(|_| stepped.turn());
+        got.extend(messages(panel.take_now()));
+    }
+    stepped.turn_until(100, |engine| {
+        got.extend(messages(panel.take_now()));
+        got.len() == usize::from(under_way) && engine.courier.put_off.is_empty()
+    });
+    for message in got.iter().take(16) {
+        panel.send(&puback(message.packet_id));
+    }
+    let sent = stepped.engine.broker.counters().sent;
+    stepped.turn();
+    let more = stepped.engine.broker.counters().sent - sent;
+    assert!((1..=12).contains(&more), "{more} in one turn");
 }
 
 #[test]

@@ -108,11 +108,12 @@ impl Engine {
         if !self.broker.take_word(id, brief, &now, effects) {
             return None;
         }
-        let work = 1 + (1 + effects.len()) * work::EFFECT;
-        if !effects.is_empty() {
+        let (said, gathered) = (effects.len(), self.courier.gathered);
+        if said > 0 {
             self.carry_out(effects, now);
         }
-        Some(Gone { size: Brief::BYTES, work })
+        let bytes = self.courier.gathered.saturating_sub(gathered);
+        Some(Gone { size: Brief::BYTES, work: 1 + (1 + said) * work::EFFECT + work::of_bytes(bytes) })
     }
 
     fn say(&mut self, id: ConnectionId, brief: Brief) {
