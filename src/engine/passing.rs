@@ -164,6 +164,11 @@ fn each_is_sent_it_as_surely_as_he_has_asked_and_its_publisher_is_answered() {
             "{} have gone straight: {publisher:?} {sent:?}",
             counters.passed
         );
+        // At QoS 2 a reader is sent PUBREL, too, and its publisher two words.
+        let words = |qos: QoS| [0_u64, 1, 2][qos as usize];
+        let of_readers = readers.iter().map(|(asked, ..)| 1 + words(sent.min(*asked)).saturating_sub(1));
+        let said = u64::from(most) * (of_readers.sum::<u64>() + words(sent));
+        assert_eq!(counters.packets_out, 9 * 2 + 1 + said);
         assert_eq!(counters.malformed, 0);
         assert!(stepped.engine.broker.counters().dropped.is_empty());
     }

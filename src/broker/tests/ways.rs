@@ -11,7 +11,7 @@ use super::speech::packet;
 use crate::access::Rules;
 use crate::broker::{Config, Event, Route, WhenFull};
 use crate::codec::{Brief, Plain, QoS, Version, Word, encode};
-use crate::record::ReaderId;
+use crate::record::{Policy, ReaderId};
 
 const SLOTS: usize = 5;
 const TOPICS: [&str; 7] = ["t", "t/a", "barn/t", "up/a", "down/a", "news", "$x/a"];
@@ -389,6 +389,100 @@ fn a_release_that_waits_for_a_commit_hastens_nothing_before_all_is_read() {
     pair.say((1, Word::PubRel, 1));
     pair.run("1 drained");
     assert_eq!(pair.plain.said, ["hurry"]);
+}
+
+#[test]
+fn nothing_overtakes_what_is_held_of_its_publisher() {
+    let mut config = with_route(true);
+    config.refusals.policy = Policy::Refuse;
+    let mut pair = Pair::new(&config);
+    for line in ["open 1", "1 connect a v311 clean", "open 2", "2 connect b v5 clean", "2 subscribe 1 # q1"] {
+        pair.run(line);
+    }
+    for packet_id in 1..4 {
+        pair.publish_at(QoS::AtLeastOnce, packet_id, 1, "t/1", "x");
+    }
+    assert_eq!(pair.known, 1);
+    pair.run("full store");
+    pair.publish_at(QoS::AtLeastOnce, 4, 1, "up/a", "held");
+    pair.publish_at(QoS::AtLeastOnce, 5, 1, "t/1", "behind it");
+    assert_eq!((&*pair.plain.said, pair.known), (&[][..], 1));
+    pair.run("full");
+    pair.run("commit");
+    pair.compare();
+}
+
+/// Two may be under way, and little may wait. The publisher is of that version, and so has the reader subscribed.
+fn few_under_way(version: &str, reader: &str, subscription: &str) -> Pair {
+    let mut config = config();
+    (config.limits.max_inflight, config.limits.max_send_buffer) = (2, 700);
+    let mut pair = Pair::new(&config);
+    for line in ["open 1", &format!("1 connect a {version} clean"), "open 2"] {
+        pair.run(line);
+    }
+    pair.run(&format!("2 connect b {reader} clean"));
+    pair.run(&format!("2 subscribe 1 t/# {subscription}"));
+    pair
+}
+
+// [MQTT5-3.3.4-9]
+#[test]
+fn who_has_more_under_way_than_he_may_is_expelled() {
+    let mut pair = few_under_way("v5", "v5", "q0");
+    for packet_id in 1..5 {
+        pair.publish_at(QoS::ExactlyOnce, packet_id, 1, "t/1", "x");
+        pair.say((1, Word::PubRel, packet_id));
+    }
+    let known = pair.known;
+    pair.publish_at(QoS::ExactlyOnce, 5, 1, "t/1", "x");
+    pair.publish_at(QoS::ExactlyOnce, 6, 1, "t/1", "x");
+    assert_eq!(pair.known, known + 2);
+    pair.publish_at(QoS::ExactlyOnce, 7, 1, "t/1", "x");
+    assert_eq!(pair.known, known + 2);
+    pair.publish_at(QoS::ExactlyOnce, 8, 1, "t/1", "x");
+    assert_eq!(pair.plain.said, [""; 0], "it is gone");
+    pair.compare();
+}
+
+#[test]
+fn what_waits_for_one_who_answers_nothing_is_no_more_than_may_wait() {
+    let mut pair = few_under_way("v311", "v311", "q1");
+    let mut queued = 0;
+    for packet_id in 1..30 {
+        pair.publish_at(QoS::AtLeastOnce, packet_id, 1, "t/1", "a-message-of-many-letters");
+        pair.compare();
+        queued = queued.max(pair.straight.broker.memory.queues);
+    }
+    assert!(pair.sure > 2 && (300..=700).contains(&queued), "{queued}");
+    assert_eq!(pair.straight.broker.memory.queues, 0, "it is expelled");
+}
+
+#[test]
+fn what_has_waited_is_sent_as_surely_as_it_was_asked_for() {
+    let mut pair = few_under_way("v311", "v5 window=1", "q1");
+    for packet_id in 1..6 {
+        pair.publish_at(QoS::ExactlyOnce, packet_id, 1, "t/1", "x");
+        pair.say((1, Word::PubRel, packet_id));
+    }
+    for packet_id in 1..5 {
+        pair.say((2, Word::PubAck, packet_id));
+        assert_eq!(pair.plain.said, [format!("2 < publish t/1 x q1 id={}", packet_id + 1)]);
+    }
+    pair.compare();
+}
+
+// [MQTT5-3.1.2-22] [MQTT311-3.1.2-24]
+#[test]
+fn who_sends_nothing_but_answers_is_alive() {
+    let mut pair = few_under_way("v311", "v5 keep=10", "q1");
+    for packet_id in 1..6 {
+        pair.publish_at(QoS::AtLeastOnce, packet_id, 1, "t/1", "x");
+        pair.run("after 9000");
+        pair.say((2, Word::PubAck, packet_id));
+    }
+    assert_eq!(pair.words, 5);
+    pair.run("after 20000");
+    assert!(!pair.straight.said.is_empty(), "it is expelled");
 }
 
 #[test]
