@@ -75,10 +75,13 @@ impl Broker {
     /// sent to each taker and answered. `None`: it is to be handled like any other. The way is to be given back.
     #[inline]
     pub fn set_out(&mut self, id: ConnectionId, plain: &Plain<'_>, now: &Now) -> Option<Box<Way>> {
-        if !self.may_set_out(id, plain) {
+        let as_of = self.as_of();
+        let connection = self.connections.get_mut(id).filter(|connection| connection.is_at_ease())?;
+        connection.heard = now.mono;
+        if !self.is_answered_at_once(id, plain) {
             return None;
         }
-        let mut way = self.ways.take(id, plain, self.as_of())?;
+        let mut way = self.ways.take(id, plain, as_of)?;
         let mut copies = way.legs.len() as u64;
         if plain.qos > QoS::AtMostOnce {
             if !self.have_room(&way, plain) {
@@ -90,8 +93,6 @@ impl Broker {
         if plain.qos == QoS::ExactlyOnce {
             self.hold_at_once(id, plain.packet_id);
         }
-        let connection = self.connections.get_mut(id)?;
-        connection.heard = now.mono;
         let bytes = plain.payload.len() as u64;
         self.counters.received += 1;
         self.counters.received_bytes += bytes;
@@ -102,20 +103,21 @@ impl Broker {
 
     /// Whether such a message would go the way of one before it.
     pub fn knows_way(&self, id: ConnectionId, plain: &Plain<'_>) -> bool {
-        self.may_set_out(id, plain) && self.ways.knows(id, plain, self.as_of())
+        self.connections.get(id).is_some_and(Connection::is_at_ease)
+            && self.is_answered_at_once(id, plain)
+            && self.ways.knows(id, plain, self.as_of())
     }
 
-    /// Whether what a client publishes is not held back, and is answered at once.
+    /// Whether what a client publishes is not held back, and answered at once if at all.
     #[inline]
-    fn may_set_out(&self, id: ConnectionId, plain: &Plain<'_>) -> bool {
-        let Some(connection) = self.connections.get(id).filter(|connection| connection.is_at_ease()) else {
-            return false;
-        };
+    fn is_answered_at_once(&self, id: ConnectionId, plain: &Plain<'_>) -> bool {
         plain.qos == QoS::AtMostOnce
-            || connection.answers.is_empty()
-                && !self.refused.contains_key(&id)
-                && !self.is_too_many(connection, plain.qos)
-                && (plain.qos == QoS::AtLeastOnce || self.is_new_to(connection, plain.packet_id))
+            || self.connections.get(id).is_some_and(|connection| {
+                connection.answers.is_empty()
+                    && !self.refused.contains_key(&id)
+                    && !self.is_too_many(connection, plain.qos)
+                    && (plain.qos == QoS::AtLeastOnce || self.is_new_to(connection, plain.packet_id))
+            })
     }
 
     /// Whether this packet id of QoS 2 is not held for a client that has no place in the log.
