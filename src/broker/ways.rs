@@ -3,8 +3,8 @@
 //! Who may publish to a topic, and who takes what is published there, is the same from message to message until
 //! somebody subscribes, comes, goes, or the rules change: then every way is closed. A way is kept once a topic is
 //! seen a second time, where its publisher and all who take it are network clients without a mount point, and nobody
-//! keeps it, counts by credit, or is to be sent more or less than its publisher has said. At QoS 1 and 2 it is gone
-//! only where each exchange begins and is answered at once.
+//! keeps it, counts by credit, or is to be sent more or less than its publisher has said. At QoS 1 and 2 only who is
+//! answered at once goes it; his message waits for a taker whose window is full.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
