@@ -24,6 +24,20 @@ pub(super) fn large_retained(seqs: std::ops::RangeInclusive<u64>) -> Vec<Write> 
     seqs.map(row).collect()
 }
 
+/// Messages of 10 KB.
+pub(super) fn large(seqs: std::ops::RangeInclusive<u64>) -> Vec<Write> {
+    seqs.map(|seq| sized(seq, 10_000, &[ROUTE])).collect()
+}
+
+/// Commits so many hundreds of them, and one more at which a sync fails.
+pub(super) fn set_large_apart(disk: &FaultyDisk, rig: &mut Rig, hundreds: u64) {
+    for hundred in 0..hundreds {
+        assert!(rig.commit(large(hundred * 100 + 1..=hundred * 100 + 100)));
+    }
+    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(large(hundreds * 100 + 1..=hundreds * 100 + 1)));
+}
+
 pub(super) fn settle(rig: &mut Rig, range: std::ops::RangeInclusive<u64>) {
     rig.worker.turn(vec![Ask::Settle { reader: ROUTE, seqs: range.map(Seq).collect() }]);
     assert!(rig.commit(Vec::new()));
@@ -527,13 +541,7 @@ fn what_is_set_apart_fills_a_store_that_refuses_no_sooner_than_before() {
 fn what_is_set_apart_gives_the_disk_nothing_back_segment_by_segment() {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);
-    let large =
-        |range: std::ops::RangeInclusive<u64>| range.map(|seq| sized(seq, 10_000, &[ROUTE])).collect();
-    for block in 0..30 {
-        assert!(rig.commit(large(block * 100 + 1..=block * 100 + 100)));
-    }
-    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
-    assert!(rig.commit(large(3_001..=3_001)));
+    set_large_apart(&disk, &mut rig, 30);
     let taken: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
     disk.fail(|faults| faults.capacity = taken + 5_000_000);
     // A little is missing, and there is much that could go.
@@ -594,13 +602,7 @@ fn a_damaged_page_of_a_file_apart_costs_no_other_where_the_list_of_segments_is_l
 fn a_disk_that_is_full_beside_a_file_apart_stops_no_commit() {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);
-    let large =
-        |range: std::ops::RangeInclusive<u64>| range.map(|seq| sized(seq, 10_000, &[ROUTE])).collect();
-    for block in 0..30 {
-        assert!(rig.commit(large(block * 100 + 1..=block * 100 + 100)));
-    }
-    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
-    assert!(rig.commit(large(3_001..=3_001)));
+    set_large_apart(&disk, &mut rig, 30);
     assert_eq!(apart(&rig).len(), 1);
     let all = taken(&disk);
     disk.fail(|faults| faults.capacity = all + 300_000);

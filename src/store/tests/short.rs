@@ -2,28 +2,19 @@
 //!
 //! What lies there gives the disk nothing back before the whole file goes.
 
-use super::apart::{large_retained, settle, taken};
+use super::apart::{large, large_retained, set_large_apart, settle, taken};
 use super::cuts::{Rig, SIZES};
 use super::disk::{FaultyDisk, Kind};
 use super::faults::{ROUTE, apart, cut, seqs, start};
 use super::*;
 use crate::record::Policy;
 
-/// Messages of 10 KB.
-fn large(range: std::ops::RangeInclusive<u64>) -> Vec<Write> {
-    range.map(|seq| sized(seq, 10_000, &[ROUTE])).collect()
-}
-
 /// 30 MB in a file apart, of which two thirds are wanted no more.
 fn hardly_wanted_apart(bounds: Bounds) -> Rig {
     let disk = FaultyDisk::new();
     let mut rig =
         Rig::start_bounded(&disk, SIZES, &["up".into()], &[("up", bounds)]).unwrap_or_else(|_| panic!());
-    for block in 0..30 {
-        assert!(rig.commit(large(block * 100 + 1..=block * 100 + 100)));
-    }
-    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
-    assert!(rig.commit(large(3_001..=3_001)));
+    set_large_apart(&disk, &mut rig, 30);
     settle(&mut rig, 1..=2_000);
     assert_eq!(apart(&rig).len(), 1);
     let all = taken(&disk);
@@ -159,11 +150,7 @@ fn a_disk_that_is_really_full_costs_little_more_for_a_file_apart() {
 fn a_file_apart_goes_at_once_where_the_database_has_nothing_to_give_and_stops_no_commit() {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);
-    for block in 0..10 {
-        assert!(rig.commit(large(block * 100 + 1..=block * 100 + 100)));
-    }
-    disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
-    assert!(rig.commit(large(1_001..=1_001)));
+    set_large_apart(&disk, &mut rig, 10);
     let all = taken(&disk);
     disk.fail(|faults| faults.capacity = all + 300_000);
     let mut beside = 0;
