@@ -191,10 +191,11 @@ impl Log {
         let mut copies = if spare { COPIES_MAX } else { 0 };
         loop {
             let over = self.look_for_room(connection, files, apart, config)?;
-            if over == Over::No && self.room != Room::None {
+            let is_over = over.of_size || over.of_disk;
+            if !is_over && self.room != Room::None {
                 return Ok(());
             }
-            if over != Over::No
+            if is_over
                 && files.free_disk().is_some_and(|free| free < config.min_free_disk)
                 && aside::remove_oldest(files)
             {
@@ -204,12 +205,13 @@ impl Log {
                 copies -= 1;
                 continue;
             }
-            let dropped = match over {
-                Over::No => false,
-                Over::Size => self.drop_oldest_segment(connection)?,
-                Over::Disk => self.drop_for_disk(connection, apart)?,
-            };
-            if !dropped {
+            // For the disk's sake first, since that counts in both; and there what cannot go is no reason that all
+            // goes that can.
+            let for_disk = over.of_disk && self.yielding(|_| true) > kept_of_queues(config);
+            if for_disk && self.drop_for_disk(connection, apart)? {
+                continue;
+            }
+            if !over.of_size || !self.drop_oldest_segment(connection)? {
                 return Ok(());
             }
         }
@@ -233,11 +235,10 @@ impl Log {
         let allowed = allowed(config, files.database_size() + files.wal_size(), free);
         // Where something else takes the most of it, dropping what waits would not help, and never end.
         let rows: u64 = self.segments.values().map(|segment| segment.bytes).sum();
-        let over = match rows > KEPT_OF_QUEUES.min(config.max_size / 8) {
-            // First, since what goes for the disk's sake counts in both.
-            true if allowed < config.max_size && here > allowed => Over::Disk,
-            true if all > config.max_size => Over::Size,
-            _ => Over::No,
+        let is_much = rows > kept_of_queues(config);
+        let over = Over {
+            of_size: is_much && all > config.max_size,
+            of_disk: is_much && allowed < config.max_size && here > allowed,
         };
         // Sessions are as `[store]` says.
         if self.rules.when_full == Policy::DropOldest
@@ -247,15 +248,12 @@ impl Log {
             return Ok(over);
         }
         let elsewhere = self.elsewhere(apart);
-        let left_of = |most: u64, taken: u64, is_counted: &dyn Fn(&u32) -> bool| {
-            let segments =
-                self.segments.iter().filter(|(id, segment)| is_counted(id) && self.may_go(segment));
-            let yielding: u64 = segments.map(|(_, segment)| segment.bytes).sum();
+        let left_of = |most: u64, taken: u64, yielding: u64| {
             most.saturating_sub(self.sizes.headroom()).saturating_sub(taken) + yielding
         };
-        let mut left = left_of(config.max_size, all, &|_| true);
+        let mut left = left_of(config.max_size, all, self.yielding(|_| true));
         if allowed < config.max_size {
-            left = left.min(left_of(allowed, here, &|id| !elsewhere.contains(id)));
+            left = left.min(left_of(allowed, here, self.yielding(|id| !elsewhere.contains(&id))));
         }
         // Once it was full, a whole segment must have gone: it would be full again with the next commit.
         let enough = if self.room == Room::None { self.sizes.segment_bytes } else { 1 };
@@ -295,6 +293,12 @@ impl Log {
     /// Whether a file apart is still needed.
     pub(super) fn has_any_of(&self, apart: &Apart) -> bool {
         apart.segments.iter().any(|id| self.segments.contains_key(id))
+    }
+
+    /// Bytes of those of these segments that may be dropped to make room.
+    fn yielding(&self, is_counted: impl Fn(u32) -> bool) -> u64 {
+        let segments = self.segments.iter().filter(|(id, segment)| is_counted(**id) && self.may_go(segment));
+        segments.map(|(_, segment)| segment.bytes).sum()
     }
 
     /// Whether a segment may be dropped to make room.
@@ -391,14 +395,12 @@ impl Log {
 }
 
 /// Whether the store takes more than it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Over {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Over {
     /// More than `max_size`.
-    Size,
+    of_size: bool,
     /// The database takes more than the disk has for it.
-    Disk,
-    /// It does not.
-    No,
+    of_disk: bool,
 }
 
 impl Reader {
@@ -418,7 +420,9 @@ pub(super) const PAGE: u64 = 4_096;
 const COPIES_MAX: u32 = 8;
 
 /// What the rows that wait may take whatever else the store holds; an eighth of a smaller store.
-const KEPT_OF_QUEUES: u64 = 2_000_000;
+fn kept_of_queues(config: &Checked) -> u64 {
+    2_000_000.min(config.max_size / 8)
+}
 
 /// What the store keeps even where the disk has less than `min_free_disk`.
 const KEPT_ANYWAY: u64 = 8_000_000;

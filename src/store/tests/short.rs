@@ -169,3 +169,37 @@ fn a_file_apart_goes_at_once_where_the_database_has_nothing_to_give_and_stops_no
     assert_eq!(waiting(&mut rig, ROUTE), [1_001]);
     assert_eq!(waiting(&mut cut(rig), ROUTE), [1_001]);
 }
+
+#[test]
+fn what_comes_in_waits_however_short_the_disk_is_beside_what_cannot_go() {
+    for is_apart in [false, true] {
+        let disk = FaultyDisk::new();
+        let refuse = Bounds { when_full: Policy::Refuse, ..Bounds::default() };
+        let routes = ["up".to_owned(), "keep".to_owned()];
+        let mut rig =
+            Rig::start_bounded(&disk, SIZES, &routes, &[("keep", refuse)]).unwrap_or_else(|_| panic!());
+        for block in 0..10 {
+            let row = |seq| sized(seq, 10_000, &[ReaderId(2)]);
+            assert!(rig.commit((block * 100 + 1..=block * 100 + 100).map(row).collect()));
+        }
+        if is_apart {
+            disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+        }
+        // Of these nothing can be dropped, either.
+        assert!(rig.commit(large_retained(1_001..=1_100)));
+        assert_eq!(apart(&rig).len(), usize::from(is_apart));
+        let all = taken(&disk);
+        disk.fail(|faults| faults.capacity = all + 60_000_000);
+        // Something else takes the most of the disk.
+        rig.worker.config.min_free_disk = 100_000_000;
+        for block in 0..50 {
+            assert!(rig.commit(large(1_101 + block * 10..=1_110 + block * 10)));
+            rig.wait(3_000);
+        }
+        let found = waiting(&mut rig, ROUTE);
+        let lost = dropped(&mut rig, ROUTE);
+        assert_eq!(found.len() as u64 + lost, 500);
+        assert!(found.len() >= 100 && lost > 0, "some wait, and no more than that: {}", found.len());
+        assert_eq!(dropped(&mut rig, ReaderId(2)), 0);
+    }
+}
