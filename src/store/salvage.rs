@@ -213,7 +213,8 @@ impl Salvaged {
         let ledger = found.states.get(&LEDGER).and_then(|body| Ledger::unpack(body));
         let known = found.headers.keys().chain(&self.elsewhere).max().copied().unwrap_or(0);
         let mut id = ledger.map_or(known, |ledger| ledger.last_segment.max(known));
-        id = id.saturating_add(u32::try_from(logs.len()).unwrap_or(0));
+        // Each that is copied gets one that none had: another of its number would be hidden behind it.
+        id = id.saturating_add(u32::try_from(logs.len() + self.elsewhere.len()).unwrap_or(0));
         let mut synced = Pages::of(target)?.all;
         while let Some(pages) = logs.pop() {
             let group = Group::of(image, pages);
