@@ -639,3 +639,25 @@ fn a_disk_that_is_full_beside_a_file_apart_stops_no_commit() {
     let dropped: u64 = line.dropped.values().sum();
     assert_eq!((line.received, line.queued + dropped), (3_101, 3_101), "{line:?}");
 }
+
+#[test]
+fn a_file_apart_that_the_disk_does_not_read_whole_outlives_the_list_of_segments() {
+    let whole = FaultyDisk::new();
+    let rig = with_rows_apart(&whole);
+    let path = apart(&rig)[0].clone();
+    rig.worker.close();
+    whole.harm(&whole.dir().join("tidegate.db"), forget_segments);
+    for page in (1..=whole.size(&path).unwrap() as usize / 4_096).step_by(3) {
+        let disk = whole.copied();
+        disk.spoil(&disk.dir().join(path.file_name().unwrap()), page);
+        let mut stand_in = absent(&disk);
+        assert!((0..60).any(|_| stand_in.attempt(SIZES, WALL).is_ok()), "page {page}");
+        let mut rig = start(&disk);
+        wait_until_read(&mut rig);
+        let found = read_all(&mut rig);
+        assert!(found.len() as u64 >= 210 - SIZES.segment_rows, "page {page}: {found:?}");
+        assert!(rig.commit(rows(211..=211)));
+        assert_lost(&mut rig, 211, 210 - found.len() as u64);
+        assert_eq!(read_all(&mut cut(rig)), [found, vec![211]].concat(), "page {page}");
+    }
+}
