@@ -26,7 +26,7 @@ use super::segment;
 use super::successor::{self, Apart};
 use super::tend::{Dropped, Spare};
 use super::thread::Worker;
-use super::unread::Unread;
+use super::unread::{ELSEWHERE, Unread};
 use crate::record::{Now, Seq};
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
@@ -299,8 +299,15 @@ impl Database {
     /// nothing is wanted any more. Says whether there were any.
     fn drop_oldest(&mut self, config: &Checked, count: u32) -> Result<bool, Fault> {
         if self.log.left_behind().next().is_some() {
-            // More would only be left behind beside them.
-            return Ok(self.drop_left(self.now.mono)? == Dropped::Some);
+            match self.drop_left(self.now.mono) {
+                Ok(Dropped::Some) => return Ok(true),
+                Ok(Dropped::None) => {}
+                // It does not come to that: of those that go now a page each stays beside them.
+                Err(fault) if fault.unread().is_some() => {
+                    self.unread.put_off_and_rest(ELSEWHERE, self.now.mono);
+                }
+                Err(fault) => return Err(fault),
+            }
         }
         let mut dropped = false;
         let apart = self.apart.clone();

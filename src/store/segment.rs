@@ -130,6 +130,12 @@ pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> 
     drop_header(connection, id)
 }
 
+/// Gives back all of a segment's table but its first page: no page of another has to be moved for that.
+pub(super) fn empty_table(connection: &Connection, id: u32) -> Result<(), Fault> {
+    let emptied = connection.execute_batch(&format!("DELETE FROM main.log_{id}"));
+    emptied.map_err(|error| fault(ELSEWHERE, error))
+}
+
 /// Drops a segment's header: it is no more, whatever becomes of its table.
 pub(super) fn drop_header(connection: &Connection, id: u32) -> Result<(), Fault> {
     connection.prepare_cached("DELETE FROM segments WHERE id = ?")?.execute([id])?;

@@ -8,6 +8,7 @@ use super::disk::FaultyDisk;
 use super::faults::{ROUTE, read_all, rows, seqs, start};
 use super::unreadable::{LONG, filled, lost, page_of, settle, wait_until_read};
 use super::*;
+use crate::record::DropReason;
 use crate::store::disk::Disk;
 
 /// Tables of segments, and segments.
@@ -274,4 +275,24 @@ fn a_damaged_page_that_there_is_no_room_to_salvage_stops_no_commit() {
             assert_eq!(found + lost + delivered, 248, "row {seq}");
         }
     }
+}
+
+#[test]
+fn a_place_that_every_drop_meets_stops_no_commit_on_a_full_disk() {
+    let mut rig = with_a_bad_root(80);
+    rig.worker.database.reserve.keep(SIZES.reserve, Some(10_000_000));
+    let all: u64 = rig.disk.names(&rig.disk.dir()).iter().filter_map(|path| rig.disk.size(path)).sum();
+    rig.disk.fail(|faults| faults.capacity = all + 30_000);
+    let mut last = 960;
+    for _ in 0..60 {
+        assert!(rig.commit(rows(last + 1..=last + 12)));
+        last += 12;
+    }
+    let line = rig.status().readers[&ROUTE].clone();
+    assert_eq!(line.dropped.keys().collect::<Vec<_>>(), [&DropReason::StoreFull], "{line:?}");
+    assert_eq!((line.received, line.queued + line.dropped[&DropReason::StoreFull]), (last, last));
+    assert!(line.queued > 500, "{line:?}");
+    rig.disk.fail(|faults| faults.bad_page = 0);
+    let first = last - line.queued + 1;
+    assert_eq!(read_all(&mut super::faults::cut(rig)), seqs(first..=last));
 }
