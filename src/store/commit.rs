@@ -355,7 +355,11 @@ impl Worker {
         self.recovery.failures += 1;
         self.recovery.full = if fault.is_full() { self.recovery.full + 1 } else { 0 };
         let result = if fault.is_full() {
-            let result = self.make_way(&fault, count);
+            let result = match self.make_way(&fault, count) {
+                // There is no room to be made in what is damaged.
+                Err(second) if second.is_damage() => self.start_over(&second),
+                other => other,
+            };
             if result.is_err() {
                 self.say_full();
             }
@@ -475,6 +479,11 @@ impl Worker {
         let mut dropped = self.database.drop_oldest(&self.config, segments);
         if dropped.as_ref().is_err_and(Fault::is_full) && self.database.reserve.release() {
             // Even that needs a little room in the WAL.
+            self.database.roll_back()?;
+            dropped = self.database.drop_oldest(&self.config, segments);
+        }
+        if dropped.as_ref().is_err_and(Fault::is_damage) {
+            // That table is left behind now.
             self.database.roll_back()?;
             dropped = self.database.drop_oldest(&self.config, segments);
         }

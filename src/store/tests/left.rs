@@ -278,6 +278,27 @@ fn a_damaged_page_that_there_is_no_room_to_salvage_stops_no_commit() {
 }
 
 #[test]
+fn a_damaged_page_where_the_next_table_is_to_begin_stops_no_commit_on_a_disk_that_is_nearly_full() {
+    let disk = filled();
+    let mut rig = start(&disk);
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    // SQLite moves what is there, and believes it.
+    let sql = "SELECT max(rootpage) + 1 FROM sqlite_schema";
+    let page = connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() as usize;
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    let all: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = all + 250_000);
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[(page - 1) * 4_096..][..4_096].fill(0xa5));
+    for block in 0..24 {
+        settle(&mut rig, block * 4 + 1..=block * 4 + 3);
+        assert!(rig.commit(rows(block * 4 + 201..=block * 4 + 204)), "block {block}");
+    }
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!((line.received, line.delivered + line.queued + dropped), (296, 296), "{line:?}");
+}
+
+#[test]
 fn a_place_that_every_drop_meets_stops_no_commit_on_a_full_disk() {
     let mut rig = with_a_bad_root(80);
     rig.worker.database.reserve.keep(SIZES.reserve, Some(10_000_000));
