@@ -92,6 +92,12 @@ impl Log {
         !self.resting.is_empty() && spans.into_iter().any(|span| self.resting.contains(&span.segment))
     }
 
+    /// Whether no transaction may read rows of a segment: SQLite undoes one that meets what the disk does not read,
+    /// and writes nothing more in one that has met damage.
+    pub(super) fn is_spared(&self, segment: u32) -> bool {
+        self.resting.contains(&segment) || self.spoilt.contains(&segment)
+    }
+
     /// Ends rows that are older than the reader wants them. At most so many in one transaction: the next one
     /// is due at once.
     fn drop_aged(&mut self, connection: &Connection, id: ReaderId, now: &Now) -> Result<(), Fault> {
@@ -129,11 +135,15 @@ impl Log {
         let Some(key) = self.find_span(connection, id, seq)? else { return Ok(None) };
         let span = self.readers.get(&id).and_then(|reader| reader.spans.get(&key));
         let Some(span) = span.copied() else { return Ok(None) };
-        let found = segment::with_row(connection, span.segment, seq, |row| Some(row.wall));
-        let received = self.forgive(found.map(|found| match found {
+        if self.spoilt.contains(&span.segment) {
+            // Whoever reads it finds what is too old.
+            self.readers.entry(id).and_modify(|reader| reader.oldest = None);
+            return Ok(None);
+        }
+        let received = match segment::with_row(connection, span.segment, seq, |row| Some(row.wall))? {
             Found::Row(stamp) => Some(stamp),
             Found::Damaged => None,
-        }))?;
+        };
         if let Some(reader) = self.readers.get_mut(&id) {
             reader.oldest = received.map(|received| (seq, received));
         }
@@ -240,7 +250,7 @@ impl Log {
     fn find_latest(&mut self, connection: &Connection, id: ReaderId) -> Result<(), Fault> {
         let Some(reader) = self.readers.get(&id) else { return Ok(()) };
         let segments = reader.spans.values().rev().map(|span| span.segment);
-        let segments: Vec<u32> = segments.filter(|id| !self.resting.contains(id)).collect();
+        let segments: Vec<u32> = segments.filter(|id| !self.is_spared(*id)).collect();
         let (mut names, mut latest, mut read) = (Names::default(), HashMap::new(), 0);
         'rows: for segment in segments {
             for seq in self.wanted_rows(connection, id, segment)?.into_iter().rev() {

@@ -26,7 +26,7 @@ use super::segment;
 use super::successor::{self, Apart};
 use super::tend::{Dropped, Spare};
 use super::thread::Worker;
-use super::unread::Unread;
+use super::unread::{ELSEWHERE, Unread};
 use crate::record::{Now, Seq};
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
@@ -299,8 +299,15 @@ impl Database {
     /// nothing is wanted any more. Says whether there were any.
     fn drop_oldest(&mut self, config: &Checked, count: u32) -> Result<bool, Fault> {
         if self.log.left_behind().next().is_some() {
-            // More would only be left behind beside them.
-            return Ok(self.drop_left(self.now.mono)? == Dropped::Some);
+            match self.drop_left(self.now.mono) {
+                Ok(Dropped::Some) => return Ok(true),
+                Ok(Dropped::None) => {}
+                // It does not come to that: of those that go now a page each stays beside them.
+                Err(fault) if fault.unread().is_some() => {
+                    self.unread.put_off_and_rest(ELSEWHERE, self.now.mono);
+                }
+                Err(fault) => return Err(fault),
+            }
         }
         let mut dropped = false;
         let apart = self.apart.clone();
@@ -348,7 +355,11 @@ impl Worker {
         self.recovery.failures += 1;
         self.recovery.full = if fault.is_full() { self.recovery.full + 1 } else { 0 };
         let result = if fault.is_full() {
-            let result = self.make_way(&fault, count);
+            let result = match self.make_way(&fault, count) {
+                // There is no room to be made in what is damaged.
+                Err(second) if second.is_damage() => self.start_over(&second),
+                other => other,
+            };
             if result.is_err() {
                 self.say_full();
             }
@@ -468,6 +479,11 @@ impl Worker {
         let mut dropped = self.database.drop_oldest(&self.config, segments);
         if dropped.as_ref().is_err_and(Fault::is_full) && self.database.reserve.release() {
             // Even that needs a little room in the WAL.
+            self.database.roll_back()?;
+            dropped = self.database.drop_oldest(&self.config, segments);
+        }
+        if dropped.as_ref().is_err_and(Fault::is_damage) {
+            // That table is left behind now.
             self.database.roll_back()?;
             dropped = self.database.drop_oldest(&self.config, segments);
         }

@@ -39,7 +39,10 @@ impl Image {
         let log = if bytes > 0 { Some(files.disk.open(&log)?) } else { None };
         let wal = log.as_deref().map_or(Wal::default(), |log| Wal::read_round(log, bytes, &files.progress));
         let there = u32::try_from(files.disk.size(path).unwrap_or(0).div_ceil(PAGE)).unwrap_or(u32::MAX);
-        let count = wal.size.unwrap_or(there);
+        // What a commit says of it may come from a damaged page: more than there is it cannot be.
+        let frames = (wal.pages.len() + wal.stale.len()) as u64 + wal.unread;
+        let most = there.saturating_add(u32::try_from(frames).unwrap_or(u32::MAX));
+        let count = wal.size.unwrap_or(there).min(most);
         let (reads, failed, progress) = (Count::new(0), Count::new(false), files.progress.clone());
         Ok(Image { database, log, wal, count, reads, failed, progress })
     }

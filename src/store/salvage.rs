@@ -114,7 +114,9 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Re
     // There is no room for these where there is none for the newest.
     let left = if room > 0 { left } else { Vec::new() };
     let missing = if left.is_empty() { BTreeMap::new() } else { found.headers.clone() };
-    let mut rows = Salvaged { room, elsewhere, missing, ..Salvaged::of(&found) };
+    // Each segment has a page at least.
+    let strays = left.iter().map(|path| files.disk.size(path).unwrap_or(0) / PAGE).sum();
+    let mut rows = Salvaged { room, elsewhere, missing, strays, ..Salvaged::of(&found) };
     rows.copy(&image, &trees, &found, &target, files)?;
     if found.is_empty() && rows.taken.first().is_none() {
         return Err(match image.has_failed() {
@@ -124,9 +126,14 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Re
     }
     let missing = std::mem::take(&mut rows.missing).into_iter();
     let missing = missing.filter(|(id, _)| !rows.elsewhere.contains(id));
-    let mut missing = missing.map(|(id, header)| (id, Some(header))).collect();
+    let mut missing: BTreeMap<_, _> = missing.map(|(id, header)| (id, Some(header))).collect();
+    let ids: Vec<u32> = missing.keys().copied().collect();
     for path in &left {
         rescue::copy_on(&target, files, path, &mut missing, room)?;
+    }
+    rows.note_copied(&target, &ids)?;
+    for path in &left {
+        rows.put_strays(&target, files, path)?;
     }
     // What is too much for a reader goes with the first commit to the new one.
     let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
@@ -181,6 +188,10 @@ struct Salvaged {
     elsewhere: BTreeSet<u32>,
     /// Segments that may be in files whose rows are copied on.
     missing: BTreeMap<u32, Header>,
+    /// At most so many other segments are in those.
+    strays: u64,
+    /// The next number that is free; they go down.
+    next: u32,
     /// Readers that are there, with their state where that is.
     readers: BTreeMap<ReaderId, Option<State>>,
     /// Order numbers that have their row.
@@ -213,7 +224,9 @@ impl Salvaged {
         let ledger = found.states.get(&LEDGER).and_then(|body| Ledger::unpack(body));
         let known = found.headers.keys().chain(&self.elsewhere).max().copied().unwrap_or(0);
         let mut id = ledger.map_or(known, |ledger| ledger.last_segment.max(known));
-        id = id.saturating_add(u32::try_from(logs.len()).unwrap_or(0));
+        // Each that is copied gets one that none had: another of its number would be hidden behind it.
+        let copies = logs.len() as u64 + self.elsewhere.len() as u64 + self.strays;
+        id = id.saturating_add(u32::try_from(copies).unwrap_or(0));
         let mut synced = Pages::of(target)?.all;
         while let Some(pages) = logs.pop() {
             let group = Group::of(image, pages);
@@ -244,7 +257,8 @@ impl Salvaged {
             self.elsewhere.iter().partition(|id| found.headers.contains_key(id));
         let listed: Vec<(u32, &Header)> =
             listed.into_iter().filter_map(|id| Some((id, found.headers.get(&id)?))).collect();
-        for (elsewhere, header) in listed.iter().filter(|_| !unlisted.is_empty()) {
+        let are_all = unlisted.is_empty() && self.strays == 0;
+        for (elsewhere, header) in listed.iter().filter(|_| !are_all) {
             self.note(target, *elsewhere, header)?;
             files.progress.step();
         }
@@ -254,6 +268,34 @@ impl Salvaged {
         let mut id = id;
         for elsewhere in unlisted.into_iter().rev() {
             id = self.put_unlisted(target, elsewhere, id)?;
+            files.progress.step();
+        }
+        self.next = id;
+        Ok(())
+    }
+
+    /// Notes the rows of segments that may have been copied under their own numbers.
+    fn note_copied(&mut self, target: &Connection, ids: &[u32]) -> Result<(), Fault> {
+        for id in ids {
+            if segment::has_table(target, "main", *id)? {
+                segment::scan(target, *id, |seq, _| self.apart.insert(seq))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what is wanted of a file that cannot be attached and has no place yet: its segments have no header where
+    /// the list of them is lost.
+    fn put_strays(&mut self, target: &Connection, files: &Files, path: &Path) -> Result<(), Fault> {
+        let image = Image::open(files, path)?;
+        let trees = Trees::of(&image);
+        let mut logs: Vec<&Vec<u32>> = trees.logs().collect();
+        logs.sort_by_cached_key(|pages| Group::newest(&image, pages));
+        while let Some(pages) = logs.pop() {
+            target.execute_batch("BEGIN IMMEDIATE")?;
+            self.put(target, self.next, &Group::of(&image, pages))?;
+            target.execute_batch("COMMIT")?;
+            self.next = self.next.saturating_sub(1);
             files.progress.step();
         }
         Ok(())

@@ -118,14 +118,22 @@ pub(super) fn has_table(connection: &Connection, schema: &str, id: u32) -> rusql
 }
 
 /// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable; one
-/// that was set apart goes with its file.
+/// that was set apart goes with its file. In a transaction damage is an error: SQLite writes nothing more in it.
 pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> {
     match connection.execute_batch(&format!("DROP TABLE IF EXISTS main.log_{id}")) {
         // It may be another's page, which SQLite moves into the gap.
-        Err(error) if !is_damage(&error) => return Err(fault(ELSEWHERE, error)),
+        Err(error) if !is_damage(&error) || !connection.is_autocommit() => {
+            return Err(fault(ELSEWHERE, error));
+        }
         _ => {}
     }
     drop_header(connection, id)
+}
+
+/// Gives back all of a segment's table but its first page: no page of another has to be moved for that.
+pub(super) fn empty_table(connection: &Connection, id: u32) -> Result<(), Fault> {
+    let emptied = connection.execute_batch(&format!("DELETE FROM main.log_{id}"));
+    emptied.map_err(|error| fault(ELSEWHERE, error))
 }
 
 /// Drops a segment's header: it is no more, whatever becomes of its table.

@@ -99,7 +99,7 @@ impl Log {
                 self.drop_segment(connection, id)?;
                 continue;
             }
-            if self.resting.contains(&id) {
+            if self.is_spared(id) {
                 continue;
             }
             // The newest closed one is left alone: its readers are most likely in the middle of it.
@@ -125,7 +125,7 @@ impl Log {
             (most <= COMPACT_PER_MILLE).then_some(most)
         };
         let closed = self.segments.range(..self.ledger.last_segment);
-        let closed = closed.filter(|(id, _)| !self.resting.contains(*id));
+        let closed = closed.filter(|(id, _)| !self.is_spared(**id));
         let shares = closed.filter_map(|(id, segment)| Some((share(segment)?, *id, segment.rows)));
         let Some((_, id, rows)) = shares.min() else { return Ok(false) };
         self.copy_on(connection, id, rows + 1)?;
@@ -140,19 +140,27 @@ impl Log {
         Ok(())
     }
 
-    /// Drops a segment's table and header. Where the disk does not read what that takes, the table stays behind for
-    /// now, unreachable; and so does each that goes while others are left: the last page of the file, which SQLite
-    /// moves into the gap, may be what is not read, and then each drop would be undone with its transaction.
+    /// Drops a segment's table and header. Where the disk does not read what that takes, or it is damaged, the table
+    /// stays behind for now, unreachable; and so does each that goes while others are left, of a page alone: the last
+    /// page of the file, which SQLite moves into the gap, may be what is not read, and then each drop would be undone
+    /// with its transaction.
     fn drop_table(&mut self, connection: &Connection, id: u32, bytes: u64) -> Result<(), Fault> {
-        let is_left = self.resting.contains(&id) || !self.left.is_empty();
-        let dropped = match is_left {
+        let is_left = self.is_spared(id) || !self.left.is_empty();
+        // One that lies in a file apart goes with that.
+        let is_here = is_left && segment::has_table(connection, "main", id)?;
+        let has_failed = self.left.get(&id).is_some_and(|bytes| *bytes > 0);
+        let is_emptied = is_here && !self.is_spared(id) && !has_failed;
+        let emptied = if is_emptied { segment::empty_table(connection, id) } else { Ok(()) };
+        let dropped = emptied.and_then(|()| match is_left {
             true => segment::drop_header(connection, id),
             false => segment::drop_table(connection, id),
-        };
-        // One that lies in a file apart goes with that.
-        let is_here = |fault: &Fault| fault.unread().is_some();
-        if dropped.as_ref().err().map_or(is_left && segment::has_table(connection, "main", id)?, is_here) {
-            self.left.insert(id, bytes);
+        });
+        match &dropped {
+            Ok(()) if is_here => drop(self.left.insert(id, if is_emptied { 0 } else { bytes })),
+            Err(fault) if fault.unread().is_some() || fault.is_damage() => {
+                self.left.insert(id, bytes.max(1));
+            }
+            _ => {}
         }
         dropped
     }
@@ -225,7 +233,7 @@ impl Log {
         }
         for (seq, readers) in wanted {
             let row = self.old_row(connection, id, seq);
-            match self.forgive(row)? {
+            match row? {
                 Some(row) => self.insert_old(connection, seq, &row, &readers)?,
                 None => self.write_off(connection, seq, &readers)?,
             }

@@ -599,6 +599,30 @@ fn a_damaged_page_of_a_file_apart_costs_no_other_where_the_list_of_segments_is_l
 }
 
 #[test]
+fn what_is_copied_out_of_a_damaged_file_apart_hides_no_other_segment_there() {
+    let whole = FaultyDisk::new();
+    let mut rig = start(&whole);
+    assert!(rig.commit(rows(1..=200)));
+    whole.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    // So few that no further segment is begun.
+    assert!(rig.commit(rows(201..=201)));
+    let path = apart(&rig)[0].clone();
+    rig.worker.close();
+    lose_all_that_was_copied(&whole);
+    let all = schema::ROOTS.len() + 2..whole.size(&path).unwrap() as usize / 4_096;
+    let before = read_all(&mut start(&whole.copied()));
+    for page in all {
+        let disk = whole.copied();
+        let path = disk.dir().join(path.file_name().unwrap());
+        disk.harm(&path, |bytes| bytes[page * 4_096..][..4_096].fill(0xa5));
+        let found = read_all(&mut start(&disk));
+        let lost: Vec<u64> = before.iter().copied().filter(|seq| !found.contains(seq)).collect();
+        let is_one_segment = lost.last().is_none_or(|last| last - lost[0] < SIZES.segment_rows);
+        assert!(is_one_segment, "page {page}: {lost:?}");
+    }
+}
+
+#[test]
 fn a_disk_that_is_full_beside_a_file_apart_stops_no_commit() {
     let disk = FaultyDisk::new();
     let mut rig = start(&disk);
@@ -614,4 +638,26 @@ fn a_disk_that_is_full_beside_a_file_apart_stops_no_commit() {
     let line = rig.status().readers[&ROUTE].clone();
     let dropped: u64 = line.dropped.values().sum();
     assert_eq!((line.received, line.queued + dropped), (3_101, 3_101), "{line:?}");
+}
+
+#[test]
+fn a_file_apart_that_the_disk_does_not_read_whole_outlives_the_list_of_segments() {
+    let whole = FaultyDisk::new();
+    let rig = with_rows_apart(&whole);
+    let path = apart(&rig)[0].clone();
+    rig.worker.close();
+    whole.harm(&whole.dir().join("tidegate.db"), forget_segments);
+    for page in (1..=whole.size(&path).unwrap() as usize / 4_096).step_by(3) {
+        let disk = whole.copied();
+        disk.spoil(&disk.dir().join(path.file_name().unwrap()), page);
+        let mut stand_in = absent(&disk);
+        assert!((0..60).any(|_| stand_in.attempt(SIZES, WALL).is_ok()), "page {page}");
+        let mut rig = start(&disk);
+        wait_until_read(&mut rig);
+        let found = read_all(&mut rig);
+        assert!(found.len() as u64 >= 210 - SIZES.segment_rows, "page {page}: {found:?}");
+        assert!(rig.commit(rows(211..=211)));
+        assert_lost(&mut rig, 211, 210 - found.len() as u64);
+        assert_eq!(read_all(&mut cut(rig)), [found, vec![211]].concat(), "page {page}");
+    }
 }

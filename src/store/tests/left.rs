@@ -3,11 +3,12 @@
 //! With each table that goes SQLite moves the last root page of the file into the gap, so that a place which nobody
 //! else needs may stand in the way of every drop.
 
-use super::cuts::{Rig, content};
+use super::cuts::{Rig, SIZES, content};
 use super::disk::FaultyDisk;
 use super::faults::{ROUTE, read_all, rows, seqs, start};
-use super::unreadable::{filled, lost, page_of, settle, wait_until_read};
+use super::unreadable::{LONG, filled, lost, page_of, settle, wait_until_read};
 use super::*;
+use crate::record::DropReason;
 use crate::store::disk::Disk;
 
 /// Tables of segments, and segments.
@@ -234,4 +235,85 @@ fn tables_that_an_earlier_run_left_behind_stop_no_commit_on_a_full_disk() {
         assert!(rig.commit(rows(last + 1..=last + 12)));
         last += 12;
     }
+}
+
+#[test]
+fn a_damaged_page_that_there_is_no_room_to_salvage_stops_no_commit() {
+    // Of a page each, and of several.
+    for sizes in [SIZES, LONG] {
+        let start = |disk: &FaultyDisk, max_age| {
+            let bounds = [("up", Bounds { max_age, ..Bounds::default() })];
+            Rig::start_bounded(disk, sizes, &["up".into()], &bounds).unwrap_or_else(|_| panic!())
+        };
+        let whole = FaultyDisk::new();
+        let mut rig = start(&whole, None);
+        assert!(rig.commit(rows(1..=240)));
+        rig.worker.close();
+        // With the one each commit asks how old the first row is.
+        for (seq, max_age) in [30, 90, 150].into_iter().flat_map(|seq| [(seq, None), (seq, Some(1 << 40))]) {
+            let disk = whole.copied();
+            let page = page_of(&disk, seq);
+            let mut rig = start(&disk, max_age);
+            rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+            let all: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+            disk.fail(|faults| faults.capacity = all + 250_000);
+            // Its cells lie where there is no page.
+            disk.harm(&disk.dir().join("tidegate.db"), |bytes| {
+                bytes[(page - 1) * 4_096 + 3..][..2].fill(0xff);
+            });
+            for block in 0..8 {
+                // A few of each segment stay, and are copied on.
+                settle(&mut rig, block * 30 + 1..=block * 30 + 29);
+                rig.hand_over(rows(241 + block..=241 + block));
+                rig.wait(500);
+                assert!(rig.all_told(), "row {seq}, block {block}: {:?}", rig.status().trouble);
+            }
+            let found = read_all(&mut rig).len() as u64;
+            assert!(rig.commit(Vec::new()));
+            let (lost, delivered) = (lost(&mut rig), rig.status().readers[&ROUTE].delivered);
+            assert!(lost <= 12, "row {seq}: {lost} lost");
+            assert_eq!(found + lost + delivered, 248, "row {seq}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_page_where_the_next_table_is_to_begin_stops_no_commit_on_a_disk_that_is_nearly_full() {
+    let disk = filled();
+    let mut rig = start(&disk);
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    // SQLite moves what is there, and believes it.
+    let sql = "SELECT max(rootpage) + 1 FROM sqlite_schema";
+    let page = connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() as usize;
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    let all: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = all + 250_000);
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[(page - 1) * 4_096..][..4_096].fill(0xa5));
+    for block in 0..24 {
+        settle(&mut rig, block * 4 + 1..=block * 4 + 3);
+        assert!(rig.commit(rows(block * 4 + 201..=block * 4 + 204)), "block {block}");
+    }
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!((line.received, line.delivered + line.queued + dropped), (296, 296), "{line:?}");
+}
+
+#[test]
+fn a_place_that_every_drop_meets_stops_no_commit_on_a_full_disk() {
+    let mut rig = with_a_bad_root(80);
+    rig.worker.database.reserve.keep(SIZES.reserve, Some(10_000_000));
+    let all: u64 = rig.disk.names(&rig.disk.dir()).iter().filter_map(|path| rig.disk.size(path)).sum();
+    rig.disk.fail(|faults| faults.capacity = all + 30_000);
+    let mut last = 960;
+    for _ in 0..60 {
+        assert!(rig.commit(rows(last + 1..=last + 12)));
+        last += 12;
+    }
+    let line = rig.status().readers[&ROUTE].clone();
+    assert_eq!(line.dropped.keys().collect::<Vec<_>>(), [&DropReason::StoreFull], "{line:?}");
+    assert_eq!((line.received, line.queued + line.dropped[&DropReason::StoreFull]), (last, last));
+    assert!(line.queued > 500, "{line:?}");
+    rig.disk.fail(|faults| faults.bad_page = 0);
+    let first = last - line.queued + 1;
+    assert_eq!(read_all(&mut super::faults::cut(rig)), seqs(first..=last));
 }

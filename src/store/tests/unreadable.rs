@@ -276,7 +276,8 @@ fn a_place_that_cannot_be_read_stops_no_commit_however_long_the_way_back_takes()
 }
 
 /// Of several pages each.
-const LONG: Sizes = Sizes { segment_rows: 60, segment_bytes: 60_000, checkpoint_frames: 90, ..SIZES };
+pub(super) const LONG: Sizes =
+    Sizes { segment_rows: 60, segment_bytes: 60_000, checkpoint_frames: 90, ..SIZES };
 
 /// Lets three minutes pass in such steps; nobody reads. Says how often it was in trouble in the last one.
 fn pass(rig: &mut Rig, step: u64, mut turn: impl FnMut(&mut Rig)) -> u64 {
