@@ -463,10 +463,11 @@ impl Worker {
         }
         moved?;
         let smaller = (count > 1).then_some(count / 2);
-        let tight = matches!(fault, Fault::Tight) && self.database.reserve.size() > 0;
+        // Where it is the WAL that has no room, what is dropped gives it none before the file shrinks.
+        let may_fit = !matches!(fault, Fault::Tight) || self.database.reserve.size() > 0;
         match (self.recovery.full, smaller) {
             (1, _) => return Ok(()),
-            (_, Some(smaller)) if tight => {
+            (_, Some(smaller)) if may_fit => {
                 self.recovery.limit = smaller;
                 return Ok(());
             }

@@ -5,7 +5,7 @@
 use super::apart::{large, large_retained, set_large_apart, settle, taken};
 use super::cuts::{Rig, SIZES};
 use super::disk::{FaultyDisk, Kind};
-use super::faults::{ROUTE, apart, cut, seqs, start};
+use super::faults::{ROUTE, apart, cut, rows, seqs, start};
 use super::*;
 use crate::record::Policy;
 
@@ -202,4 +202,30 @@ fn what_comes_in_waits_however_short_the_disk_is_beside_what_cannot_go() {
         assert!(found.len() >= 100 && lost > 0, "some wait, and no more than that: {}", found.len());
         assert_eq!(dropped(&mut rig, ReaderId(2)), 0);
     }
+}
+
+#[test]
+fn a_disk_without_a_byte_left_lets_the_oldest_go_without_a_wait() {
+    let disk = FaultyDisk::new();
+    disk.fail(|faults| faults.capacity = 10_000_000);
+    let mut rig = start(&disk);
+    for block in 0..80 {
+        assert!(rig.commit(rows(block * 12 + 1..=block * 12 + 12)));
+    }
+    rig.worker.close();
+    let mut rig = start(&disk);
+    assert!(rig.worker.database.reserve.size() > 0);
+    let all = taken(&disk);
+    disk.fail(|faults| faults.capacity = all);
+    for block in 80..180 {
+        // All of them at once need more of the WAL than it has.
+        rig.hand_over(rows(block * 12 + 1..=block * 12 + 12));
+        let told = (0..8).any(|_| {
+            rig.wait(3_000);
+            rig.all_told()
+        });
+        assert!(told, "block {block}: {:?}", rig.status());
+    }
+    let lost = dropped(&mut rig, ROUTE);
+    assert_eq!(waiting(&mut rig, ROUTE), seqs(lost + 1..=180 * 12));
 }
