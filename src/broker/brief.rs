@@ -8,7 +8,8 @@ use crate::codec::{Ack, Brief, Properties, Reason, Word};
 use crate::record::Now;
 
 impl Broker {
-    /// Takes a client's word. False where it is to be handled like any other packet: nothing is done then.
+    /// Takes a client's word. False where it is to be handled like any other packet: nothing is done then. It is to be
+    /// asked for what may be sent next by [`Broker::take_waiting`].
     pub fn take_word(
         &mut self,
         id: ConnectionId,
@@ -26,7 +27,7 @@ impl Broker {
             return false;
         }
         connection.heard = now.mono;
-        let mut turn = Turn { now: *now, effects, walks: 0, looks: 0 };
+        let mut turn = Turn { asks_for_words: true, ..Turn::of_words(now, effects) };
         let Brief { word, packet_id } = brief;
         let ack = Ack { packet_id, reason: Reason::Success, properties: Properties::new() };
         match word {

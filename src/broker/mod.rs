@@ -48,7 +48,7 @@ pub use memory::Level;
 pub use refuse::Refusals;
 pub use rights::is_house_user;
 pub use sys::{Carried, Unsent};
-pub use ways::{Leg, Way};
+pub use ways::{Due, Leg, Way};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -191,6 +191,15 @@ struct Turn<'a> {
     walks: u32,
     /// Places of the retained tree that may still be looked at for them.
     looks: u32,
+    /// What waits for the speaker in its publishers' words is asked for next.
+    asks_for_words: bool,
+}
+
+impl<'a> Turn<'a> {
+    /// One in which no walk goes on.
+    fn of_words(now: &Now, effects: &'a mut Vec<Effect>) -> Turn<'a> {
+        Turn { now: *now, effects, walks: 0, looks: 0, asks_for_words: false }
+    }
 }
 
 impl Broker {
@@ -247,7 +256,7 @@ impl Broker {
         if now.span.mend != self.mend {
             self.age_sessions(now);
         }
-        let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX };
+        let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX, asks_for_words: false };
         self.go_on_walking(&mut turn);
         for event in events.drain(..) {
             self.on_event(event, &mut turn);

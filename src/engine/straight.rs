@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use bytestring::ByteString;
 
 use super::intake::Allowance;
 use super::turn::Engine;
 use super::work;
-use crate::broker::{ConnectionId, Copy, Effect, Leg, Level, Way};
+use crate::broker::{ConnectionId, Copy, Due, Effect, Leg, Level, Way};
 use crate::codec::{Brief, Plain, QoS, Version, Word};
 use crate::record::{Identifiers, Message, Now};
 
@@ -19,7 +20,6 @@ use crate::record::{Identifiers, Message, Now};
 struct Passing<'a> {
     plain: Plain<'a>,
     version: Version,
-    way: &'a Way,
     received: u64,
     /// For who takes it in other words; made once.
     message: Option<Arc<Message>>,
@@ -108,8 +108,19 @@ impl Engine {
         if !self.broker.take_word(id, brief, &now, effects) {
             return None;
         }
-        let (said, gathered) = (effects.len(), self.courier.gathered);
+        let (mut said, gathered) = (effects.len(), self.courier.gathered);
         if said > 0 {
+            self.carry_out(effects, now);
+        }
+        let mut words = std::mem::take(&mut self.words);
+        while let Some(due) = self.broker.take_waiting(id, &mut words, &now, effects) {
+            let Due { plain, version, received, leg } = due;
+            self.pass_to(leg, &mut Passing { plain, version, received, message: None });
+            said += 1;
+        }
+        self.words = words;
+        if !effects.is_empty() {
+            said += effects.len();
             self.carry_out(effects, now);
         }
         let bytes = self.courier.gathered.saturating_sub(gathered);
@@ -125,7 +136,7 @@ impl Engine {
     }
 
     fn pass(&mut self, plain: Plain<'_>, version: Version, way: &Way, now: Now) {
-        let mut passing = Passing { plain, version, way, received: now.house, message: None };
+        let mut passing = Passing { plain, version, received: now.house, message: None };
         for leg in way.legs.iter().filter(|leg| leg.is_sent()) {
             self.pass_to(*leg, &mut passing);
         }
@@ -150,7 +161,7 @@ impl Engine {
             self.counters.packets_out += 1;
             return courier.mark_dirty(connection, socket);
         }
-        let message = passing.message();
+        let Some(message) = passing.message() else { return };
         self.deliver(Copy {
             connection,
             message,
@@ -166,8 +177,12 @@ impl Engine {
 }
 
 impl Passing<'_> {
-    fn message(&mut self) -> Arc<Message> {
-        let made = || Arc::new(self.way.message(&self.plain, self.received));
-        self.message.get_or_insert_with(made).clone()
+    /// `None` where its topic is none, which what has found a way has shown.
+    fn message(&mut self) -> Option<Arc<Message>> {
+        if self.message.is_none() {
+            let topic = ByteString::try_from(self.plain.topic).ok()?;
+            self.message = Some(Arc::new(Message::of_plain(topic, &self.plain, self.received)));
+        }
+        self.message.clone()
     }
 }
