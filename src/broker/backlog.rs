@@ -83,7 +83,7 @@ impl Broker {
         let mut words = Vec::new();
         while self.has_room(key)
             && let Some(client) = self.clients.get_mut(key)
-            && !(turn.asks_for_words && client.session.line.is_next_verbatim())
+            && !(turn.heard.is_some() && client.session.line.is_next_verbatim())
             && let Some((waited, weight)) = client.session.line.pop(&mut words)
         {
             self.memory.queues -= weight;

@@ -56,7 +56,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use crate::access::Rules;
-use crate::codec::{Packet, QoS, Reason};
+use crate::codec::{Brief, Packet, QoS, Reason};
 use crate::record::{DropReason, Full, Mend, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
@@ -191,14 +191,32 @@ struct Turn<'a> {
     walks: u32,
     /// Places of the retained tree that may still be looked at for them.
     looks: u32,
-    /// What waits for the speaker in its publishers' words is asked for next.
-    asks_for_words: bool,
+    /// Whose word is taken without an event, and answered so where he can be.
+    heard: Option<Heard>,
+}
+
+/// What comes of a word that is taken without an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Heard {
+    /// What its speaker is answered, before anything else is done.
+    pub answer: Option<Brief>,
 }
 
 impl<'a> Turn<'a> {
     /// One in which no walk goes on.
     fn of_words(now: &Now, effects: &'a mut Vec<Effect>) -> Turn<'a> {
-        Turn { now: *now, effects, walks: 0, looks: 0, asks_for_words: false }
+        Turn { now: *now, effects, walks: 0, looks: 0, heard: None }
+    }
+
+    /// Answers the speaker with a packet id alone; false where that is to be an effect like any other.
+    fn answer(&mut self, answer: Brief) -> bool {
+        match &mut self.heard {
+            Some(heard) if heard.answer.is_none() && self.effects.is_empty() => {
+                heard.answer = Some(answer);
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -256,7 +274,7 @@ impl Broker {
         if now.span.mend != self.mend {
             self.age_sessions(now);
         }
-        let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX, asks_for_words: false };
+        let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX, heard: None };
         self.go_on_walking(&mut turn);
         for event in events.drain(..) {
             self.on_event(event, &mut turn);

@@ -105,26 +105,37 @@ impl Engine {
 
     /// Has the broker take a word on an exchange, and does what comes of it.
     fn hear(&mut self, id: ConnectionId, brief: Brief, effects: &mut Vec<Effect>, now: Now) -> Option<Gone> {
-        if !self.broker.take_word(id, brief, &now, effects) {
-            return None;
-        }
+        let heard = self.broker.take_word(id, brief, &now, effects)?;
         let (mut said, gathered) = (effects.len(), self.courier.gathered);
-        if said > 0 {
+        if let Some(answer) = heard.answer {
+            self.say(id, answer);
+            said += 1;
+        }
+        if !effects.is_empty() {
             self.carry_out(effects, now);
         }
+        if matches!(brief.word, Word::PubAck | Word::PubComp) {
+            said += self.send_waiting(id, effects, now);
+        }
+        let bytes = self.courier.gathered.saturating_sub(gathered);
+        Some(Gone { size: Brief::BYTES, work: 1 + (1 + said) * work::EFFECT + work::of_bytes(bytes) })
+    }
+
+    /// Sends who has answered what waits for that. How much it was.
+    fn send_waiting(&mut self, id: ConnectionId, effects: &mut Vec<Effect>, now: Now) -> usize {
+        let mut sent = 0;
         let mut words = std::mem::take(&mut self.words);
         while let Some(due) = self.broker.take_waiting(id, &mut words, &now, effects) {
             let Due { plain, version, received, leg } = due;
             self.pass_to(leg, &mut Passing { plain, version, received, message: None });
-            said += 1;
+            sent += 1;
         }
         self.words = words;
         if !effects.is_empty() {
-            said += effects.len();
+            sent += effects.len();
             self.carry_out(effects, now);
         }
-        let bytes = self.courier.gathered.saturating_sub(gathered);
-        Some(Gone { size: Brief::BYTES, work: 1 + (1 + said) * work::EFFECT + work::of_bytes(bytes) })
+        sent
     }
 
     fn say(&mut self, id: ConnectionId, brief: Brief) {

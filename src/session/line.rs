@@ -14,6 +14,12 @@ use crate::record::Message;
 /// The waiting messages of one session.
 #[derive(Debug, Default)]
 pub struct Line {
+    /// Nothing does in most of them.
+    queue: Option<Box<Queue>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
     waiting: VecDeque<Waiting>,
     words: Vec<u8>,
     /// The first so many of them have gone.
@@ -50,27 +56,28 @@ pub enum Waited {
 impl Line {
     /// Bytes that wait.
     pub fn weight(&self) -> usize {
-        self.weight
+        self.queue.as_ref().map_or(0, |queue| queue.weight)
     }
 
     /// Messages that wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.queue.as_ref().map_or(0, |queue| queue.waiting.len())
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.queue.is_none()
     }
 
     /// Whether what has waited longest waits in its publisher's words.
     pub fn is_next_verbatim(&self) -> bool {
-        matches!(self.waiting.front(), Some(Waiting::Verbatim { .. }))
+        let next = self.queue.as_ref().and_then(|queue| queue.waiting.front());
+        matches!(next, Some(Waiting::Verbatim { .. }))
     }
 
     /// The message that will have waited shortest, where it is taken apart.
     pub fn last(&self) -> Option<&Parcel> {
-        match self.waiting.back()? {
+        match self.queue.as_ref()?.waiting.back()? {
             Waiting::Parcel(parcel) => Some(parcel),
             Waiting::Verbatim { .. } => None,
         }
@@ -79,45 +86,61 @@ impl Line {
     /// Lets a message wait behind the others. Returns what it weighs.
     pub fn push(&mut self, parcel: Parcel) -> usize {
         let weight = parcel.weight();
-        self.weight += weight;
-        self.waiting.push_back(Waiting::Parcel(parcel));
+        self.queue.get_or_insert_default().push(Waiting::Parcel(parcel), weight);
         weight
     }
 
     /// The same for one that waits as it stands there.
     pub fn push_verbatim(&mut self, plain: &Plain<'_>, verbatim: Verbatim) -> usize {
         let weight = weight_of(plain);
-        self.weight += weight;
-        if self.gone > self.words.len() / 2 {
-            // So moving costs less than what has gone.
-            self.words.drain(..self.gone);
-            self.gone = 0;
-        }
-        self.words.extend_from_slice(plain.bytes);
-        self.waiting.push_back(Waiting::Verbatim { verbatim, bytes: plain.bytes.len(), weight });
+        let queue = self.queue.get_or_insert_default();
+        queue.append(plain.bytes);
+        queue.push(Waiting::Verbatim { verbatim, bytes: plain.bytes.len(), weight }, weight);
         weight
     }
 
     /// Takes the message that has waited longest, and says what it weighs. Where it waits in its publisher's words they
     /// are put in place of `words`.
     pub fn pop(&mut self, words: &mut Vec<u8>) -> Option<(Waited, usize)> {
-        let (waited, weight) = match self.waiting.pop_front()? {
+        let queue = self.queue.as_mut()?;
+        let (waited, weight) = match queue.waiting.pop_front()? {
             Waiting::Parcel(parcel) => {
                 let weight = parcel.weight();
                 (Waited::Parcel(parcel), weight)
             }
             Waiting::Verbatim { verbatim, bytes, weight } => {
                 words.clear();
-                words.extend_from_slice(self.words.get(self.gone..self.gone + bytes).unwrap_or_default());
-                self.gone += bytes;
+                words.extend_from_slice(queue.take(bytes));
                 (Waited::Verbatim(verbatim), weight)
             }
         };
-        self.weight -= weight;
-        if self.waiting.is_empty() {
-            *self = Line::default();
+        queue.weight -= weight;
+        if queue.waiting.is_empty() {
+            self.queue = None;
         }
         Some((waited, weight))
+    }
+}
+
+impl Queue {
+    fn push(&mut self, waiting: Waiting, weight: usize) {
+        self.weight += weight;
+        self.waiting.push_back(waiting);
+    }
+
+    fn append(&mut self, words: &[u8]) {
+        if self.gone > self.words.len() / 2 {
+            // So moving costs less than what has gone.
+            self.words.drain(..self.gone);
+            self.gone = 0;
+        }
+        self.words.extend_from_slice(words);
+    }
+
+    fn take(&mut self, bytes: usize) -> &[u8] {
+        let taken = self.words.get(self.gone..self.gone + bytes).unwrap_or_default();
+        self.gone += bytes;
+        taken
     }
 }
 
@@ -182,11 +205,12 @@ mod tests {
             }
             most = most.max(line.len());
             assert_eq!(line.len(), came - left);
-            assert!(line.words.len() <= 2 * 16 * (line.len() + 4), "what has gone is given back");
+            let words = line.queue.as_ref().map_or(0, |queue| queue.words.len());
+            assert!(words <= 2 * 16 * (line.len() + 4), "what has gone is given back");
             assert_eq!(line.weight() == 0, line.is_empty());
         }
         assert!(most > 100 && line.pop(&mut gone).is_some());
         while line.pop(&mut gone).is_some() {}
-        assert_eq!((line.weight(), line.words.capacity(), line.waiting.capacity()), (0, 0, 0));
+        assert!(line.queue.is_none(), "an empty line takes no memory");
     }
 }

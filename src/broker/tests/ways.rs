@@ -115,8 +115,12 @@ impl Pair {
         self.plain.run(&["--", &line]);
         let (id, now) = (self.straight.connection(slot), self.straight.now);
         let mut effects = Vec::new();
-        if self.straight.broker.take_word(id, Brief { word, packet_id }, &now, &mut effects) {
+        if let Some(heard) = self.straight.broker.take_word(id, Brief { word, packet_id }, &now, &mut effects)
+        {
             self.straight.said.clear();
+            let answer =
+                heard.answer.map(|answer| format!("{slot} < {:?} {}", answer.word, answer.packet_id));
+            self.straight.said.extend(answer.map(|answer| answer.to_lowercase()));
             self.straight.carry_out(effects);
             self.send_waiting(slot);
             self.straight.handle(Vec::new());
