@@ -10,7 +10,7 @@ use super::ledger::Step;
 use super::outlet::Label;
 use super::share::Groups;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
-use crate::codec::{Ack, QoS, Reason};
+use crate::codec::{Ack, Brief, QoS, Reason, Word};
 use crate::record::{DropReason, ReaderId, Seq, Write};
 use crate::session::{Exchange, Held, Sending, Stage};
 
@@ -79,14 +79,10 @@ impl Broker {
                 }
                 None => {
                     exchange.stage = Stage::Released;
-                    turn.effects
-                        .push(Effect::Send { connection: id, packet: pubrel(packet_id, Reason::Success) });
+                    release(id, packet_id, turn);
                 }
             },
-            Stage::Released => {
-                turn.effects
-                    .push(Effect::Send { connection: id, packet: pubrel(packet_id, Reason::Success) });
-            }
+            Stage::Released => release(id, packet_id, turn),
             // Not yet sent, not yet recorded, or over: nothing to say.
             Stage::Leasing | Stage::Recording | Stage::Ended => {}
         }
@@ -234,6 +230,13 @@ impl Broker {
             client.session.flight.remove(packet_id);
             self.pump(key, turn);
         }
+    }
+}
+
+/// Says PUBREL to who has said PUBREC.
+fn release(id: ConnectionId, packet_id: u16, turn: &mut Turn<'_>) {
+    if !turn.answer(Brief { word: Word::PubRel, packet_id }) {
+        turn.effects.push(Effect::Send { connection: id, packet: pubrel(packet_id, Reason::Success) });
     }
 }
 

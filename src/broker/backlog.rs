@@ -12,11 +12,12 @@ use super::client::{Client, ClientKey};
 use super::fan::{NOBODY, Offered};
 use super::ledger::Step;
 use super::outlet::{Ahead, Label};
+use super::ways::parcel_of;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
 use crate::record::{DropReason, Message, Portion, Row, Rows, Seq, Want, Write};
 use crate::router::Found;
-use crate::session::{Next, Parcel, Reading, RetainedWalk, Sending, Stage};
+use crate::session::{Next, Parcel, Reading, RetainedWalk, Sending, Stage, Waited};
 
 impl Broker {
     /// Sends what waits for the client, as far as it can take it.
@@ -28,7 +29,7 @@ impl Broker {
         if client.session.backlog.is_some() {
             self.pump_log(key, turn);
         } else {
-            self.pump_queue(key, turn);
+            self.pump_line(key, turn);
         }
         self.pump_walks(key, turn);
         let mut place = Bound::Unbounded;
@@ -62,7 +63,7 @@ impl Broker {
             return;
         }
         let read = session.backlog.as_ref().is_none_or(|backlog| backlog.caught_up());
-        if read && session.flight.is_empty() && session.queue.is_empty() && session.walks.is_empty() {
+        if read && session.flight.is_empty() && session.line.is_empty() && session.walks.is_empty() {
             let pings = std::mem::take(&mut outlet.pings);
             let answer = Effect::Send { connection: outlet.connection, packet: Packet::PingResp };
             turn.effects.extend((0..pings).map(|_| answer.clone()));
@@ -76,11 +77,23 @@ impl Broker {
             .unwrap_or(false)
     }
 
-    fn pump_queue(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+    /// Sends what waits in RAM, as far as there is room; but what waits in its publisher's words only where it is not
+    /// asked for in those.
+    fn pump_line(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let mut words = Vec::new();
         while self.has_room(key)
-            && let Some(parcel) = self.clients.get_mut(key).and_then(|client| client.session.queue.pop())
+            && let Some(client) = self.clients.get_mut(key)
+            && !(turn.heard.is_some() && client.session.line.is_next_verbatim())
+            && let Some((waited, weight)) = client.session.line.pop(&mut words)
         {
-            self.memory.queues -= parcel.weight();
+            self.memory.queues -= weight;
+            let parcel = match waited {
+                Waited::Parcel(parcel) => parcel,
+                Waited::Verbatim(verbatim) => {
+                    let Some(parcel) = parcel_of(&words, verbatim) else { continue };
+                    parcel
+                }
+            };
             if parcel.message.remaining(&turn.now) == Some(0) {
                 self.counters.expired += 1;
                 continue;
@@ -325,7 +338,7 @@ impl Broker {
             return self.bring_once(key, &message, want, turn);
         }
         let Some(backlog) = &client.session.backlog else {
-            let ready = self.has_room(key) && client.session.queue.is_empty();
+            let ready = self.has_room(key) && client.session.line.is_empty();
             if ready {
                 let offered = self.offer_live(key, Parcel { message, want }, &mut None, turn);
                 debug_assert_eq!(offered, Offered::Taken, "there is room");

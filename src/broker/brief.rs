@@ -3,30 +3,30 @@
 //! They mean what they mean elsewhere. Only who waits for nothing is heard so, and to whom no more than the next
 //! message of a queue can be due.
 
-use super::{Broker, ConnectionId, Effect, Turn};
+use super::{Broker, ConnectionId, Effect, Heard, Turn};
 use crate::codec::{Ack, Brief, Properties, Reason, Word};
 use crate::record::Now;
 
 impl Broker {
-    /// Takes a client's word. False where it is to be handled like any other packet: nothing is done then.
+    /// Takes a client's word. `None` where it is to be handled like any other packet: nothing is done then. After PUBACK
+    /// and PUBCOMP [`Broker::take_waiting`] is to be asked for what may be sent next.
     pub fn take_word(
         &mut self,
         id: ConnectionId,
         brief: Brief,
         now: &Now,
         effects: &mut Vec<Effect>,
-    ) -> bool {
-        let connection = self.connections.get_mut(id).filter(|connection| connection.is_at_ease());
-        let Some(connection) = connection else { return false };
-        let Some(client) = connection.client.and_then(|key| self.clients.get(key)) else { return false };
+    ) -> Option<Heard> {
+        let connection = self.connections.get_mut(id).filter(|connection| connection.is_at_ease())?;
+        let client = self.clients.get(connection.client?)?;
         let is_plain = client.session.walks.is_empty() && client.groups.is_empty();
         // It would wait for a commit, and who waits is to be known to have said all that he may.
         let would_wait = brief.word == Word::PubRel && client.session.backlog.is_some();
         if !is_plain || would_wait || !connection.answers.is_empty() {
-            return false;
+            return None;
         }
         connection.heard = now.mono;
-        let mut turn = Turn { now: *now, effects, walks: 0, looks: 0 };
+        let mut turn = Turn { heard: Some(Heard::default()), ..Turn::of_words(now, effects) };
         let Brief { word, packet_id } = brief;
         let ack = Ack { packet_id, reason: Reason::Success, properties: Properties::new() };
         match word {
@@ -35,6 +35,6 @@ impl Broker {
             Word::PubRel => self.on_pubrel(id, packet_id, &mut turn),
             Word::PubComp => self.on_pubcomp(id, packet_id, &mut turn),
         }
-        true
+        turn.heard
     }
 }

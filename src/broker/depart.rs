@@ -266,7 +266,7 @@ impl Broker {
         self.leave_rate(&client, turn.now.mono);
         self.memory.names -= client.names as usize;
         self.memory.inward -= client.session.inward.len() * INWARD_BYTES;
-        self.memory.queues -= client.session.queue.weight();
+        self.memory.queues -= client.session.line.weight();
         let subscriber = self.subscriber(key.slot);
         for subscription in &client.session.subscriptions {
             self.router.unsubscribe(&subscription.filter, subscriber);

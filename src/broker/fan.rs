@@ -347,20 +347,19 @@ impl Broker {
     ) -> Offered {
         let Some(client) = self.clients.get_mut(key) else { return Offered::Taken };
         let Some(outlet) = &client.outlet else { return Offered::Taken };
-        if !client.session.queue.is_empty() || !outlet.has_room(&client.session.flight) {
-            let former = client.session.queue.last().map(|parcel| &parcel.message.topic);
+        if !client.session.line.is_empty() || !outlet.has_room(&client.session.flight) {
+            let former = client.session.line.last().map(|parcel| &parcel.message.topic);
             let message = match own {
                 Some(own) => own.clone(),
                 None if Arc::strong_count(&parcel.message) == 1 => keep(parcel.message, former),
                 None => own.insert(keep(parcel.message, former)).clone(),
             };
             let parcel = Parcel { message, want: parcel.want };
-            let full = client.session.queue.weight() + parcel.weight() > self.config.limits.max_send_buffer;
+            let full = client.session.line.weight() + parcel.weight() > self.config.limits.max_send_buffer;
             if full {
                 return Offered::Overfull;
             }
-            self.memory.queues += parcel.weight();
-            client.session.queue.push(parcel);
+            self.memory.queues += client.session.line.push(parcel);
             return Offered::Taken;
         }
         self.start_live(key, parcel, turn);

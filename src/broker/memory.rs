@@ -319,7 +319,7 @@ impl Broker {
             let id = client.connection?;
             let refused = self.refused.get(&id).map_or(0, Refused::weight);
             let waiting = self.connections.get(id).map_or(0, Connection::weight) + refused;
-            Some((id, client.session.queue.weight() + client.session.flight.weight() + waiting))
+            Some((id, client.session.line.weight() + client.session.flight.weight() + waiting))
         });
         let buffered = self.memory.heaviest.filter(|(id, _)| self.connections.get(*id).is_some());
         let (id, weight) = queued.chain(strangers).chain(buffered).max_by_key(|(_, weight)| *weight)?;

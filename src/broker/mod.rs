@@ -48,7 +48,7 @@ pub use memory::Level;
 pub use refuse::Refusals;
 pub use rights::is_house_user;
 pub use sys::{Carried, Unsent};
-pub use ways::{Leg, Way};
+pub use ways::{Due, Leg, Way};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use crate::access::Rules;
-use crate::codec::{Packet, QoS, Reason};
+use crate::codec::{Brief, Packet, QoS, Reason};
 use crate::record::{DropReason, Full, Mend, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
@@ -191,6 +191,33 @@ struct Turn<'a> {
     walks: u32,
     /// Places of the retained tree that may still be looked at for them.
     looks: u32,
+    /// Whose word is taken without an event, and answered so where he can be.
+    heard: Option<Heard>,
+}
+
+/// What comes of a word that is taken without an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Heard {
+    /// What its speaker is answered, before anything else is done.
+    pub answer: Option<Brief>,
+}
+
+impl<'a> Turn<'a> {
+    /// One in which no walk goes on.
+    fn of_words(now: &Now, effects: &'a mut Vec<Effect>) -> Turn<'a> {
+        Turn { now: *now, effects, walks: 0, looks: 0, heard: None }
+    }
+
+    /// Answers the speaker with a packet id alone; false where that is to be an effect like any other.
+    fn answer(&mut self, answer: Brief) -> bool {
+        match &mut self.heard {
+            Some(heard) if heard.answer.is_none() && self.effects.is_empty() => {
+                heard.answer = Some(answer);
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Broker {
@@ -247,7 +274,7 @@ impl Broker {
         if now.span.mend != self.mend {
             self.age_sessions(now);
         }
-        let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX };
+        let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX, heard: None };
         self.go_on_walking(&mut turn);
         for event in events.drain(..) {
             self.on_event(event, &mut turn);

@@ -19,7 +19,7 @@ use super::pace::Kind;
 use super::rights::mounted_topic;
 use super::words::Said;
 use super::{Broker, ConnectionId, Effect, Turn};
-use crate::codec::{Ack, Packet, Properties, Publish, QoS, Reason, Version};
+use crate::codec::{Ack, Brief, Packet, Properties, Publish, QoS, Reason, Version, Word};
 use crate::record::{DropReason, Message, ReaderId, Ticket, Write};
 use crate::router::filter::{self, NotATopic};
 
@@ -375,6 +375,14 @@ impl Broker {
 
     fn send_answer(&mut self, id: ConnectionId, answer: Answer, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
+        // Nobody takes so little that this were too large, but for who says so.
+        if let Answer::PubComp(packet_id, Reason::Success) = answer
+            && connection.maximum_packet_size.is_none()
+            && turn.answer(Brief { word: Word::PubComp, packet_id })
+        {
+            connection.unanswered = connection.unanswered.saturating_sub(1);
+            return;
+        }
         let ack = |packet_id, reason| Ack { packet_id, reason, properties: Properties::new() };
         let (packet, ends) = match answer {
             Answer::PubAck(packet_id, reason) => (Packet::PubAck(ack(packet_id, reason)), true),

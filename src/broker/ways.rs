@@ -9,7 +9,6 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::fast::FixedState;
 
@@ -17,11 +16,11 @@ use super::client::Client;
 use super::connection::Connection;
 use super::fan::NOBODY;
 use super::publish::INWARD_BYTES;
-use super::{Broker, ConnectionId, Taker};
-use crate::codec::{Plain, Properties, QoS, Version};
+use super::{Broker, ConnectionId, Effect, Taker, Turn};
+use crate::codec::{Plain, QoS, Version};
 use crate::record::{Identifiers, Message, Now, Seq, Ticket, Want};
 use crate::router::Match;
-use crate::session::{Parcel, Stage};
+use crate::session::{Parcel, Stage, Verbatim, Waited, weight_of};
 
 /// Who takes what one connection publishes to one topic at one QoS.
 #[derive(Debug)]
@@ -47,6 +46,19 @@ pub struct Leg {
     pub packet_id: u16,
     /// How surely it is sent.
     pub qos: QoS,
+}
+
+/// A message that has waited and is to be sent.
+#[derive(Debug)]
+pub struct Due<'a> {
+    /// Its publisher's words.
+    pub plain: Plain<'a>,
+    /// The version that they are said in.
+    pub version: Version,
+    /// When it came, on the house's clock.
+    pub received: u64,
+    /// To whom it goes.
+    pub leg: Leg,
 }
 
 /// The ways that are kept: one for each mark, which several topics may have.
@@ -78,6 +90,7 @@ impl Broker {
         let as_of = self.as_of();
         let connection = self.connections.get_mut(id).filter(|connection| connection.is_at_ease())?;
         connection.heard = now.mono;
+        let version = connection.version;
         if !self.is_answered_at_once(id, plain) {
             return None;
         }
@@ -88,7 +101,7 @@ impl Broker {
                 self.ways.put(way);
                 return None;
             }
-            copies -= self.begin(&mut way, plain, now);
+            copies -= self.begin(&mut way, plain, version, now);
         }
         if plain.qos == QoS::ExactlyOnce {
             self.hold_at_once(id, plain.packet_id);
@@ -128,16 +141,16 @@ impl Broker {
 
     /// Whether each taker can be sent a message, or has room for it to wait.
     fn have_room(&self, way: &Way, plain: &Plain<'_>) -> bool {
-        let weight = Message::weight_of(plain.topic.len() + plain.payload.len());
+        let weight = weight_of(plain);
         way.exchanges().all(|leg| {
             let Some(client) = self.clients.in_slot(leg.client) else { return false };
-            let waiting = client.session.queue.weight();
+            let waiting = client.session.line.weight();
             client.outlet.is_some() && waiting + weight <= self.config.limits.max_send_buffer
         })
     }
 
     /// Begins the exchanges of a message; where one cannot begin now, the message waits. How many do.
-    fn begin(&mut self, way: &mut Way, plain: &Plain<'_>, now: &Now) -> u64 {
+    fn begin(&mut self, way: &mut Way, plain: &Plain<'_>, version: Version, now: &Now) -> u64 {
         let mut message: Option<Arc<Message>> = None;
         let mut waiting = 0;
         let Way { legs, topic, .. } = way;
@@ -146,21 +159,53 @@ impl Broker {
             else {
                 continue;
             };
-            let is_ready = session.queue.is_empty() && outlet.has_room(&session.flight);
+            let is_ready = session.line.is_empty() && outlet.has_room(&session.flight);
             let begun = if is_ready { session.flight.begin(Seq(0), leg.qos, Stage::Sent) } else { None };
             leg.packet_id = begun.map_or(0, |exchange| exchange.packet_id);
-            if !is_ready {
-                let message =
-                    message.get_or_insert_with(|| Arc::new(message_of(topic, plain, now.house))).clone();
-                let subscription_ids = Identifiers::default();
-                let want = Want { reader: NOBODY, qos: leg.qos, retain: false, subscription_ids };
-                let parcel = Parcel { message, want };
-                self.memory.queues += parcel.weight();
-                session.queue.push(parcel);
-                waiting += 1;
+            if is_ready {
+                continue;
             }
+            waiting += 1;
+            self.memory.queues += if plain.bytes.len() <= VERBATIM_BYTES_MAX {
+                let verbatim = Verbatim { version, qos: leg.qos, received: now.house };
+                session.line.push_verbatim(plain, verbatim)
+            } else {
+                let message = message
+                    .get_or_insert_with(|| Arc::new(Message::of_plain(topic.clone(), plain, now.house)))
+                    .clone();
+                session.line.push(Parcel { message, want: want_of(leg.qos) })
+            };
         }
         waiting
+    }
+
+    /// The next message that waits for a client, where it does so in its publisher's words, which are put in place of
+    /// `words`, and is to be sent now. `None` when there is no other: what else there is room for is an effect by then.
+    pub fn take_waiting<'a>(
+        &mut self,
+        id: ConnectionId,
+        words: &'a mut Vec<u8>,
+        now: &Now,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Due<'a>> {
+        let key = self.connections.get(id)?.client?;
+        let Client { session, outlet: Some(outlet), .. } = self.clients.get_mut(key)? else { return None };
+        if session.line.is_empty() || !outlet.has_room(&session.flight) {
+            return None;
+        }
+        if !session.line.is_next_verbatim() {
+            self.pump(key, &mut Turn::of_words(now, effects));
+            return None;
+        }
+        let (Waited::Verbatim(verbatim), weight) = session.line.pop(words)? else { return None };
+        self.memory.queues -= weight;
+        let plain = Plain::read(words, verbatim.version, usize::MAX)?;
+        let exchange = session.flight.begin(Seq(0), verbatim.qos, Stage::Sent)?;
+        let leg = Leg { connection: id, client: key.slot, packet_id: exchange.packet_id, qos: verbatim.qos };
+        self.counters.sent += 1;
+        self.counters.sent_bytes += plain.payload.len() as u64;
+        let Verbatim { version, received, .. } = verbatim;
+        Some(Due { plain, version, received, leg })
     }
 
     /// Remembers the packet id of a publisher of QoS 2, who is answered with PUBREC.
@@ -359,11 +404,6 @@ impl Leg {
 }
 
 impl Way {
-    /// What is on its way, for who takes it in other words.
-    pub fn message(&self, plain: &Plain<'_>, received: u64) -> Message {
-        message_of(&self.topic, plain, received)
-    }
-
     /// The ends at which an exchange begins.
     fn exchanges(&self) -> impl Iterator<Item = &Leg> {
         self.legs.iter().filter(|leg| leg.qos > QoS::AtMostOnce)
@@ -381,18 +421,17 @@ impl Way {
     }
 }
 
-/// The message, with bytes of its own.
-fn message_of(topic: &ByteString, plain: &Plain<'_>, received: u64) -> Message {
-    Message {
-        topic: topic.clone(),
-        payload: Bytes::copy_from_slice(plain.payload),
-        qos: plain.qos,
-        retain: false,
-        properties: Properties::new(),
-        expiry: None,
-        received,
-        unclocked: false,
-    }
+/// A message that waits in its publisher's words, like any other that waits.
+pub(super) fn parcel_of(words: &[u8], verbatim: Verbatim) -> Option<Parcel> {
+    let plain = Plain::read(words, verbatim.version, usize::MAX)?;
+    let topic = ByteString::try_from(plain.topic).ok()?;
+    let message = Arc::new(Message::of_plain(topic, &plain, verbatim.received));
+    Some(Parcel { message, want: want_of(verbatim.qos) })
+}
+
+/// What somebody wants who comes by a way.
+fn want_of(qos: QoS) -> Want {
+    Want { reader: NOBODY, qos, retain: false, subscription_ids: Identifiers::default() }
 }
 
 /// A longer topic has no way.
@@ -400,6 +439,9 @@ const TOPIC_BYTES_MAX: usize = 512;
 
 /// Nor has one that more take.
 const LEGS_MAX: usize = 4_096;
+
+/// A longer message that waits for many is there once for all of them.
+const VERBATIM_BYTES_MAX: usize = 512;
 
 /// Slots at first, and at any time a power of four.
 const SLOTS_MIN: usize = 256;

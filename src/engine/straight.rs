@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use bytestring::ByteString;
 
 use super::intake::Allowance;
 use super::turn::Engine;
 use super::work;
-use crate::broker::{ConnectionId, Copy, Effect, Leg, Level, Way};
+use crate::broker::{ConnectionId, Copy, Due, Effect, Leg, Level, Way};
 use crate::codec::{Brief, Plain, QoS, Version, Word};
 use crate::record::{Identifiers, Message, Now};
 
@@ -19,7 +20,6 @@ use crate::record::{Identifiers, Message, Now};
 struct Passing<'a> {
     plain: Plain<'a>,
     version: Version,
-    way: &'a Way,
     received: u64,
     /// For who takes it in other words; made once.
     message: Option<Arc<Message>>,
@@ -105,15 +105,37 @@ impl Engine {
 
     /// Has the broker take a word on an exchange, and does what comes of it.
     fn hear(&mut self, id: ConnectionId, brief: Brief, effects: &mut Vec<Effect>, now: Now) -> Option<Gone> {
-        if !self.broker.take_word(id, brief, &now, effects) {
-            return None;
+        let heard = self.broker.take_word(id, brief, &now, effects)?;
+        let (mut said, gathered) = (effects.len(), self.courier.gathered);
+        if let Some(answer) = heard.answer {
+            self.say(id, answer);
+            said += 1;
         }
-        let (said, gathered) = (effects.len(), self.courier.gathered);
-        if said > 0 {
+        if !effects.is_empty() {
             self.carry_out(effects, now);
+        }
+        if matches!(brief.word, Word::PubAck | Word::PubComp) {
+            said += self.send_waiting(id, effects, now);
         }
         let bytes = self.courier.gathered.saturating_sub(gathered);
         Some(Gone { size: Brief::BYTES, work: 1 + (1 + said) * work::EFFECT + work::of_bytes(bytes) })
+    }
+
+    /// Sends who has answered what waits for that. How much it was.
+    fn send_waiting(&mut self, id: ConnectionId, effects: &mut Vec<Effect>, now: Now) -> usize {
+        let mut sent = 0;
+        let mut words = std::mem::take(&mut self.words);
+        while let Some(due) = self.broker.take_waiting(id, &mut words, &now, effects) {
+            let Due { plain, version, received, leg } = due;
+            self.pass_to(leg, &mut Passing { plain, version, received, message: None });
+            sent += 1;
+        }
+        self.words = words;
+        if !effects.is_empty() {
+            sent += effects.len();
+            self.carry_out(effects, now);
+        }
+        sent
     }
 
     fn say(&mut self, id: ConnectionId, brief: Brief) {
@@ -125,7 +147,7 @@ impl Engine {
     }
 
     fn pass(&mut self, plain: Plain<'_>, version: Version, way: &Way, now: Now) {
-        let mut passing = Passing { plain, version, way, received: now.house, message: None };
+        let mut passing = Passing { plain, version, received: now.house, message: None };
         for leg in way.legs.iter().filter(|leg| leg.is_sent()) {
             self.pass_to(*leg, &mut passing);
         }
@@ -150,7 +172,7 @@ impl Engine {
             self.counters.packets_out += 1;
             return courier.mark_dirty(connection, socket);
         }
-        let message = passing.message();
+        let Some(message) = passing.message() else { return };
         self.deliver(Copy {
             connection,
             message,
@@ -166,8 +188,12 @@ impl Engine {
 }
 
 impl Passing<'_> {
-    fn message(&mut self) -> Arc<Message> {
-        let made = || Arc::new(self.way.message(&self.plain, self.received));
-        self.message.get_or_insert_with(made).clone()
+    /// `None` where its topic is none, which what has found a way has shown.
+    fn message(&mut self) -> Option<Arc<Message>> {
+        if self.message.is_none() {
+            let topic = ByteString::try_from(self.plain.topic).ok()?;
+            self.message = Some(Arc::new(Message::of_plain(topic, &self.plain, self.received)));
+        }
+        self.message.clone()
     }
 }

@@ -40,6 +40,8 @@ pub struct Engine {
     pub(super) courier: Courier,
     /// What the next call of the broker will be told.
     pub(super) events: Vec<Event>,
+    /// Those of a message that has waited, while it is sent.
+    pub(super) words: Vec<u8>,
     pub(super) counters: Counters,
     /// What this turn took so far.
     pub(super) work: usize,
@@ -85,6 +87,7 @@ impl Engine {
             table: Table::new(guests),
             intake: Intake::default(),
             events: Vec::new(),
+            words: Vec::new(),
             counters: Counters::default(),
             work: 0,
             owes_flush: false,

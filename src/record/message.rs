@@ -7,7 +7,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{Identifiers, Mend, Now, ReaderId};
-use crate::codec::{Properties, QoS};
+use crate::codec::{Plain, Properties, QoS};
 
 /// A published message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,20 @@ pub struct Want {
 }
 
 impl Message {
+    /// One that is a topic and a payload, with bytes of its own.
+    pub fn of_plain(topic: ByteString, plain: &Plain<'_>, received: u64) -> Message {
+        Message {
+            topic,
+            payload: Bytes::copy_from_slice(plain.payload),
+            qos: plain.qos,
+            retain: false,
+            properties: Properties::new(),
+            expiry: None,
+            received,
+            unclocked: false,
+        }
+    }
+
     /// A copy whose bytes are its own, so that it does not pin a read buffer.
     pub fn compact(&self) -> Message {
         let mut own = self.clone();

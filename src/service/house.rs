@@ -143,9 +143,10 @@ impl House {
             tokio::spawn(watchdog::feed(self.heartbeat.clone(), self.store.clone(), self.work.clone()));
         self.work.ready();
         tracing::info!(gateway = loaded.gateway.id, version = env!("CARGO_PKG_VERSION"), "serving");
-        footprint::shrink();
+        let shrinking = tokio::spawn(footprint::shrink());
 
         let ending = self.wait(signals).await;
+        shrinking.abort();
         if !matches!(ending, Ending::StoreIsBack) {
             watchdog::stopping();
         }

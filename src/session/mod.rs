@@ -2,18 +2,20 @@
 //!
 //! A session knows no connection and sends nothing: it says what is under way, what waits and which
 //! packet id is next. One that outlives its connection has a [`Backlog`], a place in the log; one that
-//! does not has a [`Queue`] in RAM. Invariant: a packet id is given to one exchange at a time.
+//! does not has a [`Line`] in RAM. Invariant: a packet id is given to one exchange at a time.
 
 mod backlog;
 mod weights;
 mod flight;
 mod inward;
+mod line;
 mod queue;
 mod sought;
 
 pub use backlog::{Backlog, Next, Reading};
 pub use flight::{Burden, Exchange, Flight, GroupId, Held, Parcel, Sending, Stage};
 pub use inward::Inward;
+pub use line::{Line, Verbatim, Waited, weight_of};
 pub use queue::Queue;
 #[cfg(test)]
 pub(crate) use sought::COMPARED;
@@ -45,7 +47,7 @@ pub struct Session {
     /// Where it stands in the log; `None` for a session that ends with its connection.
     pub backlog: Option<Box<Backlog>>,
     /// What waits in RAM for a session without a backlog.
-    pub queue: Queue,
+    pub line: Line,
     /// Retained messages that a subscription still brings.
     pub walks: VecDeque<RetainedWalk>,
 }
@@ -76,15 +78,15 @@ impl Session {
             flight: Flight::default(),
             inward: Inward::default(),
             backlog: None,
-            queue: Queue::default(),
+            line: Line::default(),
             walks: VecDeque::new(),
         }
     }
 
     /// Messages that wait for its client, and their bytes.
     pub fn waiting(&self) -> (u64, u64) {
-        let queue = (self.queue.len() as u64, self.queue.weight() as u64);
-        self.backlog.as_ref().map_or(queue, |log| (queue.0 + log.waiting(), queue.1 + log.waiting_bytes()))
+        let line = (self.line.len() as u64, self.line.weight() as u64);
+        self.backlog.as_ref().map_or(line, |log| (line.0 + log.waiting(), line.1 + log.waiting_bytes()))
     }
 
     /// Puts subscriptions, by their filters, in place of those with the same.

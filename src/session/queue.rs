@@ -1,12 +1,12 @@
-//! Messages that wait in RAM for the window of a session that ends with its connection.
+//! Messages that wait in RAM for whichever client of a group has room first.
 //!
-//! Bounded in bytes by the caller (`max_send_buffer`), whose policy at the limit is to end the session.
+//! Bounded in bytes by the caller (`max_send_buffer`).
 
 use std::collections::VecDeque;
 
 use super::Parcel;
 
-/// The waiting messages of one session.
+/// The waiting messages of one group.
 #[derive(Debug, Default)]
 pub struct Queue {
     parcels: VecDeque<Parcel>,
@@ -38,11 +38,6 @@ impl Queue {
     /// The message that has waited longest.
     pub fn first(&self) -> Option<&Parcel> {
         self.parcels.front()
-    }
-
-    /// The message that will have waited shortest.
-    pub fn last(&self) -> Option<&Parcel> {
-        self.parcels.back()
     }
 
     /// Lets a message wait before the others: it was taken and has come back.

@@ -239,6 +239,10 @@ impl Script {
     }
 
     /// The version that whoever has this slot has named last.
+    pub(super) fn has_spoken(&self, slot: u32) -> bool {
+        self.spoken.contains_key(&slot)
+    }
+
     pub(super) fn speaks(&self, slot: u32) -> Version {
         self.spoken[&slot].0
     }

@@ -92,7 +92,7 @@ pub(crate) fn pass(qos: QoS) {
                 plain.put(leg.qos, leg.packet_id, &mut sent);
                 if leg.qos > QoS::AtMostOnce {
                     let word = Brief { word: Word::PubAck, packet_id: leg.packet_id };
-                    assert!(broker.take_word(leg.connection, word, &now(), &mut effects));
+                    assert!(broker.take_word(leg.connection, word, &now(), &mut effects).is_some());
                 }
             }
             broker.come_back(way);

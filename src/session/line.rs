@@ -1,0 +1,216 @@
+//! Messages that wait in RAM for the window of a session that ends with its connection.
+//!
+//! One that goes straight to its taker waits in the words in which it came, one behind the other in one piece of
+//! memory. Bounded in bytes by the caller (`max_send_buffer`), whose policy at the limit is to end the session.
+//! Invariant: `words` are those of the messages in `waiting` that have theirs there, in the same order. An empty line
+//! takes no memory.
+
+use std::collections::VecDeque;
+
+use super::Parcel;
+use crate::codec::{Plain, QoS, Version};
+use crate::record::Message;
+
+/// The waiting messages of one session.
+#[derive(Debug, Default)]
+pub struct Line {
+    /// Nothing does in most of them.
+    queue: Option<Box<Queue>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    words: Vec<u8>,
+    /// The first so many of them have gone.
+    gone: usize,
+    weight: usize,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Parcel(Parcel),
+    Verbatim { verbatim: Verbatim, bytes: usize, weight: usize },
+}
+
+/// A message that waits in its publisher's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verbatim {
+    /// The version that they are said in.
+    pub version: Version,
+    /// How surely its taker is sent it.
+    pub qos: QoS,
+    /// When it came, on the house's clock.
+    pub received: u64,
+}
+
+/// What has waited longest.
+#[derive(Debug)]
+pub enum Waited {
+    /// A message as any other.
+    Parcel(Parcel),
+    /// One whose words were appended.
+    Verbatim(Verbatim),
+}
+
+impl Line {
+    /// Bytes that wait.
+    pub fn weight(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.weight)
+    }
+
+    /// Messages that wait.
+    pub fn len(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.waiting.len())
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_none()
+    }
+
+    /// Whether what has waited longest waits in its publisher's words.
+    pub fn is_next_verbatim(&self) -> bool {
+        let next = self.queue.as_ref().and_then(|queue| queue.waiting.front());
+        matches!(next, Some(Waiting::Verbatim { .. }))
+    }
+
+    /// The message that will have waited shortest, where it is taken apart.
+    pub fn last(&self) -> Option<&Parcel> {
+        match self.queue.as_ref()?.waiting.back()? {
+            Waiting::Parcel(parcel) => Some(parcel),
+            Waiting::Verbatim { .. } => None,
+        }
+    }
+
+    /// Lets a message wait behind the others. Returns what it weighs.
+    pub fn push(&mut self, parcel: Parcel) -> usize {
+        let weight = parcel.weight();
+        self.queue.get_or_insert_default().push(Waiting::Parcel(parcel), weight);
+        weight
+    }
+
+    /// The same for one that waits as it stands there.
+    pub fn push_verbatim(&mut self, plain: &Plain<'_>, verbatim: Verbatim) -> usize {
+        let weight = weight_of(plain);
+        let queue = self.queue.get_or_insert_default();
+        queue.append(plain.bytes);
+        queue.push(Waiting::Verbatim { verbatim, bytes: plain.bytes.len(), weight }, weight);
+        weight
+    }
+
+    /// Takes the message that has waited longest, and says what it weighs. Where it waits in its publisher's words they
+    /// are put in place of `words`.
+    pub fn pop(&mut self, words: &mut Vec<u8>) -> Option<(Waited, usize)> {
+        let queue = self.queue.as_mut()?;
+        let (waited, weight) = match queue.waiting.pop_front()? {
+            Waiting::Parcel(parcel) => {
+                let weight = parcel.weight();
+                (Waited::Parcel(parcel), weight)
+            }
+            Waiting::Verbatim { verbatim, bytes, weight } => {
+                words.clear();
+                words.extend_from_slice(queue.take(bytes));
+                (Waited::Verbatim(verbatim), weight)
+            }
+        };
+        queue.weight -= weight;
+        if queue.waiting.is_empty() {
+            self.queue = None;
+        }
+        Some((waited, weight))
+    }
+}
+
+impl Queue {
+    fn push(&mut self, waiting: Waiting, weight: usize) {
+        self.weight += weight;
+        self.waiting.push_back(waiting);
+    }
+
+    fn append(&mut self, words: &[u8]) {
+        if self.gone > self.words.len() / 2 {
+            // So moving costs less than what has gone.
+            self.words.drain(..self.gone);
+            self.gone = 0;
+        }
+        self.words.extend_from_slice(words);
+    }
+
+    fn take(&mut self, bytes: usize) -> &[u8] {
+        let taken = self.words.get(self.gone..self.gone + bytes).unwrap_or_default();
+        self.gone += bytes;
+        taken
+    }
+}
+
+/// What a message weighs where it waits, in whatever form.
+pub fn weight_of(plain: &Plain<'_>) -> usize {
+    Message::weight_of(plain.topic.len() + plain.payload.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytestring::ByteString;
+
+    use super::*;
+    use crate::record::{Identifiers, ReaderId, Want};
+
+    fn words(topic: &str) -> Vec<u8> {
+        let length = u8::try_from(topic.len()).unwrap();
+        [&[0x32, length + 4, 0, length], topic.as_bytes(), &[0, 7]].concat()
+    }
+
+    fn parcel(topic: &str) -> Parcel {
+        let bytes = words(topic);
+        let plain = Plain::read(&bytes, Version::V311, 1_000).unwrap();
+        let message = Arc::new(Message::of_plain(ByteString::from(topic), &plain, 5));
+        let subscription_ids = Identifiers::default();
+        Parcel {
+            message,
+            want: Want { reader: ReaderId(0), qos: plain.qos, retain: false, subscription_ids },
+        }
+    }
+
+    const VERBATIM: Verbatim = Verbatim { version: Version::V311, qos: QoS::AtLeastOnce, received: 5 };
+
+    #[test]
+    fn all_leave_in_their_order_and_weigh_what_they_did() {
+        let (mut line, mut came, mut left, mut most) = (Line::default(), 0, 0, 0);
+        let mut gone = vec![9; 3];
+        for round in 0..2_000_u32 {
+            // It grows and shrinks, and is empty now and then.
+            for _ in 0..round % 7 * (1 + round / 200 % 2) {
+                let topic = format!("t/{came}");
+                let weight = if came % 5 == 0 {
+                    line.push(parcel(&topic))
+                } else {
+                    line.push_verbatim(&Plain::read(&words(&topic), Version::V311, 1_000).unwrap(), VERBATIM)
+                };
+                assert_eq!(weight, parcel(&topic).weight());
+                came += 1;
+            }
+            for _ in 0..4 {
+                let is_verbatim = line.is_next_verbatim();
+                let Some((waited, weight)) = line.pop(&mut gone) else { continue };
+                let topic = format!("t/{left}");
+                match waited {
+                    Waited::Parcel(waited) => assert_eq!(waited, parcel(&topic)),
+                    Waited::Verbatim(verbatim) => assert_eq!((verbatim, &gone), (VERBATIM, &words(&topic))),
+                }
+                assert_eq!((is_verbatim, weight), (left % 5 != 0, parcel(&topic).weight()));
+                left += 1;
+            }
+            most = most.max(line.len());
+            assert_eq!(line.len(), came - left);
+            let words = line.queue.as_ref().map_or(0, |queue| queue.words.len());
+            assert!(words <= 2 * 16 * (line.len() + 4), "what has gone is given back");
+            assert_eq!(line.weight() == 0, line.is_empty());
+        }
+        assert!(most > 100 && line.pop(&mut gone).is_some());
+        while line.pop(&mut gone).is_some() {}
+        assert!(line.queue.is_none(), "an empty line takes no memory");
+    }
+}
