@@ -250,7 +250,7 @@ impl Broker {
             refused: BTreeMap::new(),
             walkers: BTreeSet::new(),
             last_walker: ClientKey { slot: 0, serial: 0 },
-            ways: Ways::new(seed.rotate_left(8), config.limits.max_memory / 32),
+            ways: Ways::new(seed.rotate_left(8), config.limits.max_memory / 16),
             matches: Vec::new(),
             restricted: config.rules.is_some(),
             member_looks: 0,

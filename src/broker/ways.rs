@@ -26,8 +26,8 @@ use crate::session::{Parcel, Stage, Verbatim, Waited, weight_of};
 #[derive(Debug)]
 pub struct Way {
     /// Each is sent what its publisher has said, in the order of this list.
-    pub legs: Vec<Leg>,
-    topic: ByteString,
+    pub legs: Box<[Leg]>,
+    topic: Box<str>,
     publisher: ConnectionId,
     qos: QoS,
     /// The state of the house that it was found in.
@@ -171,7 +171,9 @@ impl Broker {
                 session.line.push_verbatim(plain, verbatim)
             } else {
                 let message = message
-                    .get_or_insert_with(|| Arc::new(Message::of_plain(topic.clone(), plain, now.house)))
+                    .get_or_insert_with(|| {
+                        Arc::new(Message::of_plain(ByteString::from(&**topic), plain, now.house))
+                    })
                     .clone();
                 session.line.push(Parcel { message, want: want_of(leg.qos) })
             };
@@ -242,7 +244,7 @@ impl Broker {
         let as_of = self.as_of();
         let Some(mark) = self.ways.due(publisher, message.qos, topic, as_of) else { return };
         let Some(legs) = self.plain_legs(message.qos, matches) else { return };
-        let topic = ByteString::from(&*message.topic);
+        let topic = (&*message.topic).into();
         self.ways.keep(Way { legs, topic, publisher, qos: message.qos, as_of, mark });
     }
 
@@ -259,7 +261,7 @@ impl Broker {
     }
 
     /// The ways to those who take it in its publisher's own words; `None` where somebody does not.
-    fn plain_legs(&self, qos: QoS, matches: &[Match]) -> Option<Vec<Leg>> {
+    fn plain_legs(&self, qos: QoS, matches: &[Match]) -> Option<Box<[Leg]>> {
         let mut legs = Vec::with_capacity(matches.len());
         for found in matches {
             let Taker::Client(slot) = self.taker(found.subscriber) else { return None };
@@ -277,7 +279,7 @@ impl Broker {
             }
             legs.push(Leg { connection: outlet.connection, client: slot, packet_id: 0, qos });
         }
-        Some(legs)
+        Some(legs.into())
     }
 }
 
@@ -417,7 +419,7 @@ impl Way {
     }
 
     fn weight(&self) -> usize {
-        size_of::<Way>() + self.topic.len() + self.legs.capacity() * size_of::<Leg>()
+        size_of::<Way>() + self.topic.len() + size_of_val(&*self.legs)
     }
 }
 
@@ -447,4 +449,4 @@ const VERBATIM_BYTES_MAX: usize = 512;
 const SLOTS_MIN: usize = 256;
 
 /// Bytes that all take, however much memory there is.
-const BYTES_MAX: usize = 2 << 20;
+const BYTES_MAX: usize = 16 << 20;

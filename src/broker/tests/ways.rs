@@ -309,7 +309,7 @@ fn a_topic_that_is_seen_once_takes_nothing() {
 
 #[test]
 fn thousands_of_topics_have_ways_and_take_no_more_than_their_share() {
-    let most = config().limits.max_memory / 32;
+    let most = config().limits.max_memory / 16;
     for (topics, rounds) in [(5_000, 8), (30_000, 2)] {
         let mut pair = Pair::new(&config());
         ONE_READER.iter().for_each(|line| pair.run(line));
