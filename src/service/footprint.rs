@@ -31,9 +31,9 @@ fn try_shrink() -> io::Result<usize> {
     done
 }
 
-/// Lets go of the segments of one object, the program or a library, that nobody may write to; nor does anybody who has to
-/// put addresses in, who is asked here and not the kernel, since its list of what is mapped is old when it has been
-/// read, does not say what of a mapping is in the swap, and is another process's under an emulator.
+/// Lets go of the segments of one object, the program or a library, that nobody may write to, nor has, not even who had to
+/// put addresses in. The loader is asked for them: the kernel's list of what is mapped is old when it has been read, does
+/// not show changes that are in the swap, and is of another process under an emulator.
 extern "C" fn let_go(object: *const Object, _size: usize, done: *mut c_void) -> c_int {
     // SAFETY: the loader hands out an object of its list, which stays there until this returns, and its own segments; and
     // `done` is what `try_shrink` has given it.
