@@ -45,10 +45,10 @@ extern "C" fn let_go(object: *const Object, _size: usize, done: *mut c_void) -> 
     // The kernel's own is in no file.
     let is_file = name.is_empty() || name.to_bytes().starts_with(b"/");
     for segment in segments.iter().filter(|segment| is_file && segment.is_fixed()) {
-        let start = object.base.wrapping_add(segment.address as usize);
+        let start = object.base.wrapping_add(segment.address);
         // SAFETY: it has no condition.
         let before = start % usize::try_from(unsafe { getpagesize() }).unwrap_or(1);
-        let (address, length) = ((start - before) as *mut c_void, before + segment.size as usize);
+        let (address, length) = ((start - before) as *mut c_void, before + segment.size);
         // SAFETY: the loader has mapped this from a file, without the right to write to it, and unmaps nothing meanwhile:
         // every page of it is as the file has it, and reads as before once the kernel maps it again.
         let advised = unsafe { madvise(address, length, Advice::LinuxDontNeed) };
@@ -84,12 +84,12 @@ struct Object {
 struct Segment {
     kind: u32,
     rights: u32,
-    _offset: u64,
-    address: u64,
-    _physical: u64,
-    _in_file: u64,
-    size: u64,
-    _alignment: u64,
+    _offset: usize,
+    address: usize,
+    _physical: usize,
+    _in_file: usize,
+    size: usize,
+    _alignment: usize,
 }
 
 /// `Elf32_Phdr`.
@@ -97,13 +97,13 @@ struct Segment {
 #[repr(C)]
 struct Segment {
     kind: u32,
-    _offset: u32,
-    address: u32,
-    _physical: u32,
-    _in_file: u32,
-    size: u32,
+    _offset: usize,
+    address: usize,
+    _physical: usize,
+    _in_file: usize,
+    size: usize,
     rights: u32,
-    _alignment: u32,
+    _alignment: usize,
 }
 
 impl Segment {

@@ -238,7 +238,9 @@ mod tests {
             let mut line = Line::default();
             let bytes = words("a/topic/of/some/length");
             let plain = Plain::read(&bytes, Version::V311, 1_000).unwrap();
-            (0..10_000).for_each(|_| drop(line.push_verbatim(&plain, VERBATIM)));
+            for _ in 0..10_000 {
+                line.push_verbatim(&plain, VERBATIM);
+            }
             if !is_verbatim {
                 line.push(parcel("t"));
             }
