@@ -117,6 +117,8 @@ impl Line {
         queue.weight -= weight;
         if queue.waiting.is_empty() {
             self.queue = None;
+        } else {
+            queue.give_back();
         }
         Some((waited, weight))
     }
@@ -129,12 +131,22 @@ impl Queue {
     }
 
     fn append(&mut self, words: &[u8]) {
+        self.words.extend_from_slice(words);
+    }
+
+    /// Keeps about as much memory as what waits takes: no more than that is counted.
+    fn give_back(&mut self) {
         if self.gone > self.words.len() / 2 {
             // So moving costs less than what has gone.
             self.words.drain(..self.gone);
             self.gone = 0;
+            if self.words.capacity() > (4 * self.words.len()).max(WORDS_KEPT) {
+                self.words.shrink_to(2 * self.words.len());
+            }
         }
-        self.words.extend_from_slice(words);
+        if self.waiting.capacity() > (4 * self.waiting.len()).max(WAITING_KEPT) {
+            self.waiting.shrink_to(2 * self.waiting.len());
+        }
     }
 
     fn take(&mut self, bytes: usize) -> &[u8] {
@@ -148,6 +160,12 @@ impl Queue {
 pub fn weight_of(plain: &Plain<'_>) -> usize {
     Message::weight_of(plain.topic.len() + plain.payload.len())
 }
+
+/// So many bytes are not worth being given back.
+const WORDS_KEPT: usize = 4 << 10;
+
+/// Nor are places for so many messages.
+const WAITING_KEPT: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -212,5 +230,26 @@ mod tests {
         assert!(most > 100 && line.pop(&mut gone).is_some());
         while line.pop(&mut gone).is_some() {}
         assert!(line.queue.is_none(), "an empty line takes no memory");
+    }
+
+    #[test]
+    fn what_has_gone_takes_no_memory_though_the_last_one_waits() {
+        for is_verbatim in [true, false] {
+            let mut line = Line::default();
+            let bytes = words("a/topic/of/some/length");
+            let plain = Plain::read(&bytes, Version::V311, 1_000).unwrap();
+            for _ in 0..10_000 {
+                line.push_verbatim(&plain, VERBATIM);
+            }
+            if !is_verbatim {
+                line.push(parcel("t"));
+            }
+            while line.len() > 1 {
+                line.pop(&mut Vec::new());
+            }
+            let queue = line.queue.as_ref().unwrap();
+            let kept = queue.words.capacity() + queue.waiting.capacity() * size_of::<Waiting>();
+            assert!(kept < 10_000, "{kept} bytes for one that weighs {}", line.weight());
+        }
     }
 }
