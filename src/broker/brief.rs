@@ -3,9 +3,34 @@
 //! They mean what they mean elsewhere. Only who waits for nothing is heard so, and to whom no more than the next
 //! message of a queue can be due.
 
-use super::{Broker, ConnectionId, Effect, Heard, Turn};
+use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Brief, Properties, Reason, Word};
 use crate::record::Now;
+
+/// What comes of a word that is taken without an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Heard {
+    /// What its speaker is answered, before anything else is done.
+    pub answer: Option<Brief>,
+}
+
+impl<'a> Turn<'a> {
+    /// One in which no walk goes on.
+    pub(super) fn of_words(now: &Now, effects: &'a mut Vec<Effect>) -> Turn<'a> {
+        Turn { now: *now, effects, walks: 0, looks: 0, heard: None }
+    }
+
+    /// Answers the speaker with a packet id alone; false where that is to be an effect like any other.
+    pub(super) fn answer(&mut self, answer: Brief) -> bool {
+        match &mut self.heard {
+            Some(heard) if heard.answer.is_none() && self.effects.is_empty() => {
+                heard.answer = Some(answer);
+                true
+            }
+            _ => false,
+        }
+    }
+}
 
 impl Broker {
     /// Takes a client's word. `None` where it is to be handled like any other packet: nothing is done then. After PUBACK

@@ -41,6 +41,7 @@ mod subscribe;
 mod depart;
 mod ways;
 
+pub use brief::Heard;
 pub use counters::Counters;
 pub use effect::{AuthOutcome, ConnectionId, Copy, Effect, Event, Note, Party, Peer, Terms, Trust, Verdict};
 pub use limits::{LIMITS_KEYS, Limits, LimitsConfig, WhenFull};
@@ -56,7 +57,7 @@ use std::sync::Arc;
 use bytestring::ByteString;
 
 use crate::access::Rules;
-use crate::codec::{Brief, Packet, QoS, Reason};
+use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Full, Mend, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
@@ -193,31 +194,6 @@ struct Turn<'a> {
     looks: u32,
     /// Whose word is taken without an event, and answered so where he can be.
     heard: Option<Heard>,
-}
-
-/// What comes of a word that is taken without an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Heard {
-    /// What its speaker is answered, before anything else is done.
-    pub answer: Option<Brief>,
-}
-
-impl<'a> Turn<'a> {
-    /// One in which no walk goes on.
-    fn of_words(now: &Now, effects: &'a mut Vec<Effect>) -> Turn<'a> {
-        Turn { now: *now, effects, walks: 0, looks: 0, heard: None }
-    }
-
-    /// Answers the speaker with a packet id alone; false where that is to be an effect like any other.
-    fn answer(&mut self, answer: Brief) -> bool {
-        match &mut self.heard {
-            Some(heard) if heard.answer.is_none() && self.effects.is_empty() => {
-                heard.answer = Some(answer);
-                true
-            }
-            _ => false,
-        }
-    }
 }
 
 impl Broker {
