@@ -317,3 +317,38 @@ fn a_place_that_every_drop_meets_stops_no_commit_on_a_full_disk() {
     let first = last - line.queued + 1;
     assert_eq!(read_all(&mut super::faults::cut(rig)), seqs(first..=last));
 }
+
+#[test]
+fn what_is_too_old_goes_beside_a_damaged_page_that_there_is_no_room_to_salvage() {
+    let bounds = [("up", Bounds { max_age: Some(100_000), ..Bounds::default() })];
+    let start = |disk: &FaultyDisk| {
+        Rig::start_bounded(disk, LONG, &["up".into()], &bounds).unwrap_or_else(|_| panic!())
+    };
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert!(rig.commit((1..=240).map(|seq| wanted(seq, content(seq), &[ROUTE])).collect()));
+    settle(&mut rig, 1..=29);
+    assert!(rig.commit(Vec::new()));
+    rig.worker.close();
+    let page = page_of(&disk, 30);
+    let mut rig = start(&disk);
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    let all: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = all + 250_000);
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[(page - 1) * 4_096 + 3..][..2].fill(0xff));
+    for seq in 241..=244 {
+        rig.wait(10_000);
+        rig.hand_over(rows(seq..=seq));
+        rig.wait(10_000);
+        assert!(rig.all_told());
+    }
+    assert!(!rig.worker.database.log.spoilt.is_empty());
+    for _ in 0..30 {
+        rig.wait(10_000);
+    }
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!(line.received, line.delivered + line.queued + line.expired + dropped, "{line:?}");
+    // Nobody knows how old the last ones are that lie before no others.
+    assert_eq!(line.queued, 0, "{line:?} {:?}", rig.worker.database.log.spoilt);
+}
