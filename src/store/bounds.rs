@@ -132,17 +132,26 @@ impl Log {
         if let Some((known, received)) = reader.oldest.filter(|(known, _)| *known == seq) {
             return Ok(Some((known, Some(received))));
         }
-        let Some(key) = self.find_span(connection, id, seq)? else { return Ok(None) };
-        let span = self.readers.get(&id).and_then(|reader| reader.spans.get(&key));
-        let Some(span) = span.copied() else { return Ok(None) };
-        if self.spoilt.contains(&span.segment) {
-            // Whoever reads it finds what is too old.
-            self.readers.entry(id).and_modify(|reader| reader.oldest = None);
-            return Ok(None);
-        }
-        let received = match segment::with_row(connection, span.segment, seq, |row| Some(row.wall))? {
-            Found::Row(stamp) => Some(stamp),
-            Found::Damaged => None,
+        let mut told_by = seq;
+        let received = loop {
+            let Some(key) = self.find_span(connection, id, told_by)? else { return Ok(None) };
+            let span = self.readers.get(&id).and_then(|reader| reader.spans.get(&key));
+            let Some(span) = span.copied() else { return Ok(None) };
+            let is_spoilt = self.spoilt.contains(&span.segment);
+            if !is_spoilt {
+                match segment::with_row(connection, span.segment, told_by, |row| Some(row.wall))? {
+                    Found::Row(stamp) => break Some(stamp),
+                    Found::Damaged if told_by == seq => break None,
+                    Found::Damaged => {}
+                }
+            }
+            // It is as old as the first behind these at least. Where there is none, whoever reads it finds that out.
+            let behind = if is_spoilt { span.last } else { told_by };
+            let Some(next) = self.next_wanted(connection, id, behind)? else {
+                self.readers.entry(id).and_modify(|reader| reader.oldest = None);
+                return Ok(None);
+            };
+            told_by = next;
         };
         if let Some(reader) = self.readers.get_mut(&id) {
             reader.oldest = received.map(|received| (seq, received));

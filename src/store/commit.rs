@@ -303,7 +303,7 @@ impl Database {
                 Ok(Dropped::Some) => return Ok(true),
                 Ok(Dropped::None) => {}
                 // It does not come to that: of those that go now a page each stays beside them.
-                Err(fault) if fault.unread().is_some() => {
+                Err(fault) if fault.unread().is_some() || fault.is_damage() => {
                     self.unread.put_off_and_rest(ELSEWHERE, self.now.mono);
                 }
                 Err(fault) => return Err(fault),
@@ -410,6 +410,18 @@ impl Worker {
         self.database.unread.rest((self.clock)().mono);
     }
 
+    /// After damage that was met where a table was to go which nobody needs.
+    pub(super) fn recover_left(&mut self, fault: Fault) {
+        let now = (self.clock)();
+        if !has_room(&self.database.files) {
+            return self.database.unread.put_off_and_rest(ELSEWHERE, now.mono);
+        }
+        self.names = Names::default();
+        if let Err(second) = self.database.replace_damaged(Patience::Some, now.wall, &fault) {
+            self.recover_idle(second);
+        }
+    }
+
     /// After a failure to write the time alone.
     pub(super) fn recover_beat(&mut self, fault: Fault) {
         if !fault.is_full() {
@@ -468,7 +480,8 @@ impl Worker {
         match (self.recovery.full, smaller) {
             (1, _) => return Ok(()),
             (_, Some(smaller)) if may_fit => {
-                self.recovery.limit = smaller;
+                // What failed before was larger, and says nothing of how much has to go.
+                (self.recovery.full, self.recovery.limit) = (1, smaller);
                 return Ok(());
             }
             _ => {}
@@ -477,14 +490,17 @@ impl Worker {
             return Ok(());
         }
         let segments = 1 << self.recovery.full.saturating_sub(2).min(10);
+        let known = self.database.log.left.len();
         let mut dropped = self.database.drop_oldest(&self.config, segments);
         if dropped.as_ref().is_err_and(Fault::is_full) && self.database.reserve.release() {
             // Even that needs a little room in the WAL.
             self.database.roll_back()?;
             dropped = self.database.drop_oldest(&self.config, segments);
         }
-        if dropped.as_ref().is_err_and(Fault::is_damage) {
-            // That table is left behind now.
+        let mut left = known;
+        while dropped.as_ref().is_err_and(Fault::is_damage) && self.database.log.left.len() > left {
+            // Each time one table more is left behind.
+            left = self.database.log.left.len();
             self.database.roll_back()?;
             dropped = self.database.drop_oldest(&self.config, segments);
         }

@@ -39,9 +39,11 @@ impl Image {
         let log = if bytes > 0 { Some(files.disk.open(&log)?) } else { None };
         let wal = log.as_deref().map_or(Wal::default(), |log| Wal::read_round(log, bytes, &files.progress));
         let there = u32::try_from(files.disk.size(path).unwrap_or(0).div_ceil(PAGE)).unwrap_or(u32::MAX);
-        // What a commit says of it may come from a damaged page: more than there is it cannot be.
+        // What a commit says of it may come from a damaged page: more than there is it cannot be, save where the file
+        // has lost its end.
         let frames = (wal.pages.len() + wal.stale.len()) as u64 + wal.unread;
         let most = there.saturating_add(u32::try_from(frames).unwrap_or(u32::MAX));
+        let most = most.max(wal.pages.range(..PAGES_BELIEVED).next_back().map_or(0, |(page, _)| *page));
         let count = wal.size.unwrap_or(there).min(most);
         let (reads, failed, progress) = (Count::new(0), Count::new(false), files.progress.clone());
         Ok(Image { database, log, wal, count, reads, failed, progress })
@@ -99,6 +101,9 @@ impl Image {
         Some(record)
     }
 }
+
+/// A page of a log with a higher number, beyond the end of the file, is no page of ours: 4 GB.
+const PAGES_BELIEVED: u32 = 1 << 20;
 
 /// So many pages are a piece of work: a megabyte.
 const READS: u32 = 256;

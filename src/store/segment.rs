@@ -117,16 +117,11 @@ pub(super) fn has_table(connection: &Connection, schema: &str, id: u32) -> rusql
     Ok(connection.query_row(&sql, [], |_| Ok(())).optional()?.is_some())
 }
 
-/// Drops a segment's table and header. A table too damaged to be dropped stays behind, unreachable; one
-/// that was set apart goes with its file. In a transaction damage is an error: SQLite writes nothing more in it.
+/// Drops a segment's table and header; one that was set apart goes with its file.
 pub(super) fn drop_table(connection: &Connection, id: u32) -> Result<(), Fault> {
-    match connection.execute_batch(&format!("DROP TABLE IF EXISTS main.log_{id}")) {
-        // It may be another's page, which SQLite moves into the gap.
-        Err(error) if !is_damage(&error) || !connection.is_autocommit() => {
-            return Err(fault(ELSEWHERE, error));
-        }
-        _ => {}
-    }
+    let dropped = connection.execute_batch(&format!("DROP TABLE IF EXISTS main.log_{id}"));
+    // It may be another's page, which SQLite moves into the gap.
+    dropped.map_err(|error| fault(ELSEWHERE, error))?;
     drop_header(connection, id)
 }
 

@@ -108,6 +108,8 @@ impl Database {
                     self.log.left.remove(&id);
                 }
                 Err(fault) if fault.unread().is_some() || fault.is_unsynced() => return Err(fault),
+                // Without a word it would stay, and so would each that goes from now on.
+                Err(fault) if fault.is_damage() => return Err(fault),
                 // Whoever needs its room has more to try.
                 Err(fault) if fault.is_full() && dropped == Dropped::None => return Err(fault),
                 // Nobody needs its room now: whoever does meets the same.

@@ -253,6 +253,8 @@ impl Worker {
             Err(Fault::Unreadable(place)) => {
                 self.database.unread.put_off_and_rest(place, (self.clock)().mono)
             }
+            // What stands in the way of every drop no commit may ever meet.
+            Err(fault) if fault.is_damage() => self.recover_left(fault),
             Err(fault) => self.recover_idle(fault),
             Ok(()) => {}
         }

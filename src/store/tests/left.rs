@@ -317,3 +317,103 @@ fn a_place_that_every_drop_meets_stops_no_commit_on_a_full_disk() {
     let first = last - line.queued + 1;
     assert_eq!(read_all(&mut super::faults::cut(rig)), seqs(first..=last));
 }
+
+#[test]
+fn a_damaged_place_that_every_drop_meets_costs_no_message_but_its_own() {
+    let mut lost = Vec::new();
+    for is_damaged in [false, true] {
+        // It is read, but not as it was written.
+        let mut rig = with_a_bad_root(80);
+        let page = rig.disk.faults().bad_page;
+        rig.disk.fail(|faults| faults.bad_page = 0);
+        if is_damaged {
+            rig.disk.harm(&rig.disk.dir().join("tidegate.db"), |bytes| {
+                bytes[(page - 1) * 4_096..][..4_096].fill(0xa5);
+            });
+        }
+        rig.worker.config.max_size = rig.status().size + 150_000;
+        let mut last = 960;
+        for block in 0..150 {
+            rig.hand_over(rows(last + 1..=last + 12));
+            assert!(rig.all_told(), "block {block} waits: {:?}", rig.status().trouble);
+            last += 12;
+            settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+            rig.wait(10_000);
+        }
+        let line = rig.status().readers[&ROUTE].clone();
+        let dropped: u64 = line.dropped.values().sum();
+        assert_eq!((line.received, line.delivered + line.queued + dropped), (last, last), "{line:?}");
+        let (there, listed) = tables(&rig);
+        assert!(there <= listed + 1, "{there} tables of {listed} segments");
+        lost.push(dropped);
+    }
+    let [whole, damaged] = lost[..] else { panic!("both") };
+    assert!(damaged <= whole + 12, "{lost:?}");
+}
+
+#[test]
+fn what_is_too_old_goes_beside_a_damaged_page_that_there_is_no_room_to_salvage() {
+    let bounds = [("up", Bounds { max_age: Some(100_000), ..Bounds::default() })];
+    let start = |disk: &FaultyDisk| {
+        Rig::start_bounded(disk, LONG, &["up".into()], &bounds).unwrap_or_else(|_| panic!())
+    };
+    let disk = FaultyDisk::new();
+    let mut rig = start(&disk);
+    assert!(rig.commit((1..=240).map(|seq| wanted(seq, content(seq), &[ROUTE])).collect()));
+    settle(&mut rig, 1..=29);
+    assert!(rig.commit(Vec::new()));
+    rig.worker.close();
+    let page = page_of(&disk, 30);
+    let mut rig = start(&disk);
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    let all: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = all + 250_000);
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[(page - 1) * 4_096 + 3..][..2].fill(0xff));
+    for seq in 241..=244 {
+        rig.wait(10_000);
+        rig.hand_over(rows(seq..=seq));
+        rig.wait(10_000);
+        assert!(rig.all_told());
+    }
+    assert!(!rig.worker.database.log.spoilt.is_empty());
+    for _ in 0..30 {
+        rig.wait(10_000);
+    }
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!(line.received, line.delivered + line.queued + line.expired + dropped, "{line:?}");
+    // Nobody knows how old the last ones are that lie before no others.
+    assert_eq!(line.queued, 0, "{line:?} {:?}", rig.worker.database.log.spoilt);
+}
+
+#[test]
+fn damage_in_several_tables_that_go_from_a_full_disk_costs_no_more_than_those() {
+    let disk = FaultyDisk::new();
+    disk.fail(|faults| faults.capacity = 10_000_000);
+    let mut rig = start(&disk);
+    for block in 0..80 {
+        assert!(rig.commit(rows(block * 12 + 1..=block * 12 + 12)));
+    }
+    rig.worker.close();
+    let places = [page_of(&disk, 5), page_of(&disk, 18), page_of(&disk, 40)];
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=960));
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    let all: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = all);
+    for page in places {
+        disk.harm(&disk.dir().join("tidegate.db"), |bytes| {
+            bytes[(page - 1) * 4_096 + 3..][..2].fill(0xff);
+        });
+    }
+    rig.hand_over(rows(961..=972));
+    let told = (0..8).any(|_| {
+        rig.wait(3_000);
+        rig.all_told()
+    });
+    assert!(told, "{:?}", rig.status().trouble);
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!(line.received, line.delivered + line.queued + line.expired + dropped, "{line:?}");
+    assert!(dropped <= 120, "{line:?}");
+}

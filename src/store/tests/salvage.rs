@@ -546,3 +546,22 @@ fn what_was_counted_as_damaged_and_is_found_after_all_was_received_once() {
     assert_eq!(read_all(&mut rig, READERS[0]).len(), 202, "better than never");
     assert_eq!(damaged(&mut rig), (202, 0));
 }
+
+#[test]
+fn what_only_the_log_has_is_found_however_short_the_file_is() {
+    let disk = FaultyDisk::new();
+    let sizes = Sizes { checkpoint_frames: 60, ..SIZES };
+    let mut rig = start_sized(&disk, sizes);
+    let row = |seq| wanted(seq, content(seq), &[READERS[0]]);
+    for block in 0..40 {
+        assert!(rig.commit((block * 20 + 1..=block * 20 + 20).map(row).collect()));
+    }
+    let disk = disk.copied();
+    let (file, log) = (disk.size(&database(&disk)), disk.size(&wal(&disk)));
+    let mut bytes = disk.bytes(&database(&disk)).unwrap();
+    bytes.truncate(4_096);
+    disk.put(&database(&disk), bytes);
+    let mut rig = start_sized(&disk, sizes);
+    let found = read_all(&mut rig, READERS[0]);
+    assert!(found.len() > 30, "{} of {file:?} {log:?} {found:?}", found.len());
+}

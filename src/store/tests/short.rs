@@ -229,3 +229,32 @@ fn a_disk_without_a_byte_left_lets_the_oldest_go_without_a_wait() {
     let lost = dropped(&mut rig, ROUTE);
     assert_eq!(waiting(&mut rig, ROUTE), seqs(lost + 1..=180 * 12));
 }
+
+#[test]
+fn a_disk_without_a_byte_left_takes_no_more_for_many_orders_than_for_few() {
+    let mut lost = Vec::new();
+    for count in [1, 2_000] {
+        let disk = FaultyDisk::new();
+        disk.fail(|faults| faults.capacity = 10_000_000);
+        let mut rig = start(&disk);
+        for block in 0..80 {
+            assert!(rig.commit(rows(block * 12 + 1..=block * 12 + 12)));
+        }
+        rig.worker.close();
+        let mut rig = start(&disk);
+        assert!(rig.worker.database.reserve.size() > 0);
+        let all = taken(&disk);
+        disk.fail(|faults| faults.capacity = all);
+        // These take nothing of the disk.
+        let topic = |number| Write::Unretained { topic: format!("none/{number}").into() };
+        rig.hand_over((1..count).map(topic).chain(rows(961..=961)).collect());
+        let told = (0..8).any(|_| {
+            rig.wait(3_000);
+            rig.all_told()
+        });
+        assert!(told, "{:?}", rig.status());
+        lost.push(dropped(&mut rig, ROUTE));
+    }
+    let [few, many] = lost[..] else { panic!("both") };
+    assert!(many <= few + 24, "{lost:?}");
+}
