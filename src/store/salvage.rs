@@ -114,8 +114,9 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Re
     // There is no room for these where there is none for the newest.
     let left = if room > 0 { left } else { Vec::new() };
     let missing = if left.is_empty() { BTreeMap::new() } else { found.headers.clone() };
-    // Each segment has a page at least.
-    let strays = left.iter().map(|path| files.disk.size(path).unwrap_or(0) / PAGE).sum();
+    // Each segment has a page at least, there or in the log.
+    let size = |path: &Path| files.disk.size(path).unwrap_or(0);
+    let strays = left.iter().map(|path| (size(path) + size(&with_suffix(path, "-wal"))) / PAGE).sum();
     let mut rows = Salvaged { room, elsewhere, missing, strays, ..Salvaged::of(&found) };
     rows.copy(&image, &trees, &found, &target, files)?;
     if found.is_empty() && rows.taken.first().is_none() {
