@@ -490,14 +490,13 @@ impl Worker {
             return Ok(());
         }
         let segments = 1 << self.recovery.full.saturating_sub(2).min(10);
-        let known = self.database.log.left.len();
+        let mut left = self.database.log.left.len();
         let mut dropped = self.database.drop_oldest(&self.config, segments);
         if dropped.as_ref().is_err_and(Fault::is_full) && self.database.reserve.release() {
             // Even that needs a little room in the WAL.
             self.database.roll_back()?;
             dropped = self.database.drop_oldest(&self.config, segments);
         }
-        let mut left = known;
         while dropped.as_ref().is_err_and(Fault::is_damage) && self.database.log.left.len() > left {
             // Each time one table more is left behind.
             left = self.database.log.left.len();

@@ -63,6 +63,18 @@ pub(super) fn apart(rig: &Rig) -> Vec<PathBuf> {
     successor::paths(&Files::on(Arc::new(rig.disk.clone()), &rig.disk.dir()))
 }
 
+/// A store that was closed with the rows up to 960, twelve a commit.
+pub(super) fn closed_with_960_rows() -> FaultyDisk {
+    let disk = FaultyDisk::new();
+    disk.fail(|faults| faults.capacity = 10_000_000);
+    let mut rig = start(&disk);
+    for block in 0..80 {
+        assert!(rig.commit(rows(block * 12 + 1..=block * 12 + 12)));
+    }
+    rig.worker.close();
+    disk
+}
+
 #[test]
 fn after_a_failed_sync_nothing_is_told_and_the_file_is_never_written_again() {
     let disk = FaultyDisk::new();

@@ -5,7 +5,7 @@
 
 use super::cuts::{Rig, SIZES, content};
 use super::disk::FaultyDisk;
-use super::faults::{ROUTE, read_all, rows, seqs, start};
+use super::faults::{ROUTE, closed_with_960_rows, read_all, rows, seqs, start};
 use super::unreadable::{LONG, filled, lost, page_of, settle, wait_until_read};
 use super::*;
 use crate::record::DropReason;
@@ -388,13 +388,7 @@ fn what_is_too_old_goes_beside_a_damaged_page_that_there_is_no_room_to_salvage()
 
 #[test]
 fn damage_in_several_tables_that_go_from_a_full_disk_costs_no_more_than_those() {
-    let disk = FaultyDisk::new();
-    disk.fail(|faults| faults.capacity = 10_000_000);
-    let mut rig = start(&disk);
-    for block in 0..80 {
-        assert!(rig.commit(rows(block * 12 + 1..=block * 12 + 12)));
-    }
-    rig.worker.close();
+    let disk = closed_with_960_rows();
     let places = [page_of(&disk, 5), page_of(&disk, 18), page_of(&disk, 40)];
     let mut rig = start(&disk);
     assert_eq!(read_all(&mut rig), seqs(1..=960));
@@ -407,11 +401,7 @@ fn damage_in_several_tables_that_go_from_a_full_disk_costs_no_more_than_those() 
         });
     }
     rig.hand_over(rows(961..=972));
-    let told = (0..8).any(|_| {
-        rig.wait(3_000);
-        rig.all_told()
-    });
-    assert!(told, "{:?}", rig.status().trouble);
+    assert!(rig.is_soon_told(), "{:?}", rig.status().trouble);
     let line = rig.status().readers[&ROUTE].clone();
     let dropped: u64 = line.dropped.values().sum();
     assert_eq!(line.received, line.delivered + line.queued + line.expired + dropped, "{line:?}");

@@ -5,7 +5,7 @@
 use super::apart::{large, large_retained, set_large_apart, settle, taken};
 use super::cuts::{Rig, SIZES};
 use super::disk::{FaultyDisk, Kind};
-use super::faults::{ROUTE, apart, cut, rows, seqs, start};
+use super::faults::{ROUTE, apart, closed_with_960_rows, cut, rows, seqs, start};
 use super::*;
 use crate::record::Policy;
 
@@ -204,27 +204,23 @@ fn what_comes_in_waits_however_short_the_disk_is_beside_what_cannot_go() {
     }
 }
 
-#[test]
-fn a_disk_without_a_byte_left_lets_the_oldest_go_without_a_wait() {
-    let disk = FaultyDisk::new();
-    disk.fail(|faults| faults.capacity = 10_000_000);
-    let mut rig = start(&disk);
-    for block in 0..80 {
-        assert!(rig.commit(rows(block * 12 + 1..=block * 12 + 12)));
-    }
-    rig.worker.close();
-    let mut rig = start(&disk);
+/// The rows up to 960, on a disk that has no more room than for what is there.
+fn without_a_byte_left() -> Rig {
+    let disk = closed_with_960_rows();
+    let rig = start(&disk);
     assert!(rig.worker.database.reserve.size() > 0);
     let all = taken(&disk);
     disk.fail(|faults| faults.capacity = all);
+    rig
+}
+
+#[test]
+fn a_disk_without_a_byte_left_lets_the_oldest_go_without_a_wait() {
+    let mut rig = without_a_byte_left();
     for block in 80..180 {
         // All of them at once need more of the WAL than it has.
         rig.hand_over(rows(block * 12 + 1..=block * 12 + 12));
-        let told = (0..8).any(|_| {
-            rig.wait(3_000);
-            rig.all_told()
-        });
-        assert!(told, "block {block}: {:?}", rig.status());
+        assert!(rig.is_soon_told(), "block {block}: {:?}", rig.status());
     }
     let lost = dropped(&mut rig, ROUTE);
     assert_eq!(waiting(&mut rig, ROUTE), seqs(lost + 1..=180 * 12));
@@ -234,25 +230,11 @@ fn a_disk_without_a_byte_left_lets_the_oldest_go_without_a_wait() {
 fn a_disk_without_a_byte_left_takes_no_more_for_many_orders_than_for_few() {
     let mut lost = Vec::new();
     for count in [1, 2_000] {
-        let disk = FaultyDisk::new();
-        disk.fail(|faults| faults.capacity = 10_000_000);
-        let mut rig = start(&disk);
-        for block in 0..80 {
-            assert!(rig.commit(rows(block * 12 + 1..=block * 12 + 12)));
-        }
-        rig.worker.close();
-        let mut rig = start(&disk);
-        assert!(rig.worker.database.reserve.size() > 0);
-        let all = taken(&disk);
-        disk.fail(|faults| faults.capacity = all);
+        let mut rig = without_a_byte_left();
         // These take nothing of the disk.
         let topic = |number| Write::Unretained { topic: format!("none/{number}").into() };
         rig.hand_over((1..count).map(topic).chain(rows(961..=961)).collect());
-        let told = (0..8).any(|_| {
-            rig.wait(3_000);
-            rig.all_told()
-        });
-        assert!(told, "{:?}", rig.status());
+        assert!(rig.is_soon_told(), "{:?}", rig.status());
         lost.push(dropped(&mut rig, ROUTE));
     }
     assert_eq!(lost, [12, 12], "a segment each");

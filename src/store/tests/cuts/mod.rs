@@ -91,6 +91,14 @@ impl Rig {
         panic!("the store is stuck: {:?}", self.status());
     }
 
+    /// Whether all is told within a few turns.
+    pub(super) fn is_soon_told(&mut self) -> bool {
+        (0..8).any(|_| {
+            self.wait(3_000);
+            self.all_told()
+        })
+    }
+
     pub(super) fn commit(&mut self, batch: Vec<Write>) -> bool {
         self.hand_over(batch);
         self.settle_down()
