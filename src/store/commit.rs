@@ -410,18 +410,6 @@ impl Worker {
         self.database.unread.rest((self.clock)().mono);
     }
 
-    /// After damage that was met where a table was to go which nobody needs.
-    pub(super) fn recover_left(&mut self, fault: Fault) {
-        let now = (self.clock)();
-        if !has_room(&self.database.files) {
-            return self.database.unread.put_off_and_rest(ELSEWHERE, now.mono);
-        }
-        self.names = Names::default();
-        if let Err(second) = self.database.replace_damaged(Patience::Some, now.wall, &fault) {
-            self.recover_idle(second);
-        }
-    }
-
     /// After a failure to write the time alone.
     pub(super) fn recover_beat(&mut self, fault: Fault) {
         if !fault.is_full() {

@@ -7,11 +7,14 @@
 use rusqlite::Connection;
 
 use super::Checked;
-use super::commit::Database;
+use super::commit::{Database, has_room};
+use super::patience::Patience;
+use super::read::Names;
 use super::room::{PAGE, Pages};
 use super::schema::{Fault, unsigned};
 use super::segment;
 use super::successor;
+use super::thread::Worker;
 use super::unread::ELSEWHERE;
 
 /// Whether the file has pages that it does not need.
@@ -138,6 +141,20 @@ impl Database {
         let mut rows = statement.query([])?;
         while rows.next()?.is_some() {}
         Ok(Spare::Perhaps)
+    }
+}
+
+impl Worker {
+    /// After damage that was met where a table was to go which nobody needs.
+    pub(super) fn recover_left(&mut self, fault: Fault) {
+        let now = (self.clock)();
+        if !has_room(&self.database.files) {
+            return self.database.unread.put_off_and_rest(ELSEWHERE, now.mono);
+        }
+        self.names = Names::default();
+        if let Err(second) = self.database.replace_damaged(Patience::Some, now.wall, &fault) {
+            self.recover_idle(second);
+        }
     }
 }
 
