@@ -87,6 +87,8 @@ pub(super) struct Recovery {
     pub(super) failures: u32,
     /// The last of them, as many as failed for want of room: only these say how much has to go.
     full: u32,
+    /// Tables that were left behind when one failed last.
+    left: usize,
     /// At most so many orders in one commit.
     pub(super) limit: usize,
     /// When to try again.
@@ -95,11 +97,22 @@ pub(super) struct Recovery {
     pub(super) trouble: Option<String>,
     /// A commit that failed and may be on disk all the same: its stamp, and how many orders it held.
     unsure: Option<(u64, usize)>,
+    /// For the sake of tables that nobody needs nothing is salvaged before: the last time it failed.
+    pub(super) salvage_at: u64,
 }
 
 impl Default for Recovery {
     fn default() -> Recovery {
-        Recovery { failures: 0, full: 0, limit: usize::MAX, retry_at: None, trouble: None, unsure: None }
+        Recovery {
+            failures: 0,
+            full: 0,
+            left: 0,
+            limit: usize::MAX,
+            retry_at: None,
+            trouble: None,
+            unsure: None,
+            salvage_at: 0,
+        }
     }
 }
 
@@ -356,8 +369,11 @@ impl Worker {
         self.recovery.full = if fault.is_full() { self.recovery.full + 1 } else { 0 };
         let result = if fault.is_full() {
             let result = match self.make_way(&fault, count) {
-                // There is no room to be made in what is damaged.
-                Err(second) if second.is_damage() => self.start_over(&second),
+                // There is no room to be made in what is damaged or not read, and nothing has gone for it.
+                Err(second) if second.is_damage() || second.is_of_segment() => {
+                    self.recovery.full = self.recovery.full.saturating_sub(1);
+                    self.start_over(&second)
+                }
                 other => other,
             };
             if result.is_err() {
@@ -394,7 +410,7 @@ impl Worker {
         }
         self.recovery.failures += 1;
         let result = self.start_over(&fault).map(|()| self.resolve());
-        if result.is_ok() && matches!(fault, Fault::Segment(_) | Fault::Page(_) | Fault::Unreadable(_)) {
+        if result.is_ok() && fault.is_of_segment() {
             self.answer_held();
             return;
         }
@@ -517,6 +533,11 @@ impl Worker {
     fn start_over(&mut self, fault: &Fault) -> Result<(), Fault> {
         self.names = Names::default();
         let now = (self.clock)();
+        let left = self.database.log.left.len();
+        if std::mem::replace(&mut self.recovery.left, left) < left {
+            // Each time one table more is left behind, and the next try meets another place.
+            self.recovery.failures = 1;
+        }
         let result = match fault {
             _ if self.database.is_hopeless(fault, now.mono) => self.database.go_round(fault, &now),
             Fault::Segment(id) | Fault::Page(id)

@@ -99,6 +99,11 @@ impl Fault {
         }
     }
 
+    /// Whether it is about one segment.
+    pub(super) fn is_of_segment(&self) -> bool {
+        matches!(self, Fault::Segment(_) | Fault::Page(_) | Fault::Unreadable(_))
+    }
+
     /// What becomes of a segment that it is about, if nothing else can be done.
     pub(super) fn doubt(&self) -> Doubt {
         match self {

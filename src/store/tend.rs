@@ -48,22 +48,14 @@ impl Database {
         if frames(connection)? >= self.sizes.checkpoint_frames {
             self.checkpoint()?;
         }
-        if is_turn {
-            self.reserve.keep(self.sizes.reserve, self.files.free_disk());
-            if self.unread.until(ELSEWHERE) <= now {
-                let shrunk = self.shrink(config);
-                self.spare = self.watch(shrunk)?;
-            }
-            // Only that makes the file smaller.
-            let worth = if self.spare == Spare::No { PAGE } else { SHRINK_WORTH };
-            if self.given_up()? >= worth {
-                self.checkpoint()?;
-            }
-        }
         self.release()?;
         if is_turn {
+            self.reserve.keep(self.sizes.reserve, self.files.free_disk());
             self.look_at_unlisted(now);
-            self.drop_left(now)?;
+            let dropped = self.drop_left(now);
+            // Whatever came of that: neither stands in the other's way.
+            let shrunk = self.shrink(config, now);
+            dropped.map(drop).and(shrunk)?;
         }
         Ok(())
     }
@@ -99,8 +91,9 @@ impl Database {
     pub(super) fn drop_left(&mut self, now: u64) -> Result<Dropped, Fault> {
         let mut dropped = Dropped::None;
         for _ in 0..LEFT_TABLES_MAX {
-            let Some((id, _)) = self.log.left_behind().next().filter(|_| self.unread.until(ELSEWHERE) <= now)
-            else {
+            // One that has failed comes last: it stands in no other's way.
+            let next = self.log.left_behind().min_by_key(|(id, bytes)| (*bytes, *id));
+            let Some((id, _)) = next.filter(|_| self.unread.until(ELSEWHERE) <= now) else {
                 break;
             };
             let Some(connection) = &self.connection else { return Err(Fault::Closed) };
@@ -122,6 +115,24 @@ impl Database {
         Ok(dropped)
     }
 
+    /// Shrinks the file a little, and lets the disk know where that is worth it.
+    fn shrink(&mut self, config: &Checked, now: u64) -> Result<(), Fault> {
+        if self.unread.until(ELSEWHERE) <= now {
+            let shrunk = self.give_pages_up(config);
+            self.spare = match self.watch(shrunk) {
+                // It takes a little room itself.
+                Err(fault) if fault.is_full() => Spare::No,
+                shrunk => shrunk?,
+            };
+        }
+        // Only that makes the file smaller.
+        let worth = if self.spare == Spare::No { PAGE } else { SHRINK_WORTH };
+        if self.given_up()? >= worth {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
     /// Bytes by which the file has been shrunk while the disk does not know yet.
     fn given_up(&self) -> Result<u64, Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
@@ -129,7 +140,7 @@ impl Database {
     }
 
     /// Gives a few unused pages back to the disk, where many are unused. Says whether there may be more.
-    fn shrink(&mut self, config: &Checked) -> Result<Spare, Fault> {
+    fn give_pages_up(&mut self, config: &Checked) -> Result<Spare, Fault> {
         let Some(connection) = &self.connection else { return Err(Fault::Closed) };
         let pages = Pages::of(connection)?;
         let spare = (pages.all / 4).max(self.sizes.segment_bytes * 2 / PAGE);
@@ -148,11 +159,13 @@ impl Worker {
     /// After damage that was met where a table was to go which nobody needs.
     pub(super) fn recover_left(&mut self, fault: Fault) {
         let now = (self.clock)();
-        if !has_room(&self.database.files) {
+        if !has_room(&self.database.files) || now.mono < self.recovery.salvage_at {
             return self.database.unread.put_off_and_rest(ELSEWHERE, now.mono);
         }
         self.names = Names::default();
         if let Err(second) = self.database.replace_damaged(Patience::Some, now.wall, &fault) {
+            // It writes all of the store.
+            self.recovery.salvage_at = now.mono + SALVAGE_MILLIS;
             self.recover_idle(second);
         }
     }
@@ -167,6 +180,9 @@ fn frames(connection: &Connection) -> Result<u64, Fault> {
 
 /// How often the file is shrunk by a little, and the reserve looked after.
 pub(super) const SHRINK_MILLIS: u64 = 1_000;
+
+/// How soon after one that failed a salvage is tried again of which nobody needs anything.
+const SALVAGE_MILLIS: u64 = 3_600_000;
 
 /// How soon a table that no header names is looked at again, where somebody may want a row of it.
 const LOOK_AGAIN_MILLIS: u64 = 3_600_000;

@@ -156,7 +156,8 @@ impl Log {
             false => segment::drop_table(connection, id),
         });
         match &dropped {
-            Ok(()) if is_here => drop(self.left.insert(id, if is_emptied { 0 } else { bytes })),
+            // One that has failed has failed for good, should this transaction be undone.
+            Ok(()) if is_here => drop(self.left.insert(id, if is_emptied { 0 } else { bytes.max(1) })),
             Err(fault) if fault.unread().is_some() || fault.is_damage() => {
                 self.left.insert(id, bytes.max(1));
             }

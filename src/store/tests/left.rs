@@ -8,7 +8,7 @@ use super::disk::FaultyDisk;
 use super::faults::{ROUTE, closed_with_960_rows, read_all, rows, seqs, start};
 use super::unreadable::{LONG, filled, lost, page_of, settle, wait_until_read};
 use super::*;
-use crate::record::DropReason;
+use crate::record::{DropReason, Policy};
 use crate::store::disk::Disk;
 
 /// Tables of segments, and segments.
@@ -406,4 +406,123 @@ fn damage_in_several_tables_that_go_from_a_full_disk_costs_no_more_than_those() 
     let dropped: u64 = line.dropped.values().sum();
     assert_eq!(line.received, line.delivered + line.queued + line.expired + dropped, "{line:?}");
     assert!(dropped <= 120, "{line:?}");
+}
+
+/// Such a store at work again, which has read all of it, with the pages of these rows damaged and so much of the disk free.
+fn with_damaged_pages(of: &[u64], free: u64) -> Rig {
+    let disk = closed_with_960_rows();
+    let pages: Vec<usize> = of.iter().map(|seq| page_of(&disk, *seq)).collect();
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=960));
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    let all: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = all + free);
+    for page in pages {
+        disk.harm(&disk.dir().join("tidegate.db"), |bytes| {
+            bytes[(page - 1) * 4_096 + 3..][..2].fill(0xff);
+        });
+    }
+    rig
+}
+
+#[test]
+fn damage_in_several_tables_that_go_in_one_commit_costs_no_other_row() {
+    // Of each the last row is settled.
+    let mut rig = with_damaged_pages(&[5, 17, 29, 41, 53, 65], 250_000);
+    settle(&mut rig, 1..=100);
+    rig.hand_over(rows(961..=961));
+    assert!(rig.all_told(), "{:?}", rig.status().trouble);
+    assert_eq!(lost(&mut rig), 0);
+    assert_eq!(read_all(&mut rig), seqs(101..=961));
+}
+
+#[test]
+fn a_damaged_table_that_stays_behind_keeps_no_other() {
+    // There is room for the log of what shrinks the file, and there is not.
+    for free in [1_000_000, 250_000] {
+        let mut rig = with_damaged_pages(&[5], free);
+        for block in 0..60 {
+            settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+            rig.hand_over(rows(961 + block..=961 + block));
+            assert!(rig.all_told(), "{:?}", rig.status().trouble);
+            rig.wait(5_000);
+        }
+        let (there, listed) = tables(&rig);
+        assert!(there <= listed + 2, "{there} tables of {listed} segments, {free} free");
+        assert_eq!(lost(&mut rig), 0);
+    }
+}
+
+#[test]
+fn a_salvage_for_a_table_that_nobody_needs_is_not_tried_for_ever() {
+    let mut rig = with_damaged_pages(&[5], 100_000_000);
+    rig.disk.fail(|faults| faults.no_renaming = true);
+    settle(&mut rig, 1..=12);
+    assert!(rig.commit(rows(961..=961)));
+    let steps = |rig: &Rig| rig.steps.load(Ordering::SeqCst);
+    (0..10).for_each(|_| rig.wait(3_000));
+    let before = steps(&rig);
+    assert!(before > 0, "it was tried");
+    for seq in 962..=1_000 {
+        assert!(rig.commit(rows(seq..=seq)));
+        rig.wait(3_000);
+    }
+    assert_eq!(steps(&rig), before);
+    rig.disk.fail(|faults| faults.no_renaming = false);
+    rig.wait(3_600_000);
+    (0..3).for_each(|_| rig.wait(3_000));
+    let (there, listed) = tables(&rig);
+    assert_eq!((there, read_all(&mut rig), lost(&mut rig)), (listed, seqs(13..=1_000), 0));
+}
+
+#[test]
+fn damage_that_only_the_drop_of_the_oldest_meets_stops_no_commit_on_a_full_disk() {
+    // What comes to the front of the one route may not go, since the other refuses more.
+    let bounds = [
+        ("up", Bounds { max_age: Some(1 << 40), ..Bounds::default() }),
+        ("keep", Bounds { when_full: Policy::Refuse, ..Bounds::default() }),
+    ];
+    let routes = bounds.map(|(name, _)| name.to_owned());
+    let start =
+        |disk: &FaultyDisk| Rig::start_bounded(disk, SIZES, &routes, &bounds).unwrap_or_else(|_| panic!());
+    let disk = FaultyDisk::new();
+    disk.fail(|faults| faults.capacity = 10_000_000);
+    let mut rig = start(&disk);
+    for block in 0..80 {
+        let readers: &[ReaderId] = if block == 0 { &[ROUTE] } else { &[ROUTE, ReaderId(2)] };
+        let row = |seq| wanted(seq, content(seq), readers);
+        assert!(rig.commit((block * 12 + 1..=block * 12 + 12).map(row).collect()));
+    }
+    rig.worker.close();
+    let page = page_of(&disk, 18);
+    let mut rig = start(&disk);
+    assert!(rig.commit(Vec::new()));
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    let all: u64 = disk.names(&disk.dir()).iter().filter_map(|path| disk.size(path)).sum();
+    disk.fail(|faults| faults.capacity = all);
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[(page - 1) * 4_096 + 3..][..2].fill(0xff));
+    rig.hand_over(rows(961..=972));
+    assert!(rig.all_told() || rig.is_soon_told(), "{:?}", rig.status().trouble);
+    for line in rig.status().readers.values() {
+        let dropped: u64 = line.dropped.values().sum();
+        assert_eq!(line.received, line.delivered + line.queued + dropped, "{line:?}");
+        assert!(dropped <= 36, "{line:?}");
+    }
+}
+
+#[test]
+fn a_segment_that_is_given_up_costs_no_other_on_a_full_disk() {
+    let mut rig = with_damaged_pages(&[5], 250_000);
+    // Whose the rows are is not remembered.
+    rig.worker.database.log.index = Default::default();
+    rig.worker.database.log.index.open_id = rig.worker.database.log.ledger.last_segment;
+    let all: u64 = rig.disk.names(&rig.disk.dir()).iter().filter_map(|path| rig.disk.size(path)).sum();
+    rig.disk.fail(|faults| faults.capacity = all);
+    assert!(rig.read(ROUTE, 0, 50).is_some());
+    rig.hand_over(rows(961..=972));
+    assert!(rig.all_told() || rig.is_soon_told(), "{:?}", rig.status().trouble);
+    let line = rig.status().readers[&ROUTE].clone();
+    let dropped: u64 = line.dropped.values().sum();
+    assert_eq!(line.received, line.delivered + line.queued + dropped, "{line:?}");
+    assert!(dropped <= 60, "{line:?}");
 }
