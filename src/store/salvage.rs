@@ -187,6 +187,8 @@ struct Salvaged {
     room: u64,
     /// Segments in files that were set apart.
     elsewhere: BTreeSet<u32>,
+    /// Those of which some rows are in the database, too, and some may be there alone.
+    in_part: BTreeSet<u32>,
     /// Segments that may be in files whose rows are copied on.
     missing: BTreeMap<u32, Header>,
     /// At most so many other segments are in those.
@@ -231,7 +233,7 @@ impl Salvaged {
         let mut synced = Pages::of(target)?.all;
         while let Some(pages) = logs.pop() {
             let group = Group::of(image, pages);
-            self.elsewhere.retain(|elsewhere| !group.is_of(*elsewhere, found.headers.get(elsewhere)));
+            self.leave_out(&group, found);
             self.missing.retain(|missing, header| !group.is_of(*missing, Some(header)));
             self.put(target, id, &group)?;
             let pages = Pages::of(target)?.all;
@@ -245,6 +247,20 @@ impl Salvaged {
         self.keep_apart(found, target, files, id)
     }
 
+    /// A segment that is in the database is read from there, and from a file apart what is missing of it.
+    fn leave_out(&mut self, group: &Group, found: &Found) {
+        let rows = group.rows.len() as u64;
+        let in_part = &mut self.in_part;
+        self.elsewhere.retain(|elsewhere| {
+            let header = found.headers.get(elsewhere);
+            let is_here = group.is_of(*elsewhere, header);
+            if is_here && header.is_none_or(|header| header.rows > rows) {
+                in_part.insert(*elsewhere);
+            }
+            !is_here
+        });
+    }
+
     /// Goes on with the segments in files apart; the next number that is free is this one. They are read beside all
     /// transactions: in one that has met damage SQLite writes nothing more.
     fn keep_apart(
@@ -254,14 +270,20 @@ impl Salvaged {
         files: &Files,
         id: u32,
     ) -> Result<(), Fault> {
-        let (listed, unlisted): (Vec<u32>, Vec<u32>) =
-            self.elsewhere.iter().partition(|id| found.headers.contains_key(id));
-        let listed: Vec<(u32, &Header)> =
-            listed.into_iter().filter_map(|id| Some((id, found.headers.get(&id)?))).collect();
-        let are_all = unlisted.is_empty() && self.strays == 0;
-        for (elsewhere, header) in listed.iter().filter(|_| !are_all) {
-            self.note(target, *elsewhere, header)?;
-            files.progress.step();
+        // The one that is open has a header that says nothing, and was copied to the database.
+        let header =
+            |id: &u32| found.headers.get(id).filter(|header| header.rows > 0).map(|header| (*id, header));
+        let mut listed: Vec<(u32, &Header)> = self.elsewhere.iter().filter_map(header).collect();
+        let mut unlisted: BTreeSet<u32> = std::mem::take(&mut self.in_part);
+        unlisted.extend(self.elsewhere.iter().filter(|id| header(id).is_none()));
+        if !unlisted.is_empty() || self.strays > 0 {
+            for (elsewhere, header) in std::mem::take(&mut listed) {
+                match self.note(target, elsewhere, header)? {
+                    Indexed::Soundly => listed.push((elsewhere, header)),
+                    Indexed::Not => drop(unlisted.insert(elsewhere)),
+                }
+                files.progress.step();
+            }
         }
         target.execute_batch("BEGIN IMMEDIATE")?;
         listed.iter().try_for_each(|(elsewhere, header)| segment::put_header(target, *elsewhere, header))?;
@@ -330,17 +352,19 @@ impl Salvaged {
         Ok(id.saturating_sub(1))
     }
 
-    /// Notes the rows of a segment that stays in a file apart.
-    fn note(&mut self, target: &Connection, id: u32, header: &Header) -> Result<(), Fault> {
+    /// Notes the rows of a segment that stays in a file apart, where it says whose they are.
+    fn note(&mut self, target: &Connection, id: u32, header: &Header) -> Result<Indexed, Fault> {
+        let mut all = Vec::new();
         for reader in header.readers.keys() {
-            let rows = match segment::index(target, id, *reader) {
+            match segment::index(target, id, *reader) {
+                Err(Fault::Segment(_)) => return Ok(Indexed::Not),
                 // Another salvage may read it.
-                Err(Fault::Segment(_) | Fault::Unreadable(_)) => continue,
-                rows => rows?,
-            };
-            rows.iter().for_each(|(first, last)| self.apart.insert_range(first, last));
+                Err(Fault::Unreadable(_)) => {}
+                rows => all.push(rows?),
+            }
         }
-        Ok(())
+        all.iter().flat_map(Runs::iter).for_each(|(first, last)| self.apart.insert_range(first, last));
+        Ok(Indexed::Soundly)
     }
 
     /// Whether a row has its place.
@@ -398,6 +422,15 @@ impl Salvaged {
     fn waits_for(&self, reader: ReaderId, rows: &Runs) -> bool {
         rows.iter().any(|(first, last)| (first..=last).any(|seq| self.wants(reader, seq)))
     }
+}
+
+/// Whether a segment says whose its rows are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Indexed {
+    /// As far as the disk reads it.
+    Soundly,
+    /// What it says is damaged.
+    Not,
 }
 
 /// Whether it says whose its rows are; one that was open when it was set apart does not.

@@ -553,3 +553,36 @@ fn a_stand_in_that_met_a_full_disk_tries_again_when_there_is_room() {
     whole.check(&mut rig, index);
     assert!(put_aside(&disk) > 0 && apart(&rig).is_empty());
 }
+
+#[test]
+fn rows_that_are_damaged_in_the_database_are_had_from_a_file_apart_that_has_them_too() {
+    let whole = Whole::new();
+    let here = pages(&whole.disk, &whole.disk.dir().join("tidegate.db"));
+    let in_rows: Vec<usize> = here.iter().filter(|(_, rows)| rows.len() > 1).map(|(page, _)| *page).collect();
+    assert!(in_rows.len() > 10, "{in_rows:?}");
+    for page in in_rows.into_iter().step_by(3) {
+        let disk = whole.disk.copied();
+        damage(&disk, &disk.dir().join("tidegate.db"), &[page]);
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+        whole.check(&mut rig, 0);
+    }
+}
+
+#[test]
+fn an_index_that_is_damaged_in_a_file_apart_costs_no_row_where_the_database_is_salvaged() {
+    let (whole, segment) = (Whole::new(), 3);
+    for is_older_there in [false, true] {
+        let disk = whole.disk.copied();
+        let path = disk.dir().join(whole.path.file_name().unwrap());
+        if is_older_there {
+            // It has the same segments, and is damaged.
+            let older = disk.dir().join("tidegate.db.unsynced-000000");
+            disk.put(&older, disk.bytes(&path).unwrap());
+            damage(&disk, &older, &[]);
+        }
+        spoil_index(&disk, &path, segment);
+        damage(&disk, &disk.dir().join("tidegate.db"), &[]);
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+        whole.check(&mut rig, 0);
+    }
+}
