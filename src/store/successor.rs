@@ -35,6 +35,7 @@ pub(super) struct Apart {
 /// Gives the database another name: whoever opens the store next takes over from it.
 pub(super) fn set_apart(files: &Files) -> io::Result<()> {
     if files.disk.size(&files.database).is_some() {
+        put_orphans_aside(files)?;
         let last = paths(files).last().and_then(|path| number(path)).unwrap_or(0);
         let apart = files.dir.join(format!("{APART}{:06}", last + 1));
         tracing::error!(
@@ -50,13 +51,16 @@ pub(super) fn set_apart(files: &Files) -> io::Result<()> {
     {
         // Not every disk changes its names in the order in which it was asked to.
         files.disk.sync_names(&files.dir)?;
-        files.disk.rename(&files.wal, &with_suffix(newest, "-wal"))?;
+        let own = with_suffix(newest, "-wal");
+        // Beside its own this one is another's, which was put aside a moment before a cut.
+        let to = if files.disk.size(&own).is_some() { with_suffix(&aside::next(files), "-wal") } else { own };
+        files.disk.rename(&files.wal, &to)?;
     }
     files.disk.sync_names(&files.dir)
 }
 
-/// Sees to it that a database that was set apart has a successor, whenever its making was interrupted.
-pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
+/// Puts WALs aside whose database has gone, before another gets its name.
+fn put_orphans_aside(files: &Files) -> io::Result<()> {
     let apart = paths(files);
     for path in files.disk.names(&files.dir) {
         let name = path.to_string_lossy();
@@ -65,8 +69,16 @@ pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
         if name.contains(APART) && orphan {
             tracing::error!(path = %path.display(), "a WAL without its database is put aside");
             files.disk.rename(&path, &with_suffix(&aside::next(files), "-wal"))?;
+            files.disk.sync_names(&files.dir)?;
         }
     }
+    Ok(())
+}
+
+/// Sees to it that a database that was set apart has a successor, whenever its making was interrupted.
+pub(super) fn ensure(files: &Files, sizes: &Sizes) -> Result<(), Refusal> {
+    let apart = paths(files);
+    put_orphans_aside(files)?;
     salvage::ensure(files)?;
     let has_database = files.disk.size(&files.database).is_some();
     if apart.is_empty() {

@@ -71,9 +71,17 @@ fn a_failed_sync_beside_much_that_is_retained_loses_nothing() {
 
 #[test]
 fn names_that_a_cut_leaves_half_changed_lose_nothing() {
+    [false, true].into_iter().for_each(cut_at_each_change);
+}
+
+/// There may be a log of a file that was let go of, where the next one gets its name.
+fn cut_at_each_change(is_orphan: bool) {
     for changes in 0..300 {
         let disk = FaultyDisk::new();
         let mut rig = start(&disk);
+        if is_orphan {
+            disk.put(&disk.dir().join("tidegate.db.unsynced-000001-wal"), vec![7; 9_000]);
+        }
         assert!(rig.commit(rows(1..=55)));
         // These are in the WAL alone.
         assert!(rig.commit(rows(56..=60)));
@@ -95,6 +103,39 @@ fn names_that_a_cut_leaves_half_changed_lose_nothing() {
         }
     }
     panic!("it does not take over by so many changes");
+}
+
+#[test]
+fn a_cut_while_a_database_is_put_aside_of_which_nothing_is_left_costs_nothing_of_what_is_set_apart() {
+    let whole = FaultyDisk::new();
+    // Its log has all of it.
+    let sizes = Sizes { checkpoint_frames: 10_000, ..SIZES };
+    let start = |disk: &FaultyDisk| Rig::start(disk, sizes, &["up".into()]);
+    let mut rig = start(&whole).unwrap_or_else(|error| panic!("cannot {error}"));
+    assert!(rig.commit(rows(1..=200)));
+    whole.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    assert!(rig.commit(rows(201..=210)));
+    assert_eq!(apart(&rig).len(), 1);
+    drop(rig);
+    let database = whole.dir().join("tidegate.db");
+    whole.harm(&database, |bytes| bytes.fill(0xa5));
+    whole.put(&open::with_suffix(&database, "-wal"), vec![0xa5; 40_000]);
+    for changes in 0..400 {
+        let disk = whole.copied();
+        disk.cut_in(changes);
+        let first = start(&disk);
+        let interrupted = disk.is_off();
+        drop(first);
+        disk.cut();
+        disk.lose_what_is_not_synced();
+        let mut rig = start(&disk).unwrap_or_else(|error| panic!("cannot {error}"));
+        assert_eq!(read_all(&mut rig), seqs(1..=210), "cut at change {changes}");
+        if !interrupted {
+            assert!(changes > 20, "it changes more than that");
+            return;
+        }
+    }
+    panic!("it does not change so much");
 }
 
 #[test]
