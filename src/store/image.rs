@@ -44,7 +44,7 @@ impl Image {
         let frames = (wal.pages.len() + wal.stale.len()) as u64 + wal.unread;
         let most = there.saturating_add(u32::try_from(frames).unwrap_or(u32::MAX));
         let most = most.max(wal.pages.range(..PAGES_BELIEVED).next_back().map_or(0, |(page, _)| *page));
-        let count = wal.size.unwrap_or(there).min(most);
+        let count = wal.size.unwrap_or(there).max(wal.beyond).min(most);
         let (reads, failed, progress) = (Count::new(0), Count::new(false), files.progress.clone());
         Ok(Image { database, log, wal, count, reads, failed, progress })
     }

@@ -24,6 +24,8 @@ pub(super) struct Wal {
     pub(super) stale: BTreeSet<u32>,
     /// Pages of the database after the last commit; `None` where the log holds none.
     pub(super) size: Option<u32>,
+    /// The highest page of a commit behind that one of which the end is broken: it said how many there are then.
+    pub(super) beyond: u32,
     /// Frames that were durable and that SQLite would not replay, or only in part; 0 in a sound log.
     pub(super) behind: usize,
     /// Frames that the disk does not read.
@@ -133,7 +135,10 @@ impl Wal {
             if frame.present && frame.sound {
                 wal.pages.insert(frame.page, HEADER + place as u64 * FRAME + FRAME - PAGE);
                 wal.stale.remove(&frame.page);
-                wal.size = if frame.commit > 0 { Some(frame.commit) } else { wal.size };
+                (wal.size, wal.beyond) = match frame.commit {
+                    0 => (wal.size, wal.beyond.max(frame.page)),
+                    pages => (Some(pages), 0),
+                };
             } else {
                 wal.stale.insert(frame.page);
             }

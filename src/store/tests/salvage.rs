@@ -565,3 +565,23 @@ fn what_only_the_log_has_is_found_however_short_the_file_is() {
     let found = read_all(&mut rig, READERS[0]);
     assert!(found.len() > 30, "{} of {file:?} {log:?} {found:?}", found.len());
 }
+
+#[test]
+fn a_broken_end_of_a_commit_before_a_torn_one_costs_no_more_than_its_own_page() {
+    let disk = FaultyDisk::new();
+    let sizes = Sizes { checkpoint_frames: 10_000, ..SIZES };
+    let mut rig = start_sized(&disk, sizes);
+    let row = |seq| wanted(seq, content(seq), &[READERS[0]]);
+    assert!(rig.commit((1..=200).map(row).collect()));
+    assert!(rig.commit((201..=300).map(row).collect()));
+    assert!(rig.commit((301..=302).map(row).collect()));
+    let disk = disk.copied();
+    let mut log = disk.bytes(&wal(&disk)).unwrap();
+    let [.., broken, torn] = transactions(&log)[..] else { panic!("it has some") };
+    [broken, torn].into_iter().for_each(|frame| log[32 + frame * 4_120 + 2_000] ^= 1);
+    disk.put(&wal(&disk), log);
+    let mut rig = start_sized(&disk, sizes);
+    assert!(rig.put_aside.is_some());
+    let found = read_all(&mut rig, READERS[0]);
+    assert!(found.len() as u64 >= 300 - SIZES.segment_rows, "{} rows", found.len());
+}
