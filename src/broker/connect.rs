@@ -438,7 +438,7 @@ impl Broker {
         if let Some(client) = self.clients.get_mut(key) {
             client.outlet = Some(outlet);
             if !client.session.subscriptions.is_empty() {
-                self.ways.close();
+                self.atlas.close();
             }
             let client_id = client.session.client_id.clone();
             if is_house {

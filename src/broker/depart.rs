@@ -229,7 +229,7 @@ impl Broker {
         client.connection = None;
         client.outlet = None;
         if !client.session.subscriptions.is_empty() {
-            self.ways.close();
+            self.atlas.close();
         }
         let ends = client.session.expiry == 0 || client.session.backlog.is_none();
         if !ends {

@@ -40,6 +40,7 @@ mod sys;
 mod subscribe;
 mod depart;
 mod ways;
+mod atlas;
 
 pub use brief::Heard;
 pub use counters::Counters;
@@ -49,7 +50,7 @@ pub use memory::Level;
 pub use refuse::Refusals;
 pub use rights::is_house_user;
 pub use sys::{Carried, Unsent};
-pub use ways::{Due, Leg, Way};
+pub use ways::{Due, Leg};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -61,6 +62,7 @@ use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Full, Mend, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
+use atlas::Atlas;
 use backlog::{LOOKS_MAX, WALKS_MAX};
 use client::{ClientKey, Clients};
 use connection::{Connection, Connections, HELD_OF_A_PORT_MAX, Held, Phase};
@@ -72,7 +74,6 @@ use refuse::Refused;
 use share::Groups;
 use sys::Sys;
 use timers::{Timer, Timers};
-use ways::Ways;
 
 /// What the broker is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,8 +156,8 @@ pub struct Broker {
     /// Clients whose retained messages go on with the next call, and whose turn was last.
     walkers: BTreeSet<ClientKey>,
     last_walker: ClientKey,
-    /// Where messages of QoS 0 went lately.
-    ways: Ways,
+    /// Where messages went lately.
+    atlas: Atlas,
     /// Reused by every publish.
     matches: Vec<Match>,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.
@@ -226,7 +227,7 @@ impl Broker {
             refused: BTreeMap::new(),
             walkers: BTreeSet::new(),
             last_walker: ClientKey { slot: 0, serial: 0 },
-            ways: Ways::new(seed.rotate_left(8), config.limits.max_memory / 16),
+            atlas: Atlas::new(seed.rotate_left(8), config.limits.max_memory / 16),
             matches: Vec::new(),
             restricted: config.rules.is_some(),
             member_looks: 0,

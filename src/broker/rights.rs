@@ -27,7 +27,7 @@ impl Broker {
     pub(super) fn on_rules(&mut self, rules: Arc<Rules>) {
         self.config.rules = Some(rules.clone());
         self.restricted = true;
-        self.ways.close();
+        self.atlas.close();
         for key in self.clients.keys() {
             let Some(client) = self.clients.get(key).filter(|client| !client.house) else { continue };
             let Session { user, client_id, .. } = &client.session;

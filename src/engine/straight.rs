@@ -7,12 +7,11 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use bytestring::ByteString;
 
 use super::intake::Allowance;
 use super::turn::Engine;
 use super::work;
-use crate::broker::{ConnectionId, Copy, Due, Effect, Leg, Level, Way};
+use crate::broker::{ConnectionId, Copy, Due, Effect, Leg, Level};
 use crate::codec::{Brief, Plain, QoS, Version, Word};
 use crate::record::{Identifiers, Message, Now};
 
@@ -88,10 +87,17 @@ impl Engine {
 
     /// Sends a message to all who take it, and answers it.
     fn send_on(&mut self, id: ConnectionId, plain: Plain<'_>, version: Version, now: Now) -> Option<Gone> {
-        let way = self.broker.set_out(id, &plain, &now)?;
-        let (size, legs) = (plain.bytes.len(), way.legs.len());
-        self.pass(plain, version, &way, now);
-        self.broker.come_back(way);
+        let mut legs = std::mem::take(&mut self.legs);
+        let is_known = self.broker.set_out(id, &plain, &now, &mut legs);
+        let (size, many) = (plain.bytes.len(), legs.len());
+        if is_known {
+            let mut passing = Passing { plain, version, received: now.house, message: None };
+            legs.iter().filter(|leg| leg.is_sent()).for_each(|leg| self.pass_to(*leg, &mut passing));
+        }
+        self.legs = legs;
+        if !is_known {
+            return None;
+        }
         let word = match plain.qos {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce => Some(Word::PubAck),
@@ -100,7 +106,7 @@ impl Engine {
         if let Some(word) = word {
             self.say(id, Brief { word, packet_id: plain.packet_id });
         }
-        Some(Gone { size, work: 1 + legs * work::EFFECT + work::of_bytes(size * legs) })
+        Some(Gone { size, work: 1 + many * work::EFFECT + work::of_bytes(size * many) })
     }
 
     /// Has the broker take a word on an exchange, and does what comes of it.
@@ -146,13 +152,6 @@ impl Engine {
         }
     }
 
-    fn pass(&mut self, plain: Plain<'_>, version: Version, way: &Way, now: Now) {
-        let mut passing = Passing { plain, version, received: now.house, message: None };
-        for leg in way.legs.iter().filter(|leg| leg.is_sent()) {
-            self.pass_to(*leg, &mut passing);
-        }
-    }
-
     fn pass_to(&mut self, leg: Leg, passing: &mut Passing<'_>) {
         if self.courier.gathered > 2 * self.gathered_max() {
             // As where one is delivered.
@@ -191,8 +190,7 @@ impl Passing<'_> {
     /// `None` where its topic is none, which what has found a way has shown.
     fn message(&mut self) -> Option<Arc<Message>> {
         if self.message.is_none() {
-            let topic = ByteString::try_from(self.plain.topic).ok()?;
-            self.message = Some(Arc::new(Message::of_plain(topic, &self.plain, self.received)));
+            self.message = Message::of_plain(&self.plain, self.received).map(Arc::new);
         }
         self.message.clone()
     }

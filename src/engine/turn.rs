@@ -25,7 +25,7 @@ use super::told::{Telling, Told};
 use super::verify::{Effort, Verifier};
 use super::work;
 use super::{Heartbeat, Inbox, Input, Limits, Parts};
-use crate::broker::{AuthOutcome, Broker, ConnectionId, Effect, Event, Peer, Terms, Verdict};
+use crate::broker::{AuthOutcome, Broker, ConnectionId, Effect, Event, Leg, Peer, Terms, Verdict};
 use crate::clock::Clock;
 use crate::listener::{
     Accepted, Admitted, Board, Doors, Guests, Knock, Objection, Outcome, Stay, StreamPeer,
@@ -42,6 +42,8 @@ pub struct Engine {
     pub(super) events: Vec<Event>,
     /// Those of a message that has waited, while it is sent.
     pub(super) words: Vec<u8>,
+    /// To whom a message goes, while it is sent.
+    pub(super) legs: Vec<Leg>,
     pub(super) counters: Counters,
     /// What this turn took so far.
     pub(super) work: usize,
@@ -88,6 +90,7 @@ impl Engine {
             intake: Intake::default(),
             events: Vec::new(),
             words: Vec::new(),
+            legs: Vec::new(),
             counters: Counters::default(),
             work: 0,
             owes_flush: false,

@@ -46,9 +46,9 @@ pub struct Want {
 
 impl Message {
     /// One that is a topic and a payload, with bytes of its own.
-    pub fn of_plain(topic: ByteString, plain: &Plain<'_>, received: u64) -> Message {
-        Message {
-            topic,
+    pub fn of_plain(plain: &Plain<'_>, received: u64) -> Option<Message> {
+        Some(Message {
+            topic: ByteString::try_from(plain.topic).ok()?,
             payload: Bytes::copy_from_slice(plain.payload),
             qos: plain.qos,
             retain: false,
@@ -56,7 +56,7 @@ impl Message {
             expiry: None,
             received,
             unclocked: false,
-        }
+        })
     }
 
     /// A copy whose bytes are its own, so that it does not pin a read buffer.

@@ -268,6 +268,22 @@ impl Flight {
         Some(exchange)
     }
 
+    /// Ends the oldest exchange, if it has this packet id, is under way, of this QoS and as far as that, and there is
+    /// nothing to do but forget it.
+    #[inline]
+    pub fn end_oldest(&mut self, packet_id: u16, qos: QoS, stage: Stage) -> bool {
+        let is_it = self.exchanges.front().is_some_and(|oldest| {
+            oldest.packet_id == packet_id
+                && (oldest.qos, oldest.stage) == (qos, stage)
+                && (oldest.seq, oldest.group, oldest.under_way) == (Seq(0), None, true)
+        });
+        if is_it {
+            self.exchanges.pop_front();
+            self.under_way -= 1;
+        }
+        is_it
+    }
+
     /// The connection is gone: nothing is under way, messages are read again when there is a new one.
     pub fn detach(&mut self) {
         self.under_way = 0;
@@ -395,5 +411,29 @@ mod tests {
         let mut next =
             || flight.begin(Seq(9), QoS::AtLeastOnce, Stage::Sent).map(|exchange| exchange.packet_id);
         assert_eq!((next(), next()), (Some(1), Some(3)));
+    }
+
+    #[test]
+    fn the_oldest_exchange_ends_by_its_own_word_alone() {
+        let mut flight = Flight::default();
+        let begun = [(QoS::AtLeastOnce, Stage::Sent), (QoS::ExactlyOnce, Stage::Sent)];
+        let ids = begun.map(|(qos, stage)| flight.begin(Seq(0), qos, stage).unwrap().packet_id);
+        let mut end = |place: usize, qos, stage| flight.end_oldest(ids[place], qos, stage);
+        assert!(!end(1, QoS::ExactlyOnce, Stage::Sent), "it is not the oldest");
+        assert!(!end(0, QoS::ExactlyOnce, Stage::Sent) && !end(0, QoS::AtLeastOnce, Stage::Released));
+        assert!(end(0, QoS::AtLeastOnce, Stage::Sent) && !end(0, QoS::AtLeastOnce, Stage::Sent));
+        assert_eq!((flight.len(), flight.under_way()), (1, 1));
+        flight.find(ids[1]).unwrap().stage = Stage::Released;
+        flight.detach();
+        assert!(!flight.end_oldest(ids[1], QoS::ExactlyOnce, Stage::Released), "it was under way elsewhere");
+        flight.resume(ids[1]);
+        assert!(flight.end_oldest(ids[1], QoS::ExactlyOnce, Stage::Released));
+        flight.begin(Seq(1), QoS::AtLeastOnce, Stage::Sent).unwrap().group = Some(GroupId(0));
+        let id = flight.iter().next().unwrap().packet_id;
+        assert!(
+            !flight.end_oldest(id, QoS::AtLeastOnce, Stage::Sent),
+            "its row and its group are to be told"
+        );
+        assert_eq!((flight.len(), flight.under_way()), (1, 1));
     }
 }

@@ -171,8 +171,6 @@ const WAITING_KEPT: usize = 64;
 mod tests {
     use std::sync::Arc;
 
-    use bytestring::ByteString;
-
     use super::*;
     use crate::record::{Identifiers, ReaderId, Want};
 
@@ -184,7 +182,7 @@ mod tests {
     fn parcel(topic: &str) -> Parcel {
         let bytes = words(topic);
         let plain = Plain::read(&bytes, Version::V311, 1_000).unwrap();
-        let message = Arc::new(Message::of_plain(ByteString::from(topic), &plain, 5));
+        let message = Arc::new(Message::of_plain(&plain, 5).unwrap());
         let subscription_ids = Identifiers::default();
         Parcel {
             message,

@@ -1,0 +1,370 @@
+//! The ways that are known, in two pieces of memory however many they are.
+//!
+//! One is a table of marks, of which a bucket is what the processor fetches at once; the other has what is known of
+//! each way, one behind the other. A topic gets a way when it is seen a second time, so that one that is seen once
+//! takes nothing. Where all is full, all begins anew.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+
+use foldhash::fast::FixedState;
+
+use super::ConnectionId;
+use super::ways::Leg;
+use crate::codec::{Plain, QoS};
+
+/// The ways that are known.
+pub(super) struct Atlas {
+    buckets: Vec<Bucket>,
+    /// What is known of each way; behind one byte, so that no way begins at 0.
+    text: Vec<u8>,
+    hash: FixedState,
+    closed: u64,
+    /// Topics that were seen where no place was left, since there last were more buckets.
+    crowded: usize,
+    /// Bytes that both may take: buckets a quarter of it.
+    most: usize,
+}
+
+/// Places for ways whose marks end alike. The oldest of them makes room for one more.
+#[derive(Debug, Default, Clone)]
+#[repr(align(64))]
+struct Bucket {
+    marks: [u32; PLACES],
+    /// Where in the text; 0: there is none, but its topic was seen.
+    at: [u32; PLACES],
+    /// The topic that was seen last where no place was left.
+    seen: u32,
+}
+
+/// Who says what how: all that a way depends on beside the state of the house.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Origin<'a> {
+    pub(super) publisher: ConnectionId,
+    pub(super) qos: QoS,
+    pub(super) topic: &'a [u8],
+}
+
+impl<'a> Origin<'a> {
+    #[inline]
+    pub(super) fn of(publisher: ConnectionId, plain: &Plain<'a>) -> Origin<'a> {
+        Origin { publisher, qos: plain.qos, topic: plain.topic }
+    }
+
+    /// What stands before the topic in the text.
+    #[inline]
+    fn head(&self, as_of: u64) -> [u8; HEAD] {
+        let ConnectionId { slot, generation } = self.publisher;
+        // Two bits of as many changes as nobody lives to see.
+        let state = as_of << 2 | self.qos as u64;
+        let mut head = [0; HEAD];
+        let (first, second) = head.split_at_mut(8);
+        first.copy_from_slice(&state.to_le_bytes());
+        second.copy_from_slice(&(u64::from(slot) << 32 | u64::from(generation)).to_le_bytes());
+        head
+    }
+}
+
+impl Bucket {
+    /// Where its way is that has this mark; 0 where its topic was seen alone.
+    #[inline]
+    fn at(&self, mark: u32) -> Option<u32> {
+        let place = self.marks.iter().position(|known| *known == mark)?;
+        self.at.get(place).copied()
+    }
+}
+
+impl Atlas {
+    /// None is known yet; they never take more bytes than that.
+    pub(super) fn new(seed: u64, most: usize) -> Atlas {
+        let most = most.min(BYTES_MAX);
+        let hash = FixedState::with_seed(seed);
+        Atlas { buckets: Vec::new(), text: Vec::new(), hash, closed: 0, crowded: 0, most }
+    }
+
+    /// What a message finds may be something else from now on.
+    pub(super) fn close(&mut self) {
+        self.closed += 1;
+    }
+
+    /// How often that was said.
+    pub(super) fn closed(&self) -> u64 {
+        self.closed
+    }
+
+    /// Bytes that all of it takes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.text.capacity() + self.buckets.capacity() * size_of::<Bucket>()
+    }
+
+    /// Puts the ends of the way from there into `legs`; false where none is known that is as the house is now.
+    #[inline]
+    pub(super) fn find(&self, origin: Origin<'_>, as_of: u64, legs: &mut Vec<Leg>) -> bool {
+        legs.clear();
+        let Some(mut ends) = self.ends(origin, as_of) else { return false };
+        while let Some((leg, rest)) = ends.split_first_chunk() {
+            legs.push(leg_of(leg));
+            ends = rest;
+        }
+        true
+    }
+
+    /// Whether a way from there is known.
+    pub(super) fn knows(&self, origin: Origin<'_>, as_of: u64) -> bool {
+        self.ends(origin, as_of).is_some()
+    }
+
+    #[inline]
+    fn ends(&self, origin: Origin<'_>, as_of: u64) -> Option<&[u8]> {
+        if self.buckets.is_empty() {
+            return None;
+        }
+        let mark = self.mark(origin);
+        let at = self.buckets.get(self.place(mark))?.at(mark)?;
+        self.read(at, origin, as_of)
+    }
+
+    /// The ends of the way that stands there, if it is this one.
+    #[inline]
+    fn read(&self, at: u32, origin: Origin<'_>, as_of: u64) -> Option<&[u8]> {
+        let (head, rest) = self.text.get(at as usize..)?.split_first_chunk()?;
+        let (sizes, rest) = rest.split_first_chunk::<4>()?;
+        let [topic, ends] = sizes_of(*sizes);
+        let (topic, rest) = rest.split_at_checked(topic)?;
+        (at > 0 && *head == origin.head(as_of) && topic == origin.topic).then(|| rest.get(..ends))?
+    }
+
+    #[inline]
+    fn mark(&self, origin: Origin<'_>) -> u32 {
+        let mut hasher = self.hash.build_hasher();
+        let ConnectionId { slot, generation } = origin.publisher;
+        hasher.write_u64((u64::from(slot) << 32 | u64::from(generation)) ^ (origin.qos as u64) << 62);
+        hasher.write(origin.topic);
+        // Half of it is as good, and 0 stands for none.
+        (hasher.finish() >> 32) as u32 | 1
+    }
+
+    #[inline]
+    fn place(&self, mark: u32) -> usize {
+        (mark >> 1) as usize & self.buckets.len().wrapping_sub(1)
+    }
+
+    /// Whether a topic that has no way is to get one: it was seen before. From now on it was.
+    pub(super) fn is_due(&mut self, origin: Origin<'_>, as_of: u64) -> bool {
+        if self.buckets.is_empty() && self.has_room_for(BUCKETS_MIN) {
+            self.buckets.resize_with(BUCKETS_MIN, Bucket::default);
+        }
+        let mark = self.mark(origin);
+        let place = self.place(mark);
+        let Some(bucket) = self.buckets.get_mut(place) else { return false };
+        if let Some(at) = bucket.at(mark) {
+            return self.read(at, origin, as_of).is_none();
+        }
+        if bucket.seen == mark {
+            return true;
+        }
+        if let Some(free) = bucket.marks.iter_mut().find(|known| **known == 0) {
+            *free = mark;
+            return false;
+        }
+        bucket.seen = mark;
+        self.crowded += 1;
+        if self.crowded > self.buckets.len() && self.has_room_for(self.buckets.len() * 2) {
+            self.grow();
+        }
+        false
+    }
+
+    /// Remembers a way.
+    pub(super) fn keep(&mut self, origin: Origin<'_>, as_of: u64, legs: &[Leg]) {
+        let ends = legs.len() * LEG;
+        let (Ok(topic), Ok(count)) = (u16::try_from(origin.topic.len()), u16::try_from(legs.len())) else {
+            return;
+        };
+        if !self.make_room(HEAD + 4 + origin.topic.len() + ends) {
+            return;
+        }
+        let Ok(at) = u32::try_from(self.text.len()) else { return };
+        self.text.extend_from_slice(&origin.head(as_of));
+        self.text.extend_from_slice(&topic.to_le_bytes());
+        self.text.extend_from_slice(&count.to_le_bytes());
+        self.text.extend_from_slice(origin.topic);
+        legs.iter().for_each(|leg| self.text.extend_from_slice(&bytes_of(leg)));
+        let mark = self.mark(origin);
+        self.settle(mark, at);
+    }
+
+    /// Whether there is room in the text for so many bytes more: where it is full, it begins anew.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        let most = self.most / 4 * 3;
+        if self.text.len() + bytes > most {
+            self.text.clear();
+            self.buckets.fill(Bucket::default());
+        }
+        if self.text.is_empty() {
+            self.text.push(0);
+        }
+        let wanted = self.text.len() + bytes;
+        if wanted > self.text.capacity() {
+            let capacity = (2 * wanted).min(most);
+            self.text.reserve_exact(capacity.saturating_sub(self.text.len()));
+        }
+        wanted <= most
+    }
+
+    /// Gives a way its place: that of a former one with its mark, or one without a way, or that of the oldest.
+    fn settle(&mut self, mark: u32, at: u32) {
+        let place = self.place(mark);
+        let Some(Bucket { marks, at: all, .. }) = self.buckets.get_mut(place) else { return };
+        let places = marks.iter_mut().zip(all);
+        if let Some(place) = places.min_by_key(|(known, at)| (**known != mark, **known != 0, **at)) {
+            (*place.0, *place.1) = (mark, at);
+        }
+    }
+
+    fn has_room_for(&self, buckets: usize) -> bool {
+        buckets * size_of::<Bucket>() <= self.most / 4
+    }
+
+    /// Twice as many buckets.
+    fn grow(&mut self) {
+        let more = self.buckets.len() * 2;
+        let former = std::mem::replace(&mut self.buckets, vec![Bucket::default(); more]);
+        self.crowded = 0;
+        for bucket in former {
+            let known = bucket.marks.into_iter().zip(bucket.at);
+            known.filter(|(mark, _)| *mark > 0).for_each(|(mark, at)| self.settle(mark, at));
+        }
+    }
+}
+
+#[inline]
+fn sizes_of([a, b, c, d]: [u8; 4]) -> [usize; 2] {
+    [usize::from(u16::from_le_bytes([a, b])), usize::from(u16::from_le_bytes([c, d])) * LEG]
+}
+
+#[inline]
+fn bytes_of(leg: &Leg) -> [u8; LEG] {
+    let mut bytes = [leg.qos as u8; LEG];
+    let words = [leg.connection.slot, leg.connection.generation, leg.client];
+    bytes.chunks_exact_mut(4).zip(words).for_each(|(place, word)| place.copy_from_slice(&word.to_le_bytes()));
+    bytes
+}
+
+#[inline]
+fn leg_of(bytes: &[u8; LEG]) -> Leg {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, qos] = *bytes;
+    let word = u32::from_le_bytes;
+    let connection = ConnectionId { slot: word([a, b, c, d]), generation: word([e, f, g, h]) };
+    let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
+    Leg { connection, client: word([i, j, k, l]), packet_id: 0, qos }
+}
+
+/// Ways in a bucket.
+const PLACES: usize = 7;
+
+/// Bytes before the lengths of a way's topic and ends.
+const HEAD: usize = 16;
+
+/// Bytes of an end.
+const LEG: usize = 13;
+
+/// Buckets at first, and at any time a power of two.
+const BUCKETS_MIN: usize = 64;
+
+/// Bytes that all take, however much memory there is.
+const BYTES_MAX: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::broker::tests::random::{Random, fresh_seed};
+
+    fn connection(slot: usize) -> ConnectionId {
+        ConnectionId { slot: u32::try_from(slot).unwrap(), generation: 7 }
+    }
+
+    fn leg(slot: usize, qos: QoS) -> Leg {
+        Leg { connection: connection(slot), client: 0x0102_0304, packet_id: 0, qos }
+    }
+
+    fn found(atlas: &Atlas, origin: Origin<'_>, as_of: u64) -> Option<Vec<Leg>> {
+        let mut legs = vec![leg(9, QoS::AtMostOnce)];
+        let found = atlas.find(origin, as_of, &mut legs).then_some(legs);
+        assert_eq!(found.is_some(), atlas.knows(origin, as_of));
+        found
+    }
+
+    #[test]
+    fn a_way_is_known_to_who_says_the_same_while_nothing_has_changed() {
+        let mut atlas = Atlas::new(1, 1 << 20);
+        let (publisher, qos) = (connection(1), QoS::AtLeastOnce);
+        let origin = Origin { publisher, qos, topic: b"t/a" };
+        assert_eq!((atlas.is_due(origin, 5), atlas.is_due(origin, 5)), (false, true));
+        assert_eq!(found(&atlas, origin, 5), None);
+        let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+        let legs: Vec<Leg> = (0..300).map(|slot| leg(slot, all[slot % 3])).collect();
+        atlas.keep(origin, 5, &legs);
+        assert_eq!(found(&atlas, origin, 5), Some(legs));
+        assert!(!atlas.is_due(origin, 5), "it has one");
+        for other in [
+            Origin { publisher: connection(2), ..origin },
+            Origin { publisher: ConnectionId { slot: 1, generation: 8 }, ..origin },
+            Origin { qos: QoS::AtMostOnce, ..origin },
+            Origin { topic: b"t/b", ..origin },
+            Origin { topic: b"t/", ..origin },
+        ] {
+            assert_eq!(found(&atlas, other, 5), None, "{other:?}");
+        }
+        assert_eq!(found(&atlas, origin, 6), None);
+        assert!(atlas.is_due(origin, 6), "another one");
+        atlas.keep(origin, 6, &[]);
+        assert_eq!((found(&atlas, origin, 6), found(&atlas, origin, 5)), (Some(Vec::new()), None));
+    }
+
+    #[test]
+    fn however_many_come_what_is_found_is_what_was_kept_last() {
+        let fresh = fresh_seed();
+        println!("seed {fresh}");
+        for seed in [3, fresh] {
+            let (mut random, mut kept) = (Random(seed), HashMap::new());
+            let most = 256 << 10;
+            let (mut atlas, mut hits) = (Atlas::new(seed, most), 0);
+            for as_of in 0..60_000_u64 {
+                let as_of = as_of / 20_000;
+                let topic = format!("a/topic/{}", random.below(3_000));
+                let origin = Origin {
+                    publisher: connection(random.below(2)),
+                    qos: QoS::AtMostOnce,
+                    topic: topic.as_bytes(),
+                };
+                let key = (origin.publisher.slot, topic.clone(), as_of);
+                if let Some(legs) = found(&atlas, origin, as_of) {
+                    assert_eq!(Some(&legs), kept.get(&key), "{key:?}");
+                    hits += 1;
+                } else if atlas.is_due(origin, as_of) {
+                    let legs: Vec<Leg> =
+                        (0..random.below(5)).map(|_| leg(random.below(99), QoS::AtMostOnce)).collect();
+                    atlas.keep(origin, as_of, &legs);
+                    kept.insert(key, legs);
+                }
+                assert!(atlas.bytes() <= most, "{}", atlas.bytes());
+            }
+            assert!(hits > 8_000, "{hits}");
+        }
+    }
+
+    #[test]
+    fn a_way_that_is_larger_than_all_room_is_not_kept() {
+        let mut atlas = Atlas::new(1, 64 << 10);
+        let origin = Origin { publisher: connection(1), qos: QoS::AtMostOnce, topic: b"t" };
+        let legs = vec![leg(1, QoS::AtMostOnce); 4_000];
+        assert!(!atlas.is_due(origin, 0) && atlas.is_due(origin, 0));
+        atlas.keep(origin, 0, &legs);
+        assert_eq!(found(&atlas, origin, 0), None);
+        atlas.keep(origin, 0, &legs[..3_000]);
+        assert_eq!(found(&atlas, origin, 0).map(|legs| legs.len()), Some(3_000));
+    }
+}
