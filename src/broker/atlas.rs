@@ -128,10 +128,10 @@ impl Atlas {
     #[inline]
     fn read(&self, at: u32, origin: Origin<'_>, as_of: u64) -> Option<&[u8]> {
         let (head, rest) = self.text.get(at as usize..)?.split_first_chunk()?;
-        let (sizes, rest) = rest.split_first_chunk::<4>()?;
-        let [topic, ends] = sizes_of(*sizes);
+        let (sizes, rest) = rest.split_first_chunk()?;
+        let [topic, ends, _] = sizes_of(*sizes).map(usize::from);
         let (topic, rest) = rest.split_at_checked(topic)?;
-        (at > 0 && *head == origin.head(as_of) && topic == origin.topic).then(|| rest.get(..ends))?
+        (at > 0 && *head == origin.head(as_of) && topic == origin.topic).then(|| rest.get(..ends * LEG))?
     }
 
     #[inline]
@@ -175,23 +175,38 @@ impl Atlas {
         false
     }
 
-    /// Remembers a way.
+    /// Remembers a way, where a former one with its mark stood if that had the room: where people come and go, all is
+    /// found anew again and again.
     pub(super) fn keep(&mut self, origin: Origin<'_>, as_of: u64, legs: &[Leg]) {
         let ends = legs.len() * LEG;
         let (Ok(topic), Ok(count)) = (u16::try_from(origin.topic.len()), u16::try_from(legs.len())) else {
             return;
         };
-        if !self.make_room(HEAD + 4 + origin.topic.len() + ends) {
+        if !self.make_room(HEAD + SIZES + origin.topic.len() + ends) {
             return;
         }
-        let Ok(at) = u32::try_from(self.text.len()) else { return };
+        let start = self.text.len();
+        let Ok(at) = u32::try_from(start) else { return };
+        let mark = self.mark(origin);
+        let former = self.former(mark).filter(|(_, sizes)| sizes[0] == topic && sizes[2] >= count);
+        let room = former.map_or(count, |(_, [_, _, room])| room);
         self.text.extend_from_slice(&origin.head(as_of));
-        self.text.extend_from_slice(&topic.to_le_bytes());
-        self.text.extend_from_slice(&count.to_le_bytes());
+        [topic, count, room].iter().for_each(|size| self.text.extend_from_slice(&size.to_le_bytes()));
         self.text.extend_from_slice(origin.topic);
         legs.iter().for_each(|leg| self.text.extend_from_slice(&bytes_of(leg)));
-        let mark = self.mark(origin);
-        self.settle(mark, at);
+        match former {
+            Some((place, _)) => {
+                self.text.copy_within(start.., place);
+                self.text.truncate(start);
+            }
+            None => self.settle(mark, at),
+        }
+    }
+
+    /// Where a way with this mark stands, and how long its topic is, how many its ends are and may be there.
+    fn former(&self, mark: u32) -> Option<(usize, [u16; 3])> {
+        let at = self.buckets.get(self.place(mark))?.at(mark).filter(|at| *at > 0)? as usize;
+        Some((at, sizes_of(*self.text.get(at + HEAD..)?.first_chunk()?)))
     }
 
     /// Whether there is room in the text for so many bytes more: where it is full, it begins anew.
@@ -239,8 +254,8 @@ impl Atlas {
 }
 
 #[inline]
-fn sizes_of([a, b, c, d]: [u8; 4]) -> [usize; 2] {
-    [usize::from(u16::from_le_bytes([a, b])), usize::from(u16::from_le_bytes([c, d])) * LEG]
+fn sizes_of([a, b, c, d, e, f]: [u8; SIZES]) -> [u16; 3] {
+    [[a, b], [c, d], [e, f]].map(u16::from_le_bytes)
 }
 
 #[inline]
@@ -265,6 +280,9 @@ const PLACES: usize = 7;
 
 /// Bytes before the lengths of a way's topic and ends.
 const HEAD: usize = 16;
+
+/// Bytes of those lengths.
+const SIZES: usize = 6;
 
 /// Bytes of an end.
 const LEG: usize = 13;
@@ -325,6 +343,45 @@ mod tests {
     }
 
     #[test]
+    fn where_a_bucket_is_full_the_oldest_way_makes_room_for_what_is_seen_twice() {
+        let mut atlas = Atlas::new(1, 1 << 20);
+        let (publisher, qos) = (connection(1), QoS::AtMostOnce);
+        assert!(!atlas.is_due(Origin { publisher, qos, topic: b"t" }, 5));
+        let all: Vec<String> = (0..10_000).map(|number| format!("t/{number}")).collect();
+        let alike = all.iter().map(|topic| Origin { publisher, qos, topic: topic.as_bytes() });
+        let alike = alike.filter(|origin| atlas.place(atlas.mark(*origin)) == 9);
+        let alike: Vec<Origin<'_>> = alike.take(PLACES + 2).collect();
+        for origin in &alike {
+            assert_eq!((atlas.is_due(*origin, 5), atlas.is_due(*origin, 5)), (false, true));
+            atlas.keep(*origin, 5, &[leg(2, qos)]);
+        }
+        let known: Vec<bool> = alike.iter().map(|origin| atlas.knows(*origin, 5)).collect();
+        assert_eq!(known, [[false; 2].as_slice(), &[true; PLACES]].concat());
+    }
+
+    #[test]
+    fn what_stands_there_is_the_way_of_its_origin_whoever_has_the_same_mark() {
+        let mut atlas = Atlas::new(1, 1 << 20);
+        let (publisher, qos) = (connection(1), QoS::AtLeastOnce);
+        let origin = Origin { publisher, qos, topic: b"t/a" };
+        assert!(!atlas.is_due(origin, 5));
+        atlas.keep(origin, 5, &[leg(2, qos)]);
+        let mark = atlas.mark(origin);
+        let at = atlas.buckets[atlas.place(mark)].at(mark).unwrap();
+        assert!(atlas.read(at, origin, 5).is_some());
+        for other in [
+            Origin { publisher: connection(2), ..origin },
+            Origin { publisher: ConnectionId { slot: 1, generation: 8 }, ..origin },
+            Origin { qos: QoS::AtMostOnce, ..origin },
+            Origin { topic: b"t/b", ..origin },
+            Origin { topic: b"t/a/b", ..origin },
+        ] {
+            assert_eq!(atlas.read(at, other, 5), None, "{other:?}");
+        }
+        assert_eq!(atlas.read(at, origin, 6), None);
+    }
+
+    #[test]
     fn however_many_come_what_is_found_is_what_was_kept_last() {
         let fresh = fresh_seed();
         println!("seed {fresh}");
@@ -351,6 +408,10 @@ mod tests {
                     kept.insert(key, legs);
                 }
                 assert!(atlas.bytes() <= most, "{}", atlas.bytes());
+                if random.below(100) == 0 {
+                    let all = || atlas.buckets.iter().flat_map(|bucket| bucket.at);
+                    assert!(all().all(|at| at == 0 || (at as usize) < atlas.text.len()), "as of now");
+                }
             }
             assert!(hits > 8_000, "{hits}");
         }
@@ -366,5 +427,20 @@ mod tests {
         assert_eq!(found(&atlas, origin, 0), None);
         atlas.keep(origin, 0, &legs[..3_000]);
         assert_eq!(found(&atlas, origin, 0).map(|legs| legs.len()), Some(3_000));
+    }
+
+    #[test]
+    fn a_way_that_is_found_anew_again_and_again_takes_no_more_memory() {
+        let mut atlas = Atlas::new(1, 1 << 20);
+        let origin = Origin { publisher: connection(1), qos: QoS::AtMostOnce, topic: b"t/a" };
+        assert!(!atlas.is_due(origin, 0));
+        for as_of in 0..20_000 {
+            // As where somebody comes and goes.
+            let legs = vec![leg(2, QoS::AtMostOnce); if as_of % 2 == 0 { 1 } else { 2 }];
+            assert!(atlas.is_due(origin, as_of));
+            atlas.keep(origin, as_of, &legs);
+            assert_eq!(found(&atlas, origin, as_of), Some(legs));
+        }
+        assert!(atlas.text.capacity() < 1_000, "{}", atlas.text.capacity());
     }
 }

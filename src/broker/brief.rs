@@ -44,8 +44,8 @@ impl Client {
             Word::PubComp => (QoS::ExactlyOnce, Stage::Released),
             Word::PubRec | Word::PubRel => return false,
         };
-        let session = &mut self.session;
-        let is_all = session.line.is_empty() || session.line.is_next_verbatim();
+        let Client { session, outlet: Some(outlet), .. } = self else { return false };
+        let is_all = outlet.pings == 0 && (session.line.is_empty() || session.line.is_next_verbatim());
         is_all && session.backlog.is_none() && session.flight.end_oldest(packet_id, qos, stage)
     }
 }

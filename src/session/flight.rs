@@ -428,12 +428,14 @@ mod tests {
         assert!(!flight.end_oldest(ids[1], QoS::ExactlyOnce, Stage::Released), "it was under way elsewhere");
         flight.resume(ids[1]);
         assert!(flight.end_oldest(ids[1], QoS::ExactlyOnce, Stage::Released));
-        flight.begin(Seq(1), QoS::AtLeastOnce, Stage::Sent).unwrap().group = Some(GroupId(0));
-        let id = flight.iter().next().unwrap().packet_id;
-        assert!(
-            !flight.end_oldest(id, QoS::AtLeastOnce, Stage::Sent),
-            "its row and its group are to be told"
-        );
-        assert_eq!((flight.len(), flight.under_way()), (1, 1));
+        for (seq, group) in [(Seq(1), None), (Seq(0), Some(GroupId(0)))] {
+            let exchange = flight.begin(seq, QoS::AtLeastOnce, Stage::Sent).unwrap();
+            exchange.group = group;
+            let id = exchange.packet_id;
+            let ends = flight.end_oldest(id, QoS::AtLeastOnce, Stage::Sent);
+            assert!(!ends, "its row or its group is to be told");
+            assert_eq!((flight.len(), flight.under_way()), (1, 1));
+            flight.remove(id);
+        }
     }
 }

@@ -612,3 +612,52 @@ fn who_gives_a_filter_up_is_sent_nothing_more() {
     pair.publish(1, "t/1", "x");
     assert_eq!(pair.plain.said, [""; 0]);
 }
+
+#[test]
+fn a_port_that_has_asked_is_answered_with_the_last_of_its_words() {
+    let mut pair = Pair::new(&config());
+    for line in ["open 1", "1 connect a v5 clean", "open 2 port credit=9", "2 connect p v5 clean"] {
+        pair.run(line);
+    }
+    pair.run("2 subscribe 1 t/# q1");
+    pair.run("1 publish t/1 x q1 id=1");
+    pair.run("2 ping");
+    assert_eq!(pair.plain.said, [""; 0], "something is under way");
+    pair.say((2, Word::PubAck, 1));
+    assert_eq!(pair.plain.said, ["2 < pong"]);
+}
+
+#[test]
+fn a_word_out_of_its_turn_ends_nothing() {
+    let mut pair = few_under_way("v311", "v311", "q2");
+    for packet_id in 1..5 {
+        pair.publish_at(QoS::ExactlyOnce, packet_id, 1, "t/1", "x");
+        pair.say((1, Word::PubRel, packet_id));
+        for word in [Word::PubAck, Word::PubComp] {
+            pair.say((2, word, packet_id));
+        }
+        pair.say((2, Word::PubRec, packet_id));
+        assert_eq!(pair.plain.said, [format!("2 < pubrel {packet_id}")]);
+        for word in [Word::PubAck, Word::PubComp] {
+            pair.say((2, word, packet_id));
+        }
+        pair.compare();
+    }
+}
+
+// Whoever leaves a group owes its words to the group all the same.
+#[test]
+fn who_has_left_a_group_ends_what_it_had_of_it() {
+    let mut pair = Pair::new(&config());
+    for line in ["open 1", "1 connect a v5 clean", "open 2", "2 connect b v5 clean window=1"] {
+        pair.run(line);
+    }
+    pair.run("2 subscribe 1 $share/g/t/# q1");
+    for packet_id in 1..4 {
+        pair.run(&format!("1 publish t/1 x q1 id={packet_id}"));
+    }
+    pair.run("2 unsubscribe 2 $share/g/t/#");
+    pair.say((2, Word::PubAck, 1));
+    pair.compare();
+    assert_eq!(pair.straight.broker.memory.queues, 0);
+}
