@@ -53,9 +53,8 @@ impl Database {
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
             self.look_at_unlisted(now);
             let dropped = self.drop_left(now);
-            // Whatever came of that: neither stands in the other's way.
-            let shrunk = self.shrink(config, now);
-            dropped.map(drop).and(shrunk)?;
+            // Whatever came of that: neither stands in the other's way. A sync may have failed in the second.
+            self.shrink(config, now).and(dropped)?;
         }
         Ok(())
     }

@@ -4,8 +4,8 @@
 //! else needs may stand in the way of every drop.
 
 use super::cuts::{Rig, SIZES, content};
-use super::disk::FaultyDisk;
-use super::faults::{ROUTE, closed_with_960_rows, read_all, rows, seqs, start};
+use super::disk::{FaultyDisk, Kind};
+use super::faults::{ROUTE, closed_with_960_rows, cut, read_all, rows, seqs, start};
 use super::unreadable::{LONG, filled, lost, page_of, settle, wait_until_read};
 use super::*;
 use crate::record::{DropReason, Policy};
@@ -315,7 +315,7 @@ fn a_place_that_every_drop_meets_stops_no_commit_on_a_full_disk() {
     assert!(line.queued > 500, "{line:?}");
     rig.disk.fail(|faults| faults.bad_page = 0);
     let first = last - line.queued + 1;
-    assert_eq!(read_all(&mut super::faults::cut(rig)), seqs(first..=last));
+    assert_eq!(read_all(&mut cut(rig)), seqs(first..=last));
 }
 
 #[test]
@@ -525,4 +525,23 @@ fn a_segment_that_is_given_up_costs_no_other_on_a_full_disk() {
     let dropped: u64 = line.dropped.values().sum();
     assert_eq!(line.received, line.delivered + line.queued + dropped, "{line:?}");
     assert!(dropped <= 60, "{line:?}");
+}
+
+#[test]
+fn a_sync_that_fails_beside_a_damaged_table_costs_no_sound_database_its_place() {
+    let mut rig = with_damaged_pages(&[5], 100_000_000);
+    // So many pages are free that the file is to be shrunk.
+    settle(&mut rig, 1..=600);
+    rig.hand_over(rows(961..=961));
+    assert!(rig.all_told());
+    // The damaged one is the only one that is left.
+    rig.worker.database.log.left.retain(|_, bytes| *bytes > 0);
+    assert_eq!(rig.worker.database.log.left.len(), 1);
+    rig.disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    rig.wait(1_000);
+    assert_eq!(rig.disk.faults().sync, None, "it was met");
+    assert!(rig.commit(rows(962..=962)));
+    assert!(rig.worker.database.sync == commit::Sync::Trusted, "this one has not failed");
+    assert_eq!((read_all(&mut rig), lost(&mut rig)), (seqs(601..=962), 0));
+    assert_eq!(read_all(&mut cut(rig)), seqs(601..=962));
 }
