@@ -92,7 +92,7 @@ impl Database {
         for _ in 0..LEFT_TABLES_MAX {
             // One that has failed comes last: it stands in no other's way.
             let next = self.log.left_behind().min_by_key(|(id, bytes)| (*bytes, *id));
-            let Some((id, _)) = next.filter(|_| self.unread.until(ELSEWHERE) <= now) else {
+            let Some((id, bytes)) = next.filter(|_| self.unread.until(ELSEWHERE) <= now) else {
                 break;
             };
             let Some(connection) = &self.connection else { return Err(Fault::Closed) };
@@ -102,9 +102,12 @@ impl Database {
                     (dropped, self.spare) = (Dropped::Some, Spare::Perhaps);
                     self.log.left.remove(&id);
                 }
-                Err(fault) if fault.unread().is_some() || fault.is_unsynced() => return Err(fault),
                 // Without a word it would stay, and so would each that goes from now on.
-                Err(fault) if fault.is_damage() => return Err(fault),
+                Err(fault) if fault.unread().is_some() || fault.is_damage() => {
+                    self.log.left.insert(id, bytes.max(1));
+                    return Err(fault);
+                }
+                Err(fault) if fault.is_unsynced() => return Err(fault),
                 // Whoever needs its room has more to try.
                 Err(fault) if fault.is_full() && dropped == Dropped::None => return Err(fault),
                 // Nobody needs its room now: whoever does meets the same.

@@ -545,3 +545,32 @@ fn a_sync_that_fails_beside_a_damaged_table_costs_no_sound_database_its_place() 
     assert_eq!((read_all(&mut rig), lost(&mut rig)), (seqs(601..=962), 0));
     assert_eq!(read_all(&mut cut(rig)), seqs(601..=962));
 }
+
+#[test]
+fn an_emptied_table_that_turns_out_to_be_damaged_keeps_no_other() {
+    let mut rig = with_damaged_pages(&[5], 250_000);
+    // All in one second: none of them goes yet.
+    settle(&mut rig, 1..=48);
+    rig.hand_over(rows(961..=961));
+    assert!(rig.all_told());
+    let emptied: Vec<u32> =
+        rig.worker.database.log.left.iter().filter(|(_, bytes)| **bytes == 0).map(|(id, _)| *id).collect();
+    assert!(emptied.len() > 1, "{:?}", rig.worker.database.log.left);
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    let sql = format!("SELECT rootpage FROM sqlite_schema WHERE name = 'log_{}'", emptied[0]);
+    let root = connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap() as usize;
+    commit::checkpoint(connection).unwrap();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    rig.disk.harm(&rig.disk.dir().join("tidegate.db"), |bytes| {
+        bytes[(root - 1) * 4_096..][..4_096].fill(0xa5);
+    });
+    for block in 4..60 {
+        settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+        rig.hand_over(rows(958 + block..=958 + block));
+        assert!(rig.all_told(), "{:?}", rig.status().trouble);
+        rig.wait(5_000);
+    }
+    let (there, listed) = tables(&rig);
+    assert!(there <= listed + 3, "{there} tables of {listed} segments");
+    assert_eq!(lost(&mut rig), 0);
+}
