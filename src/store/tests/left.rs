@@ -527,23 +527,50 @@ fn a_segment_that_is_given_up_costs_no_other_on_a_full_disk() {
     assert!(dropped <= 60, "{line:?}");
 }
 
+/// Lets so much of the disk be free.
+fn leave_free(rig: &Rig, free: u64) {
+    let all: u64 = rig.disk.names(&rig.disk.dir()).iter().filter_map(|path| rig.disk.size(path)).sum();
+    rig.disk.fail(|faults| faults.capacity = all + free);
+}
+
 #[test]
-fn a_sync_that_fails_beside_a_damaged_table_costs_no_sound_database_its_place() {
-    let mut rig = with_damaged_pages(&[5], 100_000_000);
-    // So many pages are free that the file is to be shrunk.
-    settle(&mut rig, 1..=600);
-    rig.hand_over(rows(961..=961));
-    assert!(rig.all_told());
-    // The damaged one is the only one that is left.
-    rig.worker.database.log.left.retain(|_, bytes| *bytes > 0);
-    assert_eq!(rig.worker.database.log.left.len(), 1);
-    rig.disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
-    rig.wait(1_000);
-    assert_eq!(rig.disk.faults().sync, None, "it was met");
-    assert!(rig.commit(rows(962..=962)));
-    assert!(rig.worker.database.sync == commit::Sync::Trusted, "this one has not failed");
-    assert_eq!((read_all(&mut rig), lost(&mut rig)), (seqs(601..=962), 0));
-    assert_eq!(read_all(&mut cut(rig)), seqs(601..=962));
+fn reads_that_fail_once_cost_no_row_beside_a_place_that_only_drops_meet() {
+    let mut rig = with_a_bad_root(80);
+    leave_free(&rig, 250_000);
+    let mut failed = 0;
+    for block in 0..72 {
+        settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+        rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+        rig.disk.fail(|faults| faults.reads = 1);
+        rig.hand_over(rows(961 + block..=961 + block));
+        failed += u64::from(rig.disk.faults().reads == 0);
+        rig.disk.fail(|faults| faults.reads = 0);
+        assert!(rig.all_told() || rig.is_soon_told(), "block {block}: {:?}", rig.status().trouble);
+        rig.wait(3_000);
+    }
+    assert!(failed > 60, "{failed}");
+    assert_eq!((lost(&mut rig), rig.status().readers[&ROUTE].queued), (0, 168));
+}
+
+#[test]
+fn a_place_that_only_shrinking_meets_stops_no_commit_and_costs_no_row() {
+    let disk = closed_with_960_rows();
+    let page = (900..=940).map(|seq| page_of(&disk, seq)).max().unwrap();
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=960));
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    disk.fail(|faults| faults.bad_page = page);
+    leave_free(&rig, 250_000);
+    for block in 0..70 {
+        settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+        rig.hand_over(rows(961 + block..=961 + block));
+        assert!(rig.all_told(), "block {block}: {:?}", rig.status().trouble);
+        assert_eq!(rig.status().trouble, None, "block {block}");
+        rig.wait(3_000);
+    }
+    (0..80).for_each(|_| rig.wait(3_000));
+    assert!(disk.refused() > 2, "{}", disk.refused());
+    assert_eq!((rig.status().trouble, lost(&mut rig)), (None, 0));
 }
 
 #[test]
@@ -573,4 +600,23 @@ fn an_emptied_table_that_turns_out_to_be_damaged_keeps_no_other() {
     let (there, listed) = tables(&rig);
     assert!(there <= listed + 3, "{there} tables of {listed} segments");
     assert_eq!(lost(&mut rig), 0);
+}
+
+#[test]
+fn a_sync_that_fails_beside_a_damaged_table_costs_no_sound_database_its_place() {
+    let mut rig = with_damaged_pages(&[5], 100_000_000);
+    // So many pages are free that the file is to be shrunk.
+    settle(&mut rig, 1..=600);
+    rig.hand_over(rows(961..=961));
+    assert!(rig.all_told());
+    // The damaged one is the only one that is left.
+    rig.worker.database.log.left.retain(|_, bytes| *bytes > 0);
+    assert_eq!(rig.worker.database.log.left.len(), 1);
+    rig.disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    rig.wait(1_000);
+    assert_eq!(rig.disk.faults().sync, None, "it was met");
+    assert!(rig.commit(rows(962..=962)));
+    assert!(rig.worker.database.sync == commit::Sync::Trusted, "this one has not failed");
+    assert_eq!((read_all(&mut rig), lost(&mut rig)), (seqs(601..=962), 0));
+    assert_eq!(read_all(&mut cut(rig)), seqs(601..=962));
 }
