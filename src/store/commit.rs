@@ -26,7 +26,7 @@ use super::segment;
 use super::successor::{self, Apart};
 use super::tend::{Dropped, Spare};
 use super::thread::Worker;
-use super::unread::{ELSEWHERE, Unread};
+use super::unread::{NEEDLESS, Unread};
 use crate::record::{Now, Seq};
 
 /// Called before and after each sync of a commit, on the store's thread: lets a test hold it or fail it.
@@ -317,7 +317,7 @@ impl Database {
                 Ok(Dropped::None) => {}
                 // It does not come to that: of those that go now a page each stays beside them.
                 Err(fault) if fault.unread().is_some() || fault.is_damage() => {
-                    self.unread.put_off_and_rest(ELSEWHERE, self.now.mono);
+                    self.unread.put_off_and_rest(NEEDLESS, self.now.mono);
                 }
                 Err(fault) => return Err(fault),
             }

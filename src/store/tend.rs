@@ -15,7 +15,7 @@ use super::schema::{Fault, unsigned};
 use super::segment;
 use super::successor;
 use super::thread::Worker;
-use super::unread::ELSEWHERE;
+use super::unread::NEEDLESS;
 
 /// Whether the file has pages that it does not need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +53,8 @@ impl Database {
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
             self.look_at_unlisted(now);
             let dropped = self.drop_left(now);
-            // Whatever came of that: neither stands in the other's way.
-            let shrunk = self.shrink(config, now);
-            dropped.map(drop).and(shrunk)?;
+            // Whatever came of that: neither stands in the other's way. A sync may have failed in the second.
+            self.shrink(config, now).and(dropped)?;
         }
         Ok(())
     }
@@ -76,7 +75,7 @@ impl Database {
     /// Looks at one table that no header names: one of which nobody wants a row is dropped with what was left behind.
     fn look_at_unlisted(&mut self, now: u64) {
         let Some(connection) = &self.connection else { return };
-        let Some(id) = self.log.next_unlisted(now).filter(|_| self.unread.until(ELSEWHERE) <= now) else {
+        let Some(id) = self.log.next_unlisted(now).filter(|_| self.unread.until(NEEDLESS) <= now) else {
             return;
         };
         if self.log.is_over(connection, id) {
@@ -93,7 +92,7 @@ impl Database {
         for _ in 0..LEFT_TABLES_MAX {
             // One that has failed comes last: it stands in no other's way.
             let next = self.log.left_behind().min_by_key(|(id, bytes)| (*bytes, *id));
-            let Some((id, _)) = next.filter(|_| self.unread.until(ELSEWHERE) <= now) else {
+            let Some((id, bytes)) = next.filter(|_| self.unread.until(NEEDLESS) <= now) else {
                 break;
             };
             let Some(connection) = &self.connection else { return Err(Fault::Closed) };
@@ -103,9 +102,12 @@ impl Database {
                     (dropped, self.spare) = (Dropped::Some, Spare::Perhaps);
                     self.log.left.remove(&id);
                 }
-                Err(fault) if fault.unread().is_some() || fault.is_unsynced() => return Err(fault),
                 // Without a word it would stay, and so would each that goes from now on.
-                Err(fault) if fault.is_damage() => return Err(fault),
+                Err(fault) if fault.unread().is_some() || fault.is_damage() => {
+                    self.log.left.insert(id, bytes.max(1));
+                    return Err(needless(fault));
+                }
+                Err(fault) if fault.is_unsynced() => return Err(fault),
                 // Whoever needs its room has more to try.
                 Err(fault) if fault.is_full() && dropped == Dropped::None => return Err(fault),
                 // Nobody needs its room now: whoever does meets the same.
@@ -117,12 +119,12 @@ impl Database {
 
     /// Shrinks the file a little, and lets the disk know where that is worth it.
     fn shrink(&mut self, config: &Checked, now: u64) -> Result<(), Fault> {
-        if self.unread.until(ELSEWHERE) <= now {
+        if self.unread.until(NEEDLESS) <= now {
             let shrunk = self.give_pages_up(config);
             self.spare = match self.watch(shrunk) {
                 // It takes a little room itself.
                 Err(fault) if fault.is_full() => Spare::No,
-                shrunk => shrunk?,
+                shrunk => shrunk.map_err(needless)?,
             };
         }
         // Only that makes the file smaller.
@@ -156,19 +158,32 @@ impl Database {
 }
 
 impl Worker {
-    /// After damage that was met where a table was to go which nobody needs.
+    /// After damage, or what the disk does not read, that was met where a table was to go which nobody needs: it is
+    /// gone round where there is room for another file, and else is tried on.
     pub(super) fn recover_left(&mut self, fault: Fault) {
         let now = (self.clock)();
-        if !has_room(&self.database.files) || now.mono < self.recovery.salvage_at {
-            return self.database.unread.put_off_and_rest(ELSEWHERE, now.mono);
+        let is_damage = fault.is_damage();
+        let is_over = is_damage || self.database.is_hopeless(&fault, now.mono);
+        if !is_over || !has_room(&self.database.files) || now.mono < self.recovery.salvage_at {
+            return self.database.unread.put_off_and_rest(NEEDLESS, now.mono);
         }
         self.names = Names::default();
-        if let Err(second) = self.database.replace_damaged(Patience::Some, now.wall, &fault) {
+        let gone_round = match is_damage {
+            true => self.database.replace_damaged(Patience::Some, now.wall, &fault),
+            false => self.database.go_round(&fault, &now),
+        };
+        self.database.unread.rest((self.clock)().mono);
+        if let Err(second) = gone_round {
             // It writes all of the store.
             self.recovery.salvage_at = now.mono + SALVAGE_MILLIS;
             self.recover_idle(second);
         }
     }
+}
+
+/// What the disk does not read is met by nobody who needs it.
+fn needless(fault: Fault) -> Fault {
+    if fault.unread().is_some() { Fault::Unreadable(NEEDLESS) } else { fault }
 }
 
 /// Frames in the WAL.

@@ -4,7 +4,7 @@
 //! [`Worker::committed`], which only a commit that succeeded reaches.
 
 use super::batch::Batch;
-use super::commit::{Database, Gate, Recovery, has_room};
+use super::commit::{Database, Gate, Recovery};
 use super::handle::{Ask, Inbox, StoreStatus};
 use super::log::Order;
 use super::pace::{DAY_MILLIS, Due, Last, Spent, due};
@@ -13,6 +13,7 @@ use super::reader::{Fate, Kind};
 use super::room::{Room, missed_floor};
 use super::schema::Fault;
 use super::tend::SHRINK_MILLIS;
+use super::unread::{ELSEWHERE, NEEDLESS};
 use super::{Checked, aside, written};
 use crate::record::{
     DropReason, Full, HEARTBEAT, Now, Portion, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write,
@@ -246,18 +247,16 @@ impl Worker {
         self.database.is_to_be_tended().then(|| self.database.shrunk_at.saturating_add(SHRINK_MILLIS))
     }
 
-    fn tend(&mut self) {
-        match self.database.tend(&self.config, (self.clock)().mono) {
-            // Of what no commit needs: it is gone round where there is room for another file, and else is tried on.
-            Err(Fault::Unreadable(place)) if has_room(&self.database.files) => self.wait_for(place),
-            Err(Fault::Unreadable(place)) => {
-                self.database.unread.put_off_and_rest(place, (self.clock)().mono)
-            }
-            // What stands in the way of every drop no commit may ever meet.
-            Err(fault) if fault.is_damage() => self.recover_left(fault),
-            Err(fault) => self.recover_idle(fault),
-            Ok(()) => {}
+    /// Looks after the file. Returns the place that the disk did not read for that.
+    fn tend(&mut self) -> Option<u32> {
+        let fault = self.database.tend(&self.config, (self.clock)().mono).err()?;
+        let place = fault.unread();
+        // What stands in the way of every drop no commit may ever meet.
+        match fault.is_damage() || place == Some(NEEDLESS) {
+            true => self.recover_left(fault),
+            false => self.recover_idle(fault),
         }
+        place
     }
 
     /// Commits the batch, in parts if the disk is tight.
@@ -326,7 +325,10 @@ impl Worker {
             tracing::info!("the store commits again");
         }
         self.inbox.go_on(Seq(self.database.log.ledger.last_seq));
-        self.tend();
+        if self.tend() != Some(ELSEWHERE) {
+            // All was read that a commit needs.
+            self.database.unread.forget(ELSEWHERE);
+        }
         self.answer_held();
     }
 

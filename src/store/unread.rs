@@ -67,7 +67,8 @@ impl Unread {
 
     /// Segments that are put off.
     pub(super) fn resting(&self, now: u64) -> BTreeSet<u32> {
-        let resting = self.places.iter().filter(|(place, tries)| **place != ELSEWHERE && tries.next() > now);
+        let is_segment = |place: u32| place != ELSEWHERE && place != NEEDLESS;
+        let resting = self.places.iter().filter(|(place, tries)| is_segment(**place) && tries.next() > now);
         resting.map(|(id, _)| *id).collect()
     }
 
@@ -98,12 +99,13 @@ impl Database {
             return self.go_back(now);
         }
         let is_apart = self.apart.iter().any(|apart| apart.segments.contains(&place));
-        if is_apart || (place == ELSEWHERE && health == Health::Whole) {
+        if is_apart || (matches!(place, ELSEWHERE | NEEDLESS) && health == Health::Whole) {
             return self.reopen(Patience::None, now);
         }
         let salvage = health == Health::Spotted
             && match place {
-                ELSEWHERE => true,
+                // Of the second nobody needs anything: who asks has seen that there is room.
+                ELSEWHERE | NEEDLESS => true,
                 // Should even that fail, the next load gives it up.
                 _ => self.suspects.insert(place, Doubt::Unreadable).is_none() && has_room(&self.files),
             };
@@ -113,6 +115,10 @@ impl Database {
 
 /// No segment has that number: any other place of the file, which every commit may need.
 pub(super) const ELSEWHERE: u32 = 0;
+
+/// Nor that: what only the work beside the commits meets. It has a count of its own, or a commit that meets another
+/// place once would be the last of many tries.
+pub(super) const NEEDLESS: u32 = u32::MAX;
 
 /// What is not tried in vain for so long is read again.
 const QUIET_MILLIS: u64 = 60_000;

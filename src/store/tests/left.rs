@@ -4,8 +4,8 @@
 //! else needs may stand in the way of every drop.
 
 use super::cuts::{Rig, SIZES, content};
-use super::disk::FaultyDisk;
-use super::faults::{ROUTE, closed_with_960_rows, read_all, rows, seqs, start};
+use super::disk::{FaultyDisk, Kind};
+use super::faults::{ROUTE, closed_with_960_rows, cut, read_all, rows, seqs, start};
 use super::unreadable::{LONG, filled, lost, page_of, settle, wait_until_read};
 use super::*;
 use crate::record::{DropReason, Policy};
@@ -315,7 +315,7 @@ fn a_place_that_every_drop_meets_stops_no_commit_on_a_full_disk() {
     assert!(line.queued > 500, "{line:?}");
     rig.disk.fail(|faults| faults.bad_page = 0);
     let first = last - line.queued + 1;
-    assert_eq!(read_all(&mut super::faults::cut(rig)), seqs(first..=last));
+    assert_eq!(read_all(&mut cut(rig)), seqs(first..=last));
 }
 
 #[test]
@@ -525,4 +525,98 @@ fn a_segment_that_is_given_up_costs_no_other_on_a_full_disk() {
     let dropped: u64 = line.dropped.values().sum();
     assert_eq!(line.received, line.delivered + line.queued + dropped, "{line:?}");
     assert!(dropped <= 60, "{line:?}");
+}
+
+/// Lets so much of the disk be free.
+fn leave_free(rig: &Rig, free: u64) {
+    let all: u64 = rig.disk.names(&rig.disk.dir()).iter().filter_map(|path| rig.disk.size(path)).sum();
+    rig.disk.fail(|faults| faults.capacity = all + free);
+}
+
+#[test]
+fn reads_that_fail_once_cost_no_row_beside_a_place_that_only_drops_meet() {
+    let mut rig = with_a_bad_root(80);
+    leave_free(&rig, 250_000);
+    let mut failed = 0;
+    for block in 0..72 {
+        settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+        rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+        rig.disk.fail(|faults| faults.reads = 1);
+        rig.hand_over(rows(961 + block..=961 + block));
+        failed += u64::from(rig.disk.faults().reads == 0);
+        rig.disk.fail(|faults| faults.reads = 0);
+        assert!(rig.all_told() || rig.is_soon_told(), "block {block}: {:?}", rig.status().trouble);
+        rig.wait(3_000);
+    }
+    assert!(failed > 60, "{failed}");
+    assert_eq!((lost(&mut rig), rig.status().readers[&ROUTE].queued), (0, 168));
+}
+
+#[test]
+fn a_place_that_only_shrinking_meets_stops_no_commit_and_costs_no_row() {
+    let disk = closed_with_960_rows();
+    let page = (900..=940).map(|seq| page_of(&disk, seq)).max().unwrap();
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=960));
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    disk.fail(|faults| faults.bad_page = page);
+    leave_free(&rig, 250_000);
+    for block in 0..70 {
+        settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+        rig.hand_over(rows(961 + block..=961 + block));
+        assert!(rig.all_told(), "block {block}: {:?}", rig.status().trouble);
+        assert_eq!(rig.status().trouble, None, "block {block}");
+        rig.wait(3_000);
+    }
+    (0..80).for_each(|_| rig.wait(3_000));
+    assert!(disk.refused() > 2, "{}", disk.refused());
+    assert_eq!((rig.status().trouble, lost(&mut rig)), (None, 0));
+}
+
+#[test]
+fn an_emptied_table_that_turns_out_to_be_damaged_keeps_no_other() {
+    let mut rig = with_damaged_pages(&[5], 250_000);
+    // All in one second: none of them goes yet.
+    settle(&mut rig, 1..=48);
+    rig.hand_over(rows(961..=961));
+    assert!(rig.all_told());
+    let emptied: Vec<u32> =
+        rig.worker.database.log.left.iter().filter(|(_, bytes)| **bytes == 0).map(|(id, _)| *id).collect();
+    assert!(emptied.len() > 1, "{:?}", rig.worker.database.log.left);
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    let sql = format!("SELECT rootpage FROM sqlite_schema WHERE name = 'log_{}'", emptied[0]);
+    let root = connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap() as usize;
+    commit::checkpoint(connection).unwrap();
+    connection.execute_batch("PRAGMA shrink_memory").unwrap();
+    rig.disk.harm(&rig.disk.dir().join("tidegate.db"), |bytes| {
+        bytes[(root - 1) * 4_096..][..4_096].fill(0xa5);
+    });
+    for block in 4..60 {
+        settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+        rig.hand_over(rows(958 + block..=958 + block));
+        assert!(rig.all_told(), "{:?}", rig.status().trouble);
+        rig.wait(5_000);
+    }
+    let (there, listed) = tables(&rig);
+    assert!(there <= listed + 3, "{there} tables of {listed} segments");
+    assert_eq!(lost(&mut rig), 0);
+}
+
+#[test]
+fn a_sync_that_fails_beside_a_damaged_table_costs_no_sound_database_its_place() {
+    let mut rig = with_damaged_pages(&[5], 100_000_000);
+    // So many pages are free that the file is to be shrunk.
+    settle(&mut rig, 1..=600);
+    rig.hand_over(rows(961..=961));
+    assert!(rig.all_told());
+    // The damaged one is the only one that is left.
+    rig.worker.database.log.left.retain(|_, bytes| *bytes > 0);
+    assert_eq!(rig.worker.database.log.left.len(), 1);
+    rig.disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+    rig.wait(1_000);
+    assert_eq!(rig.disk.faults().sync, None, "it was met");
+    assert!(rig.commit(rows(962..=962)));
+    assert!(rig.worker.database.sync == commit::Sync::Trusted, "this one has not failed");
+    assert_eq!((read_all(&mut rig), lost(&mut rig)), (seqs(601..=962), 0));
+    assert_eq!(read_all(&mut cut(rig)), seqs(601..=962));
 }
