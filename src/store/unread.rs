@@ -32,10 +32,7 @@ impl Unread {
                 *tries = Tries::default();
             }
             if tries.is_new() {
-                tracing::error!(
-                    segment = place,
-                    "the disk cannot read a part of the store: who needs it waits"
-                );
+                tell(place);
             }
             tries.count();
             tries.rest(now);
@@ -111,6 +108,14 @@ impl Database {
             };
         if salvage { self.replace_damaged(Patience::None, now.wall, fault) } else { self.go_back(now) }
     }
+}
+
+fn tell(place: u32) {
+    if place == NEEDLESS {
+        return tracing::error!("a part of the store that nobody needs cannot be freed: it is tried again");
+    }
+    let segment = (place != ELSEWHERE).then_some(place);
+    tracing::error!(segment, "the disk cannot read a part of the store: who needs it waits");
 }
 
 /// No segment has that number: any other place of the file, which every commit may need.
