@@ -53,6 +53,10 @@ impl Database {
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
             self.look_at_unlisted(now);
             let dropped = self.drop_left(now);
+            if dropped.as_ref().is_err_and(Fault::is_unsynced) {
+                // There is no file any more that could be shrunk.
+                return dropped.map(drop);
+            }
             // Whatever came of that: neither stands in the other's way. A sync may have failed in the second.
             self.shrink(config, now).and(dropped)?;
         }

@@ -620,3 +620,23 @@ fn a_sync_that_fails_beside_a_damaged_table_costs_no_sound_database_its_place() 
     assert_eq!((read_all(&mut rig), lost(&mut rig)), (seqs(601..=962), 0));
     assert_eq!(read_all(&mut cut(rig)), seqs(601..=962));
 }
+
+#[test]
+fn of_a_sync_that_fails_where_a_table_goes_the_operator_is_told() {
+    let mut rig = with_a_bad_root(40);
+    for block in 0..4 {
+        settle(&mut rig, block * 12 + 1..=block * 12 + 12);
+        assert!(rig.commit(rows(481 + block..=481 + block)));
+    }
+    rig.disk.fail(|faults| (faults.bad_page, faults.sync) = (0, Some((Kind::Wal, 0))));
+    for _ in 0..4 {
+        rig.wait(3_000);
+        if rig.disk.faults().sync.is_none() {
+            break;
+        }
+    }
+    assert_eq!(rig.disk.faults().sync, None, "it was met");
+    assert_eq!(rig.status().trouble.as_deref(), Some("the disk refused to sync"));
+    assert!(rig.commit(rows(485..=485)));
+    assert_eq!(read_all(&mut cut(rig)), seqs(49..=485));
+}
