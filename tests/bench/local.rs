@@ -1,9 +1,12 @@
 //! What local clients feel of a store in trouble: the time of a QoS 0 message from one to another.
 //!
 //! One message at a time, quiet and under a trouble in turns: a sync that takes 5 s, a backlog that
-//! drains, a file that shrinks, a disk that is full. Meanwhile others publish what must be kept.
+//! drains, a file that shrinks, a disk that is full. Meanwhile others publish what must be kept. The processors are
+//! kept awake: one that sleeps takes ten times as long to wake as a message takes to pass.
 
+use std::num::NonZero;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -25,6 +28,7 @@ const WINDOW: u64 = 20;
 /// Every trouble; panics at the whole size where one is felt.
 pub(crate) fn run(program: &Path) {
     let (rounds, exchanges) = if proof() { (5, 20_000) } else { (1, 2_000) };
+    let _awake = proof().then(Awake::begin);
     for trouble in [Trouble::Stall, Trouble::Full, Trouble::Drain, Trouble::Reclaim] {
         let (mut quiet, mut troubled) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
@@ -53,6 +57,27 @@ enum Trouble {
     Drain,
     /// The file has many unused pages, and gives them back.
     Reclaim,
+}
+
+/// Keeps every processor busy with what gives way to anything else.
+struct Awake(Vec<Child>);
+
+impl Awake {
+    fn begin() -> Awake {
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        let idle = ["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"];
+        let words: Vec<&str> = LEASH.into_iter().chain(idle).collect();
+        let spin = |_| Command::new(words[0]).args(&words[1..]).spawn().expect("chrt of util-linux");
+        Awake((0..processors).map(spin).collect())
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().and_then(|()| child.wait()).expect("it is there");
+        }
+    }
 }
 
 struct Scene {
