@@ -50,16 +50,21 @@ impl<'a> Origin<'a> {
         Origin { publisher, qos: plain.qos, topic: plain.topic }
     }
 
+    /// Its publisher in one number.
+    #[inline]
+    fn speaker(&self) -> u64 {
+        u64::from(self.publisher.slot) << 32 | u64::from(self.publisher.generation)
+    }
+
     /// What stands before the topic in the text.
     #[inline]
     fn head(&self, as_of: u64) -> [u8; HEAD] {
-        let ConnectionId { slot, generation } = self.publisher;
         // Two bits of as many changes as nobody lives to see.
         let state = as_of << 2 | self.qos as u64;
         let mut head = [0; HEAD];
         let (first, second) = head.split_at_mut(8);
         first.copy_from_slice(&state.to_le_bytes());
-        second.copy_from_slice(&(u64::from(slot) << 32 | u64::from(generation)).to_le_bytes());
+        second.copy_from_slice(&self.speaker().to_le_bytes());
         head
     }
 }
@@ -137,8 +142,7 @@ impl Atlas {
     #[inline]
     fn mark(&self, origin: Origin<'_>) -> u32 {
         let mut hasher = self.hash.build_hasher();
-        let ConnectionId { slot, generation } = origin.publisher;
-        hasher.write_u64((u64::from(slot) << 32 | u64::from(generation)) ^ (origin.qos as u64) << 62);
+        hasher.write_u64(origin.speaker() ^ (origin.qos as u64) << 62);
         hasher.write(origin.topic);
         // Half of it is as good, and 0 stands for none.
         (hasher.finish() >> 32) as u32 | 1
@@ -315,6 +319,18 @@ mod tests {
         found
     }
 
+    /// Whatever differs in one thing from that of the first connection at QoS 1 in `t/a`.
+    fn others(origin: Origin<'_>) -> [Origin<'_>; 6] {
+        [
+            Origin { publisher: connection(2), ..origin },
+            Origin { publisher: ConnectionId { slot: 1, generation: 8 }, ..origin },
+            Origin { qos: QoS::AtMostOnce, ..origin },
+            Origin { topic: b"t/b", ..origin },
+            Origin { topic: b"t/", ..origin },
+            Origin { topic: b"t/a/b", ..origin },
+        ]
+    }
+
     #[test]
     fn a_way_is_known_to_who_says_the_same_while_nothing_has_changed() {
         let mut atlas = Atlas::new(1, 1 << 20);
@@ -327,13 +343,7 @@ mod tests {
         atlas.keep(origin, 5, &legs);
         assert_eq!(found(&atlas, origin, 5), Some(legs));
         assert!(!atlas.is_due(origin, 5), "it has one");
-        for other in [
-            Origin { publisher: connection(2), ..origin },
-            Origin { publisher: ConnectionId { slot: 1, generation: 8 }, ..origin },
-            Origin { qos: QoS::AtMostOnce, ..origin },
-            Origin { topic: b"t/b", ..origin },
-            Origin { topic: b"t/", ..origin },
-        ] {
+        for other in others(origin) {
             assert_eq!(found(&atlas, other, 5), None, "{other:?}");
         }
         assert_eq!(found(&atlas, origin, 6), None);
@@ -369,13 +379,7 @@ mod tests {
         let mark = atlas.mark(origin);
         let at = atlas.buckets[atlas.place(mark)].at(mark).unwrap();
         assert!(atlas.read(at, origin, 5).is_some());
-        for other in [
-            Origin { publisher: connection(2), ..origin },
-            Origin { publisher: ConnectionId { slot: 1, generation: 8 }, ..origin },
-            Origin { qos: QoS::AtMostOnce, ..origin },
-            Origin { topic: b"t/b", ..origin },
-            Origin { topic: b"t/a/b", ..origin },
-        ] {
+        for other in others(origin) {
             assert_eq!(atlas.read(at, other, 5), None, "{other:?}");
         }
         assert_eq!(atlas.read(at, origin, 6), None);
