@@ -661,3 +661,27 @@ fn who_has_left_a_group_ends_what_it_had_of_it() {
     pair.compare();
     assert_eq!(pair.straight.broker.memory.queues, 0);
 }
+
+/// Who may read what, to be published by clients that may publish all.
+fn ruled(rules: &str) -> Config {
+    let rules = format!("topic write #\n{rules}");
+    Config { rules: Some(Arc::new(Rules::parse(&rules).expect("right"))), ..config() }
+}
+
+#[test]
+fn who_may_read_and_joins_a_group_of_those_who_may_not_is_sent_what_is_published() {
+    for wanted in ["q0", "q1", "q2"] {
+        let mut pair = Pair::new(&ruled("pattern read t/%c\n"));
+        for line in ["open 1", "1 connect a v311 clean", "open 2", "2 connect b v5 clean", "open 3"] {
+            pair.run(line);
+        }
+        pair.run(&format!("2 subscribe 1 $share/g/t/+ {wanted}"));
+        learn(&mut pair, "t/c");
+        assert_eq!(pair.plain.said, [""; 0], "it is nobody's");
+        pair.run("3 connect c v5 clean");
+        pair.run(&format!("3 subscribe 1 $share/g/t/+ {wanted}"));
+        pair.publish(1, "t/c", "x");
+        assert_eq!(pair.plain.said, ["3 < publish t/c x"]);
+        pair.compare();
+    }
+}
