@@ -292,6 +292,10 @@ impl Broker {
         let access = self.access_of(id, key);
         if let Some(client) = self.clients.get_mut(key) {
             client.access = access;
+            if !client.session.subscriptions.is_empty() {
+                // What it was not to be given before is kept for it from now on.
+                self.atlas.close();
+            }
         }
     }
 

@@ -301,6 +301,8 @@ impl Broker {
         }
         if new {
             client.groups.insert(id);
+            // What none of the others may read it may.
+            self.atlas.close();
         }
         let keeps = client.session.backlog.is_some() && options.qos > QoS::AtMostOnce;
         if keeps && group.backlog.is_none() {

@@ -49,8 +49,10 @@ pub(super) struct Allowance {
     pub(super) done: usize,
     /// Packets that may go straight.
     pub(super) straight: usize,
-    /// Work that those took, and what the broker was asked before them.
+    /// Work that those took.
     pub(super) work: usize,
+    /// Work that the broker was asked for before them: of what others have said, too.
+    pub(super) asked: usize,
     /// What comes next was found not to go straight.
     pub(super) is_missed: bool,
 }
@@ -135,7 +137,7 @@ impl Engine {
             self.counters.packets_in += left.decoded;
             // What goes straight is bounded by its work.
             share.packets = share.packets.saturating_sub(left.done.max(usize::from(!went_straight)));
-            share.take(work::SERVE + work::of_bytes(bytes) + left.done * work::PACKET + left.work);
+            share.take(work::SERVE + work::of_bytes(bytes) + left.done * work::PACKET + left.all_work());
             match served {
                 Served::Again if share.is_first && lane == Lane::Brief && !has_had_his => {
                     self.table.socket(id).into_iter().for_each(Socket::list_anew);
@@ -193,7 +195,12 @@ impl Allowance {
     }
 
     pub(super) fn new(bytes: usize, packets: usize, straight: usize) -> Allowance {
-        Allowance { bytes, packets, decoded: 0, done: 0, straight, work: 0, is_missed: false }
+        Allowance { bytes, packets, decoded: 0, done: 0, straight, work: 0, asked: 0, is_missed: false }
+    }
+
+    /// Work that was done while it was served, beside that of reading.
+    pub(super) fn all_work(&self) -> usize {
+        self.work + self.asked
     }
 }
 

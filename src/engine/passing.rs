@@ -292,6 +292,33 @@ fn a_few_words_are_a_few_though_one_of_them_goes_straight() {
 }
 
 #[test]
+fn a_few_words_are_a_few_though_others_have_meant_much_by_theirs() {
+    let mut stepped = Stepped::start(|_| {});
+    let mut panel = stepped.reader("panel", "t/#", QoS::AtMostOnce);
+    let _readers = stepped.readers(300, "w/#", QoS::AtMostOnce);
+    let mut speaker = stepped.connect("speaker");
+    let [mut first, mut other] = ["first", "other"].map(|name| stepped.connect(name));
+    for _ in 0..3 {
+        speaker.publish("t/5", b"x", QoS::AtMostOnce);
+        first.publish("n", b"x", QoS::AtMostOnce);
+        other.publish("n", b"x", QoS::AtMostOnce);
+        stepped.turn();
+    }
+    stepped.turn_until(100, |engine| engine.courier.put_off.is_empty() && !engine.intake.is_ready());
+    let passed = stepped.engine.counters.passed;
+    assert_eq!(panel.take_now().len(), 3);
+    first.send(&Packet::PingReq);
+    other.publish("w/1", b"x", QoS::AtMostOnce);
+    speaker.publish("t/5", b"y", QoS::AtMostOnce);
+    stepped.turn();
+    assert_eq!(stepped.engine.counters.passed, passed + 1);
+    assert!(!stepped.engine.courier.put_off.is_empty(), "many wait for what the other one has said");
+    speaker.publish("t/5", b"z", QoS::AtMostOnce);
+    stepped.turn();
+    assert_eq!(panel.take_now().len(), 2);
+}
+
+#[test]
 fn a_few_words_for_which_large_messages_come_are_not_a_few() {
     let mut stepped = Stepped::start(|parts| parts.limits.max_send_buffer = 8 << 20);
     let mut panel = reader_of(QoS::AtLeastOnce, &mut stepped, Version::V5, "panel", &[]);

@@ -47,14 +47,14 @@ impl Engine {
                 return;
             }
             // What it says may concern the one who is served as well, and have happened by that.
-            left.work += self.ask_broker(effects, now);
+            left.asked += self.ask_broker(effects, now);
             left.is_missed = !self.events.is_empty();
             return;
         }
         let Some(socket) = self.table.socket(id) else { return };
         let (version, max_packet) = (socket.version, socket.max_packet());
         let mut bytes = socket.lend_undecoded();
-        while left.straight > 0 && left.work < most {
+        while left.straight > 0 && left.all_work() < most {
             let gone = match Plain::read(&bytes, version, max_packet) {
                 Some(plain) => self.send_on(id, plain, version, now),
                 None => Brief::read(&bytes).and_then(|brief| self.hear(id, brief, effects, now)),
@@ -69,7 +69,7 @@ impl Engine {
             left.work += work;
             bytes.advance(size);
         }
-        if left.straight == 0 || left.work >= most {
+        if left.straight == 0 || left.all_work() >= most {
             left.packets = 0;
         }
         if let Some(socket) = self.table.socket(id) {

@@ -9,7 +9,7 @@ use super::random::{Random, fresh_seed};
 use super::script::{Script, config, with_route};
 use super::speech::packet;
 use crate::access::Rules;
-use crate::broker::{Config, Due, Event, Route, WhenFull};
+use crate::broker::{Config, Due, Event, Passwords, Route, WhenFull};
 use crate::codec::{Brief, Plain, QoS, Version, Word, encode};
 use crate::record::{Policy, ReaderId};
 
@@ -660,4 +660,53 @@ fn who_has_left_a_group_ends_what_it_had_of_it() {
     pair.say((2, Word::PubAck, 1));
     pair.compare();
     assert_eq!(pair.straight.broker.memory.queues, 0);
+}
+
+/// Who may read what, to be published by clients that may publish all.
+fn ruled(rules: &str) -> Config {
+    let rules = format!("topic write #\n{rules}");
+    Config { rules: Some(Arc::new(Rules::parse(&rules).expect("right"))), ..config() }
+}
+
+#[test]
+fn who_may_read_and_joins_a_group_of_those_who_may_not_is_sent_what_is_published() {
+    for wanted in ["q0", "q1", "q2"] {
+        let mut pair = Pair::new(&ruled("pattern read t/%c\n"));
+        for line in ["open 1", "1 connect a v311 clean", "open 2", "2 connect b v5 clean", "open 3"] {
+            pair.run(line);
+        }
+        pair.run(&format!("2 subscribe 1 $share/g/t/+ {wanted}"));
+        learn(&mut pair, "t/c");
+        assert_eq!(pair.plain.said, [""; 0], "it is nobody's");
+        pair.run("3 connect c v5 clean");
+        pair.run(&format!("3 subscribe 1 $share/g/t/+ {wanted}"));
+        pair.publish(1, "t/c", "x");
+        assert_eq!(pair.plain.said, ["3 < publish t/c x"]);
+        pair.compare();
+    }
+}
+
+#[test]
+fn who_comes_back_as_somebody_who_may_read_misses_nothing_before_he_is_welcomed() {
+    let mut pair = Pair::new(&Config {
+        passwords: Passwords::File,
+        ..ruled("topic read news\nuser anna\ntopic read t/#\n")
+    });
+    for line in ["open 1", "1 connect a v311 clean", "open 2", "2 connect b v5 expiry=1000", "commit"] {
+        pair.run(line);
+    }
+    for line in ["2 subscribe 1 # q1", "commit", "2 lost", "commit"] {
+        pair.run(line);
+    }
+    for packet_id in 1..4 {
+        pair.publish_at(QoS::AtLeastOnce, packet_id, 1, "t/1", "x");
+    }
+    assert_eq!(pair.known, 1, "past who may not read that");
+    for line in ["open 3 password", "3 connect b v5 expiry=1000 user=anna pass=x", "3 verified"] {
+        pair.run(line);
+    }
+    pair.publish_at(QoS::AtLeastOnce, 4, 1, "t/1", "y");
+    pair.run("commit");
+    assert!(pair.plain.said.contains(&"3 < publish t/1 y q1 id=1".to_owned()), "{:?}", pair.plain.said);
+    pair.compare();
 }
