@@ -14,7 +14,7 @@ use super::log::{Dictionary, Doubt, Log, NewRow, Segment};
 use super::pack::{Unpack, put_number};
 use super::reader::Fate;
 use super::schema::Fault;
-use super::segment::{self, Found, Header, Named};
+use super::segment::{self, Found, Header, Named, Pen};
 use super::successor;
 use crate::record::{DropReason, Message, ReaderId};
 
@@ -295,7 +295,7 @@ impl Log {
         }
         Audience::pack(members.into_iter(), &mut audience);
         self.insert(
-            connection,
+            &mut Pen::new(connection),
             &NewRow {
                 seq,
                 topic: &row.topic,
