@@ -49,6 +49,8 @@ pub(super) struct Courier {
     pub(super) memory: Level,
     templates: Templates,
     writes: Vec<Write>,
+    /// How many there were in the last turn that had some.
+    usual_writes: usize,
     hurry: bool,
     store: Handle,
     inputs: Inputs,
@@ -78,6 +80,7 @@ impl Courier {
             memory: Level::Ample,
             templates: Templates::default(),
             writes: Vec::new(),
+            usual_writes: 0,
             hurry: false,
             store,
             inputs,
@@ -121,9 +124,18 @@ impl Courier {
         }
     }
 
+    fn gather(&mut self, write: Write) {
+        if self.writes.is_empty() {
+            // Grown step by step it would be moved again and again.
+            self.writes.reserve(self.usual_writes);
+        }
+        self.writes.push(write);
+    }
+
     /// Hands the turn's writes to the store in one piece.
     pub(super) fn hand_over(&mut self) {
         if !self.writes.is_empty() || self.hurry {
+            self.usual_writes = self.writes.len();
             self.store.write(mem::take(&mut self.writes), mem::take(&mut self.hurry));
         }
     }
@@ -142,7 +154,7 @@ impl Engine {
         match effect {
             Effect::Deliver(copy) => self.deliver(copy),
             Effect::Send { connection, packet } => self.send(connection, packet, now),
-            Effect::Write(write) => self.courier.writes.push(write),
+            Effect::Write(write) => self.courier.gather(write),
             Effect::Hurry => self.courier.hurry = true,
             Effect::Memory(level) => self.courier.memory = level,
             Effect::Speak { connection, version, maximum_packet_size, topic_alias_maximum } => {
