@@ -49,8 +49,6 @@ pub(super) struct Courier {
     pub(super) memory: Level,
     templates: Templates,
     writes: Vec<Write>,
-    /// How many there were in the last turn that had some.
-    usual_writes: usize,
     hurry: bool,
     store: Handle,
     inputs: Inputs,
@@ -80,7 +78,6 @@ impl Courier {
             memory: Level::Ample,
             templates: Templates::default(),
             writes: Vec::new(),
-            usual_writes: 0,
             hurry: false,
             store,
             inputs,
@@ -125,9 +122,8 @@ impl Courier {
     }
 
     fn gather(&mut self, write: Write) {
-        if self.writes.is_empty() {
-            // Grown step by step it would be moved again and again.
-            self.writes.reserve(self.usual_writes);
+        if self.writes.capacity() == 0 {
+            self.writes = self.store.list();
         }
         self.writes.push(write);
     }
@@ -135,7 +131,6 @@ impl Courier {
     /// Hands the turn's writes to the store in one piece.
     pub(super) fn hand_over(&mut self) {
         if !self.writes.is_empty() || self.hurry {
-            self.usual_writes = self.writes.len();
             self.store.write(mem::take(&mut self.writes), mem::take(&mut self.hurry));
         }
     }

@@ -128,13 +128,14 @@ impl Worker {
     fn serve(&mut self, ask: Ask) -> Course {
         let now = (self.clock)().mono;
         match ask {
-            Ask::Writes { batch, hurry } => {
+            Ask::Writes { mut batch, hurry } => {
                 let ends =
                     |write: &Write| matches!(write, Write::Settled { .. } | Write::SessionRemoved { .. });
                 let presses = batch.iter().any(ends);
-                for write in batch {
+                for write in batch.drain(..) {
                     self.batch.push(Order::Write(write), now);
                 }
+                self.inbox.give_back(batch);
                 if presses {
                     self.press();
                 }
