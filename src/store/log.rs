@@ -324,8 +324,8 @@ impl Log {
         if audience.is_none() {
             self.names.audiences.insert(row.audience.into(), row.seq);
         }
-        let segment = self.segments.entry(id).or_default();
         let weight = raw.weight();
+        let Some(segment) = segment_of(&mut self.segments, id) else { return Ok(()) };
         segment.rows += 1;
         segment.bytes += weight;
         segment.last = segment.last.max(row.seq);
@@ -343,7 +343,8 @@ impl Log {
 
     /// A reader wants more of a segment.
     pub(super) fn want(&mut self, segment: u32, id: ReaderId, more: Tally) {
-        if let (Some(segment), Some(reader)) = (self.segments.get_mut(&segment), self.readers.get_mut(&id)) {
+        let Some(segment) = segment_of(&mut self.segments, segment) else { return };
+        if let Some(reader) = self.readers.get_mut(&id) {
             reader.waiting.add(segment.wanted.add(id, more));
         }
     }
@@ -475,6 +476,14 @@ impl Log {
         self.index.open.remove(&id);
         self.dirty.insert(id);
     }
+}
+
+/// A segment; nearly always the newest, which is found at once.
+fn segment_of(segments: &mut BTreeMap<u32, Segment>, id: u32) -> Option<&mut Segment> {
+    if segments.last_key_value().is_some_and(|(newest, _)| *newest == id) {
+        return segments.values_mut().next_back();
+    }
+    segments.get_mut(&id)
 }
 
 /// QoS and retain of the publisher, and whether it is a reading without a clock, as a row keeps them.

@@ -139,9 +139,11 @@ impl Reader {
 
     /// Notes a row in the open segment.
     pub(super) fn extend_open(&mut self, segment: u32, seq: u64) {
-        if let Some(key) = self.open_span.filter(|key| *key < seq)
-            && let Some(span) = self.spans.get_mut(&key)
+        if let Some(mut newest) = self.spans.last_entry()
+            && self.open_span == Some(*newest.key())
+            && *newest.key() < seq
         {
+            let span = newest.get_mut();
             *span = Span { segment, last: span.last.max(seq) };
             return;
         }

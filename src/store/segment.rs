@@ -205,10 +205,25 @@ pub(super) fn unpack_header(body: &[u8]) -> Option<Header> {
 /// Writes rows, and keeps what it says to SQLite for the next one.
 pub(super) struct Pen<'c> {
     connection: &'c Connection,
-    /// For the segment that was written last.
-    insert: Option<(u32, CachedStatement<'c>)>,
+    insert: Option<Insertion<'c>>,
     /// For the next message.
     pub(super) scratch: Scratch,
+}
+
+/// How rows are put into the segment that was written last.
+struct Insertion<'c> {
+    id: u32,
+    statement: CachedStatement<'c>,
+    /// What it would put there again.
+    bound: Option<Usual>,
+}
+
+/// What of a row is nearly always as in the one before: it has no numbers and no properties, and this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Usual {
+    audience: u64,
+    flags: u8,
+    expiry: Option<u32>,
 }
 
 /// What is put together for a row.
@@ -238,35 +253,49 @@ impl<'c> Pen<'c> {
 
     /// Inserts a row.
     pub(super) fn put(&mut self, id: u32, row: &RawRow<'_>) -> Result<(), Fault> {
-        let insert = match self.insert.take() {
-            Some((of, insert)) if of == id => insert,
+        let Insertion { statement: insert, bound, .. } = match self.insert.take() {
+            Some(insert) if insert.id == id => self.insert.insert(insert),
             _ => {
                 let sql = format!("INSERT INTO main.log_{id} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
-                self.connection.prepare_cached(&sql)?
+                let statement = self.connection.prepare_cached(&sql)?;
+                self.insert.insert(Insertion { id, statement, bound: None })
             }
         };
-        let (_, insert) = self.insert.insert((id, insert));
         let topic = match row.topic {
             Named::Here(text) => ValueRef::Text(text),
-            Named::At(seq) => ValueRef::Integer(signed(seq)),
-        };
-        let audience = match row.audience {
-            Named::Here(set) => ValueRef::Blob(set),
             Named::At(seq) => ValueRef::Integer(signed(seq)),
         };
         let some = |bytes| if <[u8]>::is_empty(bytes) { None } else { Some(bytes) };
         insert.raw_bind_parameter(1, signed(row.seq))?;
         insert.raw_bind_parameter(2, AsIs(topic))?;
-        insert.raw_bind_parameter(3, AsIs(audience))?;
-        insert.raw_bind_parameter(4, row.flags)?;
         insert.raw_bind_parameter(5, signed(row.wall))?;
-        insert.raw_bind_parameter(6, row.expiry)?;
-        insert.raw_bind_parameter(7, some(row.numbers))?;
-        insert.raw_bind_parameter(8, some(row.properties))?;
         insert.raw_bind_parameter(9, some(row.payload))?;
         insert.raw_bind_parameter(10, row.checksum())?;
+        let usual = Usual::of(row);
+        if usual.is_none() || *bound != usual {
+            *bound = None;
+            let audience = match row.audience {
+                Named::Here(set) => ValueRef::Blob(set),
+                Named::At(seq) => ValueRef::Integer(signed(seq)),
+            };
+            insert.raw_bind_parameter(3, AsIs(audience))?;
+            insert.raw_bind_parameter(4, row.flags)?;
+            insert.raw_bind_parameter(6, row.expiry)?;
+            insert.raw_bind_parameter(7, some(row.numbers))?;
+            insert.raw_bind_parameter(8, some(row.properties))?;
+            *bound = usual;
+        }
         insert.raw_execute()?;
         Ok(())
+    }
+}
+
+impl Usual {
+    /// `None` where it is not so.
+    fn of(row: &RawRow<'_>) -> Option<Usual> {
+        let Named::At(audience) = row.audience else { return None };
+        let is_usual = row.numbers.is_empty() && row.properties.is_empty();
+        is_usual.then_some(Usual { audience, flags: row.flags, expiry: row.expiry })
     }
 }
 
@@ -502,6 +531,36 @@ const ROW_OVERHEAD: usize = 30;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_row_has_what_is_its_own_whatever_the_row_before_had() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(&super::super::schema::tables()).unwrap();
+        [1, 2].iter().for_each(|id| create(&connection, *id).unwrap());
+        let audiences = [Named::At(1), Named::At(2), Named::Here(b"\x01\x01")];
+        let (flags, expiries) = ([1, 5], [None, Some(0), Some(60)]);
+        let (some, few) = ([&b""[..], b"\x07"], [&b""[..], b"x"]);
+        let row = |seq: usize| RawRow {
+            seq: seq as u64,
+            topic: if seq.is_multiple_of(3) { Named::Here(b"t/a") } else { Named::At(1) },
+            audience: audiences[seq / 2 % 3],
+            flags: flags[seq / 6 % 2],
+            wall: seq as u64 * 7,
+            expiry: expiries[seq / 12 % 3],
+            numbers: some[seq / 36 % 2],
+            properties: few[seq / 72 % 2],
+            payload: few[seq / 5 % 2],
+        };
+        let segment_of = |seq: usize| if seq.is_multiple_of(50) { 2 } else { 1 };
+        let mut pen = Pen::new(&connection);
+        // Each of them beside each other.
+        let order: Vec<usize> = (1..=288).map(|place| place * 145 % 289).collect();
+        order.iter().for_each(|seq| pen.put(segment_of(*seq), &row(*seq)).unwrap());
+        for seq in order {
+            let found = with_row(&connection, segment_of(seq), seq as u64, |found| Some(*found == row(seq)));
+            assert_eq!(found.unwrap(), Found::Row(true), "{seq}");
+        }
+    }
 
     #[test]
     fn a_header_is_read_as_it_was_written_with_weights_and_without() {

@@ -33,7 +33,8 @@ struct OldRow {
 impl Log {
     /// Sees to it that the open segment can take a row.
     pub(super) fn ensure_open(&mut self, connection: &Connection) -> Result<(), Fault> {
-        let Some(open) = self.segments.get(&self.ledger.last_segment) else {
+        let newest = self.segments.last_key_value();
+        let Some((_, open)) = newest.filter(|(id, _)| **id == self.ledger.last_segment) else {
             return self.begin_segment(connection);
         };
         if open.rows < self.sizes.segment_rows && open.bytes < self.sizes.segment_bytes {
