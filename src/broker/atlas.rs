@@ -73,8 +73,11 @@ impl Bucket {
     /// Where its way is that has this mark; 0 where its topic was seen alone.
     #[inline]
     fn at(&self, mark: u32) -> Option<u32> {
-        let place = self.marks.iter().position(|known| *known == mark)?;
-        self.at.get(place).copied()
+        // All are looked at: which of them it is the processor could not guess.
+        let places = self.marks.iter().zip(self.at);
+        let found =
+            places.fold(u64::MAX, |found, (known, at)| if *known == mark { u64::from(at) } else { found });
+        u32::try_from(found).ok()
     }
 }
 

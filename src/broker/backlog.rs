@@ -352,7 +352,7 @@ impl Broker {
         }
         if ready {
             let want = Want { reader: backlog.reader, ..want };
-            let audience = vec![want.clone()];
+            let audience = std::slice::from_ref(&want);
             let (seq, _) = self.ledger.append(message.clone(), audience, false, None, turn.effects);
             self.offer_kept(key, seq, Parcel { message, want }, turn);
         }

@@ -49,6 +49,15 @@ pub(super) enum Routed {
     },
 }
 
+/// Who was found for a message; the memory is used again for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// All who want it.
+    matches: Vec<Match>,
+    /// The durable ones among them.
+    audience: Vec<Want>,
+}
+
 /// The write that holds a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kept {
@@ -66,18 +75,34 @@ impl Broker {
         pressure: Pressure,
         turn: &mut Turn<'_>,
     ) -> Routed {
-        let mut matches = self.matches_of(&message, source);
+        let mut found = std::mem::take(&mut self.found);
+        self.find_matches(&message, source, &mut found.matches);
+        let routed = self.route_to(&mut found, message, source, inward, pressure, turn);
+        found.audience.clear();
+        self.found = found;
+        routed
+    }
+
+    fn route_to(
+        &mut self,
+        found: &mut Found,
+        message: Arc<Message>,
+        source: Option<u32>,
+        inward: Option<(ReaderId, u16)>,
+        pressure: Pressure,
+        turn: &mut Turn<'_>,
+    ) -> Routed {
+        let Found { matches, audience } = found;
         let wanted = !matches.is_empty();
-        let full = self.full_queues(&message, &mut matches);
-        let mut audience = self.audience(&message, &matches);
+        let full = self.full_queues(&message, matches);
+        self.find_audience(&message, matches, audience);
         if audience.is_empty() && !message.retain && self.store == Presence::There {
             // It goes from hand to hand, and is kept nowhere.
             if full.is_empty() {
-                self.learn_way(source, &message, &matches);
+                self.learn_way(source, &message, matches);
             }
             self.count_full(&full);
-            self.fan_out(message, &mut matches, None, turn);
-            self.matches = matches;
+            self.fan_out(message, matches, None, turn);
             return Routed::Done { ticket: None, wanted };
         }
         let volatile = is_volatile(&message.topic);
@@ -88,8 +113,7 @@ impl Broker {
         let mut durable = (retains && !volatile) || !audience.is_empty();
         let unkept = self.store == Presence::Absent && !volatile;
         let asks = message.qos > QoS::AtMostOnce && pressure != Pressure::Force;
-        if !unkept && durable && pressure == Pressure::Wait && self.is_refused(&message, &audience, retains) {
-            self.matches = matches;
+        if !unkept && durable && pressure == Pressure::Wait && self.is_refused(&message, audience, retains) {
             return Routed::Refused(message);
         }
         if unkept {
@@ -102,7 +126,6 @@ impl Broker {
             durable = false;
         } else if durable && pressure != Pressure::Force && self.ledger.is_busy() {
             if message.qos > QoS::AtMostOnce {
-                self.matches = matches;
                 return Routed::Busy(message);
             }
             self.counters.drop(DropReason::StoreBusy, 1);
@@ -123,8 +146,7 @@ impl Broker {
         if retains {
             self.retain(message.clone(), turn.now);
         }
-        self.fan_out(message, &mut matches, kept, turn);
-        self.matches = matches;
+        self.fan_out(message, matches, kept, turn);
         if unkept && asks {
             return Routed::Unkept;
         }
@@ -132,13 +154,11 @@ impl Broker {
     }
 
     /// Who wants a message and may have it.
-    fn matches_of(&mut self, message: &Message, source: Option<u32>) -> Vec<Match> {
-        let mut matches = std::mem::take(&mut self.matches);
-        self.router.matches(&message.topic, source.map(|slot| self.subscriber(slot)), &mut matches);
+    fn find_matches(&mut self, message: &Message, source: Option<u32>, matches: &mut Vec<Match>) {
+        self.router.matches(&message.topic, source.map(|slot| self.subscriber(slot)), matches);
         if self.restricted {
-            self.hold_back(&message.topic, &mut matches);
+            self.hold_back(&message.topic, matches);
         }
-        matches
     }
 
     /// Takes from the matches the kept sessions and groups whose queue is full, where the newest goes.
@@ -224,8 +244,7 @@ impl Broker {
     }
 
     /// The durable destinations, sorted by reader.
-    fn audience(&self, message: &Message, matches: &[Match]) -> Vec<Want> {
-        let mut audience = Vec::new();
+    fn find_audience(&self, message: &Message, matches: &[Match], audience: &mut Vec<Want>) {
         for found in matches {
             let qos = found.qos.min(message.qos);
             let want = |reader| Want {
@@ -256,7 +275,6 @@ impl Broker {
             audience.clear();
         }
         audience.sort_unstable_by_key(|want| want.reader);
-        audience
     }
 
     /// Offers the message to each of the matches, which are drained. The last is given the message and no share of it:

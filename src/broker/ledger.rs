@@ -137,7 +137,7 @@ impl Ledger {
     pub(super) fn append(
         &mut self,
         message: Arc<Message>,
-        audience: Vec<Want>,
+        audience: &[Want],
         retained: bool,
         inward: Option<(ReaderId, u16)>,
         effects: &mut Vec<Effect>,
@@ -148,7 +148,7 @@ impl Ledger {
         let (audience, own) = match before {
             Some(before) => (before.clone(), 0),
             None => {
-                let weight = audience_weight(&audience);
+                let weight = audience_weight(audience);
                 (audience.into(), weight)
             }
         };

@@ -60,12 +60,13 @@ use bytestring::ByteString;
 use crate::access::Rules;
 use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Full, Mend, Now, Presence, ReaderId, Restored, Ticket};
-use crate::router::{Interest, Match, Retained, Router, Subscriber, filter};
+use crate::router::{Interest, Retained, Router, Subscriber, filter};
 use crate::session::GroupId;
 use atlas::Atlas;
 use backlog::{LOOKS_MAX, WALKS_MAX};
 use client::{ClientKey, Clients};
 use connection::{Connection, Connections, HELD_OF_A_PORT_MAX, Held, Phase};
+use fan::Found;
 use ledger::{Ledger, Step};
 use memory::Memory;
 use pace::Pace;
@@ -159,7 +160,7 @@ pub struct Broker {
     /// Where messages went lately.
     atlas: Atlas,
     /// Reused by every publish.
-    matches: Vec<Match>,
+    found: Found,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.
     restricted: bool,
     /// Members of groups that were looked at for their rights since the start.
@@ -228,7 +229,7 @@ impl Broker {
             walkers: BTreeSet::new(),
             last_walker: ClientKey { slot: 0, serial: 0 },
             atlas: Atlas::new(seed.rotate_left(8), config.limits.max_memory / 16),
-            matches: Vec::new(),
+            found: Found::default(),
             restricted: config.rules.is_some(),
             member_looks: 0,
             turned_away: BTreeMap::new(),

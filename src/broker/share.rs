@@ -429,7 +429,7 @@ pub(super) fn log_parcel(group: &mut Group, parcel: Parcel, ledger: &mut Ledger,
     let Parcel { message, want } = parcel;
     let weight = message.weight() as u64;
     let want = Want { reader: backlog.reader, ..want };
-    let (seq, _) = ledger.append(message, vec![want], false, None, effects);
+    let (seq, _) = ledger.append(message, &[want], false, None, effects);
     backlog.want(seq, weight);
 }
 

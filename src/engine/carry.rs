@@ -121,6 +121,13 @@ impl Courier {
         }
     }
 
+    fn gather(&mut self, write: Write) {
+        if self.writes.capacity() == 0 {
+            self.writes = self.store.list();
+        }
+        self.writes.push(write);
+    }
+
     /// Hands the turn's writes to the store in one piece.
     pub(super) fn hand_over(&mut self) {
         if !self.writes.is_empty() || self.hurry {
@@ -142,7 +149,7 @@ impl Engine {
         match effect {
             Effect::Deliver(copy) => self.deliver(copy),
             Effect::Send { connection, packet } => self.send(connection, packet, now),
-            Effect::Write(write) => self.courier.writes.push(write),
+            Effect::Write(write) => self.courier.gather(write),
             Effect::Hurry => self.courier.hurry = true,
             Effect::Memory(level) => self.courier.memory = level,
             Effect::Speak { connection, version, maximum_packet_size, topic_alias_maximum } => {

@@ -21,9 +21,7 @@ pub struct Line {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    words: Vec<u8>,
-    /// The first so many of them have gone.
-    gone: usize,
+    words: VecDeque<u8>,
     weight: usize,
 }
 
@@ -94,7 +92,7 @@ impl Line {
     pub fn push_verbatim(&mut self, plain: &Plain<'_>, verbatim: Verbatim) -> usize {
         let weight = weight_of(plain);
         let queue = self.queue.get_or_insert_default();
-        queue.append(plain.bytes);
+        queue.words.extend(plain.bytes);
         queue.push(Waiting::Verbatim { verbatim, bytes: plain.bytes.len(), weight }, weight);
         weight
     }
@@ -109,8 +107,7 @@ impl Line {
                 (Waited::Parcel(parcel), weight)
             }
             Waiting::Verbatim { verbatim, bytes, weight } => {
-                words.clear();
-                words.extend_from_slice(queue.take(bytes));
+                queue.take(bytes, words);
                 (Waited::Verbatim(verbatim), weight)
             }
         };
@@ -130,29 +127,27 @@ impl Queue {
         self.waiting.push_back(waiting);
     }
 
-    fn append(&mut self, words: &[u8]) {
-        self.words.extend_from_slice(words);
-    }
-
     /// Keeps about as much memory as what waits takes: no more than that is counted.
     fn give_back(&mut self) {
-        if self.gone > self.words.len() / 2 {
-            // So moving costs less than what has gone.
-            self.words.drain(..self.gone);
-            self.gone = 0;
-            if self.words.capacity() > (4 * self.words.len()).max(WORDS_KEPT) {
-                self.words.shrink_to(2 * self.words.len());
-            }
+        if self.words.capacity() > (4 * self.words.len()).max(WORDS_KEPT) {
+            self.words.shrink_to(2 * self.words.len());
         }
         if self.waiting.capacity() > (4 * self.waiting.len()).max(WAITING_KEPT) {
             self.waiting.shrink_to(2 * self.waiting.len());
         }
     }
 
-    fn take(&mut self, bytes: usize) -> &[u8] {
-        let taken = self.words.get(self.gone..self.gone + bytes).unwrap_or_default();
-        self.gone += bytes;
-        taken
+    /// Moves the first so many words to a place of their own.
+    fn take(&mut self, bytes: usize, to: &mut Vec<u8>) {
+        to.clear();
+        let (first, second) = self.words.as_slices();
+        let (first, second) = match first.get(..bytes) {
+            Some(all) => (all, [].as_slice()),
+            None => (first, second.get(..bytes - first.len()).unwrap_or_default()),
+        };
+        to.extend_from_slice(first);
+        to.extend_from_slice(second);
+        self.words.drain(..bytes.min(self.words.len()));
     }
 }
 

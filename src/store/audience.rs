@@ -28,20 +28,26 @@ pub(super) struct Member {
 impl Audience {
     /// Appends the members, packed.
     pub(super) fn pack<'a>(members: impl Iterator<Item = (&'a Want, bool)>, out: &mut Vec<u8>) {
-        let mut before = 0;
+        let mut before = None;
         for (want, numbered) in members {
-            put_number(out, u64::from(want.reader.0.wrapping_sub(before)));
-            before = want.reader.0;
-            let mut flags = pack_qos(want.qos);
-            flags |= if want.retain { RETAIN } else { 0 };
-            flags |= if numbered { NUMBERED } else { 0 };
-            flags |= if want.subscription_ids.is_empty() { 0 } else { IDENTIFIED };
-            out.push(flags);
-            if !want.subscription_ids.is_empty() {
-                put_number(out, want.subscription_ids.len() as u64);
-                for id in want.subscription_ids.iter() {
-                    put_number(out, u64::from(*id));
-                }
+            Audience::pack_member(before, want, numbered, out);
+            before = Some(want.reader);
+        }
+    }
+
+    /// Appends the member that comes after this one, packed.
+    pub(super) fn pack_member(before: Option<ReaderId>, want: &Want, numbered: bool, out: &mut Vec<u8>) {
+        let before = before.map_or(0, |reader| reader.0);
+        put_number(out, u64::from(want.reader.0.wrapping_sub(before)));
+        let mut flags = pack_qos(want.qos);
+        flags |= if want.retain { RETAIN } else { 0 };
+        flags |= if numbered { NUMBERED } else { 0 };
+        flags |= if want.subscription_ids.is_empty() { 0 } else { IDENTIFIED };
+        out.push(flags);
+        if !want.subscription_ids.is_empty() {
+            put_number(out, want.subscription_ids.len() as u64);
+            for id in want.subscription_ids.iter() {
+                put_number(out, u64::from(*id));
             }
         }
     }

@@ -6,6 +6,7 @@
 //! commit holds it: so much would be sent again after a crash, and at its limit they send no more.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -76,6 +77,8 @@ pub struct Inbox {
 struct Queue {
     asks: Mutex<Vec<Ask>>,
     filled: Condvar,
+    /// Memory of a list that was served, for the next one.
+    spare: Mutex<Vec<Write>>,
     ends: Mutex<Ends>,
 }
 
@@ -93,6 +96,11 @@ impl Handle {
         let queue = Arc::new(Queue::default());
         let (sender, committed) = watch::channel(Seq(0));
         (Handle { queue: queue.clone(), committed }, Inbox { queue, committed: sender })
+    }
+
+    /// An empty list for writes, in memory that was used before if there is some.
+    pub fn list(&self) -> Vec<Write> {
+        mem::take(&mut *self.queue.spare())
     }
 
     /// Queues writes.
@@ -167,6 +175,14 @@ impl Inbox {
         std::mem::take(&mut *asks)
     }
 
+    /// Keeps the memory of a list that was served, unless it is much.
+    pub(super) fn give_back(&self, mut list: Vec<Write>) {
+        list.clear();
+        if list.capacity() <= LIST_KEPT_MAX {
+            *self.queue.spare() = list;
+        }
+    }
+
     /// Rows have ended.
     pub fn ended(&self, reader: ReaderId, rows: usize) {
         self.queue.ended(reader, rows);
@@ -212,6 +228,10 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    fn spare(&self) -> MutexGuard<'_, Vec<Write>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ends(&self) -> MutexGuard<'_, Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,6 +242,9 @@ impl Queue {
         }
     }
 }
+
+/// Places of a list of writes whose memory is used again.
+const LIST_KEPT_MAX: usize = 1_024;
 
 /// So many rows of a route may have ended without a commit that holds it.
 pub(super) const ENDS_MAX: usize = 1_000;

@@ -5,9 +5,11 @@
 //! segment and reader is a number; which rows are whose is read from the segment's index when needed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use foldhash::quality::FixedState;
 use rusqlite::Connection;
 
 use super::Checked;
@@ -19,7 +21,7 @@ use super::pack::put_number;
 use super::reader::{Counters, Fate, Held, Kind, Reader};
 use super::room::{Room, Sizes};
 use super::schema::{Fault, LEDGER, Ledger, put_state, remove_state};
-use super::segment::{self, Named, RawRow};
+use super::segment::{Named, Pen, RawRow};
 use super::tally::{Tally, Wanted};
 use crate::record::{DropReason, LeaseState, Message, ReaderId, Seq, Want, Write};
 
@@ -136,12 +138,20 @@ pub(super) struct Segment {
 
 /// Where the open segment has its topics and audiences. Bounded with the segment: it ends at its limit of
 /// rows and bytes, and these count.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Dictionary {
     /// Topic to the row that carries it.
-    pub(super) topics: HashMap<Box<[u8]>, u64>,
+    pub(super) topics: HashMap<Box<[u8]>, u64, FixedState>,
     /// Packed audience to the row that carries it.
-    pub(super) audiences: HashMap<Box<[u8]>, u64>,
+    pub(super) audiences: HashMap<Box<[u8]>, u64, FixedState>,
+}
+
+impl Default for Dictionary {
+    fn default() -> Dictionary {
+        // Which topics fall into one place nobody outside is to know.
+        let hash = FixedState::with_seed(RandomState::new().hash_one(0));
+        Dictionary { topics: HashMap::with_hasher(hash.clone()), audiences: HashMap::with_hasher(hash) }
+    }
 }
 
 /// A row before it has a place.
@@ -165,17 +175,17 @@ impl Log {
     }
 
     /// Carries out one order.
-    pub(super) fn apply(&mut self, connection: &Connection, order: &Order) -> Result<(), Fault> {
+    pub(super) fn apply(&mut self, pen: &mut Pen<'_>, order: &Order) -> Result<(), Fault> {
         match order {
-            Order::Write(write) => self.write(connection, write),
-            Order::End { reader, seqs, fate } => self.end_all(connection, *reader, seqs, *fate),
-            Order::RouteAdded { reader, name } => self.add_route(connection, *reader, name),
-            Order::RouteRemoved { reader } => self.remove_route(connection, *reader),
+            Order::Write(write) => self.write(pen, write),
+            Order::End { reader, seqs, fate } => self.end_all(pen, *reader, seqs, *fate),
+            Order::RouteAdded { reader, name } => self.add_route(pen, *reader, name),
+            Order::RouteRemoved { reader } => self.remove_route(pen, *reader),
             Order::Trim => Ok(()),
         }
     }
 
-    fn write(&mut self, connection: &Connection, write: &Write) -> Result<(), Fault> {
+    fn write(&mut self, pen: &mut Pen<'_>, write: &Write) -> Result<(), Fault> {
         match write {
             Write::Message { seq, message, audience, retained, inward } => {
                 if let Some((reader, packet_id)) = inward {
@@ -186,7 +196,7 @@ impl Log {
                     let kept = (!message.payload.is_empty()).then(|| message.clone());
                     self.retained.insert(message.topic.clone(), kept);
                 }
-                self.message(connection, *seq, message, audience)?;
+                self.message(pen, *seq, message, audience)?;
             }
             Write::Unretained { topic } => drop(self.retained.insert(topic.clone(), None)),
             Write::Inward { reader, packet_id } => {
@@ -196,7 +206,7 @@ impl Log {
                 self.change(*reader, |reader| reader.release_inward(*packet_id));
             }
             Write::Session(record) => {
-                kept::put_session(connection, record)?;
+                kept::put_session(pen, record)?;
                 let (name, cursor) = (record.client_id.to_string(), self.ledger.last_seq);
                 self.ledger.last_reader = self.ledger.last_reader.max(record.reader.0);
                 let bounds = self.rules.bounds_of_sessions();
@@ -208,8 +218,8 @@ impl Log {
                 self.purge(*reader);
                 self.readers.remove(reader);
                 self.dirty.remove(reader);
-                kept::remove_session(connection, *reader)?;
-                remove_state(connection, reader.0)?;
+                kept::remove_session(pen, *reader)?;
+                remove_state(pen, reader.0)?;
             }
             Write::Leased { reader, seq, packet_id, holder } => {
                 let held = Held { packet_id: *packet_id, state: LeaseState::Begun, holder: *holder };
@@ -217,18 +227,16 @@ impl Log {
                     reader.state.leases.insert(seq.0, held);
                 });
                 // PUBLISH leaves all the same where the row has just gone, or has found no room.
-                self.settle_if_lost(connection, *reader, seq.0)?;
+                self.settle_if_lost(pen, *reader, seq.0)?;
             }
             Write::LeaseSent { reader, seq } => self.advance_lease(*reader, *seq, LeaseState::Sent),
             Write::LeaseReceived { reader, seq } => self.advance_lease(*reader, *seq, LeaseState::Received),
             Write::Unleased { reader, seq } => self.end_lease(*reader, seq.0),
-            Write::Settled { reader, seq } => drop(self.end(connection, *reader, seq.0, Fate::Delivered)?),
+            Write::Settled { reader, seq } => drop(self.end(pen, *reader, seq.0, Fate::Delivered)?),
             Write::Dropped { reader, seq, reason } => {
-                self.end(connection, *reader, seq.0, Fate::Dropped(*reason))?;
+                self.end(pen, *reader, seq.0, Fate::Dropped(*reason))?;
             }
-            Write::DropOldest { reader, after, count } => {
-                self.drop_oldest(connection, *reader, *after, *count)?
-            }
+            Write::DropOldest { reader, after, count } => self.drop_oldest(pen, *reader, *after, *count)?,
             Write::Shed { reader, reason, count } => self.change(*reader, |reader| {
                 reader.state.counters.receive(*count);
                 reader.state.counters.count(Fate::Dropped(*reason), *count);
@@ -240,7 +248,7 @@ impl Log {
     /// Gives a message its row, if one of its audience is (still) there.
     fn message(
         &mut self,
-        connection: &Connection,
+        pen: &mut Pen<'_>,
         seq: Seq,
         message: &Message,
         audience: &[Want],
@@ -249,49 +257,52 @@ impl Log {
             return Err(Fault::Sequence(seq.0));
         }
         self.ledger.last_seq = seq.0;
-        let (mut packed, mut numbers) = (Vec::new(), Vec::new());
-        let mut members = Vec::with_capacity(audience.len());
+        let mut scratch = std::mem::take(&mut pen.scratch);
+        scratch.clear();
         for want in audience {
-            if self.admit(connection, want.reader, message)? == Admitted::No {
+            if self.admit(pen, want.reader, message)? == Admitted::No {
                 continue;
             }
             let Some(reader) = self.readers.get_mut(&want.reader) else { continue };
             let numbered = reader.kind == Kind::Route;
             if numbered {
                 reader.state.numbered += 1;
-                put_number(&mut numbers, reader.state.numbered);
+                put_number(&mut scratch.numbers, reader.state.numbered);
                 self.numbered.insert(want.reader);
             }
-            members.push((want, numbered));
+            let before = scratch.members.last().copied();
+            Audience::pack_member(before, want, numbered, &mut scratch.audience);
+            scratch.members.push(want.reader);
         }
-        if members.is_empty() {
+        if scratch.members.is_empty() {
+            pen.scratch = scratch;
             return Ok(());
         }
-        Audience::pack(members.iter().copied(), &mut packed);
         self.insert(
-            connection,
+            pen,
             &NewRow {
                 seq: seq.0,
                 topic: message.topic.as_bytes(),
-                audience: &packed,
+                audience: &scratch.audience,
                 flags: message_flags(message),
                 wall: message.received,
                 expiry: message.expiry,
-                numbers: &numbers,
+                numbers: &scratch.numbers,
                 properties: message.properties.as_bytes(),
                 payload: &message.payload,
             },
         )?;
-        for (want, _) in members {
-            self.note_row(want.reader, seq.0, message.weight() as u64);
-            self.note_latest(want.reader, seq.0, message);
+        for reader in &scratch.members {
+            self.note_row(*reader, seq.0, message.weight() as u64);
+            self.note_latest(*reader, seq.0, message);
         }
+        pen.scratch = scratch;
         Ok(())
     }
 
     /// Writes a row into the open segment, after closing a full one.
-    pub(super) fn insert(&mut self, connection: &Connection, row: &NewRow<'_>) -> Result<(), Fault> {
-        self.ensure_open(connection)?;
+    pub(super) fn insert(&mut self, pen: &mut Pen<'_>, row: &NewRow<'_>) -> Result<(), Fault> {
+        self.ensure_open(pen)?;
         let id = self.ledger.last_segment;
         let topic = self.names.topics.get(row.topic).copied();
         let audience = self.names.audiences.get(row.audience).copied();
@@ -306,15 +317,15 @@ impl Log {
             properties: row.properties,
             payload: row.payload,
         };
-        segment::insert(connection, id, &raw)?;
+        pen.put(id, &raw)?;
         if topic.is_none() {
             self.names.topics.insert(row.topic.into(), row.seq);
         }
         if audience.is_none() {
             self.names.audiences.insert(row.audience.into(), row.seq);
         }
-        let segment = self.segments.entry(id).or_default();
         let weight = raw.weight();
+        let Some(segment) = segment_of(&mut self.segments, id) else { return Ok(()) };
         segment.rows += 1;
         segment.bytes += weight;
         segment.last = segment.last.max(row.seq);
@@ -332,7 +343,8 @@ impl Log {
 
     /// A reader wants more of a segment.
     pub(super) fn want(&mut self, segment: u32, id: ReaderId, more: Tally) {
-        if let (Some(segment), Some(reader)) = (self.segments.get_mut(&segment), self.readers.get_mut(&id)) {
+        let Some(segment) = segment_of(&mut self.segments, segment) else { return };
+        if let Some(reader) = self.readers.get_mut(&id) {
             reader.waiting.add(segment.wanted.add(id, more));
         }
     }
@@ -464,6 +476,14 @@ impl Log {
         self.index.open.remove(&id);
         self.dirty.insert(id);
     }
+}
+
+/// A segment; nearly always the newest, which is found at once.
+fn segment_of(segments: &mut BTreeMap<u32, Segment>, id: u32) -> Option<&mut Segment> {
+    if segments.last_key_value().is_some_and(|(newest, _)| *newest == id) {
+        return segments.values_mut().next_back();
+    }
+    segments.get_mut(&id)
 }
 
 /// QoS and retain of the publisher, and whether it is a reading without a clock, as a row keeps them.

@@ -3,13 +3,15 @@
 //! Numbers are written as LEB128, texts and byte strings behind their length. Unpacking never panics
 //! and never believes a length: what does not fit is `None`, which the caller takes as damage.
 
+use bytes::BufMut;
+
 /// Appends a number: seven bits a byte, lowest first.
-pub(super) fn put_number(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_number(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
-        out.push(low_seven(value) | 0x80);
+        out.put_u8(low_seven(value) | 0x80);
         value >>= 7;
     }
-    out.push(low_seven(value));
+    out.put_u8(low_seven(value));
 }
 
 /// Appends a byte string behind its length.

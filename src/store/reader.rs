@@ -139,6 +139,14 @@ impl Reader {
 
     /// Notes a row in the open segment.
     pub(super) fn extend_open(&mut self, segment: u32, seq: u64) {
+        if let Some(mut newest) = self.spans.last_entry()
+            && self.open_span == Some(*newest.key())
+            && *newest.key() < seq
+        {
+            let span = newest.get_mut();
+            *span = Span { segment, last: span.last.max(seq) };
+            return;
+        }
         let key = self.open_span.map_or(seq, |key| key.min(seq));
         let before = self.open_span.and_then(|key| self.spans.remove(&key));
         let last = before.map_or(seq, |span| span.last.max(seq));

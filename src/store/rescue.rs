@@ -16,7 +16,7 @@ use super::image::Image;
 use super::room::{Files, PAGE, Pages};
 use super::salvage;
 use super::schema::{self, Fault, LEDGER, Ledger};
-use super::segment::{self, Header};
+use super::segment::{self, Header, Pen};
 use super::trees::Trees;
 use crate::record::ReaderId;
 
@@ -121,8 +121,9 @@ fn taken_by(group: &Group) -> u64 {
 /// Writes a segment as it was, but for what is not there.
 fn put(connection: &Connection, id: u32, header: Option<&Header>, group: &Group) -> Result<(), Fault> {
     connection.execute_batch(&segment::table(id))?;
+    let mut pen = Pen::new(connection);
     for (seq, row) in &group.rows {
-        segment::insert(connection, id, &row.raw(*seq))?;
+        pen.put(id, &row.raw(*seq))?;
     }
     let owners = group.owners();
     let readers: BTreeSet<ReaderId> = match header {

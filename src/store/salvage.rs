@@ -25,7 +25,7 @@ use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::runs::Runs;
 use super::schema::{self, Fault, LEDGER, Ledger};
-use super::segment::{self, Header, Named, RawRow};
+use super::segment::{self, Header, Named, Pen, RawRow};
 use super::trees::Trees;
 use super::{Config, aside, rescue, successor};
 use crate::record::ReaderId;
@@ -460,7 +460,7 @@ impl NewSegment {
         if self.header.rows == 0 {
             target.execute_batch(&segment::table(self.id))?;
         }
-        segment::insert(target, self.id, row)?;
+        Pen::new(target).put(self.id, row)?;
         self.header.rows += 1;
         self.header.bytes += row.weight();
         self.header.last = self.header.last.max(row.seq);

@@ -6,10 +6,11 @@
 //! a start reads no rows. Rows are never changed, and go only with their table.
 
 use std::collections::BTreeMap;
-use std::ops::{ControlFlow, RangeInclusive};
+use std::ops::{ControlFlow, Deref, RangeInclusive};
 
+use bytes::BufMut;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
@@ -201,31 +202,109 @@ pub(super) fn unpack_header(body: &[u8]) -> Option<Header> {
     unpack.is_empty().then_some(header)
 }
 
-/// Inserts a row.
-pub(super) fn insert(connection: &Connection, id: u32, row: &RawRow<'_>) -> Result<(), Fault> {
-    let sql = format!("INSERT INTO main.log_{id} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
-    let topic = match row.topic {
-        Named::Here(text) => ValueRef::Text(text),
-        Named::At(seq) => ValueRef::Integer(signed(seq)),
-    };
-    let audience = match row.audience {
-        Named::Here(set) => ValueRef::Blob(set),
-        Named::At(seq) => ValueRef::Integer(signed(seq)),
-    };
-    let some = |bytes| if <[u8]>::is_empty(bytes) { None } else { Some(bytes) };
-    connection.prepare_cached(&sql)?.execute(params![
-        signed(row.seq),
-        AsIs(topic),
-        AsIs(audience),
-        row.flags,
-        signed(row.wall),
-        row.expiry,
-        some(row.numbers),
-        some(row.properties),
-        some(row.payload),
-        row.checksum(),
-    ])?;
-    Ok(())
+/// Writes rows, and keeps what it says to SQLite for the next one.
+pub(super) struct Pen<'c> {
+    connection: &'c Connection,
+    insert: Option<Insertion<'c>>,
+    /// For the next message.
+    pub(super) scratch: Scratch,
+}
+
+/// How rows are put into the segment that was written last.
+struct Insertion<'c> {
+    id: u32,
+    statement: CachedStatement<'c>,
+    /// What it would put there again.
+    bound: Option<Usual>,
+}
+
+/// What of a row is nearly always as in the one before: it has no numbers and no properties, and this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Usual {
+    audience: u64,
+    flags: u8,
+    expiry: Option<u32>,
+}
+
+/// What is put together for a row.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// Those that get it.
+    pub(super) members: Vec<ReaderId>,
+    /// The same, packed.
+    pub(super) audience: Vec<u8>,
+    /// Packed numbers of the numbered members.
+    pub(super) numbers: Vec<u8>,
+}
+
+impl Scratch {
+    /// Forgets the last row.
+    pub(super) fn clear(&mut self) {
+        self.members.clear();
+        self.audience.clear();
+        self.numbers.clear();
+    }
+}
+
+impl<'c> Pen<'c> {
+    pub(super) fn new(connection: &'c Connection) -> Pen<'c> {
+        Pen { connection, insert: None, scratch: Scratch::default() }
+    }
+
+    /// Inserts a row.
+    pub(super) fn put(&mut self, id: u32, row: &RawRow<'_>) -> Result<(), Fault> {
+        let Insertion { statement: insert, bound, .. } = match self.insert.take() {
+            Some(insert) if insert.id == id => self.insert.insert(insert),
+            _ => {
+                let sql = format!("INSERT INTO main.log_{id} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+                let statement = self.connection.prepare_cached(&sql)?;
+                self.insert.insert(Insertion { id, statement, bound: None })
+            }
+        };
+        let topic = match row.topic {
+            Named::Here(text) => ValueRef::Text(text),
+            Named::At(seq) => ValueRef::Integer(signed(seq)),
+        };
+        let some = |bytes| if <[u8]>::is_empty(bytes) { None } else { Some(bytes) };
+        insert.raw_bind_parameter(1, signed(row.seq))?;
+        insert.raw_bind_parameter(2, AsIs(topic))?;
+        insert.raw_bind_parameter(5, signed(row.wall))?;
+        insert.raw_bind_parameter(9, some(row.payload))?;
+        insert.raw_bind_parameter(10, row.checksum())?;
+        let usual = Usual::of(row);
+        if usual.is_none() || *bound != usual {
+            *bound = None;
+            let audience = match row.audience {
+                Named::Here(set) => ValueRef::Blob(set),
+                Named::At(seq) => ValueRef::Integer(signed(seq)),
+            };
+            insert.raw_bind_parameter(3, AsIs(audience))?;
+            insert.raw_bind_parameter(4, row.flags)?;
+            insert.raw_bind_parameter(6, row.expiry)?;
+            insert.raw_bind_parameter(7, some(row.numbers))?;
+            insert.raw_bind_parameter(8, some(row.properties))?;
+            *bound = usual;
+        }
+        insert.raw_execute()?;
+        Ok(())
+    }
+}
+
+impl Usual {
+    /// `None` where it is not so.
+    fn of(row: &RawRow<'_>) -> Option<Usual> {
+        let Named::At(audience) = row.audience else { return None };
+        let is_usual = row.numbers.is_empty() && row.properties.is_empty();
+        is_usual.then_some(Usual { audience, flags: row.flags, expiry: row.expiry })
+    }
+}
+
+impl Deref for Pen<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
 }
 
 /// Looks a row up and hands it on if its checksum holds.
@@ -385,26 +464,28 @@ impl<'a> RawRow<'a> {
 
     /// CRC-32C over the order number and every column; signed, because SQLite keeps that in four bytes.
     fn checksum(&self) -> i64 {
-        let mut head = Vec::with_capacity(64);
+        let mut room = [0; HEAD_BYTES_MAX];
+        let mut head = room.as_mut_slice();
         put_number(&mut head, self.seq);
         for named in [self.topic, self.audience] {
             match named {
                 Named::At(seq) => {
-                    head.push(0);
+                    head.put_u8(0);
                     put_number(&mut head, seq);
                 }
                 Named::Here(bytes) => {
-                    head.push(1);
+                    head.put_u8(1);
                     put_number(&mut head, bytes.len() as u64);
                 }
             }
         }
-        head.push(self.flags);
+        head.put_u8(self.flags);
         put_number(&mut head, self.wall);
         put_number(&mut head, self.expiry.map_or(0, |expiry| u64::from(expiry) + 1));
         put_number(&mut head, self.numbers.len() as u64);
         put_number(&mut head, self.properties.len() as u64);
-        let mut crc = crc32c::crc32c(&head);
+        let left = head.len();
+        let mut crc = crc32c::crc32c(room.get(..HEAD_BYTES_MAX - left).unwrap_or_default());
         for named in [self.topic, self.audience] {
             if let Named::Here(bytes) = named {
                 crc = crc32c::crc32c_append(crc, bytes);
@@ -441,12 +522,45 @@ impl ToSql for AsIs<'_> {
 /// Nobody's number, which ends the list of readers in a header: what their rows weigh follows.
 const NO_READER: u64 = 0;
 
+/// What a row's checksum begins with: seven numbers, of ten bytes at most, and three bytes.
+const HEAD_BYTES_MAX: usize = 73;
+
 /// Record header, order number, time and checksum.
 const ROW_OVERHEAD: usize = 30;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_row_has_what_is_its_own_whatever_the_row_before_had() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(&super::super::schema::tables()).unwrap();
+        [1, 2].iter().for_each(|id| create(&connection, *id).unwrap());
+        let audiences = [Named::At(1), Named::At(2), Named::Here(b"\x01\x01")];
+        let (flags, expiries) = ([1, 5], [None, Some(0), Some(60)]);
+        let (some, few) = ([&b""[..], b"\x07"], [&b""[..], b"x"]);
+        let row = |seq: usize| RawRow {
+            seq: seq as u64,
+            topic: if seq.is_multiple_of(3) { Named::Here(b"t/a") } else { Named::At(1) },
+            audience: audiences[seq / 2 % 3],
+            flags: flags[seq / 6 % 2],
+            wall: seq as u64 * 7,
+            expiry: expiries[seq / 12 % 3],
+            numbers: some[seq / 36 % 2],
+            properties: few[seq / 72 % 2],
+            payload: few[seq / 5 % 2],
+        };
+        let segment_of = |seq: usize| if seq.is_multiple_of(50) { 2 } else { 1 };
+        let mut pen = Pen::new(&connection);
+        // Each of them beside each other.
+        let order: Vec<usize> = (1..=288).map(|place| place * 145 % 289).collect();
+        order.iter().for_each(|seq| pen.put(segment_of(*seq), &row(*seq)).unwrap());
+        for seq in order {
+            let found = with_row(&connection, segment_of(seq), seq as u64, |found| Some(*found == row(seq)));
+            assert_eq!(found.unwrap(), Found::Row(true), "{seq}");
+        }
+    }
 
     #[test]
     fn a_header_is_read_as_it_was_written_with_weights_and_without() {

@@ -90,11 +90,11 @@ impl Wanted {
 
     /// A reader wants so much more. What was added is returned.
     pub(super) fn add(&mut self, id: ReaderId, more: Tally) -> Tally {
-        let before = self.of(id);
+        let part = self.readers.entry(id).or_insert(Part { rows: 0, bytes: 0 });
+        let before = part.tally();
         let mut tally = before;
         tally.add(more);
-        let part = Part::of(tally);
-        self.readers.insert(id, part);
+        *part = Part::of(tally);
         let mut added = part.tally();
         added.take(before);
         self.all.add(added);

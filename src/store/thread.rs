@@ -12,6 +12,7 @@ use super::read::{Names, Question};
 use super::reader::{Fate, Kind};
 use super::room::{Room, missed_floor};
 use super::schema::Fault;
+use super::segment::Pen;
 use super::tend::SHRINK_MILLIS;
 use super::unread::{ELSEWHERE, NEEDLESS};
 use super::{Checked, aside, written};
@@ -127,13 +128,14 @@ impl Worker {
     fn serve(&mut self, ask: Ask) -> Course {
         let now = (self.clock)().mono;
         match ask {
-            Ask::Writes { batch, hurry } => {
+            Ask::Writes { mut batch, hurry } => {
                 let ends =
                     |write: &Write| matches!(write, Write::Settled { .. } | Write::SessionRemoved { .. });
                 let presses = batch.iter().any(ends);
-                for write in batch {
+                for write in batch.drain(..) {
                     self.batch.push(Order::Write(write), now);
                 }
+                self.inbox.give_back(batch);
                 if presses {
                     self.press();
                 }
@@ -269,9 +271,9 @@ impl Worker {
             let prompt = self.batch.waiting().prompt;
             let result = self.database.transact(&self.config, self.gate.as_mut(), |log, connection| {
                 log.ledger.times.keep(&now);
-                self.batch.first(count).try_for_each(|order| log.apply(connection, order))
+                let mut pen = Pen::new(connection);
+                self.batch.first(count).try_for_each(|order| log.apply(&mut pen, order))
             });
-            self.meter.read();
             match result {
                 Ok(()) => {
                     let ended = (self.clock)().mono;

@@ -14,7 +14,7 @@ use super::log::{Dictionary, Doubt, Log, NewRow, Segment};
 use super::pack::{Unpack, put_number};
 use super::reader::Fate;
 use super::schema::Fault;
-use super::segment::{self, Found, Header, Named};
+use super::segment::{self, Found, Header, Named, Pen};
 use super::successor;
 use crate::record::{DropReason, Message, ReaderId};
 
@@ -33,7 +33,8 @@ struct OldRow {
 impl Log {
     /// Sees to it that the open segment can take a row.
     pub(super) fn ensure_open(&mut self, connection: &Connection) -> Result<(), Fault> {
-        let Some(open) = self.segments.get(&self.ledger.last_segment) else {
+        let newest = self.segments.last_key_value();
+        let Some((_, open)) = newest.filter(|(id, _)| **id == self.ledger.last_segment) else {
             return self.begin_segment(connection);
         };
         if open.rows < self.sizes.segment_rows && open.bytes < self.sizes.segment_bytes {
@@ -295,7 +296,7 @@ impl Log {
         }
         Audience::pack(members.into_iter(), &mut audience);
         self.insert(
-            connection,
+            &mut Pen::new(connection),
             &NewRow {
                 seq,
                 topic: &row.topic,
