@@ -4,6 +4,7 @@
 
 use super::super::script::Script;
 use super::super::speech::packet;
+use crate::broker::client::Client;
 use crate::broker::{Config, Due};
 use crate::codec::{Brief, Plain, QoS, Version, Word, encode};
 
@@ -19,15 +20,27 @@ pub(super) struct Pair {
     pub(super) waited: u64,
     /// What clients have to say next on exchanges.
     pub(super) due: Vec<(u32, Word, u16)>,
+    /// What both have heard.
+    pub(super) lines: Vec<String>,
 }
 
 impl Pair {
     pub(super) fn new(config: &Config) -> Pair {
         let script = || Script::new(config.clone());
-        Pair { plain: script(), straight: script(), known: 0, sure: 0, words: 0, waited: 0, due: Vec::new() }
+        Pair {
+            plain: script(),
+            straight: script(),
+            known: 0,
+            sure: 0,
+            words: 0,
+            waited: 0,
+            due: Vec::new(),
+            lines: Vec::new(),
+        }
     }
 
     pub(super) fn run(&mut self, line: &str) {
+        self.lines.push(line.to_owned());
         self.plain.run(&["--", line]);
         self.straight.run(&["--", line]);
         self.note(line);
@@ -59,6 +72,7 @@ impl Pair {
     pub(super) fn publish_at(&mut self, qos: QoS, packet_id: u16, slot: u32, topic: &str, payload: &str) {
         let said = as_published(topic, payload, qos, packet_id);
         let line = format!("{slot} {said}");
+        self.lines.push(line.clone());
         self.plain.run(&["--", &line]);
         let (id, now) = (self.straight.connection(slot), self.straight.now);
         let mut bytes = Vec::new();
@@ -94,6 +108,7 @@ impl Pair {
     /// The same word on an exchange, which the one broker takes at once if it can.
     pub(super) fn say(&mut self, (slot, word, packet_id): (u32, Word, u16)) {
         let line = format!("{slot} {word:?} {packet_id}").to_lowercase();
+        self.lines.push(line.clone());
         self.plain.run(&["--", &line]);
         let (id, now) = (self.straight.connection(slot), self.straight.now);
         let mut effects = Vec::new();
@@ -130,10 +145,44 @@ impl Pair {
         self.straight.carry_out(effects);
     }
 
+    /// Whether somebody has this slot.
+    pub(super) fn is_here(&self, slot: u32) -> bool {
+        self.plain.broker.connections.get(self.plain.connection(slot)).is_some()
+    }
+
+    /// The session of the client with this number.
+    fn session(&self, client: usize) -> Option<&Client> {
+        let clients = &self.plain.broker.clients;
+        clients.named(&format!("c{client}")).and_then(|key| clients.get(key))
+    }
+
+    pub(super) fn is_known(&self, client: usize) -> bool {
+        self.session(client).is_some()
+    }
+
+    pub(super) fn is_connected(&self, client: usize) -> bool {
+        self.session(client).is_some_and(|client| client.connection.is_some())
+    }
+
+    /// Whose its session is.
+    pub(super) fn owner(&self, client: usize) -> Option<String> {
+        self.session(client)?.session.user.as_ref().map(ToString::to_string)
+    }
+
     pub(super) fn compare(&self) {
         assert_eq!(self.plain.broker.counters(), self.straight.broker.counters());
         let [plain, straight] = [&self.plain, &self.straight].map(|script| &script.broker.memory);
         assert_eq!((plain.queues, plain.inward), (straight.queues, straight.inward));
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let last = &self.lines[self.lines.len().saturating_sub(LINES_SHOWN)..];
+            let first = self.lines.first().map_or("nothing was said", String::as_str);
+            println!("{first}, and at the end:\n{}", last.join("\n"));
+        }
     }
 }
 
@@ -145,3 +194,6 @@ fn as_published(topic: &str, payload: &str, qos: QoS, packet_id: u16) -> String 
     };
     format!("publish {topic} {payload}{exchange}")
 }
+
+/// Lines that are shown of what both have heard where they differ.
+const LINES_SHOWN: usize = 60;
