@@ -178,7 +178,7 @@ impl Inbox {
     /// Keeps the memory of a list that was served, unless it is much.
     pub(super) fn give_back(&self, mut list: Vec<Write>) {
         list.clear();
-        if list.capacity() <= LIST_KEPT_MAX {
+        if (1..=LIST_KEPT_MAX).contains(&list.capacity()) {
             *self.queue.spare() = list;
         }
     }

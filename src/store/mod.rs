@@ -1,9 +1,9 @@
 //! Keeps messages on disk until their readers have them.
 //!
-//! One thread owns the database and commits in batches, so that one fsync serves many messages.
+//! One thread owns the database and commits in batches, so that one sync serves many messages.
 //! We assume: what SQLite has committed with `synchronous = FULL` survives loss of power, and what a
 //! failed sync covered does not; a write leaves its neighbours alone; the disk may be full at any time and
-//! says so.
+//! says so; `fdatasync` brings all that a read needs: what was written, a new size, and in a folder its names.
 
 mod handle;
 mod config;
