@@ -325,10 +325,11 @@ impl Log {
             self.names.audiences.insert(row.audience.into(), row.seq);
         }
         let weight = raw.weight();
-        let Some(segment) = segment_of(&mut self.segments, id) else { return Ok(()) };
-        segment.rows += 1;
-        segment.bytes += weight;
-        segment.last = segment.last.max(row.seq);
+        if let Some(segment) = segment_of(&mut self.segments, id) {
+            segment.rows += 1;
+            segment.bytes += weight;
+            segment.last = segment.last.max(row.seq);
+        }
         self.use_room(weight);
         Ok(())
     }
