@@ -26,17 +26,8 @@ pub(super) struct Member {
 }
 
 impl Audience {
-    /// Appends the members, packed.
-    pub(super) fn pack<'a>(members: impl Iterator<Item = (&'a Want, bool)>, out: &mut Vec<u8>) {
-        let mut before = None;
-        for (want, numbered) in members {
-            Audience::pack_member(before, want, numbered, out);
-            before = Some(want.reader);
-        }
-    }
-
     /// Appends the member that comes after this one, packed.
-    pub(super) fn pack_member(before: Option<ReaderId>, want: &Want, numbered: bool, out: &mut Vec<u8>) {
+    pub(super) fn pack(before: Option<ReaderId>, want: &Want, numbered: bool, out: &mut Vec<u8>) {
         let before = before.map_or(0, |reader| reader.0);
         put_number(out, u64::from(want.reader.0.wrapping_sub(before)));
         let mut flags = pack_qos(want.qos);
@@ -128,7 +119,11 @@ mod tests {
             (want(900, QoS::ExactlyOnce, false, &[]), true),
         ];
         let mut blob = Vec::new();
-        Audience::pack(members.iter().map(|(want, numbered)| (want, *numbered)), &mut blob);
+        let mut before = None;
+        for (want, numbered) in &members {
+            Audience::pack(before, want, *numbered, &mut blob);
+            before = Some(want.reader);
+        }
         let audience = Audience::unpack(&blob).unwrap();
         for (member, (want, numbered)) in audience.members.iter().zip(&members) {
             assert_eq!((&member.want, member.numbered), (want, *numbered));

@@ -271,7 +271,7 @@ impl Log {
                 self.numbered.insert(want.reader);
             }
             let before = scratch.members.last().copied();
-            Audience::pack_member(before, want, numbered, &mut scratch.audience);
+            Audience::pack(before, want, numbered, &mut scratch.audience);
             scratch.members.push(want.reader);
         }
         if scratch.members.is_empty() {

@@ -282,19 +282,18 @@ impl Log {
         row: &OldRow,
         readers: &[ReaderId],
     ) -> Result<(), Fault> {
-        let (mut audience, mut numbers) = (Vec::new(), Vec::new());
+        let (mut audience, mut numbers, mut before) = (Vec::new(), Vec::new(), None);
         let mut row_numbers = row.numbers.iter();
-        let mut members = Vec::new();
         for member in row.audience.members.iter() {
             let number = if member.numbered { row_numbers.next() } else { None };
             if readers.binary_search(&member.want.reader).is_ok() {
-                members.push((&member.want, member.numbered));
+                Audience::pack(before, &member.want, member.numbered, &mut audience);
+                before = Some(member.want.reader);
                 if let Some(number) = number {
                     put_number(&mut numbers, *number);
                 }
             }
         }
-        Audience::pack(members.into_iter(), &mut audience);
         self.insert(
             &mut Pen::new(connection),
             &NewRow {
