@@ -2,6 +2,9 @@
 //!
 //! Each case is made on a real file, as a crash or an operator would leave it.
 
+use std::cell::RefCell;
+use std::sync::Once;
+
 use rusqlite::Connection;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -285,17 +288,38 @@ fn a_data_directory_that_cannot_be_taken_is_asked_for_every_3_s() {
     available.try_recv().expect("it is told");
 }
 
-/// Keeps what is said on this thread.
-struct Heard(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    /// What is said on this thread, where somebody listens.
+    static HEARD: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
 
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Heard {
+/// Hears every thread of the tests: one that nobody listens to would else settle for all that what it says first is
+/// of no interest.
+struct Ear;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Ear {
     fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        let mut text = event.metadata().level().to_string();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            text.push_str(&format!(" {field}={value:?}"));
+        HEARD.with_borrow_mut(|heard| {
+            let Some(heard) = heard else { return };
+            let mut text = event.metadata().level().to_string();
+            event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                text.push_str(&format!(" {field}={value:?}"));
+            });
+            heard.push(text);
         });
-        self.0.lock().unwrap().push(text);
     }
+}
+
+/// What is said on this thread meanwhile.
+fn heard<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
+    static EAR: Once = Once::new();
+    EAR.call_once(|| {
+        tracing::subscriber::set_global_default(tracing_subscriber::Registry::default().with(Ear)).unwrap();
+        tracing::callsite::rebuild_interest_cache();
+    });
+    HEARD.set(Some(Vec::new()));
+    let done = act();
+    (done, HEARD.take().unwrap())
 }
 
 #[test]
@@ -303,12 +327,9 @@ fn a_route_that_is_gone_is_named_with_what_it_takes_along() {
     let mut trial = Terms { routes: vec!["cloud:a/#".into(), "cloud:b/#".into()], ..Terms::default() }.open();
     let (gone, stays) = (trial.opened.routes[0], trial.opened.routes[1]);
     trial.commit((1..=7).map(|seq| put(seq, &[gone, stays])).collect());
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let subscriber = tracing_subscriber::Registry::default().with(Heard(heard.clone()));
     let terms = Terms { routes: vec!["cloud:b/#".into()], ..trial.close() };
-    let again = tracing::subscriber::with_default(subscriber, || terms.open());
+    let (again, heard) = heard(|| terms.open());
     let warned = |text: &&String| text.starts_with("WARN") && text.contains("cloud:a/#");
-    let heard = heard.lock().unwrap().clone();
     assert!(heard.iter().find(warned).is_some_and(|text| text.contains("messages=7")), "{heard:?}");
     assert!(!heard.iter().any(|text| text.contains("cloud:b/#")), "{heard:?}");
     // What went is counted where the route is known.
