@@ -106,7 +106,7 @@ impl Engine {
         if let Some(word) = word {
             self.say(id, Brief { word, packet_id: plain.packet_id });
         }
-        Some(Gone { size, work: 1 + many * work::EFFECT + work::of_bytes(size * many) })
+        Some(Gone { size, work: 1 + many * work::EFFECT + work::of_bytes(size.saturating_mul(many)) })
     }
 
     /// Has the broker take a word on an exchange, and does what comes of it.

@@ -63,7 +63,7 @@ pub struct Router {
     turn: u64,
     /// Places of the tree that were looked at so far.
     looks: u64,
-    /// Subscriptions that came or went so far.
+    /// How often a message might go elsewhere from then on.
     changes: u64,
 }
 
@@ -74,10 +74,21 @@ struct Stamp {
     place: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     subscriber: Subscriber,
     interest: Interest,
+}
+
+/// What an entry is to those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Put {
+    /// Its subscriber had none there.
+    New,
+    /// It is in place of another.
+    Other,
+    /// It was there.
+    Same,
 }
 
 #[derive(Debug, Default)]
@@ -180,30 +191,29 @@ impl Router {
 
     /// Adds a subscription, or replaces the one of this subscriber with this filter; true where it is new.
     pub fn subscribe(&mut self, filter: &ByteString, subscriber: Subscriber, interest: Interest) -> bool {
-        self.changes += 1;
         let entry = Entry { subscriber, interest };
-        let new = if is_exact(filter) {
+        let put = if is_exact(filter) {
             match self.exact.get_mut(&**filter) {
                 Some(entries) => put(entries, entry),
                 None => {
                     self.text += filter.len();
                     self.exact.insert(ByteString::from(&**filter), vec![entry]);
-                    true
+                    Put::New
                 }
             }
         } else {
             let (node, multi) = self.reach(filter);
-            let new = self.entries(node, multi).is_some_and(|entries| put(entries, entry));
-            self.wildcards += usize::from(new);
-            new
+            let put = self.entries(node, multi).map_or(Put::Same, |entries| put(entries, entry));
+            self.wildcards += usize::from(put == Put::New);
+            put
         };
-        self.total += usize::from(new);
-        new
+        self.changes += u64::from(put != Put::Same);
+        self.total += usize::from(put == Put::New);
+        put == Put::New
     }
 
     /// Takes a subscription back; false where there was none.
     pub fn unsubscribe(&mut self, filter: &str, subscriber: Subscriber) -> bool {
-        self.changes += 1;
         let gone = if is_exact(filter) {
             let Some(entries) = self.exact.get_mut(filter) else { return false };
             let gone = take(entries, subscriber);
@@ -219,6 +229,7 @@ impl Router {
             self.prune(node);
             gone
         };
+        self.changes += u64::from(gone);
         self.total -= usize::from(gone);
         gone
     }
@@ -451,17 +462,18 @@ fn is_exact(filter: &str) -> bool {
     !filter.bytes().any(|byte| byte == b'+' || byte == b'#')
 }
 
-fn put(entries: &mut Vec<Entry>, entry: Entry) -> bool {
+fn put(entries: &mut Vec<Entry>, entry: Entry) -> Put {
     match place(entries, entry.subscriber) {
-        Ok(known) => {
-            if let Some(known) = entries.get_mut(known) {
+        Ok(known) => match entries.get_mut(known).filter(|known| **known != entry) {
+            Some(known) => {
                 *known = entry;
+                Put::Other
             }
-            false
-        }
+            None => Put::Same,
+        },
         Err(place) => {
             entries.insert(place, entry);
-            true
+            Put::New
         }
     }
 }
@@ -551,8 +563,11 @@ mod tests {
             alone.subscribe(&filter.into(), Subscriber(1), interest(QoS::AtMostOnce));
             assert_eq!(Router::weight_alone(filter), alone.weight(), "{filter}");
             assert!(first <= alone.weight(), "{filter}");
+            let changes = router.changes();
             router.subscribe(&filter.into(), Subscriber(1), interest(QoS::AtLeastOnce));
             assert_eq!(router.weight() - before, first, "{filter}: replaced");
+            router.subscribe(&filter.into(), Subscriber(1), interest(QoS::AtLeastOnce));
+            assert_eq!(router.changes() - changes, 1, "{filter}: said again");
             router.subscribe(&filter.into(), Subscriber(2), interest(QoS::AtMostOnce));
             assert_eq!(router.weight() - before, first + ENTRY_BYTES, "{filter}: shared");
         }
@@ -616,13 +631,17 @@ mod tests {
                 }
                 let known = naive.iter().position(|known| known.0 == subscriber && known.1 == filter);
                 if add {
+                    let before = router.changes();
                     let new = router.subscribe(&filter.as_str().into(), Subscriber(subscriber), interest(QoS::AtMostOnce));
+                    prop_assert_eq!(router.changes() > before, new);
                     prop_assert_eq!(new, known.is_none());
                     if new {
                         naive.push((subscriber, filter));
                     }
                 } else {
-                    prop_assert_eq!(router.unsubscribe(&filter, Subscriber(subscriber)), known.is_some());
+                    let before = router.changes();
+                prop_assert_eq!(router.unsubscribe(&filter, Subscriber(subscriber)), known.is_some());
+                prop_assert_eq!(router.changes() > before, known.is_some());
                     known.map(|place| naive.remove(place));
                 }
             }

@@ -193,6 +193,24 @@ fn who_gives_a_filter_up_is_sent_nothing_more() {
     assert_eq!(pair.plain.said, [""; 0]);
 }
 
+#[test]
+fn what_changes_nothing_closes_no_way() {
+    let mut pair = Pair::new(&config());
+    ONE_READER.iter().for_each(|line| pair.run(line));
+    ["open 3", "3 connect c v5 clean", "3 subscribe 1 other/+ q1"].iter().for_each(|line| pair.run(line));
+    learn(&mut pair, "t/1");
+    for line in ["3 unsubscribe 2 never", "3 unsubscribe 3 never/#", "3 subscribe 4 other/+ q1"] {
+        let known = pair.known;
+        pair.run(line);
+        pair.publish(1, "t/1", "x");
+        assert_eq!(pair.known, known + 1, "{line}");
+    }
+    let known = pair.known;
+    pair.run("3 subscribe 5 other/+ q2");
+    pair.publish(1, "t/1", "x");
+    assert_eq!(pair.known, known, "it did so otherwise");
+}
+
 /// Who may read what, to be published by clients that may publish all.
 fn ruled(rules: &str) -> Config {
     let rules = format!("topic write #\n{rules}");
