@@ -174,8 +174,8 @@ impl Database {
             log.write_state(connection)?;
             // What lies in the WAL alone must fit the disk when it is moved, whatever others take of it.
             let owed = (Pages::of(connection)?.all * PAGE).saturating_sub(files.database_size());
-            let free = files.free_disk().unwrap_or(u64::MAX);
-            if owed > reserve.size().saturating_add(free / 2) {
+            let beyond = owed.saturating_sub(reserve.size());
+            if beyond > 0 && beyond > files.free_disk().unwrap_or(u64::MAX) / 2 {
                 return Err(Fault::Tight);
             }
             if let Some(gate) = &mut gate {

@@ -144,13 +144,32 @@ pub(super) struct Dictionary {
     pub(super) topics: HashMap<Box<[u8]>, u64, FixedState>,
     /// Packed audience to the row that carries it.
     pub(super) audiences: HashMap<Box<[u8]>, u64, FixedState>,
+    /// The audience that was found last, and its row. None is of no bytes.
+    last: (Vec<u8>, u64),
 }
 
 impl Default for Dictionary {
     fn default() -> Dictionary {
         // Which topics fall into one place nobody outside is to know.
         let hash = FixedState::with_seed(RandomState::new().hash_one(0));
-        Dictionary { topics: HashMap::with_hasher(hash.clone()), audiences: HashMap::with_hasher(hash) }
+        Dictionary {
+            topics: HashMap::with_hasher(hash.clone()),
+            audiences: HashMap::with_hasher(hash),
+            last: (Vec::new(), 0),
+        }
+    }
+}
+
+impl Dictionary {
+    /// The row that carries a packed audience, which nearly always is that of the row before.
+    fn audience(&mut self, packed: &[u8]) -> Option<u64> {
+        let (last, seq) = &mut self.last;
+        if last != packed {
+            *seq = *self.audiences.get(packed)?;
+            last.clear();
+            last.extend_from_slice(packed);
+        }
+        Some(*seq)
     }
 }
 
@@ -305,7 +324,7 @@ impl Log {
         self.ensure_open(pen)?;
         let id = self.ledger.last_segment;
         let topic = self.names.topics.get(row.topic).copied();
-        let audience = self.names.audiences.get(row.audience).copied();
+        let audience = self.names.audience(row.audience);
         let raw = RawRow {
             seq: row.seq,
             topic: topic.map_or(Named::Here(row.topic), Named::At),
@@ -338,8 +357,12 @@ impl Log {
     pub(super) fn note_row(&mut self, id: ReaderId, seq: u64, bytes: u64) {
         let segment = self.ledger.last_segment;
         self.index.open.entry(id).or_default().insert(seq);
-        self.change(id, |reader| reader.extend_open(segment, seq));
-        self.want(segment, id, Tally { rows: 1, bytes });
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        reader.extend_open(segment, seq);
+        if let Some(segment) = segment_of(&mut self.segments, segment) {
+            reader.waiting.add(segment.wanted.add(id, Tally { rows: 1, bytes }));
+        }
+        self.dirty.insert(id);
     }
 
     /// A reader wants more of a segment.

@@ -29,6 +29,7 @@ mod room;
 mod progress;
 mod bounds;
 mod disk;
+mod gathered;
 mod layer;
 mod reserve;
 mod load;

@@ -186,9 +186,7 @@ impl Log {
         apart: &[Apart],
         config: &Checked,
     ) -> Result<(), Fault> {
-        // What is copied is written before what it was copied from gives its place back.
-        let spare = files.free_disk().is_none_or(|free| free > self.sizes.segment_bytes * 4);
-        let mut copies = if spare { COPIES_MAX } else { 0 };
+        let mut copies = None;
         loop {
             let over = self.look_for_room(connection, files, apart, config)?;
             let is_over = over.of_size || over.of_disk;
@@ -201,8 +199,11 @@ impl Log {
             {
                 continue;
             }
-            if copies > 0 && self.compact(connection)? {
-                copies -= 1;
+            // What is copied is written before what it was copied from gives its place back.
+            let has_space = || files.free_disk().is_none_or(|free| free > self.sizes.segment_bytes * 4);
+            let left = copies.get_or_insert_with(|| if has_space() { COPIES_MAX } else { 0 });
+            if *left > 0 && self.compact(connection)? {
+                *left -= 1;
                 continue;
             }
             // For the disk's sake first, since that counts in both; and there what cannot go is no reason that all

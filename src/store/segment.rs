@@ -210,15 +210,18 @@ pub(super) struct Pen<'c> {
     pub(super) scratch: Scratch,
 }
 
-/// How rows are put into the segment that was written last.
+/// How rows are put into the segment that was written last, and what would be put there again.
 struct Insertion<'c> {
     id: u32,
     statement: CachedStatement<'c>,
-    /// What it would put there again.
-    bound: Option<Usual>,
+    topic: Option<u64>,
+    wall: Option<u64>,
+    /// No numbers are bound.
+    without_numbers: bool,
+    usual: Option<Usual>,
 }
 
-/// What of a row is nearly always as in the one before: it has no numbers and no properties, and this.
+/// What of a row is nearly always as in the one before: it has no properties, and this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Usual {
     audience: u64,
@@ -253,40 +256,68 @@ impl<'c> Pen<'c> {
 
     /// Inserts a row.
     pub(super) fn put(&mut self, id: u32, row: &RawRow<'_>) -> Result<(), Fault> {
-        let Insertion { statement: insert, bound, .. } = match self.insert.take() {
-            Some(insert) if insert.id == id => self.insert.insert(insert),
-            _ => {
-                let sql = format!("INSERT INTO main.log_{id} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
-                let statement = self.connection.prepare_cached(&sql)?;
-                self.insert.insert(Insertion { id, statement, bound: None })
-            }
+        let mut insert = match self.insert.take() {
+            Some(insert) if insert.id == id => insert,
+            _ => Insertion::new(self.connection, id)?,
         };
-        let topic = match row.topic {
-            Named::Here(text) => ValueRef::Text(text),
-            Named::At(seq) => ValueRef::Integer(signed(seq)),
-        };
-        let some = |bytes| if <[u8]>::is_empty(bytes) { None } else { Some(bytes) };
+        insert.bind(row)?;
+        insert.statement.raw_execute()?;
+        // Only now: of one that has failed nobody knows what is bound.
+        self.insert = Some(insert);
+        Ok(())
+    }
+}
+
+impl<'c> Insertion<'c> {
+    fn new(connection: &'c Connection, id: u32) -> rusqlite::Result<Insertion<'c>> {
+        let sql = format!("INSERT INTO main.log_{id} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        let statement = connection.prepare_cached(&sql)?;
+        Ok(Insertion { id, statement, topic: None, wall: None, without_numbers: false, usual: None })
+    }
+
+    /// Gives SQLite what is not as in the row before.
+    fn bind(&mut self, row: &RawRow<'_>) -> rusqlite::Result<()> {
+        let insert = &mut self.statement;
         insert.raw_bind_parameter(1, signed(row.seq))?;
-        insert.raw_bind_parameter(2, AsIs(topic))?;
-        insert.raw_bind_parameter(5, signed(row.wall))?;
+        let topic = if let Named::At(seq) = row.topic { Some(seq) } else { None };
+        if topic.is_none() || self.topic != topic {
+            insert.raw_bind_parameter(2, row.topic.value(ValueRef::Text))?;
+            self.topic = topic;
+        }
+        if self.wall != Some(row.wall) {
+            insert.raw_bind_parameter(5, signed(row.wall))?;
+            self.wall = Some(row.wall);
+        }
+        if !(self.without_numbers && row.numbers.is_empty()) {
+            insert.raw_bind_parameter(7, some(row.numbers))?;
+            self.without_numbers = row.numbers.is_empty();
+        }
         insert.raw_bind_parameter(9, some(row.payload))?;
         insert.raw_bind_parameter(10, row.checksum())?;
         let usual = Usual::of(row);
-        if usual.is_none() || *bound != usual {
-            *bound = None;
-            let audience = match row.audience {
-                Named::Here(set) => ValueRef::Blob(set),
-                Named::At(seq) => ValueRef::Integer(signed(seq)),
-            };
-            insert.raw_bind_parameter(3, AsIs(audience))?;
+        if usual.is_none() || self.usual != usual {
+            insert.raw_bind_parameter(3, row.audience.value(ValueRef::Blob))?;
             insert.raw_bind_parameter(4, row.flags)?;
             insert.raw_bind_parameter(6, row.expiry)?;
-            insert.raw_bind_parameter(7, some(row.numbers))?;
             insert.raw_bind_parameter(8, some(row.properties))?;
-            *bound = usual;
+            self.usual = usual;
         }
-        insert.raw_execute()?;
         Ok(())
+    }
+}
+
+/// Bytes as a column has them; none is NULL.
+fn some(bytes: &[u8]) -> Option<&[u8]> {
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+impl<'a> Named<'a> {
+    /// As a column has it; what is here is of this kind.
+    fn value(self, here: fn(&'a [u8]) -> ValueRef<'a>) -> AsIs<'a> {
+        AsIs(match self {
+            Named::Here(bytes) => here(bytes),
+            Named::At(seq) => ValueRef::Integer(signed(seq)),
+        })
     }
 }
 
@@ -294,8 +325,7 @@ impl Usual {
     /// `None` where it is not so.
     fn of(row: &RawRow<'_>) -> Option<Usual> {
         let Named::At(audience) = row.audience else { return None };
-        let is_usual = row.numbers.is_empty() && row.properties.is_empty();
-        is_usual.then_some(Usual { audience, flags: row.flags, expiry: row.expiry })
+        row.properties.is_empty().then_some(Usual { audience, flags: row.flags, expiry: row.expiry })
     }
 }
 
@@ -464,8 +494,8 @@ impl<'a> RawRow<'a> {
 
     /// CRC-32C over the order number and every column; signed, because SQLite keeps that in four bytes.
     fn checksum(&self) -> i64 {
-        let mut room = [0; HEAD_BYTES_MAX];
-        let mut head = room.as_mut_slice();
+        let mut sum = Sum::default();
+        let mut head = sum.room.0.as_mut_slice();
         put_number(&mut head, self.seq);
         for named in [self.topic, self.audience] {
             match named {
@@ -484,17 +514,14 @@ impl<'a> RawRow<'a> {
         put_number(&mut head, self.expiry.map_or(0, |expiry| u64::from(expiry) + 1));
         put_number(&mut head, self.numbers.len() as u64);
         put_number(&mut head, self.properties.len() as u64);
-        let left = head.len();
-        let mut crc = crc32c::crc32c(room.get(..HEAD_BYTES_MAX - left).unwrap_or_default());
+        sum.filled = SUM_BYTES - head.len();
         for named in [self.topic, self.audience] {
             if let Named::Here(bytes) = named {
-                crc = crc32c::crc32c_append(crc, bytes);
+                sum.add(bytes);
             }
         }
-        for bytes in [self.numbers, self.properties, self.payload] {
-            crc = crc32c::crc32c_append(crc, bytes);
-        }
-        i64::from(i32::from_ne_bytes(crc.to_ne_bytes()))
+        [self.numbers, self.properties, self.payload].iter().for_each(|bytes| sum.add(bytes));
+        i64::from(i32::from_ne_bytes(sum.end().to_ne_bytes()))
     }
 
     /// What it weighs in the bounds of its readers, if its topic has so many bytes.
@@ -510,6 +537,41 @@ impl<'a> RawRow<'a> {
     }
 }
 
+/// A CRC-32C of what is added. What is short is put together first: for few bytes it is the call that costs.
+#[derive(Default)]
+struct Sum {
+    crc: u32,
+    room: Room,
+    filled: usize,
+}
+
+/// Of eight bytes at a time the checksum is taken at once.
+#[repr(align(8))]
+struct Room([u8; SUM_BYTES]);
+
+impl Default for Room {
+    fn default() -> Room {
+        Room([0; SUM_BYTES])
+    }
+}
+
+impl Sum {
+    fn add(&mut self, bytes: &[u8]) {
+        let end = self.filled + bytes.len();
+        if let Some(room) = self.room.0.get_mut(self.filled..end) {
+            room.copy_from_slice(bytes);
+            self.filled = end;
+            return;
+        }
+        self.crc = crc32c::crc32c_append(self.end(), bytes);
+        self.filled = 0;
+    }
+
+    fn end(&self) -> u32 {
+        crc32c::crc32c_append(self.crc, self.room.0.get(..self.filled).unwrap_or_default())
+    }
+}
+
 /// A borrowed value as a parameter.
 pub(super) struct AsIs<'a>(pub(super) ValueRef<'a>);
 
@@ -522,8 +584,9 @@ impl ToSql for AsIs<'_> {
 /// Nobody's number, which ends the list of readers in a header: what their rows weigh follows.
 const NO_READER: u64 = 0;
 
-/// What a row's checksum begins with: seven numbers, of ten bytes at most, and three bytes.
-const HEAD_BYTES_MAX: usize = 73;
+/// So many bytes are put together at most; more than a row's checksum begins with, which is seven numbers, of ten bytes
+/// at most, and three bytes.
+const SUM_BYTES: usize = 192;
 
 /// Record header, order number, time and checksum.
 const ROW_OVERHEAD: usize = 30;
@@ -537,29 +600,88 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(&super::super::schema::tables()).unwrap();
         [1, 2].iter().for_each(|id| create(&connection, *id).unwrap());
-        let audiences = [Named::At(1), Named::At(2), Named::Here(b"\x01\x01")];
-        let (flags, expiries) = ([1, 5], [None, Some(0), Some(60)]);
-        let (some, few) = ([&b""[..], b"\x07"], [&b""[..], b"x"]);
-        let row = |seq: usize| RawRow {
-            seq: seq as u64,
-            topic: if seq.is_multiple_of(3) { Named::Here(b"t/a") } else { Named::At(1) },
-            audience: audiences[seq / 2 % 3],
-            flags: flags[seq / 6 % 2],
-            wall: seq as u64 * 7,
-            expiry: expiries[seq / 12 % 3],
-            numbers: some[seq / 36 % 2],
-            properties: few[seq / 72 % 2],
-            payload: few[seq / 5 % 2],
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |most: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % most
         };
-        let segment_of = |seq: usize| if seq.is_multiple_of(50) { 2 } else { 1 };
-        let mut pen = Pen::new(&connection);
-        // Each of them beside each other.
-        let order: Vec<usize> = (1..=288).map(|place| place * 145 % 289).collect();
-        order.iter().for_each(|seq| pen.put(segment_of(*seq), &row(*seq)).unwrap());
-        for seq in order {
-            let found = with_row(&connection, segment_of(seq), seq as u64, |found| Some(*found == row(seq)));
-            assert_eq!(found.unwrap(), Found::Row(true), "{seq}");
+        let few = [&b""[..], b"x", b"\x07y"];
+        let mut row = RawRow {
+            seq: 0,
+            topic: Named::At(1),
+            audience: Named::At(1),
+            flags: 0,
+            wall: 0,
+            expiry: None,
+            numbers: b"",
+            properties: b"",
+            payload: b"",
+        };
+        let (mut pen, mut put) = (Pen::new(&connection), Vec::new());
+        for seq in 1..=3_000 {
+            row.seq = seq;
+            for _ in 0..below(3) {
+                match below(8) {
+                    0 => row.topic = [Named::At(1), Named::At(2), Named::Here(b"t/a")][below(3)],
+                    1 => row.audience = [Named::At(1), Named::At(2), Named::Here(b"\x01\x01")][below(3)],
+                    2 => row.flags = [1, 5][below(2)],
+                    3 => row.wall = [7, 1_800_000_000_000][below(2)],
+                    4 => row.expiry = [None, Some(0), Some(60)][below(3)],
+                    5 => row.numbers = few[below(3)],
+                    6 => row.properties = few[below(3)],
+                    _ => row.payload = few[below(3)],
+                }
+            }
+            let id = if below(50) == 0 { 2 } else { 1 };
+            if below(100) == 0 {
+                assert!(pen.put(9, &row).is_err(), "there is no such segment");
+            }
+            pen.put(id, &row).unwrap();
+            if below(100) == 0 {
+                assert!(pen.put(id, &RawRow { topic: Named::At(3), ..row }).is_err(), "it is there");
+            }
+            put.push((id, row));
         }
+        for (id, row) in put {
+            let found = with_row(&connection, id, row.seq, |found| Some(*found == row)).unwrap();
+            assert_eq!(found, Found::Row(true), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_is_that_of_its_parts_one_after_the_other() {
+        let bytes: Vec<u8> = (0..3_000_u32).map(|at| (at * at / 7 % 251) as u8).collect();
+        let sizes = [0, 1, 7, 64, 118, 119, 120, 191, 192, 193, 700];
+        for first in sizes {
+            for second in sizes {
+                for third in sizes {
+                    let (mut sum, mut rest, mut crc) = (Sum::default(), bytes.as_slice(), 0);
+                    for size in [first, second, third, 3] {
+                        let (part, behind) = rest.split_at(size);
+                        sum.add(part);
+                        crc = crc32c::crc32c_append(crc, part);
+                        rest = behind;
+                    }
+                    assert_eq!(sum.end(), crc, "{first}, {second}, {third}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_row_has_room_for_what_its_checksum_begins_with() {
+        let row = RawRow {
+            seq: u64::MAX,
+            topic: Named::At(u64::MAX),
+            audience: Named::At(u64::MAX),
+            flags: u8::MAX,
+            wall: u64::MAX,
+            expiry: Some(u32::MAX),
+            numbers: b"",
+            properties: b"",
+            payload: b"",
+        };
+        assert_ne!(row.checksum(), RawRow { flags: 0, ..row }.checksum());
     }
 
     #[test]

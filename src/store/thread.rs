@@ -15,7 +15,8 @@ use super::schema::Fault;
 use super::segment::Pen;
 use super::tend::SHRINK_MILLIS;
 use super::unread::{ELSEWHERE, NEEDLESS};
-use super::{Checked, aside, written};
+use super::written::Written;
+use super::{Checked, aside};
 use crate::record::{
     DropReason, Full, HEARTBEAT, Now, Portion, ReaderId, ReaderStatus, Rows, Seq, Ticket, Write,
 };
@@ -58,6 +59,7 @@ pub(super) struct Held {
 /// Bytes written, in all and today.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
+    written: Written,
     total: u64,
     day_began: u64,
     day_began_total: u64,
@@ -468,7 +470,7 @@ impl Meter {
 
     /// Reads the kernel's count.
     fn read(&mut self) {
-        if let Some(total) = written::by_this_thread() {
+        if let Some(total) = self.written.by_this_thread() {
             self.total = total;
         }
     }

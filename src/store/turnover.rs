@@ -233,10 +233,11 @@ impl Log {
                 reader.remove_span(key);
             }
         }
+        let mut pen = Pen::new(connection);
         for (seq, readers) in wanted {
             let row = self.old_row(connection, id, seq);
             match row? {
-                Some(row) => self.insert_old(connection, seq, &row, &readers)?,
+                Some(row) => self.insert_old(&mut pen, seq, &row, &readers)?,
                 None => self.write_off(connection, seq, &readers)?,
             }
         }
@@ -277,7 +278,7 @@ impl Log {
 
     fn insert_old(
         &mut self,
-        connection: &Connection,
+        pen: &mut Pen<'_>,
         seq: u64,
         row: &OldRow,
         readers: &[ReaderId],
@@ -295,7 +296,7 @@ impl Log {
             }
         }
         self.insert(
-            &mut Pen::new(connection),
+            pen,
             &NewRow {
                 seq,
                 topic: &row.topic,
