@@ -9,8 +9,9 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use foldhash::fast::FixedState;
 
 use super::ConnectionId;
-use super::ways::Leg;
+use super::ways::{End, Ends, Leg, Stop, Way};
 use crate::codec::{Plain, QoS};
+use crate::record::ReaderId;
 
 /// The ways that are known.
 pub(super) struct Atlas {
@@ -105,21 +106,27 @@ impl Atlas {
         self.text.capacity() + self.buckets.capacity() * size_of::<Bucket>()
     }
 
-    /// Puts the ends of the way from there into `legs`; false where none is known that is as the house is now.
+    /// Puts the ends of the way from there into `ends`, of one from hand to hand into its legs alone; `None` where none is
+    /// known that is as the house is now.
     #[inline]
-    pub(super) fn find(&self, origin: Origin<'_>, as_of: u64, legs: &mut Vec<Leg>) -> bool {
+    pub(super) fn find(&self, origin: Origin<'_>, as_of: u64, ends: Ends<'_>) -> Option<Way> {
+        let Ends { legs, stops } = ends;
         legs.clear();
-        let Some(mut ends) = self.ends(origin, as_of) else { return false };
-        while let Some((leg, rest)) = ends.split_first_chunk() {
-            legs.push(leg_of(leg));
-            ends = rest;
+        let mut text = self.ends(origin, as_of)?;
+        let way = way_of(text);
+        if way == Way::Kept {
+            text = read_stops(text, stops);
         }
-        true
+        while let Some((leg, rest)) = text.split_first_chunk() {
+            legs.push(leg_of(leg));
+            text = rest;
+        }
+        Some(way)
     }
 
-    /// Whether a way from there is known.
-    pub(super) fn knows(&self, origin: Origin<'_>, as_of: u64) -> bool {
-        self.ends(origin, as_of).is_some()
+    /// The way from there, if it is known.
+    pub(super) fn way(&self, origin: Origin<'_>, as_of: u64) -> Option<Way> {
+        self.ends(origin, as_of).map(way_of)
     }
 
     #[inline]
@@ -139,7 +146,7 @@ impl Atlas {
         let (sizes, rest) = rest.split_first_chunk()?;
         let [topic, ends, _] = sizes_of(*sizes).map(usize::from);
         let (topic, rest) = rest.split_at_checked(topic)?;
-        (at > 0 && *head == origin.head(as_of) && topic == origin.topic).then(|| rest.get(..ends * LEG))?
+        (at > 0 && *head == origin.head(as_of) && topic == origin.topic).then(|| rest.get(..ends * END))?
     }
 
     #[inline]
@@ -182,11 +189,11 @@ impl Atlas {
         false
     }
 
-    /// Remembers a way, where a former one with its mark stood if that had the room: where people come and go, all is
+    /// Remembers a way, of whose ends those in the log come first, where a former one with its mark stood if that had the room: where people come and go, all is
     /// found anew again and again.
-    pub(super) fn keep(&mut self, origin: Origin<'_>, as_of: u64, legs: &[Leg]) {
-        let ends = legs.len() * LEG;
-        let (Ok(topic), Ok(count)) = (u16::try_from(origin.topic.len()), u16::try_from(legs.len())) else {
+    pub(super) fn keep(&mut self, origin: Origin<'_>, as_of: u64, all: &[End]) {
+        let ends = all.len() * END;
+        let (Ok(topic), Ok(count)) = (u16::try_from(origin.topic.len()), u16::try_from(all.len())) else {
             return;
         };
         if !self.make_room(HEAD + SIZES + origin.topic.len() + ends) {
@@ -200,7 +207,7 @@ impl Atlas {
         self.text.extend_from_slice(&origin.head(as_of));
         [topic, count, room].iter().for_each(|size| self.text.extend_from_slice(&size.to_le_bytes()));
         self.text.extend_from_slice(origin.topic);
-        legs.iter().for_each(|leg| self.text.extend_from_slice(&bytes_of(leg)));
+        all.iter().for_each(|end| self.text.extend_from_slice(&bytes_of(end)));
         match former {
             Some((place, _)) => {
                 self.text.copy_within(start.., place);
@@ -265,21 +272,54 @@ fn sizes_of([a, b, c, d, e, f]: [u8; SIZES]) -> [u16; 3] {
     [[a, b], [c, d], [e, f]].map(u16::from_le_bytes)
 }
 
+/// What the first of its ends says.
 #[inline]
-fn bytes_of(leg: &Leg) -> [u8; LEG] {
-    let mut bytes = [leg.qos as u8; LEG];
-    let words = [leg.connection.slot, leg.connection.generation, leg.client];
+fn way_of(ends: &[u8]) -> Way {
+    match ends.get(END - 1) {
+        Some(last) if last & STOP > 0 => Way::Kept,
+        _ => Way::Straight,
+    }
+}
+
+#[inline]
+fn bytes_of(end: &End) -> [u8; END] {
+    let (words, last) = match end {
+        End::Leg(leg) => ([leg.connection.slot, leg.connection.generation, leg.client], leg.qos as u8),
+        End::Stop(stop) => ([stop.reader.0, stop.client.unwrap_or(u32::MAX), 0], STOP | stop.qos as u8),
+    };
+    let mut bytes = [last; END];
     bytes.chunks_exact_mut(4).zip(words).for_each(|(place, word)| place.copy_from_slice(&word.to_le_bytes()));
     bytes
 }
 
+/// The stops that come first among these ends; the rest is legs.
+fn read_stops<'a>(mut ends: &'a [u8], stops: &mut Vec<Stop>) -> &'a [u8] {
+    stops.clear();
+    while way_of(ends) == Way::Kept
+        && let Some((stop, rest)) = ends.split_first_chunk()
+    {
+        stops.push(stop_of(stop));
+        ends = rest;
+    }
+    ends
+}
+
 #[inline]
-fn leg_of(bytes: &[u8; LEG]) -> Leg {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, qos] = *bytes;
-    let word = u32::from_le_bytes;
-    let connection = ConnectionId { slot: word([a, b, c, d]), generation: word([e, f, g, h]) };
-    let qos = QoS::from_bits(qos).unwrap_or(QoS::AtMostOnce);
-    Leg { connection, client: word([i, j, k, l]), packet_id: 0, qos }
+fn words_of(bytes: &[u8; END]) -> ([u32; 3], QoS) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, last] = *bytes;
+    let words = [[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(u32::from_le_bytes);
+    (words, QoS::from_bits(last & !STOP).unwrap_or(QoS::AtMostOnce))
+}
+
+#[inline]
+fn leg_of(bytes: &[u8; END]) -> Leg {
+    let ([slot, generation, client], qos) = words_of(bytes);
+    Leg { connection: ConnectionId { slot, generation }, client, packet_id: 0, qos }
+}
+
+fn stop_of(bytes: &[u8; END]) -> Stop {
+    let ([reader, client, _], qos) = words_of(bytes);
+    Stop { reader: ReaderId(reader), client: (client < u32::MAX).then_some(client), qos }
 }
 
 /// Ways in a bucket.
@@ -292,7 +332,10 @@ const HEAD: usize = 16;
 const SIZES: usize = 6;
 
 /// Bytes of an end.
-const LEG: usize = 13;
+const END: usize = 13;
+
+/// Stands in the last of them beside the QoS where a message is kept.
+const STOP: u8 = 4;
 
 /// Buckets at first, and at any time a power of two.
 const BUCKETS_MIN: usize = 64;
@@ -311,15 +354,27 @@ mod tests {
         ConnectionId { slot: u32::try_from(slot).unwrap(), generation: 7 }
     }
 
-    fn leg(slot: usize, qos: QoS) -> Leg {
+    fn leg_to(slot: usize, qos: QoS) -> Leg {
         Leg { connection: connection(slot), client: 0x0102_0304, packet_id: 0, qos }
     }
 
-    fn found(atlas: &Atlas, origin: Origin<'_>, as_of: u64) -> Option<Vec<Leg>> {
-        let mut legs = vec![leg(9, QoS::AtMostOnce)];
-        let found = atlas.find(origin, as_of, &mut legs).then_some(legs);
-        assert_eq!(found.is_some(), atlas.knows(origin, as_of));
-        found
+    fn leg(slot: usize, qos: QoS) -> End {
+        End::Leg(leg_to(slot, qos))
+    }
+
+    fn stop(slot: usize, qos: QoS) -> End {
+        let slot = u32::try_from(slot).unwrap();
+        // Some are routes.
+        End::Stop(Stop { reader: ReaderId(slot + 1), client: (slot % 4 > 0).then_some(slot), qos })
+    }
+
+    fn found(atlas: &Atlas, origin: Origin<'_>, as_of: u64) -> Option<Vec<End>> {
+        let (mut legs, mut stops) = (vec![leg_to(9, QoS::AtMostOnce)], Vec::new());
+        let found = atlas.find(origin, as_of, Ends { legs: &mut legs, stops: &mut stops });
+        assert_eq!(found, atlas.way(origin, as_of));
+        assert_eq!(found == Some(Way::Kept), found.is_some() && !stops.is_empty());
+        let ends = stops.into_iter().map(End::Stop).chain(legs.into_iter().map(End::Leg));
+        found.map(|_| ends.collect())
     }
 
     /// Whatever differs in one thing from that of the first connection at QoS 1 in `t/a`.
@@ -342,7 +397,8 @@ mod tests {
         assert_eq!((atlas.is_due(origin, 5), atlas.is_due(origin, 5)), (false, true));
         assert_eq!(found(&atlas, origin, 5), None);
         let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
-        let legs: Vec<Leg> = (0..300).map(|slot| leg(slot, all[slot % 3])).collect();
+        let stops = (0..300).map(|slot| stop(slot, all[slot % 3]));
+        let legs: Vec<End> = stops.chain((0..300).map(|slot| leg(slot, all[slot % 3]))).collect();
         atlas.keep(origin, 5, &legs);
         assert_eq!(found(&atlas, origin, 5), Some(legs));
         assert!(!atlas.is_due(origin, 5), "it has one");
@@ -368,7 +424,7 @@ mod tests {
             assert_eq!((atlas.is_due(*origin, 5), atlas.is_due(*origin, 5)), (false, true));
             atlas.keep(*origin, 5, &[leg(2, qos)]);
         }
-        let known: Vec<bool> = alike.iter().map(|origin| atlas.knows(*origin, 5)).collect();
+        let known: Vec<bool> = alike.iter().map(|origin| atlas.way(*origin, 5).is_some()).collect();
         assert_eq!(known, [[false; 2].as_slice(), &[true; PLACES]].concat());
     }
 
@@ -409,7 +465,7 @@ mod tests {
                     assert_eq!(Some(&legs), kept.get(&key), "{key:?}");
                     hits += 1;
                 } else if atlas.is_due(origin, as_of) {
-                    let legs: Vec<Leg> =
+                    let legs: Vec<End> =
                         (0..random.below(5)).map(|_| leg(random.below(99), QoS::AtMostOnce)).collect();
                     atlas.keep(origin, as_of, &legs);
                     kept.insert(key, legs);

@@ -220,7 +220,19 @@ impl Connection {
     /// Whether what it says is taken at once, and of no weight for a commit: of who waits for one it is to be known
     /// whether he has said all that he may.
     pub(super) fn is_at_ease(&self) -> bool {
-        matches!(self.phase, Phase::Open) && !self.rhythm.waits()
+        self.is_plainly_open() && !self.rhythm.waits()
+    }
+
+    /// Whether what it says is taken at once.
+    #[inline]
+    pub(super) fn is_plainly_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether what it publishes may go from hand to hand at once, and nothing stands before its answer.
+    #[inline]
+    pub(super) fn goes_straight(&self, qos: QoS) -> bool {
+        !self.rhythm.waits() && (qos == QoS::AtMostOnce || self.answers.is_empty())
     }
 
     pub(super) fn is_slowed(&self) -> bool {
@@ -251,12 +263,17 @@ impl Connection {
     /// one client can make us hold while the store does not answer.
     pub(super) fn owes_too_much(&self, packet: &Packet) -> bool {
         let most = match packet {
-            Packet::Publish(publish) if publish.qos > QoS::AtMostOnce => ANSWERS_MAX,
+            Packet::Publish(publish) if publish.qos > QoS::AtMostOnce => return self.owes_too_many(),
             Packet::PubRel(_) => ANSWERS_MAX,
             Packet::Subscribe(_) | Packet::Unsubscribe(_) => SUBSCRIBES_MAX,
             _ => return false,
         };
         self.answers.len() >= most
+    }
+
+    /// The same before a PUBLISH of QoS 1 or 2.
+    pub(super) fn owes_too_many(&self) -> bool {
+        self.answers.len() >= ANSWERS_MAX
     }
 
     /// When it is dead if nothing comes, or may go on, monotonic.

@@ -55,7 +55,7 @@ pub(super) struct Found {
     /// All who want it.
     matches: Vec<Match>,
     /// The durable ones among them.
-    audience: Vec<Want>,
+    pub(super) audience: Vec<Want>,
 }
 
 /// The write that holds a message.
@@ -99,7 +99,7 @@ impl Broker {
         if audience.is_empty() && !message.retain && self.store == Presence::There {
             // It goes from hand to hand, and is kept nowhere.
             if full.is_empty() {
-                self.learn_way(source, &message, matches);
+                self.learn_way(source, &message, matches, 0);
             }
             self.count_full(&full);
             self.fan_out(message, matches, None, turn);
@@ -138,6 +138,9 @@ impl Broker {
             self.counters.drop(reason, 1);
         }
         self.count_full(&full);
+        if durable && full.is_empty() && !message.retain {
+            self.learn_way(source, &message, matches, audience.len());
+        }
         let message = if durable || retains { keep(message, self.ledger.newest_topic()) } else { message };
         let kept = durable.then(|| {
             let (seq, ticket) = self.ledger.append(message.clone(), audience, retains, inward, turn.effects);
@@ -399,15 +402,29 @@ impl Broker {
 
     /// QoS 1 and 2 for a kept session: now if it has caught up, else its row waits in the log.
     pub(super) fn offer_kept(&mut self, key: ClientKey, seq: Seq, parcel: Parcel, turn: &mut Turn<'_>) {
-        let Some(client) = self.clients.get_mut(key) else { return };
+        if !self.falls_behind(key, seq, parcel.message.weight() as u64, turn) {
+            self.start_row(key, seq, parcel, turn);
+        }
+    }
+
+    /// Whether a kept session has a row of this weight wait in the log; else it takes it now.
+    pub(super) fn falls_behind(
+        &mut self,
+        key: ClientKey,
+        seq: Seq,
+        weight: u64,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return true };
         let ready = client.outlet.as_ref().is_some_and(|outlet| outlet.has_room(&client.session.flight));
-        let Some(backlog) = &mut client.session.backlog else { return };
+        let Some(backlog) = &mut client.session.backlog else { return true };
         if ready && backlog.caught_up() {
             backlog.pass(seq);
-            return self.start_row(key, seq, parcel, turn);
+            return false;
         }
-        backlog.want(seq, parcel.message.weight() as u64);
+        backlog.want(seq, weight);
         self.limit_backlog(key, turn);
+        true
     }
 
     /// Drops the oldest rows that wait over `max_queued_messages` and `max_queued_bytes`. Not while rows are being read: nobody

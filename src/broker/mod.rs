@@ -40,6 +40,7 @@ mod sys;
 mod subscribe;
 mod depart;
 mod ways;
+mod stops;
 mod atlas;
 
 pub use brief::Heard;
@@ -50,7 +51,7 @@ pub use memory::Level;
 pub use refuse::Refusals;
 pub use rights::is_house_user;
 pub use sys::{Carried, Unsent};
-pub use ways::{Due, Leg};
+pub use ways::{Due, Leg, Way};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -75,6 +76,7 @@ use refuse::Refused;
 use share::Groups;
 use sys::Sys;
 use timers::{Timer, Timers};
+use ways::Stop;
 
 /// What the broker is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +163,8 @@ pub struct Broker {
     atlas: Atlas,
     /// Reused by every publish.
     found: Found,
+    /// Reused by all that goes a known way.
+    stops: Vec<Stop>,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.
     restricted: bool,
     /// Members of groups that were looked at for their rights since the start.
@@ -230,6 +234,7 @@ impl Broker {
             last_walker: ClientKey { slot: 0, serial: 0 },
             atlas: Atlas::new(seed.rotate_left(8), config.limits.max_memory / 16),
             found: Found::default(),
+            stops: Vec::new(),
             restricted: config.rules.is_some(),
             member_looks: 0,
             turned_away: BTreeMap::new(),
@@ -248,11 +253,7 @@ impl Broker {
 
     /// Handles what happened, in its order; `events` is drained.
     pub fn handle(&mut self, events: &mut Vec<Event>, now: Now, effects: &mut Vec<Effect>) {
-        effects.append(&mut self.unsaid);
-        if now.span.mend != self.mend {
-            self.age_sessions(now);
-        }
-        let mut turn = Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX, heard: None };
+        let mut turn = self.begin_turn(now, effects);
         self.go_on_walking(&mut turn);
         for event in events.drain(..) {
             self.on_event(event, &mut turn);
@@ -263,6 +264,23 @@ impl Broker {
         if self.pace.hasten() {
             turn.effects.push(Effect::Hurry);
         }
+    }
+
+    /// The same while more of the same time is still to be told: what is due by then waits for that, and whether a
+    /// commit is to be hastened.
+    pub fn catch_up(&mut self, events: &mut Vec<Event>, now: Now, effects: &mut Vec<Effect>) {
+        let mut turn = self.begin_turn(now, effects);
+        for event in events.drain(..) {
+            self.on_event(event, &mut turn);
+        }
+    }
+
+    fn begin_turn<'a>(&mut self, now: Now, effects: &'a mut Vec<Effect>) -> Turn<'a> {
+        effects.append(&mut self.unsaid);
+        if now.span.mend != self.mend {
+            self.age_sessions(now);
+        }
+        Turn { now, effects, walks: WALKS_MAX, looks: LOOKS_MAX, heard: None }
     }
 
     /// When [`Event::Tick`] is due at the latest, monotonic milliseconds; 0 is at once.

@@ -3,8 +3,9 @@
 //! Who may publish to a topic, and who takes what is published there, is the same from message to message until
 //! somebody subscribes, comes, goes, or the rules change: then every way is closed. A way is kept once a topic is
 //! seen a second time, where its publisher and all who take it are network clients without a mount point, and nobody
-//! keeps it, counts by credit, or is to be sent more or less than its publisher has said. At QoS 1 and 2 only who is
-//! answered at once goes it; his message waits for a taker whose window is full.
+//! counts by credit, or is to be sent more or less than its publisher has said. At QoS 1 and 2 only who is answered at
+//! once goes it; his message waits for a taker whose window is full. What somebody keeps goes a way too, and is
+//! answered once it is committed: see [`super::stops`].
 
 use std::sync::Arc;
 
@@ -13,11 +14,20 @@ use super::client::Client;
 use super::connection::Connection;
 use super::fan::NOBODY;
 use super::publish::INWARD_BYTES;
-use super::{Broker, ConnectionId, Effect, Taker, Turn};
+use super::{Broker, ConnectionId, Effect, Taker, Turn, WhenFull};
 use crate::codec::{Plain, QoS, Version};
-use crate::record::{Identifiers, Message, Now, Seq, Ticket, Want};
+use crate::record::{Identifiers, Message, Now, ReaderId, Seq, Ticket, Want};
 use crate::router::Match;
 use crate::session::{Parcel, Stage, Verbatim, Waited, weight_of};
+
+/// How a message goes that goes the way of one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From hand to hand: its publisher is answered at once.
+    Straight,
+    /// Somebody keeps it: its publisher is answered once that is committed.
+    Kept,
+}
 
 /// The end of a way at one taker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +40,30 @@ pub struct Leg {
     pub packet_id: u16,
     /// How surely it is sent.
     pub qos: QoS,
+}
+
+/// The end of a way in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stop {
+    /// Who reads it there.
+    pub(super) reader: ReaderId,
+    /// Its session; `None` where it is a route.
+    pub(super) client: Option<u32>,
+    /// How surely it is sent.
+    pub(super) qos: QoS,
+}
+
+/// An end of a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Leg(Leg),
+    Stop(Stop),
+}
+
+/// All ends of a way.
+pub(super) struct Ends<'a> {
+    pub(super) legs: &'a mut Vec<Leg>,
+    pub(super) stops: &'a mut Vec<Stop>,
 }
 
 /// A message that has waited and is to be sent.
@@ -47,23 +81,37 @@ pub struct Due<'a> {
 
 impl Broker {
     /// Takes a message that goes the way of one before it: it is counted, its exchanges are begun, and it is to be
-    /// sent to each of `legs` and answered. False: it is to be handled like any other.
+    /// sent to each of `legs`. Where it is kept, what that takes is in `effects`, else its publisher is to be answered.
+    /// `None`: it is to be handled like any other.
     #[inline]
-    pub fn set_out(&mut self, id: ConnectionId, plain: &Plain<'_>, now: &Now, legs: &mut Vec<Leg>) -> bool {
+    pub fn set_out(
+        &mut self,
+        id: ConnectionId,
+        plain: &Plain<'_>,
+        now: &Now,
+        legs: &mut Vec<Leg>,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Way> {
         let as_of = self.as_of();
-        let Some(connection) = self.connections.get_mut(id).filter(|connection| connection.is_at_ease())
-        else {
-            return false;
-        };
+        let connection = self.connections.get_mut(id).filter(|connection| connection.is_plainly_open())?;
         connection.heard = now.mono;
-        let version = connection.version;
-        if !self.is_answered_at_once(id, plain) || !self.atlas.find(Origin::of(id, plain), as_of, legs) {
-            return false;
+        let (version, goes_straight) = (connection.version, connection.goes_straight(plain.qos));
+        if !self.is_heard(id, plain) {
+            return None;
+        }
+        let Broker { atlas, stops, .. } = self;
+        let way = atlas.find(Origin::of(id, plain), as_of, Ends { legs, stops })?;
+        let is_open = match way {
+            Way::Straight => goes_straight,
+            Way::Kept => self.may_keep(id, plain.qos),
+        };
+        if !is_open {
+            return None;
         }
         let mut copies = legs.len() as u64;
         if plain.qos > QoS::AtMostOnce {
             if !self.have_room(legs, plain) {
-                return false;
+                return None;
             }
             copies -= self.begin(legs, plain, version, now);
         }
@@ -75,23 +123,31 @@ impl Broker {
         self.counters.received_bytes += bytes;
         self.counters.sent += copies;
         self.counters.sent_bytes += copies * bytes;
-        true
+        if way == Way::Kept {
+            self.keep_at_stops(id, plain, now, effects);
+        }
+        Some(way)
     }
 
     /// Whether such a message would go the way of one before it.
     pub fn knows_way(&self, id: ConnectionId, plain: &Plain<'_>) -> bool {
-        self.connections.get(id).is_some_and(Connection::is_at_ease)
-            && self.is_answered_at_once(id, plain)
-            && self.atlas.knows(Origin::of(id, plain), self.as_of())
+        let connection = self.connections.get(id).filter(|connection| connection.is_plainly_open());
+        connection.is_some_and(|connection| {
+            let is_open = |way| match way {
+                Way::Straight => connection.goes_straight(plain.qos),
+                Way::Kept => self.may_keep(id, plain.qos),
+            };
+            self.is_heard(id, plain)
+                && self.atlas.way(Origin::of(id, plain), self.as_of()).is_some_and(is_open)
+        })
     }
 
-    /// Whether what a client publishes is not held back, and answered at once if at all.
+    /// Whether what a client publishes is not held back, and answered if it is to be.
     #[inline]
-    fn is_answered_at_once(&self, id: ConnectionId, plain: &Plain<'_>) -> bool {
+    fn is_heard(&self, id: ConnectionId, plain: &Plain<'_>) -> bool {
         plain.qos == QoS::AtMostOnce
             || self.connections.get(id).is_some_and(|connection| {
-                connection.answers.is_empty()
-                    && !self.refused.contains_key(&id)
+                !self.refused.contains_key(&id)
                     && !self.is_too_many(connection, plain.qos)
                     && (plain.qos == QoS::AtLeastOnce || self.is_new_to(connection, plain.packet_id))
             })
@@ -135,7 +191,7 @@ impl Broker {
                 continue;
             }
             if message.is_none() {
-                message = Message::of_plain(plain, now.house).map(Arc::new);
+                message = Message::of_plain(plain, now.house, None).map(Arc::new);
             }
             let parcel = |message| Parcel { message, want: want_of(leg.qos) };
             self.memory.queues += message.clone().map_or(0, |message| session.line.push(parcel(message)));
@@ -188,20 +244,31 @@ impl Broker {
         self.router.changes() + self.atlas.closed()
     }
 
-    /// Keeps what was found for a message, if the next one like it can go the same way.
-    pub(super) fn learn_way(&mut self, source: Option<u32>, message: &Message, matches: &[Match]) {
+    /// Keeps what was found for a message that so many keep, if the next one like it can go the same way.
+    pub(super) fn learn_way(
+        &mut self,
+        source: Option<u32>,
+        message: &Message,
+        matches: &[Match],
+        kept: usize,
+    ) {
         let is_plain =
             !message.unclocked && message.expiry.is_none() && message.topic.len() <= TOPIC_BYTES_MAX;
-        if !is_plain || matches.len() > LEGS_MAX || self.config.limits.max_publish_rate.is_some() {
+        let limits = &self.config.limits;
+        // Whether it is kept depends on how much each of them keeps already, or on what else is said at QoS 2.
+        let is_other =
+            kept > 0 && (limits.when_queue_full == WhenFull::DropNewest || message.qos == QoS::ExactlyOnce);
+        if !is_plain || is_other || matches.len() > LEGS_MAX || limits.max_publish_rate.is_some() {
             return;
         }
         let Some(publisher) = self.plain_publisher(source, message.qos, matches) else { return };
         let origin = Origin { publisher, qos: message.qos, topic: message.topic.as_bytes() };
         let as_of = self.as_of();
         if self.atlas.is_due(origin, as_of)
-            && let Some(legs) = self.plain_legs(message.qos, matches)
+            && let Some(ends) = self.plain_ends(message.qos, matches)
+            && ends.iter().filter(|end| matches!(end, End::Stop(_))).count() == kept
         {
-            self.atlas.keep(origin, as_of, &legs);
+            self.atlas.keep(origin, as_of, &ends);
         }
     }
 
@@ -217,10 +284,14 @@ impl Broker {
         (is_plain && is_brief).then_some(connection.id)
     }
 
-    /// The ways to those who take it in its publisher's own words; `None` where somebody does not.
-    fn plain_legs(&self, qos: QoS, matches: &[Match]) -> Option<Vec<Leg>> {
-        let mut legs = Vec::with_capacity(matches.len());
+    /// Where it is kept, and the ways to those who take it in its publisher's own words; `None` where somebody does not.
+    fn plain_ends(&self, qos: QoS, matches: &[Match]) -> Option<Vec<End>> {
+        let (mut ends, mut legs) = (Vec::with_capacity(matches.len()), Vec::new());
         for found in matches {
+            if let Some(stop) = self.stop_of(found, qos) {
+                ends.push(End::Stop(stop));
+                continue;
+            }
             let Taker::Client(slot) = self.taker(found.subscriber) else { return None };
             let client = self.clients.in_slot(slot)?;
             // Who is not here misses it.
@@ -234,9 +305,10 @@ impl Broker {
             if !is_plain {
                 return None;
             }
-            legs.push(Leg { connection: outlet.connection, client: slot, packet_id: 0, qos });
+            legs.push(End::Leg(Leg { connection: outlet.connection, client: slot, packet_id: 0, qos }));
         }
-        Some(legs)
+        ends.append(&mut legs);
+        Some(ends)
     }
 }
 
@@ -250,7 +322,7 @@ impl Leg {
 /// A message that waits in its publisher's words, like any other that waits.
 pub(super) fn parcel_of(words: &[u8], verbatim: Verbatim) -> Option<Parcel> {
     let plain = Plain::read(words, verbatim.version, usize::MAX)?;
-    let message = Arc::new(Message::of_plain(&plain, verbatim.received)?);
+    let message = Arc::new(Message::of_plain(&plain, verbatim.received, None)?);
     Some(Parcel { message, want: want_of(verbatim.qos) })
 }
 

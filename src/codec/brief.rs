@@ -53,6 +53,11 @@ impl Brief {
 }
 
 impl Word {
+    /// The word on this exchange.
+    pub fn on(self, packet_id: u16) -> Brief {
+        Brief { word: self, packet_id }
+    }
+
     #[inline]
     fn of(first: u8) -> Option<Word> {
         match first {

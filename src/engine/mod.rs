@@ -128,4 +128,6 @@ mod readers;
 #[cfg(test)]
 mod passing;
 #[cfg(test)]
+mod keeping;
+#[cfg(test)]
 mod framed;

@@ -200,6 +200,11 @@ impl Socket {
         }
     }
 
+    /// Something was taken without an event, and more may come with it.
+    pub(super) fn leave_undrained(&mut self) {
+        self.undrained = true;
+    }
+
     fn is_read(&self) -> bool {
         match self.phase {
             Phase::Open => !self.paused && !self.choked,

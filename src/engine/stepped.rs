@@ -15,7 +15,8 @@ use super::{Input, Inputs, Parts};
 use crate::broker::Effect;
 use crate::codec::{Packet, QoS, Version};
 use crate::listener::Config;
-use crate::store::Handle;
+use crate::record::Write;
+use crate::store::{Ask, Handle};
 
 /// The engine.
 pub(super) struct Stepped {
@@ -65,7 +66,23 @@ impl Stepped {
 
     /// A stream that says nothing.
     pub(super) fn open(&self) -> Client<UnixStream> {
-        Client::over(UnixStream::connect(&self.path).unwrap(), Version::V5)
+        self.open_in(Version::V5)
+    }
+
+    /// The same, of a client of another version.
+    pub(super) fn open_in(&self, version: Version) -> Client<UnixStream> {
+        Client::over(UnixStream::connect(&self.path).unwrap(), version)
+    }
+
+    /// What the store was given since this was asked last, and whether to hurry with it.
+    pub(super) fn written(&self) -> Vec<(Vec<Write>, bool)> {
+        // Nothing is waited for.
+        let asked = self._kept.2.take(Some(Duration::ZERO));
+        let written = asked.into_iter().filter_map(|ask| match ask {
+            Ask::Writes { batch, hurry } => Some((batch, hurry)),
+            _ => None,
+        });
+        written.collect()
     }
 
     /// A client that has come in.
@@ -80,7 +97,7 @@ impl Stepped {
 
     /// The same in another version.
     pub(super) fn greet_in(&mut self, version: Version, hello: &Packet) -> Client<UnixStream> {
-        let mut client = Client::over(UnixStream::connect(&self.path).unwrap(), version);
+        let mut client = self.open_in(version);
         client.send(hello);
         assert!(matches!(self.answer(&mut client), Packet::ConnAck(ack) if !ack.reason.is_error()));
         client

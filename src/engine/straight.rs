@@ -2,7 +2,8 @@
 //!
 //! A message that is a topic and a payload, and goes the way of one before it, is not taken apart: the broker
 //! counts it and says to whom it goes, and its bytes are copied. Nor is a word on an exchange that is a packet id.
-//! They overtake nothing: the broker is told first of all that has happened before.
+//! They overtake nothing: the broker is told first of all that has happened before. Of a message that is kept the
+//! store is told as of any other.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use bytes::{Buf, Bytes};
 use super::intake::Allowance;
 use super::turn::Engine;
 use super::work;
-use crate::broker::{ConnectionId, Copy, Due, Effect, Leg, Level};
+use crate::broker::{ConnectionId, Copy, Due, Effect, Leg, Level, Way};
 use crate::codec::{Brief, Plain, QoS, Version, Word};
 use crate::record::{Identifiers, Message, Now};
 
@@ -47,7 +48,7 @@ impl Engine {
                 return;
             }
             // What it says may concern the one who is served as well, and have happened by that.
-            left.asked += self.ask_broker(effects, now);
+            left.asked += self.tell_broker(effects, now);
             left.is_missed = !self.events.is_empty();
             return;
         }
@@ -56,7 +57,7 @@ impl Engine {
         let mut bytes = socket.lend_undecoded();
         while left.straight > 0 && left.all_work() < most {
             let gone = match Plain::read(&bytes, version, max_packet) {
-                Some(plain) => self.send_on(id, plain, version, now),
+                Some(plain) => self.send_on(id, plain, version, effects, now),
                 None => Brief::read(&bytes).and_then(|brief| self.hear(id, brief, effects, now)),
             };
             let Some(Gone { size, work }) = gone else {
@@ -85,28 +86,39 @@ impl Engine {
         plain.is_some_and(|plain| self.broker.knows_way(id, &plain))
     }
 
-    /// Sends a message to all who take it, and answers it.
-    fn send_on(&mut self, id: ConnectionId, plain: Plain<'_>, version: Version, now: Now) -> Option<Gone> {
+    /// Sends a message to all who take it, and answers it, or has it kept and answered then.
+    fn send_on(
+        &mut self,
+        id: ConnectionId,
+        plain: Plain<'_>,
+        version: Version,
+        effects: &mut Vec<Effect>,
+        now: Now,
+    ) -> Option<Gone> {
         let mut legs = std::mem::take(&mut self.legs);
-        let is_known = self.broker.set_out(id, &plain, &now, &mut legs);
+        let way = self.broker.set_out(id, &plain, &now, &mut legs, effects);
         let (size, many) = (plain.bytes.len(), legs.len());
-        if is_known {
+        if way.is_some() {
             let mut passing = Passing { plain, version, received: now.house, message: None };
             legs.iter().filter(|leg| leg.is_sent()).for_each(|leg| self.pass_to(*leg, &mut passing));
         }
         self.legs = legs;
-        if !is_known {
-            return None;
+        let mut work = 1 + many * work::EFFECT + work::of_bytes(size.saturating_mul(many));
+        match (way?, plain.qos) {
+            (Way::Kept, _) => work += self.keep(id, effects, now),
+            (Way::Straight, QoS::AtMostOnce) => {}
+            (Way::Straight, QoS::AtLeastOnce) => self.say(id, Word::PubAck.on(plain.packet_id)),
+            (Way::Straight, QoS::ExactlyOnce) => self.say(id, Word::PubRec.on(plain.packet_id)),
         }
-        let word = match plain.qos {
-            QoS::AtMostOnce => None,
-            QoS::AtLeastOnce => Some(Word::PubAck),
-            QoS::ExactlyOnce => Some(Word::PubRec),
-        };
-        if let Some(word) = word {
-            self.say(id, Brief { word, packet_id: plain.packet_id });
+        Some(Gone { size, work })
+    }
+
+    /// Does what it takes to keep a message of this client's, who may wait for that. How much it was.
+    fn keep(&mut self, id: ConnectionId, effects: &mut Vec<Effect>, now: Now) -> usize {
+        if let Some(socket) = self.table.socket(id) {
+            socket.leave_undrained();
         }
-        Some(Gone { size, work: 1 + many * work::EFFECT + work::of_bytes(size.saturating_mul(many)) })
+        self.do_as_told(effects, now)
     }
 
     /// Has the broker take a word on an exchange, and does what comes of it.
@@ -190,7 +202,7 @@ impl Passing<'_> {
     /// `None` where its topic is none, which what has found a way has shown.
     fn message(&mut self) -> Option<Arc<Message>> {
         if self.message.is_none() {
-            self.message = Message::of_plain(&self.plain, self.received).map(Arc::new);
+            self.message = Message::of_plain(&self.plain, self.received, None).map(Arc::new);
         }
         self.message.clone()
     }

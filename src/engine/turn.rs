@@ -225,6 +225,17 @@ impl Engine {
     pub(super) fn ask_broker(&mut self, effects: &mut Vec<Effect>, now: Now) -> usize {
         self.broker.carried(self.counters.carried());
         self.broker.handle(&mut self.events, now, effects);
+        self.do_as_told(effects, now)
+    }
+
+    /// The same while there is more to tell of the same time.
+    pub(super) fn tell_broker(&mut self, effects: &mut Vec<Effect>, now: Now) -> usize {
+        self.broker.catch_up(&mut self.events, now, effects);
+        self.do_as_told(effects, now)
+    }
+
+    /// Carries out what the broker says; how much work that was.
+    pub(super) fn do_as_told(&mut self, effects: &mut Vec<Effect>, now: Now) -> usize {
         let (said, gathered) = (effects.len(), self.courier.gathered);
         self.carry_out(effects, now);
         said * work::EFFECT + work::of_bytes(self.courier.gathered.saturating_sub(gathered))

@@ -45,10 +45,13 @@ pub struct Want {
 }
 
 impl Message {
-    /// One that is a topic and a payload, with bytes of its own.
-    pub fn of_plain(plain: &Plain<'_>, received: u64) -> Option<Message> {
+    /// One that is a topic and a payload, with bytes of its own; its topic may be that of a former one.
+    pub fn of_plain(plain: &Plain<'_>, received: u64, former: Option<&ByteString>) -> Option<Message> {
         Some(Message {
-            topic: ByteString::try_from(plain.topic).ok()?,
+            topic: match former {
+                Some(former) if former.as_bytes() == plain.topic => former.clone(),
+                _ => ByteString::try_from(plain.topic).ok()?,
+            },
             payload: Bytes::copy_from_slice(plain.payload),
             qos: plain.qos,
             retain: false,

@@ -177,7 +177,7 @@ mod tests {
     fn parcel(topic: &str) -> Parcel {
         let bytes = words(topic);
         let plain = Plain::read(&bytes, Version::V311, 1_000).unwrap();
-        let message = Arc::new(Message::of_plain(&plain, 5).unwrap());
+        let message = Arc::new(Message::of_plain(&plain, 5, None).unwrap());
         let subscription_ids = Identifiers::default();
         Parcel {
             message,

@@ -6,6 +6,7 @@
 mod pair;
 mod known;
 mod waiting;
+mod keeping;
 
 use std::sync::Arc;
 
@@ -22,12 +23,16 @@ fn whatever_happens_a_known_way_leads_where_a_message_would_have_gone() {
     let fresh = fresh_seed();
     println!("seed {fresh}");
     let (mut known, mut sure, mut words) = (0, 0, 0);
+    let (mut kept, mut both, mut rows) = (0, 0, 0);
     for seed in (0..50).chain(fresh..fresh + 30) {
         let pair = run(seed);
-        (known, sure, words) = (known + pair.known, sure + pair.sure, words + pair.words);
+        (known, sure, words) = (known + pair.known - pair.kept, sure + pair.sure, words + pair.words);
+        (kept, both, rows) = (kept + pair.kept, both + pair.both, rows + pair.rows_sent);
     }
     println!("measured: {known} have gone straight, {sure} of them at QoS 1 and 2, and {words} words");
+    println!("measured: {kept} were kept, {both} of them sent to others too, and {rows} to their readers");
     assert!(known - sure > 5_000 && sure > 5_000 && words > 10_000, "{known}, {sure}, {words}");
+    assert!(kept > 300 && both > 80 && rows > 80, "{kept}, {both}, {rows}");
 }
 
 fn run(seed: u64) -> Pair {

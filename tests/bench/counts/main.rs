@@ -40,6 +40,7 @@ fn main() {
         "route_qos_1" => routing::route(QoS::AtLeastOnce),
         "pass_v3_1_1" => routing::pass(QoS::AtMostOnce),
         "pass_qos_1" => routing::pass(QoS::AtLeastOnce),
+        "keep_qos_1" => routing::keep(),
         "fan_out_to_1_000" => routing::fan_out(1_000),
         "encode_a_copy_alone" => copies::encode(1),
         "encode_copies_of_1_000" => copies::encode(1_000),

@@ -8,13 +8,13 @@ use std::hint::black_box;
 use bytes::Bytes;
 use bytestring::ByteString;
 use tidegate::broker::{
-    Broker, Config, ConnectionId, Effect, Event, LimitsConfig, Passwords, Peer, Refusals, Terms, Trust,
+    Broker, Config, ConnectionId, Effect, Event, LimitsConfig, Passwords, Peer, Refusals, Terms, Trust, Way,
 };
 use tidegate::codec::{
     Ack, Brief, Connect, Packet, Plain, Properties, Publish, QoS, Reason, RetainHandling, Subscribe,
     Subscription, SubscriptionOptions, Version, Word, encode,
 };
-use tidegate::record::{Now, Restored};
+use tidegate::record::{Now, Restored, Ticket};
 use tidegate::router::{Interest, Match, Router, Subscriber};
 
 use crate::{PAYLOAD, TIMES, TOPIC, measured};
@@ -78,17 +78,41 @@ pub(crate) fn pass(qos: QoS) {
     let mut acks: Vec<Event> = effects.iter().filter_map(ack_of).collect();
     effects.clear();
     broker.handle(&mut acks, now(), &mut effects);
-    effects.clear();
-    let mut bytes = Vec::new();
-    let read = Bytes::from([TOPIC.as_bytes(), &PAYLOAD].concat());
-    encode(&Packet::Publish(publish(&read, qos, 0)), Version::V311, &mut bytes).unwrap();
-    let bytes = bytes.repeat(TIMES);
+    let (sent, rows) = set_out(broker, qos, Way::Straight, Rows::default());
+    let bytes = sent.len();
+    assert_eq!((bytes, rows.answered), (bytes_of(qos).len() * TIMES, 0));
+}
+
+/// A message of QoS 1 that is kept for a session which is away, from its bytes to its publisher's PUBACK. A commit has a
+/// hundred of them.
+pub(crate) fn keep() {
+    let mut broker = broker_with(0, QoS::AtLeastOnce);
+    let reader = ConnectionId { slot: 1, generation: 0 };
+    let mut known = vec![
+        Event::Opened { connection: reader, peer: peer() },
+        Event::Packet { connection: reader, packet: connect(1, false) },
+        Event::Packet { connection: reader, packet: subscribe(QoS::AtLeastOnce) },
+        Event::Lost { connection: reader },
+    ];
+    known.extend(publishes(QoS::AtLeastOnce, 2));
+    let (mut rows, mut effects) = (Rows::default(), Vec::new());
+    broker.handle(&mut known, now(), &mut effects);
+    (0..2).for_each(|_| rows.commit(&mut broker, &mut effects));
+    let before = rows.answered;
+    let (sent, rows) = set_out(broker, QoS::AtLeastOnce, Way::Kept, rows);
+    assert_eq!((sent.len(), rows.answered - before), (0, TIMES));
+}
+
+/// Messages whose way is known, as the engine takes them: what their readers are sent, and what became of those that
+/// are kept.
+fn set_out(mut broker: Broker, qos: QoS, way: Way, mut rows: Rows) -> (Vec<u8>, Rows) {
+    let bytes = bytes_of(qos).repeat(TIMES);
     let (publisher, mut sent) = (ConnectionId { slot: 0, generation: 0 }, Vec::with_capacity(bytes.len()));
-    let mut legs = Vec::new();
+    let (mut legs, mut effects, mut kept) = (Vec::new(), Vec::new(), 0);
     measured(|| {
         let mut rest = &*bytes;
         while let Some(plain) = Plain::read(black_box(rest), Version::V311, 1_000) {
-            assert!(broker.set_out(publisher, &plain, &now(), &mut legs));
+            assert_eq!(broker.set_out(publisher, &plain, &now(), &mut legs, &mut effects), Some(way));
             for leg in black_box(&legs) {
                 plain.put(leg.qos, leg.packet_id, &mut sent);
                 if leg.qos > QoS::AtMostOnce {
@@ -96,10 +120,49 @@ pub(crate) fn pass(qos: QoS) {
                     assert!(broker.take_word(leg.connection, word, &now(), &mut effects).is_some());
                 }
             }
+            if way == Way::Kept {
+                kept += 1;
+                if kept % ROWS_A_COMMIT == 0 {
+                    rows.commit(&mut broker, &mut effects);
+                }
+            }
             rest = &rest[plain.bytes.len()..];
         }
     });
-    assert_eq!((sent.len(), effects.len()), (bytes.len(), 0));
+    assert!(effects.is_empty());
+    (sent, rows)
+}
+
+/// What is kept and answered.
+#[derive(Default)]
+struct Rows {
+    written: u64,
+    answered: usize,
+}
+
+impl Rows {
+    /// All that was written is committed.
+    fn commit(&mut self, broker: &mut Broker, effects: &mut Vec<Effect>) {
+        self.count(effects);
+        let mut events = vec![Event::Committed { through: Ticket(self.written) }];
+        broker.handle(&mut events, now(), effects);
+        self.count(effects);
+    }
+
+    fn count(&mut self, effects: &mut Vec<Effect>) {
+        for effect in black_box(effects).drain(..) {
+            self.written += u64::from(matches!(effect, Effect::Write(_)));
+            self.answered += usize::from(matches!(effect, Effect::Send { .. }));
+        }
+    }
+}
+
+/// Those of one message.
+fn bytes_of(qos: QoS) -> Vec<u8> {
+    let read = Bytes::from([TOPIC.as_bytes(), &PAYLOAD].concat());
+    let mut bytes = Vec::new();
+    encode(&Packet::Publish(publish(&read, qos, 0)), Version::V311, &mut bytes).unwrap();
+    bytes
 }
 
 /// What is counted is a copy for one of them.
@@ -123,7 +186,7 @@ pub(crate) fn fan_out(subscribers: usize) {
 /// A broker with one publisher, in slot 0, and so many who want all that it says.
 fn broker_with(subscribers: usize, qos: QoS) -> Broker {
     let config = Config {
-        limits: LimitsConfig::default().check().unwrap(),
+        limits: LimitsConfig { max_queued_messages: 1_000_000, ..LimitsConfig::default() }.check().unwrap(),
         gateway: "counts".into(),
         routes: Vec::new(),
         passwords: Passwords::Absent,
@@ -135,9 +198,8 @@ fn broker_with(subscribers: usize, qos: QoS) -> Broker {
     let (mut events, mut effects) = (Vec::new(), Vec::new());
     for slot in 0..=u32::try_from(subscribers).unwrap() {
         let connection = ConnectionId { slot, generation: 0 };
-        let peer = Peer { name: "peer".into(), trust: Trust::Anonymous, terms: Terms::default() };
-        events.push(Event::Opened { connection, peer });
-        events.push(Event::Packet { connection, packet: connect(slot) });
+        events.push(Event::Opened { connection, peer: peer() });
+        events.push(Event::Packet { connection, packet: connect(slot, true) });
         if slot > 0 {
             events.push(Event::Packet { connection, packet: subscribe(qos) });
         }
@@ -155,10 +217,14 @@ fn now() -> Now {
     Now::steady(1_000, 1_800_000_000_000)
 }
 
-fn connect(number: u32) -> Packet {
+fn peer() -> Peer {
+    Peer { name: "peer".into(), trust: Trust::Anonymous, terms: Terms::default() }
+}
+
+fn connect(number: u32, clean_start: bool) -> Packet {
     Packet::Connect(Box::new(Connect {
         version: Version::V311,
-        clean_start: true,
+        clean_start,
         keep_alive: 0,
         client_id: format!("client-{number}").into(),
         will: None,
@@ -208,3 +274,5 @@ fn ack_of(effect: &Effect) -> Option<Event> {
 }
 
 const PUBLISHES_A_CALL: usize = 16;
+
+const ROWS_A_COMMIT: usize = 100;

@@ -5,7 +5,7 @@
 use super::super::script::Script;
 use super::super::speech::packet;
 use crate::broker::client::Client;
-use crate::broker::{Config, Due};
+use crate::broker::{Broker, Config, Due, Way};
 use crate::codec::{Brief, Plain, QoS, Version, Word, encode};
 
 /// Both brokers, and how often a way was known.
@@ -16,6 +16,10 @@ pub(super) struct Pair {
     /// How many of them went at QoS 1 or 2, and how many words on exchanges were taken at once.
     pub(super) sure: u64,
     pub(super) words: u64,
+    /// How many were kept, how many of them were sent to others at once, and how many to who keeps them.
+    pub(super) kept: u64,
+    pub(super) both: u64,
+    pub(super) rows_sent: u64,
     /// How many messages have waited and gone straight then.
     pub(super) waited: u64,
     /// What clients have to say next on exchanges.
@@ -33,6 +37,9 @@ impl Pair {
             known: 0,
             sure: 0,
             words: 0,
+            kept: 0,
+            both: 0,
+            rows_sent: 0,
             waited: 0,
             due: Vec::new(),
             lines: Vec::new(),
@@ -79,11 +86,14 @@ impl Pair {
         let version = if self.straight.has_spoken(slot) { self.straight.speaks(slot) } else { Version::V311 };
         encode(&packet(&said), version, &mut bytes).unwrap();
         let plain = Plain::read(&bytes, version, bytes.len()).expect("it is plain");
-        let mut legs = Vec::new();
-        if !self.straight.broker.set_out(id, &plain, &now, &mut legs) {
+        let (mut legs, mut effects) = (Vec::new(), Vec::new());
+        let knows = self.straight.broker.knows_way(id, &plain);
+        let Some(way) = self.straight.broker.set_out(id, &plain, &now, &mut legs, &mut effects) else {
+            assert!(effects.is_empty(), "{line}");
             self.straight.run(&["--", &line]);
             return self.note(&line);
-        }
+        };
+        assert!(knows, "{line}");
         self.straight.said.clear();
         for leg in legs.iter().filter(|leg| leg.is_sent()) {
             let taker = leg.connection;
@@ -92,7 +102,17 @@ impl Pair {
             self.straight.said.push(format!("{} < {as_sent}", taker.slot));
         }
         let answer = ["", "puback", "pubrec"][qos as usize];
-        if qos > QoS::AtMostOnce {
+        if way == Way::Kept {
+            self.straight.carry_out(effects);
+            self.kept += 1;
+            self.both += u64::from(!legs.is_empty());
+            let sent = self.straight.said.iter().filter(|said| said.contains(" < ")).count();
+            self.rows_sent += u64::from(sent > legs.iter().filter(|leg| leg.is_sent()).count());
+            // Who is sent a copy and who a row is sent it at the same time.
+            for script in [&mut self.plain, &mut self.straight] {
+                script.said.sort_by_key(|said| said.contains(" < ").then(|| said.clone()));
+            }
+        } else if qos > QoS::AtMostOnce {
             // Only MQTT 5 has a word for nobody.
             let nobody = if self.plain.speaks(slot) == Version::V5 { "" } else { " 0x10" };
             let told = self.plain.said.last_mut().expect("an answer");
@@ -102,7 +122,7 @@ impl Pair {
         self.straight.handle(Vec::new());
         self.note(&line);
         self.known += 1;
-        self.sure += u64::from(qos > QoS::AtMostOnce);
+        self.sure += u64::from(qos > QoS::AtMostOnce && way == Way::Straight);
     }
 
     /// The same word on an exchange, which the one broker takes at once if it can.
@@ -171,8 +191,12 @@ impl Pair {
 
     pub(super) fn compare(&self) {
         assert_eq!(self.plain.broker.counters(), self.straight.broker.counters());
-        let [plain, straight] = [&self.plain, &self.straight].map(|script| &script.broker.memory);
-        assert_eq!((plain.queues, plain.inward), (straight.queues, straight.inward));
+        let [plain, straight] = [&self.plain, &self.straight].map(|script| {
+            let Broker { memory, ledger, pace, .. } = &script.broker;
+            let weights = (memory.queues, memory.inward, memory.held, ledger.weight(), ledger.uncommitted());
+            (weights, ledger.newest(), ledger.last_seq(), format!("{pace:?}"))
+        });
+        assert_eq!(plain, straight);
     }
 }
 

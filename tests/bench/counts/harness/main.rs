@@ -64,6 +64,7 @@ const NAMES: &[&str] = &[
     "route_qos_1",
     "pass_v3_1_1",
     "pass_qos_1",
+    "keep_qos_1",
     "fan_out_to_1_000",
     "encode_a_copy_alone",
     "encode_copies_of_1_000",
