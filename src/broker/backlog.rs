@@ -80,17 +80,17 @@ impl Broker {
     /// Sends what waits in RAM, as far as there is room; but what waits in its publisher's words only where it is not
     /// asked for in those.
     fn pump_line(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
-        let mut words = Vec::new();
+        let mut last = Vec::new();
         while self.has_room(key)
             && let Some(client) = self.clients.get_mut(key)
             && !(turn.heard.is_some() && client.session.line.is_next_verbatim())
-            && let Some((waited, weight)) = client.session.line.pop(&mut words)
+            && let Some((waited, weight)) = client.session.line.pop(&mut last)
         {
             self.memory.queues -= weight;
             let parcel = match waited {
                 Waited::Parcel(parcel) => parcel,
-                Waited::Verbatim(verbatim) => {
-                    let Some(parcel) = parcel_of(&words, verbatim) else { continue };
+                Waited::Verbatim(plain, verbatim) => {
+                    let Some(parcel) = parcel_of(&plain, verbatim) else { continue };
                     parcel
                 }
             };

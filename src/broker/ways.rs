@@ -143,17 +143,18 @@ impl Broker {
         waiting
     }
 
-    /// The next message that waits for a client, where it does so in its publisher's words, which are put in place of
-    /// `words`, and is to be sent now. `None` when there is no other: what else there is room for is an effect by then.
+    /// The next message that waits for a client, where it does so in its publisher's words and is to be sent now; the
+    /// last one's are put in place of `last`. `None` when there is no other: what else there is room for is an effect by
+    /// then.
     pub fn take_waiting<'a>(
-        &mut self,
+        &'a mut self,
         id: ConnectionId,
-        words: &'a mut Vec<u8>,
+        last: &'a mut Vec<u8>,
         now: &Now,
         effects: &mut Vec<Effect>,
     ) -> Option<Due<'a>> {
         let key = self.connections.get(id)?.client?;
-        let Client { session, outlet: Some(outlet), .. } = self.clients.get_mut(key)? else { return None };
+        let Client { session, outlet: Some(outlet), .. } = self.clients.get(key)? else { return None };
         if session.line.is_empty() || !outlet.has_room(&session.flight) {
             return None;
         }
@@ -161,14 +162,14 @@ impl Broker {
             self.pump(key, &mut Turn::of_words(now, effects));
             return None;
         }
-        let (Waited::Verbatim(verbatim), weight) = session.line.pop(words)? else { return None };
+        let Client { session, .. } = self.clients.get_mut(key)?;
+        let (Waited::Verbatim(plain, verbatim), weight) = session.line.pop(last)? else { return None };
+        let Verbatim { version, received, qos } = verbatim;
+        let packet_id = session.flight.begin(Seq(0), qos, Stage::Sent)?.packet_id;
         self.memory.queues -= weight;
-        let plain = Plain::read(words, verbatim.version, usize::MAX)?;
-        let exchange = session.flight.begin(Seq(0), verbatim.qos, Stage::Sent)?;
-        let leg = Leg { connection: id, client: key.slot, packet_id: exchange.packet_id, qos: verbatim.qos };
         self.counters.sent += 1;
         self.counters.sent_bytes += plain.payload.len() as u64;
-        let Verbatim { version, received, .. } = verbatim;
+        let leg = Leg { connection: id, client: key.slot, packet_id, qos };
         Some(Due { plain, version, received, leg })
     }
 
@@ -248,9 +249,8 @@ impl Leg {
 }
 
 /// A message that waits in its publisher's words, like any other that waits.
-pub(super) fn parcel_of(words: &[u8], verbatim: Verbatim) -> Option<Parcel> {
-    let plain = Plain::read(words, verbatim.version, usize::MAX)?;
-    let message = Arc::new(Message::of_plain(&plain, verbatim.received)?);
+pub(super) fn parcel_of(plain: &Plain<'_>, verbatim: Verbatim) -> Option<Parcel> {
+    let message = Arc::new(Message::of_plain(plain, verbatim.received)?);
     Some(Parcel { message, want: want_of(verbatim.qos) })
 }
 

@@ -8,16 +8,18 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
+use super::carry::Courier;
 use super::intake::Allowance;
+use super::table::Table;
 use super::turn::Engine;
-use super::work;
+use super::{Limits, work};
 use crate::broker::{ConnectionId, Copy, Due, Effect, Leg, Level};
 use crate::codec::{Brief, Plain, QoS, Version, Word};
 use crate::record::{Identifiers, Message, Now};
 
 /// A message on its way.
 struct Passing<'a> {
-    plain: Plain<'a>,
+    plain: &'a Plain<'a>,
     version: Version,
     received: u64,
     /// For who takes it in other words; made once.
@@ -91,8 +93,8 @@ impl Engine {
         let is_known = self.broker.set_out(id, &plain, &now, &mut legs);
         let (size, many) = (plain.bytes.len(), legs.len());
         if is_known {
-            let mut passing = Passing { plain, version, received: now.house, message: None };
-            legs.iter().filter(|leg| leg.is_sent()).for_each(|leg| self.pass_to(*leg, &mut passing));
+            let mut passing = Passing { plain: &plain, version, received: now.house, message: None };
+            legs.iter().filter(|leg| leg.is_sent()).for_each(|leg| self.pass_to(leg, &mut passing));
         }
         self.legs = legs;
         if !is_known {
@@ -130,13 +132,18 @@ impl Engine {
     /// Sends who has answered what waits for that. How much it was.
     fn send_waiting(&mut self, id: ConnectionId, effects: &mut Vec<Effect>, now: Now) -> usize {
         let mut sent = 0;
-        let mut words = std::mem::take(&mut self.words);
-        while let Some(due) = self.broker.take_waiting(id, &mut words, &now, effects) {
-            let Due { plain, version, received, leg } = due;
-            self.pass_to(leg, &mut Passing { plain, version, received, message: None });
+        loop {
+            self.make_room();
+            let Some(due) = self.broker.take_waiting(id, &mut self.last, &now, effects) else { break };
             sent += 1;
+            let Due { plain, version, received, leg } = &due;
+            if self.courier.copy(plain, *version, leg, &mut self.table, &self.limits) {
+                self.counters.packets_out += 1;
+            } else if let Some(message) = Message::of_plain(plain, *received) {
+                let copy = copy_of(Arc::new(message), leg);
+                self.deliver(copy);
+            }
         }
-        self.words = words;
         if !effects.is_empty() {
             sent += effects.len();
             self.carry_out(effects, now);
@@ -152,37 +159,45 @@ impl Engine {
         }
     }
 
-    fn pass_to(&mut self, leg: Leg, passing: &mut Passing<'_>) {
+    fn pass_to(&mut self, leg: &Leg, passing: &mut Passing<'_>) {
+        self.make_room();
+        if self.courier.copy(passing.plain, passing.version, leg, &mut self.table, &self.limits) {
+            self.counters.packets_out += 1;
+        } else if let Some(message) = passing.message() {
+            self.deliver(copy_of(message, leg));
+        }
+    }
+
+    /// As where one is delivered.
+    fn make_room(&mut self) {
         if self.courier.gathered > 2 * self.gathered_max() {
-            // As where one is delivered.
             self.flush_all();
         }
-        let (limit, size) = (self.limits.max_send_buffer, passing.plain.bytes.len());
+    }
+}
+
+impl Courier {
+    /// Copies a message to who takes it as it is; whether he does.
+    fn copy(
+        &mut self,
+        plain: &Plain<'_>,
+        version: Version,
+        leg: &Leg,
+        table: &mut Table,
+        limits: &Limits,
+    ) -> bool {
         // One message may be much for many.
-        let level = self.courier.memory.max(Level::of(self.table.held(), self.limits.max_memory));
-        let courier = &mut self.courier;
-        let Leg { connection, packet_id, qos, .. } = leg;
-        if level == Level::Ample
-            && let Some(socket) = self.table.socket(connection)
-            && socket.takes_as_it_is(passing.version, size, limit)
-        {
-            passing.plain.put(qos, packet_id, socket.buffer(&mut courier.pool));
-            courier.gathered += size;
-            self.counters.packets_out += 1;
-            return courier.mark_dirty(connection, socket);
-        }
-        let Some(message) = passing.message() else { return };
-        self.deliver(Copy {
-            connection,
-            message,
-            packet_id,
-            qos,
-            dup: false,
-            retain: false,
-            expiry: None,
-            subscription_ids: Identifiers::default(),
-            hidden: 0,
-        });
+        let level = self.memory.max(Level::of(table.held(), limits.max_memory));
+        let size = plain.bytes.len();
+        let Some(socket) = table.socket(leg.connection).filter(|socket| {
+            level == Level::Ample && socket.takes_as_it_is(version, size, limits.max_send_buffer)
+        }) else {
+            return false;
+        };
+        plain.put(leg.qos, leg.packet_id, socket.buffer(&mut self.pool));
+        self.gathered += size;
+        self.mark_dirty(leg.connection, socket);
+        true
     }
 }
 
@@ -190,8 +205,23 @@ impl Passing<'_> {
     /// `None` where its topic is none, which what has found a way has shown.
     fn message(&mut self) -> Option<Arc<Message>> {
         if self.message.is_none() {
-            self.message = Message::of_plain(&self.plain, self.received).map(Arc::new);
+            self.message = Message::of_plain(self.plain, self.received).map(Arc::new);
         }
         self.message.clone()
+    }
+}
+
+/// What goes that way.
+fn copy_of(message: Arc<Message>, leg: &Leg) -> Copy {
+    Copy {
+        connection: leg.connection,
+        message,
+        packet_id: leg.packet_id,
+        qos: leg.qos,
+        dup: false,
+        retain: false,
+        expiry: None,
+        subscription_ids: Identifiers::default(),
+        hidden: 0,
     }
 }
