@@ -17,7 +17,7 @@ use super::{Broker, ConnectionId, Effect, Taker, Turn};
 use crate::codec::{Plain, QoS, Version};
 use crate::record::{Identifiers, Message, Now, Seq, Ticket, Want};
 use crate::router::Match;
-use crate::session::{Parcel, Stage, Verbatim, Waited, weight_of};
+use crate::session::{Line, Parcel, Stage, Verbatim, weight_of};
 
 /// The end of a way at one taker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,16 +143,14 @@ impl Broker {
         waiting
     }
 
-    /// The next message that waits for a client, where it does so in its publisher's words and is to be sent now; the
-    /// last one's are put in place of `last`. `None` when there is no other: what else there is room for is an effect by
-    /// then.
-    pub fn take_waiting<'a>(
-        &'a mut self,
+    /// The next message that waits for a client, where it does so in its publisher's words and is to be sent now. `None`
+    /// when there is no other: what else there is room for is an effect by then.
+    pub fn take_waiting(
+        &mut self,
         id: ConnectionId,
-        last: &'a mut Vec<u8>,
         now: &Now,
         effects: &mut Vec<Effect>,
-    ) -> Option<Due<'a>> {
+    ) -> Option<Due<'_>> {
         let key = self.connections.get(id)?.client?;
         let Client { session, outlet: Some(outlet), .. } = self.clients.get(key)? else { return None };
         if session.line.is_empty() || !outlet.has_room(&session.flight) {
@@ -163,10 +161,9 @@ impl Broker {
             return None;
         }
         let Client { session, .. } = self.clients.get_mut(key)?;
-        let (Waited::Verbatim(plain, verbatim), weight) = session.line.pop(last)? else { return None };
-        let Verbatim { version, received, qos } = verbatim;
+        let (plain, Verbatim { version, received, qos }) = session.line.pop_verbatim(&mut self.emptied)?;
         let packet_id = session.flight.begin(Seq(0), qos, Stage::Sent)?.packet_id;
-        self.memory.queues -= weight;
+        self.memory.queues -= weight_of(&plain);
         self.counters.sent += 1;
         self.counters.sent_bytes += plain.payload.len() as u64;
         let leg = Leg { connection: id, client: key.slot, packet_id, qos };
@@ -248,9 +245,14 @@ impl Leg {
     }
 }
 
-/// A message that waits in its publisher's words, like any other that waits.
-pub(super) fn parcel_of(plain: &Plain<'_>, verbatim: Verbatim) -> Option<Parcel> {
-    let message = Arc::new(Message::of_plain(plain, verbatim.received)?);
+/// Takes the message of a line that has waited longest, and takes it apart where it waits in its publisher's words.
+pub(super) fn next_of(line: &mut Line) -> Option<Parcel> {
+    if let Some(parcel) = line.pop_parcel() {
+        return Some(parcel);
+    }
+    let mut emptied = Line::default();
+    let (plain, verbatim) = line.pop_verbatim(&mut emptied)?;
+    let message = Arc::new(Message::of_plain(&plain, verbatim.received)?);
     Some(Parcel { message, want: want_of(verbatim.qos) })
 }
 

@@ -134,7 +134,7 @@ impl Engine {
         let mut sent = 0;
         loop {
             self.make_room();
-            let Some(due) = self.broker.take_waiting(id, &mut self.last, &now, effects) else { break };
+            let Some(due) = self.broker.take_waiting(id, &now, effects) else { break };
             sent += 1;
             let Due { plain, version, received, leg } = &due;
             if self.courier.copy(plain, *version, leg, &mut self.table, &self.limits) {

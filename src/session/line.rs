@@ -30,7 +30,7 @@ struct Queue {
 
 #[derive(Debug)]
 enum Waiting {
-    /// Few wait so: for most it is only to take no room.
+    /// In a box, since few wait so.
     Parcel(Box<Parcel>),
     Verbatim(Verbatim),
 }
@@ -44,15 +44,6 @@ pub struct Verbatim {
     pub qos: QoS,
     /// When it came, on the house's clock.
     pub received: u64,
-}
-
-/// What has waited longest.
-#[derive(Debug)]
-pub enum Waited<'a> {
-    /// A message as any other.
-    Parcel(Parcel),
-    /// One in its publisher's words.
-    Verbatim(Plain<'a>, Verbatim),
 }
 
 impl Line {
@@ -101,26 +92,41 @@ impl Line {
         weight
     }
 
-    /// Takes the message that has waited longest, and says what it weighs. Where it waits in its publisher's words they
-    /// are lent; those of the last one are put in place of `last` for that.
-    pub fn pop<'a>(&'a mut self, last: &'a mut Vec<u8>) -> Option<(Waited<'a>, usize)> {
-        if self.len() == 1 {
-            let Queue { mut waiting, words, gone, weight } = *self.queue.take()?;
-            *last = words;
-            return Some((waiting.pop_front()?.read(last.get(gone..)?)?, weight));
-        }
+    /// Takes the message that has waited longest, unless it waits in its publisher's words.
+    pub fn pop_parcel(&mut self) -> Option<Parcel> {
         let queue = self.queue.as_deref_mut()?;
-        // Before it is looked at: what is lent stays where it is.
-        queue.give_back();
-        let Queue { waiting, words, gone, weight } = queue;
-        let waited = waiting.pop_front()?.read(words.get(*gone..)?)?;
-        let (bytes, its_weight) = match &waited {
-            Waited::Parcel(parcel) => (0, parcel.weight()),
-            Waited::Verbatim(plain, _) => (plain.bytes.len(), weight_of(plain)),
+        let is_parcel = |next: &mut Waiting| matches!(next, Waiting::Parcel(_));
+        let Waiting::Parcel(parcel) = queue.waiting.pop_front_if(is_parcel)? else { return None };
+        queue.weight -= parcel.weight();
+        if queue.waiting.is_empty() {
+            self.queue = None;
+        } else {
+            queue.give_back();
+        }
+        Some(*parcel)
+    }
+
+    /// Takes the message that has waited longest, if it waits in its publisher's words. They are lent; where there is no
+    /// other, they are what `emptied` then holds.
+    #[inline]
+    pub fn pop_verbatim<'a>(&'a mut self, emptied: &'a mut Line) -> Option<(Plain<'a>, Verbatim)> {
+        if !self.is_next_verbatim() {
+            return None;
+        }
+        let line = if self.len() > 1 {
+            self
+        } else {
+            *emptied = std::mem::take(self);
+            emptied
         };
-        *gone += bytes;
-        *weight -= its_weight;
-        Some((waited, its_weight))
+        let queue = line.queue.as_deref_mut()?;
+        let Waiting::Verbatim(verbatim) = queue.waiting.pop_front()? else { return None };
+        // Before they are looked at: what is lent stays where it is.
+        queue.give_back();
+        let plain = Plain::read(queue.words.get(queue.gone..)?, verbatim.version, usize::MAX)?;
+        queue.gone += plain.bytes.len();
+        queue.weight -= weight_of(&plain);
+        Some((plain, verbatim))
     }
 }
 
@@ -140,14 +146,16 @@ impl Queue {
     }
 
     /// Keeps about as much memory as what waits takes: no more than that is counted.
+    #[inline]
     fn give_back(&mut self) {
-        let left = self.words.len() - self.gone;
-        if self.words.capacity() > (4 * left).max(WORDS_KEPT) {
+        let words = (4 * (self.words.len() - self.gone)).max(WORDS_KEPT);
+        let waiting = (4 * self.waiting.len()).max(WAITING_KEPT);
+        if self.words.capacity() > words {
             self.close_gap();
-            self.words.shrink_to(2 * left);
+            self.words.shrink_to(words / 2);
         }
-        if self.waiting.capacity() > (4 * self.waiting.len()).max(WAITING_KEPT) {
-            self.waiting.shrink_to(2 * self.waiting.len());
+        if self.waiting.capacity() > waiting {
+            self.waiting.shrink_to(waiting / 2);
         }
     }
 
@@ -155,19 +163,6 @@ impl Queue {
     fn close_gap(&mut self) {
         self.words.drain(..self.gone);
         self.gone = 0;
-    }
-}
-
-impl Waiting {
-    /// The message, whose words begin these if it waits in its publisher's.
-    fn read(self, words: &[u8]) -> Option<Waited<'_>> {
-        match self {
-            Waiting::Parcel(parcel) => Some(Waited::Parcel(*parcel)),
-            Waiting::Verbatim(verbatim) => {
-                let plain = Plain::read(words, verbatim.version, usize::MAX)?;
-                Some(Waited::Verbatim(plain, verbatim))
-            }
-        }
     }
 }
 
@@ -210,7 +205,7 @@ mod tests {
     #[test]
     fn all_leave_in_their_order_and_weigh_what_they_did() {
         let (mut line, mut came, mut left, mut most) = (Line::default(), 0, 0, 0);
-        let mut last = vec![9; 3];
+        let mut emptied = Line::default();
         for round in 0..2_000_u32 {
             // It grows and shrinks, and is empty now and then.
             for _ in 0..round % 7 * (1 + round / 200 % 2) {
@@ -224,16 +219,20 @@ mod tests {
                 came += 1;
             }
             for _ in 0..4 {
-                let is_verbatim = line.is_next_verbatim();
-                let Some((waited, weight)) = line.pop(&mut last) else { continue };
-                let topic = format!("t/{left}");
-                match waited {
-                    Waited::Parcel(waited) => assert_eq!(waited, parcel(&topic)),
-                    Waited::Verbatim(plain, verbatim) => {
-                        assert_eq!((verbatim, plain.bytes), (VERBATIM, &*words(&topic)));
-                    }
+                if line.is_empty() {
+                    continue;
                 }
-                assert_eq!((is_verbatim, weight), (left % 5 != 0, parcel(&topic).weight()));
+                let (topic, before) = (format!("t/{left}"), line.weight());
+                assert_eq!(line.is_next_verbatim(), left % 5 != 0);
+                if left % 5 == 0 {
+                    assert_eq!(line.pop_verbatim(&mut emptied), None);
+                    assert_eq!(line.pop_parcel(), Some(parcel(&topic)));
+                } else {
+                    assert_eq!(line.pop_parcel(), None);
+                    let (plain, verbatim) = line.pop_verbatim(&mut emptied).unwrap();
+                    assert_eq!((verbatim, plain.bytes), (VERBATIM, &*words(&topic)));
+                }
+                assert_eq!(before - line.weight(), parcel(&topic).weight());
                 left += 1;
             }
             most = most.max(line.len());
@@ -252,8 +251,8 @@ mod tests {
             );
             assert_eq!(line.weight() == 0, line.is_empty());
         }
-        assert!(most > 100 && line.pop(&mut last).is_some());
-        while line.pop(&mut last).is_some() {}
+        assert!(most > 100 && !line.is_empty());
+        while line.pop_parcel().is_some() || line.pop_verbatim(&mut emptied).is_some() {}
         assert!(line.queue.is_none(), "an empty line takes no memory");
     }
 
@@ -270,7 +269,7 @@ mod tests {
                 line.push(parcel("t"));
             }
             while line.len() > 1 {
-                line.pop(&mut Vec::new());
+                line.pop_verbatim(&mut Line::default());
             }
             let queue = line.queue.as_ref().unwrap();
             let kept = queue.words.capacity() + queue.waiting.capacity() * size_of::<Waiting>();
