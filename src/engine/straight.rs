@@ -54,30 +54,71 @@ impl Engine {
             return;
         }
         let Some(socket) = self.table.socket(id) else { return };
-        let (version, max_packet) = (socket.version, socket.max_packet());
         let mut bytes = socket.lend_undecoded();
+        bytes.advance(self.send_all(id, &bytes, left, most, effects, now));
+        if let Some(socket) = self.table.socket(id) {
+            // Not merely advanced: an empty slice would still pin the read buffer.
+            socket.give_undecoded_back(if bytes.is_empty() { Bytes::new() } else { bytes });
+        }
+    }
+
+    /// The same of so many bytes that were just read: only what is left of them is kept.
+    pub(super) fn go_fresh(
+        &mut self,
+        id: ConnectionId,
+        bytes: usize,
+        left: &mut Allowance,
+        most: usize,
+        effects: &mut Vec<Effect>,
+        now: Now,
+    ) {
+        let mut gone = 0;
+        // What has happened before is told first.
+        if self.events.is_empty() {
+            let room = self.intake.buffer.lend();
+            let read = room.get(..bytes).unwrap_or_default();
+            gone = self.send_all(id, read, left, most, effects, now);
+            self.intake.buffer.give_back(room);
+        }
+        if gone < bytes
+            && let Some(socket) = self.table.socket(id)
+        {
+            socket.feed(self.intake.buffer.keep(gone..bytes));
+        }
+    }
+
+    /// Sends on what can go straight from the start of these bytes; how many of them that was.
+    fn send_all(
+        &mut self,
+        id: ConnectionId,
+        bytes: &[u8],
+        left: &mut Allowance,
+        most: usize,
+        effects: &mut Vec<Effect>,
+        now: Now,
+    ) -> usize {
+        let Some(socket) = self.table.socket(id) else { return 0 };
+        let (version, max_packet) = (socket.version, socket.max_packet());
+        let mut rest = bytes;
         while left.straight > 0 && left.all_work() < most {
-            let gone = match Plain::read(&bytes, version, max_packet) {
+            let gone = match Plain::read(rest, version, max_packet) {
                 Some(plain) => self.send_on(id, plain, version, now),
-                None => Brief::read(&bytes).and_then(|brief| self.hear(id, brief, effects, now)),
+                None => Brief::read(rest).and_then(|brief| self.hear(id, brief, effects, now)),
             };
             let Some(Gone { size, work }) = gone else {
-                left.is_missed = !bytes.is_empty();
+                left.is_missed = !rest.is_empty();
                 break;
             };
             left.straight -= 1;
             left.decoded += 1;
             self.counters.passed += 1;
             left.work += work;
-            bytes.advance(size);
+            rest = rest.get(size..).unwrap_or_default();
         }
         if left.straight == 0 || left.all_work() >= most {
             left.packets = 0;
         }
-        if let Some(socket) = self.table.socket(id) {
-            // Not merely advanced: an empty slice would still pin the read buffer.
-            socket.give_undecoded_back(if bytes.is_empty() { Bytes::new() } else { bytes });
-        }
+        bytes.len() - rest.len()
     }
 
     /// Whether what a connection says next would go straight.
