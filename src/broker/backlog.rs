@@ -12,12 +12,12 @@ use super::client::{Client, ClientKey};
 use super::fan::{NOBODY, Offered};
 use super::ledger::Step;
 use super::outlet::{Ahead, Label};
-use super::ways::parcel_of;
+use super::ways::next_of;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
 use crate::record::{DropReason, Message, Portion, Row, Rows, Seq, Want, Write};
 use crate::router::Found;
-use crate::session::{Next, Parcel, Reading, RetainedWalk, Sending, Stage, Waited};
+use crate::session::{Next, Parcel, Reading, RetainedWalk, Sending, Stage};
 
 impl Broker {
     /// Sends what waits for the client, as far as it can take it.
@@ -80,20 +80,12 @@ impl Broker {
     /// Sends what waits in RAM, as far as there is room; but what waits in its publisher's words only where it is not
     /// asked for in those.
     fn pump_line(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
-        let mut words = Vec::new();
         while self.has_room(key)
             && let Some(client) = self.clients.get_mut(key)
             && !(turn.heard.is_some() && client.session.line.is_next_verbatim())
-            && let Some((waited, weight)) = client.session.line.pop(&mut words)
+            && let Some(parcel) = next_of(&mut client.session.line)
         {
-            self.memory.queues -= weight;
-            let parcel = match waited {
-                Waited::Parcel(parcel) => parcel,
-                Waited::Verbatim(verbatim) => {
-                    let Some(parcel) = parcel_of(&words, verbatim) else { continue };
-                    parcel
-                }
-            };
+            self.memory.queues -= parcel.weight();
             if parcel.message.remaining(&turn.now) == Some(0) {
                 self.counters.expired += 1;
                 continue;

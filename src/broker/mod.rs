@@ -62,7 +62,7 @@ use crate::access::Rules;
 use crate::codec::{Packet, QoS, Reason};
 use crate::record::{DropReason, Full, Mend, Now, Presence, ReaderId, Restored, Ticket};
 use crate::router::{Interest, Retained, Router, Subscriber, filter};
-use crate::session::GroupId;
+use crate::session::{GroupId, Line};
 use atlas::Atlas;
 use backlog::{LOOKS_MAX, WALKS_MAX};
 use client::{ClientKey, Clients};
@@ -165,6 +165,8 @@ pub struct Broker {
     found: Found,
     /// Reused by all that goes a known way.
     stops: Vec<Stop>,
+    /// The words of a message that has waited, and behind which no other does, while it is sent.
+    emptied: Line,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.
     restricted: bool,
     /// Members of groups that were looked at for their rights since the start.
@@ -235,6 +237,7 @@ impl Broker {
             atlas: Atlas::new(seed.rotate_left(8), config.limits.max_memory / 16),
             found: Found::default(),
             stops: Vec::new(),
+            emptied: Line::default(),
             restricted: config.rules.is_some(),
             member_looks: 0,
             turned_away: BTreeMap::new(),

@@ -18,7 +18,7 @@ use super::{Broker, ConnectionId, Effect, Taker, Turn, WhenFull};
 use crate::codec::{Plain, QoS, Version};
 use crate::record::{Identifiers, Message, Now, ReaderId, Seq, Ticket, Want};
 use crate::router::Match;
-use crate::session::{Parcel, Stage, Verbatim, Waited, weight_of};
+use crate::session::{Line, Parcel, Stage, Verbatim, weight_of};
 
 /// How a message goes that goes the way of one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,17 +199,16 @@ impl Broker {
         waiting
     }
 
-    /// The next message that waits for a client, where it does so in its publisher's words, which are put in place of
-    /// `words`, and is to be sent now. `None` when there is no other: what else there is room for is an effect by then.
-    pub fn take_waiting<'a>(
+    /// The next message that waits for a client, where it does so in its publisher's words and is to be sent now. `None`
+    /// when there is no other: what else there is room for is an effect by then.
+    pub fn take_waiting(
         &mut self,
         id: ConnectionId,
-        words: &'a mut Vec<u8>,
         now: &Now,
         effects: &mut Vec<Effect>,
-    ) -> Option<Due<'a>> {
+    ) -> Option<Due<'_>> {
         let key = self.connections.get(id)?.client?;
-        let Client { session, outlet: Some(outlet), .. } = self.clients.get_mut(key)? else { return None };
+        let Client { session, outlet: Some(outlet), .. } = self.clients.get(key)? else { return None };
         if session.line.is_empty() || !outlet.has_room(&session.flight) {
             return None;
         }
@@ -217,14 +216,13 @@ impl Broker {
             self.pump(key, &mut Turn::of_words(now, effects));
             return None;
         }
-        let (Waited::Verbatim(verbatim), weight) = session.line.pop(words)? else { return None };
-        self.memory.queues -= weight;
-        let plain = Plain::read(words, verbatim.version, usize::MAX)?;
-        let exchange = session.flight.begin(Seq(0), verbatim.qos, Stage::Sent)?;
-        let leg = Leg { connection: id, client: key.slot, packet_id: exchange.packet_id, qos: verbatim.qos };
+        let Client { session, .. } = self.clients.get_mut(key)?;
+        let (plain, Verbatim { version, received, qos }) = session.line.pop_verbatim(&mut self.emptied)?;
+        let packet_id = session.flight.begin(Seq(0), qos, Stage::Sent)?.packet_id;
+        self.memory.queues -= weight_of(&plain);
         self.counters.sent += 1;
         self.counters.sent_bytes += plain.payload.len() as u64;
-        let Verbatim { version, received, .. } = verbatim;
+        let leg = Leg { connection: id, client: key.slot, packet_id, qos };
         Some(Due { plain, version, received, leg })
     }
 
@@ -319,9 +317,13 @@ impl Leg {
     }
 }
 
-/// A message that waits in its publisher's words, like any other that waits.
-pub(super) fn parcel_of(words: &[u8], verbatim: Verbatim) -> Option<Parcel> {
-    let plain = Plain::read(words, verbatim.version, usize::MAX)?;
+/// Takes the message of a line that has waited longest, and takes it apart where it waits in its publisher's words.
+pub(super) fn next_of(line: &mut Line) -> Option<Parcel> {
+    if let Some(parcel) = line.pop_parcel() {
+        return Some(parcel);
+    }
+    let mut emptied = Line::default();
+    let (plain, verbatim) = line.pop_verbatim(&mut emptied)?;
     let message = Arc::new(Message::of_plain(&plain, verbatim.received, None)?);
     Some(Parcel { message, want: want_of(verbatim.qos) })
 }

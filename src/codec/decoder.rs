@@ -115,10 +115,19 @@ impl Decoder {
     /// Whether what comes next may be [`Plain`] or [`Brief`], to judge by its first byte.
     #[inline]
     pub fn is_plain(&self) -> bool {
+        self.partial.is_empty() && self.may_be_plain(&self.pending)
+    }
+
+    /// Whether it may be that once these bytes are fed, which they then need not be.
+    #[inline]
+    pub fn would_be_plain(&self, chunk: &[u8]) -> bool {
+        self.is_empty() && self.may_be_plain(chunk)
+    }
+
+    #[inline]
+    fn may_be_plain(&self, bytes: &[u8]) -> bool {
         let may_begin = |first: &u8| Plain::may_begin(*first) || Brief::may_begin(*first);
-        self.partial.is_empty()
-            && self.pending.first().is_some_and(may_begin)
-            && matches!(self.stage, Stage::Open(_))
+        bytes.first().is_some_and(may_begin) && matches!(self.stage, Stage::Open(_))
     }
 
     /// What was fed and not decoded, but for a packet that was begun before it.

@@ -213,4 +213,25 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_has_just_come_may_be_one_where_nothing_was_begun_or_broken_before() {
+        let bytes = encoded(&message("a", 9, QoS::AtLeastOnce), Version::V311);
+        let (begin, end) = bytes.split_at(3);
+        assert!(!Decoder::new(Side::Server, MAX).would_be_plain(&bytes), "CONNECT is to come first");
+        let mut decoder = Decoder::new(Side::Client, MAX);
+        assert!(decoder.would_be_plain(&bytes) && !decoder.would_be_plain(&[]));
+        assert!(!decoder.would_be_plain(&[PUBLISH | 1]) && !decoder.is_plain());
+        decoder.feed(Bytes::copy_from_slice(&[begin, end].concat()));
+        assert!(decoder.is_plain() && !decoder.would_be_plain(&bytes), "what was fed is decoded first");
+        decoder.set_version(Version::V311);
+        assert!(decoder.decode().unwrap().is_some());
+        decoder.feed(Bytes::copy_from_slice(begin));
+        assert_eq!(decoder.decode(), Ok(None));
+        assert!(!decoder.would_be_plain(end) && !decoder.would_be_plain(&bytes));
+        decoder.feed(Bytes::copy_from_slice(end));
+        assert!(decoder.decode().unwrap().is_some() && decoder.would_be_plain(&bytes));
+        decoder.feed(Bytes::from_static(&[0x3F, 0]));
+        assert!(decoder.decode().is_err() && !decoder.would_be_plain(&bytes));
+    }
 }

@@ -1,12 +1,13 @@
 //! Reading: whose turn it is, how much, and into what.
 //!
-//! All connections read into one buffer. What was read is cut off and shared, so payloads are slices of
-//! it and an idle connection holds none. Who says little is served first. Who has more than that, or means
+//! All connections read into one buffer. What does not go straight from there is copied to memory that is
+//! shared, so payloads are slices of it and an idle connection holds none. Who says little is served first. Who has more than that, or means
 //! much by it, is new, or goes, stands in a second lane, of which a turn serves so much and no more: what
 //! thousands of them want keeps nobody waiting. What a turn brings goes to the broker in shares that begin
 //! small, so that the broker's words for it are few when one packet means many of them.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
@@ -24,7 +25,7 @@ pub(super) struct Intake {
     brief: VecDeque<ConnectionId>,
     /// All others.
     long: VecDeque<ConnectionId>,
-    buffer: ReadBuffer,
+    pub(super) buffer: ReadBuffer,
 }
 
 /// Where a connection waits to be served.
@@ -75,7 +76,9 @@ pub(super) struct Share {
 /// Memory to read into.
 #[derive(Debug, Default)]
 pub(super) struct ReadBuffer {
-    /// Initialized bytes that nobody has a share in.
+    /// What is read stands here until the next read: the same memory each time, which the processor has at hand.
+    room: Vec<u8>,
+    /// For what is kept longer; nobody has a share in it.
     chunk: BytesMut,
 }
 
@@ -144,7 +147,7 @@ impl Engine {
                     self.intake.brief.push_back(id);
                 }
                 Served::Again => self.intake.long.push_back(id),
-                Served::Idle | Served::Straight => {}
+                Served::Idle | Served::Straight | Served::Fresh(_) => {}
                 Served::Malformed => self.counters.malformed += 1,
                 Served::Lost | Served::Ended => {
                     self.let_go(id, served);
@@ -175,6 +178,7 @@ impl Engine {
             let Some(socket) = self.table.socket(id) else { return Served::Idle };
             match socket.serve(id, &mut self.intake.buffer, left, &mut self.events) {
                 Served::Straight => self.go_straight(id, left, most, effects, now),
+                Served::Fresh(bytes) => self.go_fresh(id, bytes, left, most, effects, now),
                 served => return served,
             }
         }
@@ -224,18 +228,32 @@ impl Share {
 impl ReadBuffer {
     /// Room for one read, at most this much.
     pub(super) fn room(&mut self, most: usize) -> &mut [u8] {
-        if self.chunk.len() < READ_BYTES_MIN {
-            // Takes the old memory again where nobody has kept a slice of it.
-            self.chunk.clear();
-            self.chunk.resize(CHUNK_BYTES, 0);
+        if self.room.is_empty() {
+            self.room.resize(CONNECTION_BYTES_MAX, 0);
         }
-        let size = most.min(self.chunk.len());
-        self.chunk.get_mut(..size).unwrap_or_default()
+        let size = most.min(self.room.len());
+        self.room.get_mut(..size).unwrap_or_default()
     }
 
-    /// Cuts off what a read has filled.
-    pub(super) fn take(&mut self, count: usize) -> Bytes {
-        self.chunk.split_to(count).freeze()
+    /// Gives the room with what was read out of hand for a while.
+    pub(super) fn lend(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.room)
+    }
+
+    /// Takes it back.
+    pub(super) fn give_back(&mut self, room: Vec<u8>) {
+        self.room = room;
+    }
+
+    /// Keeps a part of what was read.
+    pub(super) fn keep(&mut self, part: Range<usize>) -> Bytes {
+        let part = self.room.get(part).unwrap_or_default();
+        if self.chunk.capacity() < part.len() {
+            // Takes the old memory again where nobody has kept a slice of it.
+            self.chunk.reserve(CHUNK_BYTES);
+        }
+        self.chunk.extend_from_slice(part);
+        self.chunk.split().freeze()
     }
 }
 
@@ -247,9 +265,6 @@ const BRIEF_BYTES_MAX: usize = 8 << 10;
 
 /// Packets that one of the first lane may send in one turn; more are served in the second.
 const BRIEF_PACKETS_MAX: usize = 16;
-
-/// A new chunk is begun where less than this is left of the old one.
-const READ_BYTES_MIN: usize = 16 << 10;
 
 /// What a slice that is kept for long can pin, at worst.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -263,10 +278,10 @@ mod tests {
         let mut buffer = ReadBuffer::default();
         let mut addresses = std::collections::BTreeSet::new();
         for _ in 0..1_000 {
-            let room = buffer.room(CONNECTION_BYTES_MAX);
-            assert!(room.len() >= READ_BYTES_MIN);
-            addresses.insert(room.as_ptr() as usize / CHUNK_BYTES);
-            drop(buffer.take(10_000));
+            assert_eq!(buffer.room(usize::MAX).len(), CONNECTION_BYTES_MAX);
+            let slice = buffer.keep(0..10_000);
+            assert_eq!(slice.len(), 10_000);
+            addresses.insert(slice.as_ptr() as usize / CHUNK_BYTES);
         }
         assert!(addresses.len() <= 2, "one chunk, wherever it begins: {addresses:?}");
     }
@@ -276,11 +291,11 @@ mod tests {
         let mut buffer = ReadBuffer::default();
         let mut kept = Vec::new();
         for round in 0..100_u8 {
-            buffer.room(CONNECTION_BYTES_MAX)[..5_000].fill(round);
-            kept.push(buffer.take(5_000));
+            buffer.room(CONNECTION_BYTES_MAX)[1_000..6_000].fill(round);
+            kept.push(buffer.keep(1_000..6_000));
         }
         for (round, slice) in kept.iter().enumerate() {
-            assert!(slice.iter().all(|byte| usize::from(*byte) == round));
+            assert!(slice.len() == 5_000 && slice.iter().all(|byte| usize::from(*byte) == round));
         }
     }
 }

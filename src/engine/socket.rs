@@ -95,6 +95,8 @@ pub(super) enum Served {
     Again,
     /// What comes next may go straight to others.
     Straight,
+    /// So may what comes next of so many bytes that were just read, and that nobody has been fed.
+    Fresh(usize),
     /// It has broken the rules.
     Malformed,
     /// The peer is gone, which the broker does not know.
@@ -231,7 +233,7 @@ impl Socket {
             Phase::Lingering => self.discard(buffer, left),
             Phase::Open | Phase::Deaf | Phase::Silenced | Phase::Closing => Served::Idle,
         };
-        if served == Served::Straight {
+        if matches!(served, Served::Straight | Served::Fresh(_)) {
             return served;
         }
         self.standing = match self.standing {
@@ -268,9 +270,13 @@ impl Socket {
                 Got::Bytes(received) => {
                     // TLS reads as much as it likes.
                     left.bytes = left.bytes.saturating_sub(received.wire);
+                    let bytes = buffer.room(received.plain);
+                    if left.packets > 0 && left.straight > 0 && self.decoder.would_be_plain(bytes) {
+                        return Served::Fresh(received.plain);
+                    }
                     // What the stream itself is made of leaves nothing to decode.
                     if received.plain > 0 {
-                        self.decoder.feed(buffer.take(received.plain));
+                        self.decoder.feed(buffer.keep(0..received.plain));
                     }
                 }
                 Got::Nothing => {}
@@ -316,6 +322,11 @@ impl Socket {
     /// Takes the rest of it back.
     pub(super) fn give_undecoded_back(&mut self, rest: Bytes) {
         self.decoder.give_back(rest);
+    }
+
+    /// Takes the rest of what was just read.
+    pub(super) fn feed(&mut self, rest: Bytes) {
+        self.decoder.feed(rest);
     }
 
     /// Bytes of the largest packet that is taken.

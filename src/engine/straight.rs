@@ -9,16 +9,18 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
+use super::carry::Courier;
 use super::intake::Allowance;
+use super::table::Table;
 use super::turn::Engine;
-use super::work;
+use super::{Limits, work};
 use crate::broker::{ConnectionId, Copy, Due, Effect, Leg, Level, Way};
 use crate::codec::{Brief, Plain, QoS, Version, Word};
 use crate::record::{Identifiers, Message, Now};
 
 /// A message on its way.
 struct Passing<'a> {
-    plain: Plain<'a>,
+    plain: &'a Plain<'a>,
     version: Version,
     received: u64,
     /// For who takes it in other words; made once.
@@ -53,30 +55,71 @@ impl Engine {
             return;
         }
         let Some(socket) = self.table.socket(id) else { return };
-        let (version, max_packet) = (socket.version, socket.max_packet());
         let mut bytes = socket.lend_undecoded();
+        bytes.advance(self.send_all(id, &bytes, left, most, effects, now));
+        if let Some(socket) = self.table.socket(id) {
+            // Not merely advanced: an empty slice would still pin the read buffer.
+            socket.give_undecoded_back(if bytes.is_empty() { Bytes::new() } else { bytes });
+        }
+    }
+
+    /// The same of so many bytes that were just read: only what is left of them is kept.
+    pub(super) fn go_fresh(
+        &mut self,
+        id: ConnectionId,
+        bytes: usize,
+        left: &mut Allowance,
+        most: usize,
+        effects: &mut Vec<Effect>,
+        now: Now,
+    ) {
+        let mut gone = 0;
+        // What has happened before is told first.
+        if self.events.is_empty() {
+            let room = self.intake.buffer.lend();
+            let read = room.get(..bytes).unwrap_or_default();
+            gone = self.send_all(id, read, left, most, effects, now);
+            self.intake.buffer.give_back(room);
+        }
+        if gone < bytes
+            && let Some(socket) = self.table.socket(id)
+        {
+            socket.feed(self.intake.buffer.keep(gone..bytes));
+        }
+    }
+
+    /// Sends on what can go straight from the start of these bytes; how many of them that was.
+    fn send_all(
+        &mut self,
+        id: ConnectionId,
+        bytes: &[u8],
+        left: &mut Allowance,
+        most: usize,
+        effects: &mut Vec<Effect>,
+        now: Now,
+    ) -> usize {
+        let Some(socket) = self.table.socket(id) else { return 0 };
+        let (version, max_packet) = (socket.version, socket.max_packet());
+        let mut rest = bytes;
         while left.straight > 0 && left.all_work() < most {
-            let gone = match Plain::read(&bytes, version, max_packet) {
+            let gone = match Plain::read(rest, version, max_packet) {
                 Some(plain) => self.send_on(id, plain, version, effects, now),
-                None => Brief::read(&bytes).and_then(|brief| self.hear(id, brief, effects, now)),
+                None => Brief::read(rest).and_then(|brief| self.hear(id, brief, effects, now)),
             };
             let Some(Gone { size, work }) = gone else {
-                left.is_missed = !bytes.is_empty();
+                left.is_missed = !rest.is_empty();
                 break;
             };
             left.straight -= 1;
             left.decoded += 1;
             self.counters.passed += 1;
             left.work += work;
-            bytes.advance(size);
+            rest = rest.get(size..).unwrap_or_default();
         }
         if left.straight == 0 || left.all_work() >= most {
             left.packets = 0;
         }
-        if let Some(socket) = self.table.socket(id) {
-            // Not merely advanced: an empty slice would still pin the read buffer.
-            socket.give_undecoded_back(if bytes.is_empty() { Bytes::new() } else { bytes });
-        }
+        bytes.len() - rest.len()
     }
 
     /// Whether what a connection says next would go straight.
@@ -99,8 +142,8 @@ impl Engine {
         let way = self.broker.set_out(id, &plain, &now, &mut legs, effects);
         let (size, many) = (plain.bytes.len(), legs.len());
         if way.is_some() {
-            let mut passing = Passing { plain, version, received: now.house, message: None };
-            legs.iter().filter(|leg| leg.is_sent()).for_each(|leg| self.pass_to(*leg, &mut passing));
+            let mut passing = Passing { plain: &plain, version, received: now.house, message: None };
+            legs.iter().filter(|leg| leg.is_sent()).for_each(|leg| self.pass_to(leg, &mut passing));
         }
         self.legs = legs;
         let mut work = 1 + many * work::EFFECT + work::of_bytes(size.saturating_mul(many));
@@ -142,13 +185,18 @@ impl Engine {
     /// Sends who has answered what waits for that. How much it was.
     fn send_waiting(&mut self, id: ConnectionId, effects: &mut Vec<Effect>, now: Now) -> usize {
         let mut sent = 0;
-        let mut words = std::mem::take(&mut self.words);
-        while let Some(due) = self.broker.take_waiting(id, &mut words, &now, effects) {
-            let Due { plain, version, received, leg } = due;
-            self.pass_to(leg, &mut Passing { plain, version, received, message: None });
+        loop {
+            self.make_room();
+            let Some(due) = self.broker.take_waiting(id, &now, effects) else { break };
             sent += 1;
+            let Due { plain, version, received, leg } = &due;
+            if self.courier.copy(plain, *version, leg, &mut self.table, &self.limits) {
+                self.counters.packets_out += 1;
+            } else if let Some(message) = Message::of_plain(plain, *received, None) {
+                let copy = copy_of(Arc::new(message), leg);
+                self.deliver(copy);
+            }
         }
-        self.words = words;
         if !effects.is_empty() {
             sent += effects.len();
             self.carry_out(effects, now);
@@ -164,37 +212,45 @@ impl Engine {
         }
     }
 
-    fn pass_to(&mut self, leg: Leg, passing: &mut Passing<'_>) {
+    fn pass_to(&mut self, leg: &Leg, passing: &mut Passing<'_>) {
+        self.make_room();
+        if self.courier.copy(passing.plain, passing.version, leg, &mut self.table, &self.limits) {
+            self.counters.packets_out += 1;
+        } else if let Some(message) = passing.message() {
+            self.deliver(copy_of(message, leg));
+        }
+    }
+
+    /// As where one is delivered.
+    fn make_room(&mut self) {
         if self.courier.gathered > 2 * self.gathered_max() {
-            // As where one is delivered.
             self.flush_all();
         }
-        let (limit, size) = (self.limits.max_send_buffer, passing.plain.bytes.len());
+    }
+}
+
+impl Courier {
+    /// Copies a message to who takes it as it is; whether he does.
+    fn copy(
+        &mut self,
+        plain: &Plain<'_>,
+        version: Version,
+        leg: &Leg,
+        table: &mut Table,
+        limits: &Limits,
+    ) -> bool {
         // One message may be much for many.
-        let level = self.courier.memory.max(Level::of(self.table.held(), self.limits.max_memory));
-        let courier = &mut self.courier;
-        let Leg { connection, packet_id, qos, .. } = leg;
-        if level == Level::Ample
-            && let Some(socket) = self.table.socket(connection)
-            && socket.takes_as_it_is(passing.version, size, limit)
-        {
-            passing.plain.put(qos, packet_id, socket.buffer(&mut courier.pool));
-            courier.gathered += size;
-            self.counters.packets_out += 1;
-            return courier.mark_dirty(connection, socket);
-        }
-        let Some(message) = passing.message() else { return };
-        self.deliver(Copy {
-            connection,
-            message,
-            packet_id,
-            qos,
-            dup: false,
-            retain: false,
-            expiry: None,
-            subscription_ids: Identifiers::default(),
-            hidden: 0,
-        });
+        let level = self.memory.max(Level::of(table.held(), limits.max_memory));
+        let size = plain.bytes.len();
+        let Some(socket) = table.socket(leg.connection).filter(|socket| {
+            level == Level::Ample && socket.takes_as_it_is(version, size, limits.max_send_buffer)
+        }) else {
+            return false;
+        };
+        plain.put(leg.qos, leg.packet_id, socket.buffer(&mut self.pool));
+        self.gathered += size;
+        self.mark_dirty(leg.connection, socket);
+        true
     }
 }
 
@@ -202,8 +258,23 @@ impl Passing<'_> {
     /// `None` where its topic is none, which what has found a way has shown.
     fn message(&mut self) -> Option<Arc<Message>> {
         if self.message.is_none() {
-            self.message = Message::of_plain(&self.plain, self.received, None).map(Arc::new);
+            self.message = Message::of_plain(self.plain, self.received, None).map(Arc::new);
         }
         self.message.clone()
+    }
+}
+
+/// What goes that way.
+fn copy_of(message: Arc<Message>, leg: &Leg) -> Copy {
+    Copy {
+        connection: leg.connection,
+        message,
+        packet_id: leg.packet_id,
+        qos: leg.qos,
+        dup: false,
+        retain: false,
+        expiry: None,
+        subscription_ids: Identifiers::default(),
+        hidden: 0,
     }
 }

@@ -40,8 +40,6 @@ pub struct Engine {
     pub(super) courier: Courier,
     /// What the next call of the broker will be told.
     pub(super) events: Vec<Event>,
-    /// Those of a message that has waited, while it is sent.
-    pub(super) words: Vec<u8>,
     /// To whom a message goes, while it is sent.
     pub(super) legs: Vec<Leg>,
     pub(super) counters: Counters,
@@ -89,7 +87,6 @@ impl Engine {
             table: Table::new(guests),
             intake: Intake::default(),
             events: Vec::new(),
-            words: Vec::new(),
             legs: Vec::new(),
             counters: Counters::default(),
             work: 0,

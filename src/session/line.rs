@@ -1,9 +1,10 @@
 //! Messages that wait in RAM for the window of a session that ends with its connection.
 //!
 //! One that goes straight to its taker waits in the words in which it came, one behind the other in one piece of
-//! memory. Bounded in bytes by the caller (`max_send_buffer`), whose policy at the limit is to end the session.
-//! Invariant: `words` are those of the messages in `waiting` that have theirs there, in the same order. An empty line
-//! takes no memory.
+//! memory, and is read where it stands. Bounded in bytes by the caller (`max_send_buffer`), whose policy at the limit
+//! is to end the session.
+//! Invariant: `words` from `gone` on are those of the messages in `waiting` that have theirs there, in the same order.
+//! An empty line takes no memory.
 
 use std::collections::VecDeque;
 
@@ -21,14 +22,17 @@ pub struct Line {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    words: VecDeque<u8>,
+    words: Vec<u8>,
+    /// The first so many of them have gone.
+    gone: usize,
     weight: usize,
 }
 
 #[derive(Debug)]
 enum Waiting {
-    Parcel(Parcel),
-    Verbatim { verbatim: Verbatim, bytes: usize, weight: usize },
+    /// In a box, since few wait so.
+    Parcel(Box<Parcel>),
+    Verbatim(Verbatim),
 }
 
 /// A message that waits in its publisher's words.
@@ -40,15 +44,6 @@ pub struct Verbatim {
     pub qos: QoS,
     /// When it came, on the house's clock.
     pub received: u64,
-}
-
-/// What has waited longest.
-#[derive(Debug)]
-pub enum Waited {
-    /// A message as any other.
-    Parcel(Parcel),
-    /// One whose words were appended.
-    Verbatim(Verbatim),
 }
 
 impl Line {
@@ -70,21 +65,21 @@ impl Line {
     /// Whether what has waited longest waits in its publisher's words.
     pub fn is_next_verbatim(&self) -> bool {
         let next = self.queue.as_ref().and_then(|queue| queue.waiting.front());
-        matches!(next, Some(Waiting::Verbatim { .. }))
+        matches!(next, Some(Waiting::Verbatim(_)))
     }
 
     /// The message that will have waited shortest, where it is taken apart.
     pub fn last(&self) -> Option<&Parcel> {
         match self.queue.as_ref()?.waiting.back()? {
             Waiting::Parcel(parcel) => Some(parcel),
-            Waiting::Verbatim { .. } => None,
+            Waiting::Verbatim(_) => None,
         }
     }
 
     /// Lets a message wait behind the others. Returns what it weighs.
     pub fn push(&mut self, parcel: Parcel) -> usize {
         let weight = parcel.weight();
-        self.queue.get_or_insert_default().push(Waiting::Parcel(parcel), weight);
+        self.queue.get_or_insert_default().push(Waiting::Parcel(Box::new(parcel)), weight);
         weight
     }
 
@@ -92,32 +87,48 @@ impl Line {
     pub fn push_verbatim(&mut self, plain: &Plain<'_>, verbatim: Verbatim) -> usize {
         let weight = weight_of(plain);
         let queue = self.queue.get_or_insert_default();
-        queue.words.extend(plain.bytes);
-        queue.push(Waiting::Verbatim { verbatim, bytes: plain.bytes.len(), weight }, weight);
+        queue.append(plain.bytes);
+        queue.push(Waiting::Verbatim(verbatim), weight);
         weight
     }
 
-    /// Takes the message that has waited longest, and says what it weighs. Where it waits in its publisher's words they
-    /// are put in place of `words`.
-    pub fn pop(&mut self, words: &mut Vec<u8>) -> Option<(Waited, usize)> {
-        let queue = self.queue.as_mut()?;
-        let (waited, weight) = match queue.waiting.pop_front()? {
-            Waiting::Parcel(parcel) => {
-                let weight = parcel.weight();
-                (Waited::Parcel(parcel), weight)
-            }
-            Waiting::Verbatim { verbatim, bytes, weight } => {
-                queue.take(bytes, words);
-                (Waited::Verbatim(verbatim), weight)
-            }
-        };
-        queue.weight -= weight;
+    /// Takes the message that has waited longest, unless it waits in its publisher's words.
+    pub fn pop_parcel(&mut self) -> Option<Parcel> {
+        let queue = self.queue.as_deref_mut()?;
+        let is_parcel = |next: &mut Waiting| matches!(next, Waiting::Parcel(_));
+        let Waiting::Parcel(parcel) = queue.waiting.pop_front_if(is_parcel)? else { return None };
+        queue.weight -= parcel.weight();
         if queue.waiting.is_empty() {
             self.queue = None;
         } else {
             queue.give_back();
         }
-        Some((waited, weight))
+        Some(*parcel)
+    }
+
+    /// Takes the message that has waited longest, if it waits in its publisher's words. They are lent; where there is no
+    /// other, they are what `emptied` then holds.
+    // What it returns would otherwise be moved in other pieces than it was put together from, and the processor waits
+    // for that longer than all else here takes.
+    #[inline(always)]
+    pub fn pop_verbatim<'a>(&'a mut self, emptied: &'a mut Line) -> Option<(Plain<'a>, Verbatim)> {
+        if !self.is_next_verbatim() {
+            return None;
+        }
+        let line = if self.len() > 1 {
+            self
+        } else {
+            *emptied = std::mem::take(self);
+            emptied
+        };
+        let queue = line.queue.as_deref_mut()?;
+        let Waiting::Verbatim(verbatim) = queue.waiting.pop_front()? else { return None };
+        // Before they are looked at: what is lent stays where it is.
+        queue.give_back();
+        let plain = Plain::read(queue.words.get(queue.gone..)?, verbatim.version, usize::MAX)?;
+        queue.gone += plain.bytes.len();
+        queue.weight -= weight_of(&plain);
+        Some((plain, verbatim))
     }
 }
 
@@ -127,27 +138,33 @@ impl Queue {
         self.waiting.push_back(waiting);
     }
 
-    /// Keeps about as much memory as what waits takes: no more than that is counted.
-    fn give_back(&mut self) {
-        if self.words.capacity() > (4 * self.words.len()).max(WORDS_KEPT) {
-            self.words.shrink_to(2 * self.words.len());
+    fn append(&mut self, words: &[u8]) {
+        let is_full = self.words.len() + words.len() > self.words.capacity();
+        // No more is moved than has gone since the last time.
+        if is_full && self.gone >= self.words.len() / 2 {
+            self.close_gap();
         }
-        if self.waiting.capacity() > (4 * self.waiting.len()).max(WAITING_KEPT) {
-            self.waiting.shrink_to(2 * self.waiting.len());
+        self.words.extend_from_slice(words);
+    }
+
+    /// Keeps about as much memory as what waits takes: no more than that is counted.
+    #[inline]
+    fn give_back(&mut self) {
+        let words = (4 * (self.words.len() - self.gone)).max(WORDS_KEPT);
+        let waiting = (4 * self.waiting.len()).max(WAITING_KEPT);
+        if self.words.capacity() > words {
+            self.close_gap();
+            self.words.shrink_to(words / 2);
+        }
+        if self.waiting.capacity() > waiting {
+            self.waiting.shrink_to(waiting / 2);
         }
     }
 
-    /// Moves the first so many words to a place of their own.
-    fn take(&mut self, bytes: usize, to: &mut Vec<u8>) {
-        to.clear();
-        let (first, second) = self.words.as_slices();
-        let (first, second) = match first.get(..bytes) {
-            Some(all) => (all, [].as_slice()),
-            None => (first, second.get(..bytes - first.len()).unwrap_or_default()),
-        };
-        to.extend_from_slice(first);
-        to.extend_from_slice(second);
-        self.words.drain(..bytes.min(self.words.len()));
+    /// Moves what waits to the front.
+    fn close_gap(&mut self) {
+        self.words.drain(..self.gone);
+        self.gone = 0;
     }
 }
 
@@ -190,7 +207,7 @@ mod tests {
     #[test]
     fn all_leave_in_their_order_and_weigh_what_they_did() {
         let (mut line, mut came, mut left, mut most) = (Line::default(), 0, 0, 0);
-        let mut gone = vec![9; 3];
+        let mut emptied = Line::default();
         for round in 0..2_000_u32 {
             // It grows and shrinks, and is empty now and then.
             for _ in 0..round % 7 * (1 + round / 200 % 2) {
@@ -204,24 +221,40 @@ mod tests {
                 came += 1;
             }
             for _ in 0..4 {
-                let is_verbatim = line.is_next_verbatim();
-                let Some((waited, weight)) = line.pop(&mut gone) else { continue };
-                let topic = format!("t/{left}");
-                match waited {
-                    Waited::Parcel(waited) => assert_eq!(waited, parcel(&topic)),
-                    Waited::Verbatim(verbatim) => assert_eq!((verbatim, &gone), (VERBATIM, &words(&topic))),
+                if line.is_empty() {
+                    continue;
                 }
-                assert_eq!((is_verbatim, weight), (left % 5 != 0, parcel(&topic).weight()));
+                let (topic, before) = (format!("t/{left}"), line.weight());
+                assert_eq!(line.is_next_verbatim(), left % 5 != 0);
+                if left % 5 == 0 {
+                    assert_eq!(line.pop_verbatim(&mut emptied), None);
+                    assert_eq!(line.pop_parcel(), Some(parcel(&topic)));
+                } else {
+                    assert_eq!(line.pop_parcel(), None);
+                    let (plain, verbatim) = line.pop_verbatim(&mut emptied).unwrap();
+                    assert_eq!((verbatim, plain.bytes), (VERBATIM, &*words(&topic)));
+                }
+                assert_eq!(before - line.weight(), parcel(&topic).weight());
                 left += 1;
             }
             most = most.max(line.len());
             assert_eq!(line.len(), came - left);
-            let words = line.queue.as_ref().map_or(0, |queue| queue.words.len());
-            assert!(words <= 2 * 16 * (line.len() + 4), "what has gone is given back");
+            let queue = line.queue.as_ref();
+            let [kept, waiting] = queue.map_or([0; 2], |queue| {
+                let is_verbatim = |number: &usize| !number.is_multiple_of(5);
+                let numbers = (left..came).filter(is_verbatim);
+                let waiting: usize = numbers.map(|number| words(&format!("t/{number}")).len()).sum();
+                assert_eq!(queue.words.len() - queue.gone, waiting);
+                [queue.words.capacity(), waiting]
+            });
+            assert!(
+                kept <= 4 * (waiting + 16).max(WORDS_KEPT / 4),
+                "what has gone is given back: {kept} for {waiting}"
+            );
             assert_eq!(line.weight() == 0, line.is_empty());
         }
-        assert!(most > 100 && line.pop(&mut gone).is_some());
-        while line.pop(&mut gone).is_some() {}
+        assert!(most > 100 && !line.is_empty());
+        while line.pop_parcel().is_some() || line.pop_verbatim(&mut emptied).is_some() {}
         assert!(line.queue.is_none(), "an empty line takes no memory");
     }
 
@@ -238,7 +271,7 @@ mod tests {
                 line.push(parcel("t"));
             }
             while line.len() > 1 {
-                line.pop(&mut Vec::new());
+                line.pop_verbatim(&mut Line::default());
             }
             let queue = line.queue.as_ref().unwrap();
             let kept = queue.words.capacity() + queue.waiting.capacity() * size_of::<Waiting>();

@@ -15,7 +15,7 @@ mod sought;
 pub use backlog::{Backlog, Next, Reading};
 pub use flight::{Burden, Exchange, Flight, GroupId, Held, Parcel, Sending, Stage};
 pub use inward::Inward;
-pub use line::{Line, Verbatim, Waited, weight_of};
+pub use line::{Line, Verbatim, weight_of};
 pub use queue::Queue;
 #[cfg(test)]
 pub(crate) use sought::COMPARED;

@@ -152,8 +152,8 @@ impl Pair {
     /// Sends what has waited in its publisher's words.
     fn send_waiting(&mut self, slot: u32) {
         let (id, now) = (self.straight.connection(slot), self.straight.now);
-        let (mut words, mut effects) = (Vec::new(), Vec::new());
-        while let Some(due) = self.straight.broker.take_waiting(id, &mut words, &now, &mut effects) {
+        let mut effects = Vec::new();
+        while let Some(due) = self.straight.broker.take_waiting(id, &now, &mut effects) {
             let Due { plain, received, leg, .. } = due;
             assert!(leg.connection == id && (now.house - 2_000..=now.house).contains(&received));
             let [topic, payload] =
