@@ -2,7 +2,7 @@
 //!
 //! One is a table of marks, of which a bucket is what the processor fetches at once; the other has what is known of
 //! each way, one behind the other. A topic gets a way when it is seen a second time, so that one that is seen once
-//! takes nothing. Where all is full, all begins anew.
+//! takes nothing. Where all is full, all begins anew once what is known is of no use.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
@@ -24,6 +24,11 @@ pub(super) struct Atlas {
     crowded: usize,
     /// Bytes that both may take: buckets a quarter of it.
     most: usize,
+    /// Ways in the text.
+    known: usize,
+    /// Messages that went a known way, and ways that found no room, since there last was a look at both.
+    gone: usize,
+    turned_away: usize,
 }
 
 /// Places for ways whose marks end alike. The oldest of them makes room for one more.
@@ -87,7 +92,17 @@ impl Atlas {
     pub(super) fn new(seed: u64, most: usize) -> Atlas {
         let most = most.min(BYTES_MAX);
         let hash = FixedState::with_seed(seed);
-        Atlas { buckets: Vec::new(), text: Vec::new(), hash, closed: 0, crowded: 0, most }
+        Atlas {
+            buckets: Vec::new(),
+            text: Vec::new(),
+            hash,
+            closed: 0,
+            crowded: 0,
+            most,
+            known: 0,
+            gone: 0,
+            turned_away: 0,
+        }
     }
 
     /// What a message finds may be something else from now on.
@@ -109,7 +124,7 @@ impl Atlas {
     /// Puts the ends of the way from there into `ends`, of one from hand to hand into its legs alone; `None` where none is
     /// known that is as the house is now.
     #[inline]
-    pub(super) fn find(&self, origin: Origin<'_>, as_of: u64, ends: Ends<'_>) -> Option<Way> {
+    pub(super) fn find(&mut self, origin: Origin<'_>, as_of: u64, ends: Ends<'_>) -> Option<Way> {
         let Ends { legs, stops } = ends;
         legs.clear();
         let mut text = self.ends(origin, as_of)?;
@@ -121,6 +136,7 @@ impl Atlas {
             legs.push(leg_of(leg));
             text = rest;
         }
+        self.gone += 1;
         Some(way)
     }
 
@@ -189,31 +205,28 @@ impl Atlas {
         false
     }
 
-    /// Remembers a way, of whose ends those in the log come first, where a former one with its mark stood if that had the room: where people come and go, all is
-    /// found anew again and again.
+    /// Remembers a way, of whose ends those in the log come first. It stands where a former one with its mark stood if
+    /// that had the room: where people come and go, all is found anew again and again.
     pub(super) fn keep(&mut self, origin: Origin<'_>, as_of: u64, all: &[End]) {
-        let ends = all.len() * END;
         let (Ok(topic), Ok(count)) = (u16::try_from(origin.topic.len()), u16::try_from(all.len())) else {
             return;
         };
-        if !self.make_room(HEAD + SIZES + origin.topic.len() + ends) {
-            return;
-        }
-        let start = self.text.len();
-        let Ok(at) = u32::try_from(start) else { return };
         let mark = self.mark(origin);
         let former = self.former(mark).filter(|(_, sizes)| sizes[0] == topic && sizes[2] >= count);
         let room = former.map_or(count, |(_, [_, _, room])| room);
-        self.text.extend_from_slice(&origin.head(as_of));
-        [topic, count, room].iter().for_each(|size| self.text.extend_from_slice(&size.to_le_bytes()));
-        self.text.extend_from_slice(origin.topic);
-        all.iter().for_each(|end| self.text.extend_from_slice(&bytes_of(end)));
-        match former {
-            Some((place, _)) => {
-                self.text.copy_within(start.., place);
-                self.text.truncate(start);
-            }
-            None => self.settle(mark, at),
+        let mut way = Vec::with_capacity(HEAD + SIZES + origin.topic.len() + all.len() * END);
+        way.extend_from_slice(&origin.head(as_of));
+        [topic, count, room].iter().for_each(|size| way.extend_from_slice(&size.to_le_bytes()));
+        way.extend_from_slice(origin.topic);
+        all.iter().for_each(|end| way.extend_from_slice(&bytes_of(end)));
+        if let Some(place) = former.and_then(|(at, _)| self.text.get_mut(at..at + way.len())) {
+            place.copy_from_slice(&way);
+        } else if self.make_room(way.len())
+            && let Ok(at) = u32::try_from(self.text.len())
+        {
+            self.text.extend_from_slice(&way);
+            self.known += 1;
+            self.settle(mark, at);
         }
     }
 
@@ -223,11 +236,23 @@ impl Atlas {
         Some((at, sizes_of(*self.text.get(at + HEAD..)?.first_chunk()?)))
     }
 
-    /// Whether there is room in the text for so many bytes more: where it is full, it begins anew.
+    /// Whether there is room in the text for so many bytes more. Where it is full all begins anew, unless the ways in it
+    /// are of use: among a few topics more than there is room for each would else be forgotten before it comes again.
     fn make_room(&mut self, bytes: usize) -> bool {
         let most = self.most / 4 * 3;
         if self.text.len() + bytes > most {
+            self.turned_away += 1;
+            // Each of those that are known is to have had its chance.
+            if self.turned_away < 2 * self.known {
+                return false;
+            }
+            let are_of_use = self.gone > self.turned_away / USED_BY;
+            (self.gone, self.turned_away) = (0, 0);
+            if are_of_use {
+                return false;
+            }
             self.text.clear();
+            self.known = 0;
             self.buckets.fill(Bucket::default());
         }
         if self.text.is_empty() {
@@ -337,6 +362,9 @@ const END: usize = 13;
 /// Stands in the last of them beside the QoS where a message is kept.
 const STOP: u8 = 4;
 
+/// They are of use where one goes them for so many that find no room.
+const USED_BY: usize = 8;
+
 /// Buckets at first, and at any time a power of two.
 const BUCKETS_MIN: usize = 64;
 
@@ -368,7 +396,7 @@ mod tests {
         End::Stop(Stop { reader: ReaderId(slot + 1), client: (slot % 4 > 0).then_some(slot), qos })
     }
 
-    fn found(atlas: &Atlas, origin: Origin<'_>, as_of: u64) -> Option<Vec<End>> {
+    fn found(atlas: &mut Atlas, origin: Origin<'_>, as_of: u64) -> Option<Vec<End>> {
         let (mut legs, mut stops) = (vec![leg_to(9, QoS::AtMostOnce)], Vec::new());
         let found = atlas.find(origin, as_of, Ends { legs: &mut legs, stops: &mut stops });
         assert_eq!(found, atlas.way(origin, as_of));
@@ -395,20 +423,20 @@ mod tests {
         let (publisher, qos) = (connection(1), QoS::AtLeastOnce);
         let origin = Origin { publisher, qos, topic: b"t/a" };
         assert_eq!((atlas.is_due(origin, 5), atlas.is_due(origin, 5)), (false, true));
-        assert_eq!(found(&atlas, origin, 5), None);
+        assert_eq!(found(&mut atlas, origin, 5), None);
         let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
         let stops = (0..300).map(|slot| stop(slot, all[slot % 3]));
         let legs: Vec<End> = stops.chain((0..300).map(|slot| leg(slot, all[slot % 3]))).collect();
         atlas.keep(origin, 5, &legs);
-        assert_eq!(found(&atlas, origin, 5), Some(legs));
+        assert_eq!(found(&mut atlas, origin, 5), Some(legs));
         assert!(!atlas.is_due(origin, 5), "it has one");
         for other in others(origin) {
-            assert_eq!(found(&atlas, other, 5), None, "{other:?}");
+            assert_eq!(found(&mut atlas, other, 5), None, "{other:?}");
         }
-        assert_eq!(found(&atlas, origin, 6), None);
+        assert_eq!(found(&mut atlas, origin, 6), None);
         assert!(atlas.is_due(origin, 6), "another one");
         atlas.keep(origin, 6, &[]);
-        assert_eq!((found(&atlas, origin, 6), found(&atlas, origin, 5)), (Some(Vec::new()), None));
+        assert_eq!((found(&mut atlas, origin, 6), found(&mut atlas, origin, 5)), (Some(Vec::new()), None));
     }
 
     #[test]
@@ -461,7 +489,7 @@ mod tests {
                     topic: topic.as_bytes(),
                 };
                 let key = (origin.publisher.slot, topic.clone(), as_of);
-                if let Some(legs) = found(&atlas, origin, as_of) {
+                if let Some(legs) = found(&mut atlas, origin, as_of) {
                     assert_eq!(Some(&legs), kept.get(&key), "{key:?}");
                     hits += 1;
                 } else if atlas.is_due(origin, as_of) {
@@ -487,9 +515,35 @@ mod tests {
         let legs = vec![leg(1, QoS::AtMostOnce); 4_000];
         assert!(!atlas.is_due(origin, 0) && atlas.is_due(origin, 0));
         atlas.keep(origin, 0, &legs);
-        assert_eq!(found(&atlas, origin, 0), None);
+        assert_eq!(found(&mut atlas, origin, 0), None);
         atlas.keep(origin, 0, &legs[..3_000]);
-        assert_eq!(found(&atlas, origin, 0).map(|legs| legs.len()), Some(3_000));
+        assert_eq!(found(&mut atlas, origin, 0).map(|legs| legs.len()), Some(3_000));
+    }
+
+    #[test]
+    fn a_few_topics_more_than_there_is_room_for_leave_most_ways_known_and_others_get_theirs_later() {
+        let mut atlas = Atlas::new(1, 256 << 10);
+        let mut round = |topics: std::ops::Range<usize>| {
+            let known = topics.clone().filter(|number| {
+                let topic = format!("plant/{number}/state");
+                let origin =
+                    Origin { publisher: connection(1), qos: QoS::AtMostOnce, topic: topic.as_bytes() };
+                let is_known = found(&mut atlas, origin, 0).is_some();
+                if !is_known && atlas.is_due(origin, 0) {
+                    atlas.keep(origin, 0, &[leg(2, QoS::AtMostOnce)]);
+                }
+                is_known
+            });
+            known.count()
+        };
+        let fit = (0..20).map(|_| round(0..8_000)).last().unwrap();
+        assert!((1_500..6_000).contains(&fit), "{fit}");
+        for more in [11, 15] {
+            let known = (0..20).map(|_| round(0..fit * more / 10)).last().unwrap();
+            assert!(known * 10 > fit * 8, "{known} of {fit}");
+        }
+        let others = (0..20).map(|_| round(10_000..10_000 + fit)).last().unwrap();
+        assert!(others * 10 > fit * 8, "{others} of {fit}");
     }
 
     #[test]
@@ -502,7 +556,7 @@ mod tests {
             let legs = vec![leg(2, QoS::AtMostOnce); if as_of % 2 == 0 { 1 } else { 2 }];
             assert!(atlas.is_due(origin, as_of));
             atlas.keep(origin, as_of, &legs);
-            assert_eq!(found(&atlas, origin, as_of), Some(legs));
+            assert_eq!(found(&mut atlas, origin, as_of), Some(legs));
         }
         assert!(atlas.text.capacity() < 1_000, "{}", atlas.text.capacity());
     }
