@@ -229,12 +229,6 @@ impl Connection {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Whether what it publishes may go from hand to hand at once, and nothing stands before its answer.
-    #[inline]
-    pub(super) fn goes_straight(&self, qos: QoS) -> bool {
-        !self.rhythm.waits() && (qos == QoS::AtMostOnce || self.answers.is_empty())
-    }
-
     pub(super) fn is_slowed(&self) -> bool {
         matches!(self.phase, Phase::Slowed(_))
     }

@@ -95,14 +95,14 @@ impl Broker {
         let as_of = self.as_of();
         let connection = self.connections.get_mut(id).filter(|connection| connection.is_plainly_open())?;
         connection.heard = now.mono;
-        let (version, goes_straight) = (connection.version, connection.goes_straight(plain.qos));
+        let (version, is_at_ease) = (connection.version, !connection.rhythm.waits());
         if !self.is_heard(id, plain) {
             return None;
         }
         let Broker { atlas, stops, .. } = self;
         let way = atlas.find(Origin::of(id, plain), as_of, Ends { legs, stops })?;
         let is_open = match way {
-            Way::Straight => goes_straight,
+            Way::Straight => is_at_ease && self.is_answered_at_once(id, plain),
             Way::Kept => self.may_keep(id, plain.qos),
         };
         if !is_open {
@@ -134,7 +134,7 @@ impl Broker {
         let connection = self.connections.get(id).filter(|connection| connection.is_plainly_open());
         connection.is_some_and(|connection| {
             let is_open = |way| match way {
-                Way::Straight => connection.goes_straight(plain.qos),
+                Way::Straight => !connection.rhythm.waits() && self.is_answered_at_once(id, plain),
                 Way::Kept => self.may_keep(id, plain.qos),
             };
             self.is_heard(id, plain)
@@ -151,6 +151,13 @@ impl Broker {
                     && !self.is_too_many(connection, plain.qos)
                     && (plain.qos == QoS::AtLeastOnce || self.is_new_to(connection, plain.packet_id))
             })
+    }
+
+    /// Whether nothing stands before its answer, if it is answered.
+    #[inline]
+    fn is_answered_at_once(&self, id: ConnectionId, plain: &Plain<'_>) -> bool {
+        plain.qos == QoS::AtMostOnce
+            || self.connections.get(id).is_some_and(|connection| connection.answers.is_empty())
     }
 
     /// Whether this packet id of QoS 2 is not held for a client that has no place in the log.
