@@ -146,7 +146,7 @@ impl Engine {
             legs.iter().filter(|leg| leg.is_sent()).for_each(|leg| self.pass_to(leg, &mut passing));
         }
         self.legs = legs;
-        let mut work = 1 + many * work::EFFECT + work::of_bytes(size.saturating_mul(many));
+        let mut work = (1 + many) * work::STRAIGHT + work::of_bytes(size.saturating_mul(many));
         match (way?, plain.qos) {
             (Way::Kept, _) => work += self.keep(id, effects, now),
             (Way::Straight, QoS::AtMostOnce) => {}
@@ -167,28 +167,28 @@ impl Engine {
     /// Has the broker take a word on an exchange, and does what comes of it.
     fn hear(&mut self, id: ConnectionId, brief: Brief, effects: &mut Vec<Effect>, now: Now) -> Option<Gone> {
         let heard = self.broker.take_word(id, brief, &now, effects)?;
-        let (mut said, gathered) = (effects.len(), self.courier.gathered);
+        let (mut work, gathered) = (work::STRAIGHT + effects.len() * work::EFFECT, self.courier.gathered);
         if let Some(answer) = heard.answer {
             self.say(id, answer);
-            said += 1;
+            work += work::STRAIGHT;
         }
         if !effects.is_empty() {
             self.carry_out(effects, now);
         }
         if matches!(brief.word, Word::PubAck | Word::PubComp) {
-            said += self.send_waiting(id, effects, now);
+            work += self.send_waiting(id, effects, now);
         }
         let bytes = self.courier.gathered.saturating_sub(gathered);
-        Some(Gone { size: Brief::BYTES, work: 1 + (1 + said) * work::EFFECT + work::of_bytes(bytes) })
+        Some(Gone { size: Brief::BYTES, work: work + work::of_bytes(bytes) })
     }
 
-    /// Sends who has answered what waits for that. How much it was.
+    /// Sends who has answered what waits for that. How much work that was, beside that of its bytes.
     fn send_waiting(&mut self, id: ConnectionId, effects: &mut Vec<Effect>, now: Now) -> usize {
-        let mut sent = 0;
+        let mut work = 0;
         loop {
             self.make_room();
             let Some(due) = self.broker.take_waiting(id, &now, effects) else { break };
-            sent += 1;
+            work += work::STRAIGHT;
             let Due { plain, version, received, leg } = &due;
             if self.courier.copy(plain, *version, leg, &mut self.table, &self.limits) {
                 self.counters.packets_out += 1;
@@ -198,10 +198,10 @@ impl Engine {
             }
         }
         if !effects.is_empty() {
-            sent += effects.len();
+            work += effects.len() * work::EFFECT;
             self.carry_out(effects, now);
         }
-        sent
+        work
     }
 
     fn say(&mut self, id: ConnectionId, brief: Brief) {

@@ -12,6 +12,9 @@ pub(super) const PACKET: usize = 6;
 /// Something that the broker says is carried out.
 pub(super) const EFFECT: usize = 2;
 
+/// A packet goes straight, or what comes of it does, to one connection.
+pub(super) const STRAIGHT: usize = 1;
+
 /// A connection is let in.
 pub(super) const ACCEPT: usize = 150;
 
