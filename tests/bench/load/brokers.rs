@@ -225,7 +225,7 @@ fn tidegate(row: &Row, ground: &Ground) -> String {
         _ => {}
     }
     if matches!(row.load, Load::Stream(Shape::Filters(FILTERS_OF_DEFAULT_MEMORY..), _)) {
-        text.push_str("[limits]\nmax_memory = \"256MB\"\n");
+        let _ = writeln!(text, "[limits]\nmax_memory = \"{MEMORY_FOR_FILTERS}\"");
     }
     text
 }
@@ -234,6 +234,8 @@ fn tidegate(row: &Row, ground: &Ground) -> String {
 pub(crate) const MAX_QUEUED_MESSAGES: u64 = 1_000_000;
 /// The limit of all memory refuses further ones somewhere above.
 const FILTERS_OF_DEFAULT_MEMORY: usize = 50_000;
+/// What it is where they are more.
+pub(crate) const MEMORY_FOR_FILTERS: &str = "256MB";
 
 fn mosquitto(contender: &Contender, row: &Row, ground: &Ground, port: u16) -> String {
     let (certificate, key) = (ground.certificate.0.display(), ground.certificate.1.display());
