@@ -33,7 +33,8 @@ pub(crate) struct Broker {
     pub(crate) dial: Dial,
     /// A hand on its disk, where syncs are counted.
     pub(crate) disk: Option<Disk>,
-    _process: Process,
+    /// `None` in a test that is the broker itself.
+    pub(crate) _process: Option<Process>,
 }
 
 /// Why there is none.
@@ -45,7 +46,7 @@ pub(crate) enum Missing {
 }
 
 /// Ends with its handle.
-enum Process {
+pub(crate) enum Process {
     Gateway(Gateway),
     Other(Child),
 }
@@ -144,7 +145,7 @@ impl Contender {
             }
         };
         let pid = process.pid();
-        Ok(Broker { port, pid, dial: ground.dial(row.part), disk, _process: process })
+        Ok(Broker { port, pid, dial: ground.dial(row.part), disk, _process: Some(process) })
     }
 }
 
@@ -216,18 +217,25 @@ fn tidegate(row: &Row, ground: &Ground) -> String {
             text.push_str("[[listener]]\nname = \"bench\"\nbind = \"127.0.0.1:0\"\nprotocol = \"ws\"\n");
         }
         Part::Durable | Part::Acknowledged => {
-            text.push_str("[limits]\nmax_queued_messages = 1000000\nmax_queued_bytes = \"512MB\"\n");
+            let _ = writeln!(
+                text,
+                "[limits]\nmax_queued_messages = {MAX_QUEUED_MESSAGES}\nmax_queued_bytes = \"512MB\""
+            );
         }
         _ => {}
     }
     if matches!(row.load, Load::Stream(Shape::Filters(FILTERS_OF_DEFAULT_MEMORY..), _)) {
-        text.push_str("[limits]\nmax_memory = \"256MB\"\n");
+        let _ = writeln!(text, "[limits]\nmax_memory = \"{MEMORY_FOR_FILTERS}\"");
     }
     text
 }
 
+/// What tidegate keeps for a session that is away.
+pub(crate) const MAX_QUEUED_MESSAGES: u64 = 1_000_000;
 /// The limit of all memory refuses further ones somewhere above.
 const FILTERS_OF_DEFAULT_MEMORY: usize = 50_000;
+/// What it is where they are more.
+pub(crate) const MEMORY_FOR_FILTERS: &str = "256MB";
 
 fn mosquitto(contender: &Contender, row: &Row, ground: &Ground, port: u16) -> String {
     let (certificate, key) = (ground.certificate.0.display(), ground.certificate.1.display());

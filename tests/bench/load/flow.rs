@@ -138,7 +138,7 @@ impl Flow {
             // Before the nap, so that the broker has something to do in it.
             hub.poll(patience.wait(), self)?;
             self.fill(hub)?;
-            if gauge.is_over(hub.now()) || self.has_ended() {
+            if gauge.is_over(hub.now(), self.counts()) || self.has_ended() {
                 self.publishers.iter_mut().for_each(|publisher| publisher.limit = publisher.next);
                 self.close(&mut gauge, hub)?;
             }

@@ -13,6 +13,8 @@ pub(crate) struct Gauge {
     pid: u32,
     begin: Duration,
     end: Duration,
+    /// Messages from clients after which it ends in any case.
+    most: u64,
     opened: Option<(Meter, (u64, u64))>,
     /// Its figures, once it is closed.
     pub(crate) taken: Option<Taken>,
@@ -30,23 +32,24 @@ pub(crate) struct Taken {
 impl Gauge {
     /// To be opened once the warm-up is over.
     pub(crate) fn new(pid: u32, now: Duration, span: Span) -> Gauge {
-        let (begin, end) = match span {
-            Span::Count(_) => (now, Duration::MAX),
-            Span::Time { warm_up, measured } => (now + warm_up, now + warm_up + measured),
+        let (begin, end, most) = match span {
+            Span::Count(_) => (now, Duration::MAX, u64::MAX),
+            Span::Time { warm_up, measured, most } => (now + warm_up, now + warm_up + measured, most),
         };
-        Gauge { pid, begin, end, opened: None, taken: None }
+        Gauge { pid, begin, end, most, opened: None, taken: None }
     }
 
     /// Opens it when it is time; whether it is open.
     pub(crate) fn open(&mut self, now: Duration, counts: (u64, u64)) -> bool {
-        if self.opened.is_none() && self.taken.is_none() && now >= self.begin {
+        let is_due = now >= self.begin || counts.0 >= self.most / 5;
+        if self.opened.is_none() && self.taken.is_none() && is_due {
             self.opened = Some((Meter::start(self.pid), counts));
         }
         self.opened.is_some()
     }
 
-    pub(crate) fn is_over(&self, now: Duration) -> bool {
-        now >= self.end
+    pub(crate) fn is_over(&self, now: Duration, counts: (u64, u64)) -> bool {
+        now >= self.end || counts.0 >= self.most
     }
 
     pub(crate) fn close(&mut self, counts: (u64, u64)) {
@@ -97,6 +100,24 @@ impl Meter {
             written: (broker.written - self.broker.written) as f64,
             sleeps: (broker.sleeps.saturating_sub(self.broker.sleeps)) as f64,
             resident: broker.resident as f64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_begins_and_ends_by_the_clock_or_by_what_was_taken() {
+        let seconds = Duration::from_secs;
+        let span = Span::Time { warm_up: seconds(1), measured: seconds(4), most: 100 };
+        let gauge = || Gauge::new(std::process::id(), seconds(10), span);
+        for (now, taken, is_open) in [(10, 19, false), (11, 0, true), (10, 20, true)] {
+            assert_eq!(gauge().open(seconds(now), (taken, 0)), is_open, "{now} s, {taken} messages");
+        }
+        for (now, taken, is_over) in [(14, 99, false), (15, 0, true), (10, 100, true)] {
+            assert_eq!(gauge().is_over(seconds(now), (taken, 0)), is_over, "{now} s, {taken} messages");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
+use super::brokers::MEMORY_FOR_FILTERS;
 use super::results::{Results, shown, times};
 use super::rows::Part;
 use crate::process::figure;
@@ -17,13 +18,19 @@ pub(crate) fn page(results: &Results) -> String {
     );
     let _ = writeln!(
         page,
-        "<p>Medians of {} rounds in turns, with the least and the most; lines on the bars show the same. \
-         Processor time is the broker's own, as the kernel counts it. Every message was checked: a run in \
-         which one was lost, doubled, reordered or changed is void and has no figures. tidegate runs as \
-         shipped, save for <code>max_memory</code> at 100,000 filters and <code>max_queued_messages</code> \
-         and <code>max_queued_bytes</code> where a session is away; mosquitto has no limit to its queues, and \
-         <code>set_tcp_nodelay</code> where time is measured by the clock.</p>",
-        results.rounds()
+        "<p>Medians of {} rounds in turns{}, with the least and the most; lines on the bars show the same. \
+         Processor time is the broker's own, as the kernel counts it. Every message that is for somebody was \
+         checked; where a session is away, it comes for them in the end. A run in which one was lost, \
+         doubled, reordered or changed is void and has no figures. What was acknowledged at QoS 1 to nobody \
+         cannot be checked, since nobody receives it. tidegate runs as shipped, save for \
+         <code>max_memory</code> at 100,000 filters and <code>max_queued_messages</code> and \
+         <code>max_queued_bytes</code> where a session is away; mosquitto has no limit to its queues, and \
+         <code>set_tcp_nodelay</code> where time is measured by the clock. The <code>max_memory</code> of {} \
+         at 100,000 filters also gives more room to what tidegate remembers of topics than it has as \
+         shipped.</p>",
+        results.rounds(),
+        if results.is_short() { ", of fewer where it is said" } else { "" },
+        MEMORY_FOR_FILTERS
     );
     let _ = writeln!(page, "<pre>{}</pre>", escaped(&circumstances()));
     for part in Part::ALL {
@@ -168,14 +175,18 @@ fn table(page: &mut String, results: &Results, part: Part, takers: &[usize]) {
         for row in results.rows_of(part) {
             let _ = write!(page, "<tr><td>{}</td>", results.rows[row].title);
             for broker in takers {
+                let short = results.short(row, *broker);
+                let short = short.map(|sound| format!("{sound} of {} rounds", results.rounds()));
                 let Some([middle, least, most]) = results.middle(row, *broker, number) else {
-                    page.push_str("<td>–</td>");
+                    let short = short.map_or(String::new(), |short| format!("<small>{short}</small>"));
+                    let _ = write!(page, "<td>–{short}</td>");
                     continue;
                 };
+                let short = short.map_or(String::new(), |short| format!(", {short}"));
                 let ratio = results.ratio(row, *broker, number);
                 let ratio = ratio.map_or(String::new(), |found| format!(" <b>×{}</b>", times(found)));
                 let (middle, least, most) = (shown(middle), shown(least), shown(most));
-                let _ = write!(page, "<td>{middle}{ratio}<small>{least} to {most}</small></td>");
+                let _ = write!(page, "<td>{middle}{ratio}<small>{least} to {most}{short}</small></td>");
             }
             page.push_str("</tr>\n");
         }

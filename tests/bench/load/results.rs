@@ -1,6 +1,7 @@
 //! What came out of all rounds, and the table of it.
 //!
-//! Figures are medians; a run that went wrong has none, but is told.
+//! Figures are medians; a run that went wrong has none, but is told: where one did, the figures of the others
+//! stand with their number and without a ratio.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -42,10 +43,21 @@ impl Results {
         cells.filter_map(|cell| if let Cell::Sample(sample) = cell { Some(sample) } else { None })
     }
 
-    /// Rounds that have brought figures, of the row that has most.
+    /// Rounds so far, sound or not.
     pub(crate) fn rounds(&self) -> usize {
-        let keys = self.cells.keys();
-        keys.map(|(row, broker)| self.samples(*row, *broker).count()).max().unwrap_or(0)
+        self.cells.values().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// How many of the rounds were sound, where not all of them were.
+    pub(crate) fn short(&self, row: usize, broker: usize) -> Option<usize> {
+        self.cells.get(&(row, broker)).filter(|cells| cells.iter().any(|cell| *cell != Cell::Unable))?;
+        let sound = self.samples(row, broker).count();
+        (sound < self.rounds()).then_some(sound)
+    }
+
+    /// Whether any row is short of rounds.
+    pub(crate) fn is_short(&self) -> bool {
+        self.cells.keys().any(|(row, broker)| self.short(*row, *broker).is_some())
     }
 
     /// The figure in the middle of the rounds, and the least and the most of them.
@@ -56,9 +68,12 @@ impl Results {
         Some([median(figures), least, most])
     }
 
-    /// How many times the first broker's figure this one's is.
+    /// How many times the first broker's figure this one's is, where both have all their rounds.
     pub(crate) fn ratio(&self, row: usize, broker: usize, figure: usize) -> Option<f64> {
-        let [theirs, ..] = self.middle(row, 0, figure).filter(|_| broker > 0)?;
+        if broker == 0 || [0, broker].into_iter().any(|broker| self.short(row, broker).is_some()) {
+            return None;
+        }
+        let [theirs, ..] = self.middle(row, 0, figure)?;
         let [ours, ..] = self.middle(row, broker, figure)?;
         (theirs > 0.0).then(|| ours / theirs)
     }
@@ -77,9 +92,12 @@ impl Results {
         self.cells.iter().flat_map(of).collect()
     }
 
-    /// The brokers that have figures in a part.
+    /// The brokers that have run in a part, soundly or not.
     pub(crate) fn takers(&self, part: Part) -> Vec<usize> {
-        let has = |broker: &usize| self.rows_of(part).any(|row| self.samples(row, *broker).next().is_some());
+        let has = |broker: &usize| {
+            let mut cells = self.rows_of(part).filter_map(|row| self.cells.get(&(row, *broker))).flatten();
+            cells.any(|cell| *cell != Cell::Unable)
+        };
         (0..self.brokers.len()).filter(has).collect()
     }
 
@@ -100,9 +118,10 @@ impl Results {
     /// The tables for a terminal.
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
-            "\nmedians of {} rounds in turns; in brackets the ratio to {}\n",
+            "\nmedians of {} rounds in turns; in brackets the ratio to {}{}\n",
             self.rounds(),
-            self.brokers[0]
+            self.brokers[0],
+            if self.is_short() { "; of [fewer] where the others were void" } else { "" }
         );
         for part in Part::ALL {
             let takers = self.takers(part);
@@ -132,7 +151,9 @@ impl Results {
                     self.middle(row, *broker, number).map_or("-".into(), |[middle, ..]| shown(middle));
                 let ratio = self.ratio(row, *broker, number);
                 let ratio = ratio.map_or(String::new(), |found| format!(" ({})", times(found)));
-                let _ = write!(text, "{:>20}", format!("{middle}{ratio}"));
+                let short = self.short(row, *broker);
+                let short = short.map_or(String::new(), |sound| format!(" [{sound} of {}]", self.rounds()));
+                let _ = write!(text, "{:>20}", format!("{middle}{ratio}{short}"));
             }
             text.push('\n');
         }
@@ -172,5 +193,67 @@ pub(crate) fn shown(figure: f64) -> String {
         10.0.. => format!("{figure:.1}"),
         1.0.. => format!("{figure:.2}"),
         _ => format!("{figure:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::page;
+    use super::super::rows::all;
+    use super::*;
+
+    #[test]
+    fn a_row_with_void_rounds_shows_how_many_were_sound_and_has_no_ratio() {
+        let results = five_rounds(|broker, round| broker == 1 || round == 0);
+        assert_eq!((results.short(1, 0), results.short(1, 1)), (Some(1), None));
+        assert_eq!(line(&results, 1), "70.0 [1 of 5] 140");
+        assert_eq!(line(&results, 0), "70.0 140 (2.00)", "other rows are as they were");
+        assert!(
+            results.text().contains("medians of 5 rounds in turns; in brackets the ratio to one; of [fewer]")
+        );
+        let page = page(&results);
+        assert!(page.contains("<td>70.0<small>70.0 to 70.0, 1 of 5 rounds</small></td><td>140<small>"));
+        assert!(page.contains("Medians of 5 rounds in turns, of fewer where it is said,"));
+
+        let results = five_rounds(|broker, round| broker == 0 || round > 0);
+        assert_eq!(line(&results, 1), "70.0 140 [4 of 5]");
+    }
+
+    #[test]
+    fn who_was_void_in_every_round_still_has_a_place() {
+        let results = five_rounds(|broker, _| broker == 0);
+        assert_eq!(line(&results, 1), "70.0 - [0 of 5]");
+        assert!(page(&results).contains("<td>–<small>0 of 5 rounds</small></td>"));
+    }
+
+    #[test]
+    fn rounds_that_were_all_sound_are_counted_once_for_all() {
+        let results = five_rounds(|_, _| true);
+        assert_eq!((results.is_short(), line(&results, 1).as_str()), (false, "70.0 140 (2.00)"));
+        assert!(results.text().contains("medians of 5 rounds in turns; in brackets the ratio to one\n"));
+        assert!(page(&results).contains("Medians of 5 rounds in turns, with the least"));
+    }
+
+    /// Two brokers under the first two loads; of the second only these rounds are sound.
+    fn five_rounds(is_sound: fn(usize, usize) -> bool) -> Results {
+        let rows = all().into_iter().take(2).collect();
+        let mut results = Results::new(rows, vec!["one".into(), "other".into()]);
+        for round in 0..5 {
+            for (broker, figure) in [(0, 70.0), (1, 140.0)] {
+                let sample = || Cell::Sample(vec![figure; 4]);
+                results.add(0, broker, sample());
+                let sound = is_sound(broker, round);
+                results.add(1, broker, if sound { sample() } else { Cell::Void("lost".into()) });
+            }
+        }
+        results
+    }
+
+    /// What the first table says of a row.
+    fn line(results: &Results, row: usize) -> String {
+        let text = results.text();
+        let title = &results.rows[row].title;
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(title)).expect("a line");
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }

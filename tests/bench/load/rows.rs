@@ -170,7 +170,7 @@ const OTHERS: [(&str, &str, Part, Load); 4] = [
 ];
 
 /// Publishers of what is acknowledged, and how many each has under way.
-const ACKNOWLEDGERS: [(usize, usize); 7] =
+pub(crate) const ACKNOWLEDGERS: [(usize, usize); 7] =
     [(1, 1), (1, 20), (10, 1), (10, 10), (10, 20), (100, 1), (100, 20)];
 
 /// As an SD card syncs.
