@@ -10,6 +10,8 @@ pub(super) struct Gathered {
     /// Where in the file they begin.
     at: i64,
     bytes: Vec<u8>,
+    /// Where some of them began that could not be made, and have not been written again.
+    lost: Option<i64>,
 }
 
 /// Whether a write was taken.
@@ -39,14 +41,32 @@ impl Gathered {
         !self.bytes.is_empty() && at < self.end() && self.at < at.saturating_add(count)
     }
 
-    /// Makes all that wait as one. Where that fails they are forgotten, as SQLite forgets all that they are part of.
+    /// Makes all that wait as one. Where that fails they are forgotten, as SQLite forgets all that they are part of; it
+    /// can go on only from where they began, so that no gap is left.
     pub(super) fn make<E>(&mut self, write: impl FnOnce(i64, &[u8]) -> Result<(), E>) -> Result<(), E> {
         if self.bytes.is_empty() {
             return Ok(());
         }
         let made = write(self.at, &self.bytes);
         self.bytes.clear();
+        if made.is_err() {
+            self.lost = Some(self.at.min(self.lost.unwrap_or(i64::MAX)));
+        }
         made
+    }
+
+    /// Whether so many bytes can be written there: not behind what was lost.
+    pub(super) fn may_write(&mut self, at: i64, count: usize) -> bool {
+        let Some(lost) = self.lost else { return true };
+        if at <= lost && lost - at < i64::try_from(count).unwrap_or(i64::MAX) {
+            self.lost = None;
+        }
+        at <= lost
+    }
+
+    /// Whether none of these bytes was lost.
+    pub(super) fn may_read(&self, at: i64, count: i64) -> bool {
+        self.lost.is_none_or(|lost| at.saturating_add(count) <= lost)
     }
 
     fn end(&self) -> i64 {
@@ -105,6 +125,13 @@ mod tests {
         assert_eq!(gathered.take(4, b"ab"), Taken::Yes);
         assert_eq!(gathered.make(|_, _| Err(7)), Err(7));
         assert!(!gathered.has_any_of(0, 99));
+        assert!(!gathered.may_write(6, 1) && !gathered.may_write(5, 9), "it would leave a gap");
+        assert!(gathered.may_read(0, 4) && !gathered.may_read(0, 5) && !gathered.may_read(9, 1));
+        assert!(
+            gathered.may_write(1, 3) && !gathered.may_write(6, 1),
+            "what is before it makes nothing good"
+        );
+        assert!(gathered.may_write(4, 2) && gathered.may_write(6, 1) && gathered.may_read(0, 99));
         assert_eq!(gathered.take(0, b"c"), Taken::Yes);
         assert_eq!(gathered.make(|at, bytes| Err((at, bytes.to_vec()))), Err((0, b"c".to_vec())));
     }

@@ -213,6 +213,9 @@ impl Log<'_> {
     }
 
     fn write(&mut self, at: i64, bytes: &[u8]) -> Result<(), c_int> {
+        if !self.gathered.may_write(at, bytes.len()) {
+            return Err(ffi::SQLITE_IOERR_WRITE);
+        }
         if self.gathered.take(at, bytes) == Taken::Yes {
             return Ok(());
         }
@@ -248,6 +251,9 @@ unsafe extern "C" fn read_log(
         && let Err(code) = log.hand_down()
     {
         return code;
+    }
+    if !log.gathered.may_read(at, i64::from(count)) {
+        return ffi::SQLITE_IOERR_READ;
     }
     // SAFETY: it is as SQLite has asked.
     unsafe { read_from(file, into, count, at) }
