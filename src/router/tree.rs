@@ -640,8 +640,8 @@ mod tests {
                     }
                 } else {
                     let before = router.changes();
-                prop_assert_eq!(router.unsubscribe(&filter, Subscriber(subscriber)), known.is_some());
-                prop_assert_eq!(router.changes() > before, known.is_some());
+                    prop_assert_eq!(router.unsubscribe(&filter, Subscriber(subscriber)), known.is_some());
+                    prop_assert_eq!(router.changes() > before, known.is_some());
                     known.map(|place| naive.remove(place));
                 }
             }
