@@ -76,7 +76,6 @@ use refuse::Refused;
 use share::Groups;
 use sys::Sys;
 use timers::{Timer, Timers};
-use ways::Stop;
 
 /// What the broker is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,7 +163,7 @@ pub struct Broker {
     /// Reused by every publish.
     found: Found,
     /// Reused by all that goes a known way.
-    stops: Vec<Stop>,
+    stops: Vec<ways::Stop>,
     /// The words of a message that has waited, and behind which no other does, while it is sent.
     emptied: Line,
     /// Whether somebody may not read everything, so that each delivery has to be looked at.

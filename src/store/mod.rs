@@ -29,7 +29,6 @@ mod room;
 mod progress;
 mod bounds;
 mod disk;
-mod gathered;
 mod layer;
 mod reserve;
 mod load;
