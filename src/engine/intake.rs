@@ -1,10 +1,10 @@
 //! Reading: whose turn it is, how much, and into what.
 //!
 //! All connections read into one buffer. What does not go straight from there is copied to memory that is
-//! shared, so payloads are slices of it and an idle connection holds none. Who says little is served first. Who has more than that, or means
-//! much by it, is new, or goes, stands in a second lane, of which a turn serves so much and no more: what
-//! thousands of them want keeps nobody waiting. What a turn brings goes to the broker in shares that begin
-//! small, so that the broker's words for it are few when one packet means many of them.
+//! shared, so payloads are slices of it and an idle connection holds none. Who says little is served first. Who
+//! has more than that, or means much by it, is new, or goes, stands in a second lane, of which a turn serves so
+//! much and no more: what thousands of them want keeps nobody waiting. What a turn brings goes to the broker in
+//! shares that begin small, so that the broker's words for it are few when one packet means many of them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
