@@ -1,6 +1,6 @@
 //! Peers that mean harm: they say nothing, or half of it, or too much, or do not listen.
 //!
-//! Whatever they do, the gateway's memory stays below what it had idle, 2 KB for each client and
+//! Whatever they do, the gateway's memory beside its code stays below what it had idle, 2 KB for each client and
 //! `max_memory`, and others are served meanwhile.
 
 use std::io::Write;
@@ -33,7 +33,7 @@ impl Scene {
         let gateway = Gateway::start(program(), folder.path(), &configuration);
         let mut honest = Client::connect(gateway.port(), &Options::new("honest"));
         honest.subscribe("honest", QoS::AtLeastOnce);
-        let idle = gateway.resident();
+        let idle = gateway.resident_beside_code();
         let mut scene = Scene { gateway, honest, idle, clients: 0, quiet: Duration::ZERO, _folder: folder };
         scene.quiet = scene.slowest_of_most();
         scene
@@ -75,7 +75,7 @@ impl Scene {
     fn holds(&mut self, what: &str, clients: u64, slowest: Duration, patience: Duration) {
         self.clients = self.clients.max(clients);
         let bound = self.idle + 2 * self.clients + MAX_MEMORY;
-        let most = self.gateway.most_resident();
+        let most = self.gateway.most_resident_beside_code();
         println!(
             "measured: {what}: {most} KB at most (idle {}, allowed {bound}), 99 % within {slowest:?} (quiet {:?})",
             self.idle, self.quiet

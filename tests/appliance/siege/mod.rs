@@ -92,7 +92,7 @@ fn endure(attack: &Attack) -> Outcome {
     if proof() {
         keep_apart(gateway.pid());
     }
-    let idle = gateway.resident();
+    let idle = gateway.resident_beside_code();
     let mut best: Option<Outcome> = None;
     for _ in 0..if proof() { 3 } else { 1 } {
         let quiet = honest.waits(|| true);
@@ -103,7 +103,7 @@ fn endure(attack: &Attack) -> Outcome {
             rounds,
             quiet,
             besieged,
-            memory: gateway.most_resident(),
+            memory: gateway.most_resident_beside_code(),
             allowed: idle + 2 * attack.clients + MAX_MEMORY,
             turn: gateway.status()["engine"]["most_work"].as_u64().unwrap(),
         };
