@@ -42,6 +42,8 @@ pub(super) enum Lane {
 pub(super) struct Allowance {
     /// Bytes to read.
     pub(super) bytes: usize,
+    /// Bytes that it has read.
+    read: usize,
     /// Packets to decode, by their work: one that wants or gives up many filters counts for as many.
     pub(super) packets: usize,
     /// Packets that it has decoded, or that have gone straight.
@@ -120,7 +122,6 @@ impl Engine {
             }
             share.served = (Some(id), share.served.1 + 1);
             let mut left = Allowance::of(lane, share);
-            let bytes = left.bytes;
             let served = self.serve_one(id, &mut left, share.left, effects, now);
             let went_straight = left.work > 0;
             // The first share is a single packet beside those that go straight.
@@ -135,12 +136,11 @@ impl Engine {
                 }
             }
             self.table.weigh(id);
-            let bytes = bytes - left.bytes;
-            self.counters.bytes_in += bytes as u64;
+            self.counters.bytes_in += left.read as u64;
             self.counters.packets_in += left.decoded;
             // What goes straight is bounded by its work.
             share.packets = share.packets.saturating_sub(left.done.max(usize::from(!went_straight)));
-            share.take(work::SERVE + work::of_bytes(bytes) + left.done * work::PACKET + left.all_work());
+            share.take(work::SERVE + work::of_bytes(left.read) + left.done * work::PACKET + left.all_work());
             match served {
                 Served::Again if share.is_first && lane == Lane::Brief && !has_had_his => {
                     self.table.socket(id).into_iter().for_each(Socket::list_anew);
@@ -199,7 +199,28 @@ impl Allowance {
     }
 
     pub(super) fn new(bytes: usize, packets: usize, straight: usize) -> Allowance {
-        Allowance { bytes, packets, decoded: 0, done: 0, straight, work: 0, asked: 0, is_missed: false }
+        Allowance {
+            bytes,
+            read: 0,
+            packets,
+            decoded: 0,
+            done: 0,
+            straight,
+            work: 0,
+            asked: 0,
+            is_missed: false,
+        }
+    }
+
+    /// So many bytes were read; a stream may have read more than it was asked to.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.read += bytes;
+    }
+
+    /// Whether it has said more than one of the first lane may in one turn.
+    pub(super) fn is_much(&self) -> bool {
+        self.decoded > BRIEF_PACKETS_MAX as u64 || self.read > BRIEF_BYTES_MAX
     }
 
     /// Work that was done while it was served, beside that of reading.

@@ -241,6 +241,7 @@ impl Socket {
             // Once it is found with a few words again, it is brief. TLS says only when it is asked again that there
             // was no more.
             Standing::Again if left.decoded > 0 => Standing::Long,
+            _ if left.is_much() => Standing::Long,
             _ => Standing::Brief,
         };
         served
@@ -269,7 +270,7 @@ impl Socket {
             match self.read(buffer, left.bytes) {
                 Got::Bytes(received) => {
                     // TLS reads as much as it likes.
-                    left.bytes = left.bytes.saturating_sub(received.wire);
+                    left.take(received.wire);
                     let bytes = buffer.room(received.plain);
                     if left.packets > 0 && left.straight > 0 && self.decoder.would_be_plain(bytes) {
                         return Served::Fresh(received.plain);
@@ -381,7 +382,7 @@ impl Socket {
         // Not taken apart: what has broken the rules would break them again, and end the wait.
         match self.stream.discard(buffer.room(left.bytes)) {
             Ok(count) if count > 0 => {
-                left.bytes -= count;
+                left.take(count);
                 Served::Again
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Served::Again,
@@ -572,8 +573,8 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::codec::encode;
-    use crate::engine::testing::connect;
+    use crate::codec::{QoS, encode};
+    use crate::engine::testing::{connect, publish};
 
     const ID: ConnectionId = ConnectionId { slot: 1, generation: 1 };
 
@@ -607,10 +608,11 @@ mod tests {
     #[test]
     fn who_said_little_when_he_was_last_served_is_served_first() {
         let (stream, mut peer) = mio::net::UnixStream::pair().unwrap();
-        let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 1_000);
-        let (mut hello, mut ping) = (Vec::new(), Vec::new());
+        let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 10_000);
+        let (mut hello, mut ping, mut large) = (Vec::new(), Vec::new(), Vec::new());
         encode(&connect(Version::V311, "a"), Version::V311, &mut hello).unwrap();
         encode(&Packet::PingReq, Version::V311, &mut ping).unwrap();
+        encode(&publish("t", &[7; 9_000], QoS::AtMostOnce, 0), Version::V311, &mut large).unwrap();
         let mut comes = |socket: &mut Socket, bytes: &[u8], lane| {
             peer.write_all(bytes).unwrap();
             socket.readable = true;
@@ -628,6 +630,20 @@ mod tests {
         assert_eq!(turn(&mut socket, 4), (Served::Idle, 2, true));
         comes(&mut socket, &ping, Some(Lane::Long));
         assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
+        comes(&mut socket, &ping, Some(Lane::Brief));
+        assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
+        // Who has much to say each time goes to the other lane with all of it, and not with what his first lane leaves.
+        comes(&mut socket, &ping.repeat(6), Some(Lane::Brief));
+        assert_eq!(turn(&mut socket, 4), (Served::Again, 4, false));
+        assert_eq!(turn(&mut socket, 4), (Served::Idle, 2, true));
+        for _ in 0..3 {
+            comes(&mut socket, &ping.repeat(17), Some(Lane::Long));
+            assert_eq!(turn(&mut socket, 100), (Served::Idle, 17, true));
+        }
+        comes(&mut socket, &large, Some(Lane::Long));
+        assert_eq!(turn(&mut socket, 100), (Served::Idle, 1, true));
+        comes(&mut socket, &ping.repeat(16), Some(Lane::Long));
+        assert_eq!(turn(&mut socket, 100), (Served::Idle, 16, true));
         comes(&mut socket, &ping, Some(Lane::Brief));
         assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
         socket.hung_up = true;
