@@ -69,18 +69,49 @@ pub(crate) fn route(qos: QoS) {
     assert_eq!(delivered, TIMES);
 }
 
-/// A message that goes the way of those before it, from its bytes to those that its one reader is sent; at QoS 1 with
-/// the reader's word that it has it.
-pub(crate) fn pass(qos: QoS) {
-    let mut broker = broker_with(1, qos);
-    let (mut known, mut effects) = (publishes(qos, 2), Vec::new());
-    broker.handle(&mut known, now(), &mut effects);
-    let mut acks: Vec<Event> = effects.iter().filter_map(ack_of).collect();
+/// A message that goes the way of those before it, from its bytes to those that its readers are sent, counted for each
+/// of these; at QoS 1 and 2 with all that is said about it on both sides.
+pub(crate) fn pass(qos: QoS, readers: usize) {
+    let mut broker = broker_with(readers, qos);
+    (0..2).for_each(|number| know(&mut broker, vec![publish_of(TOPIC, qos, number)]));
+    let bytes = bytes_of(TOPIC, qos).repeat(TIMES / readers);
+    let (sent, rows) = set_out(broker, &bytes, Way::Straight, Rows::default());
+    assert_eq!((sent.len(), rows.answered), (bytes.len() * readers, 0));
+}
+
+/// The same at QoS 0 where the ways of so many topics are known, which come in no order.
+pub(crate) fn pass_among(topics: usize) {
+    let (mut broker, publisher) = (broker_with(1, QoS::AtMostOnce), ConnectionId { slot: 0, generation: 0 });
+    let topic = |number: usize| format!("plant/line-{number:06}/a");
+    for _ in 0..ROUNDS {
+        know(&mut broker, (0..topics).map(|number| publish_of(&topic(number), QoS::AtMostOnce, 0)).collect());
+    }
+    let numbers = (0..).map(|time: usize| time * 7_919 % topics);
+    // A few share their place with more than have room there.
+    let known = numbers.map(|number| bytes_of(&topic(number), QoS::AtMostOnce)).filter(|bytes| {
+        let plain = Plain::read(bytes, Version::V311, 1_000).unwrap();
+        broker.knows_way(publisher, &plain)
+    });
+    let bytes = known.take(TIMES).flatten().collect::<Vec<u8>>();
+    let (sent, _) = set_out(broker, &bytes, Way::Straight, Rows::default());
+    assert_eq!(sent.len(), bytes.len());
+}
+
+/// Publishes these, and says what is to be said to them: their ways are known once that was done twice.
+fn know(broker: &mut Broker, mut publishes: Vec<Event>) {
+    let mut effects = Vec::new();
+    broker.handle(&mut publishes, now(), &mut effects);
+    let copies = effects.iter().filter_map(|effect| match effect {
+        Effect::Deliver(copy) => Some((copy.connection, copy.packet_id, copy.qos)),
+        _ => None,
+    });
+    let copies = copies.collect::<Vec<_>>();
     effects.clear();
-    broker.handle(&mut acks, now(), &mut effects);
-    let (sent, rows) = set_out(broker, qos, Way::Straight, Rows::default());
-    let bytes = sent.len();
-    assert_eq!((bytes, rows.answered), (bytes_of(qos).len() * TIMES, 0));
+    for (reader, packet_id, qos) in copies {
+        for word in words_of_reader(qos) {
+            take(broker, reader, word.on(packet_id), &mut effects);
+        }
+    }
 }
 
 /// A message of QoS 1 that is kept for a session which is away, from its bytes to its publisher's PUBACK. A commit has a
@@ -99,26 +130,28 @@ pub(crate) fn keep() {
     broker.handle(&mut known, now(), &mut effects);
     (0..2).for_each(|_| rows.commit(&mut broker, &mut effects));
     let before = rows.answered;
-    let (sent, rows) = set_out(broker, QoS::AtLeastOnce, Way::Kept, rows);
+    let bytes = bytes_of(TOPIC, QoS::AtLeastOnce).repeat(TIMES);
+    let (sent, rows) = set_out(broker, &bytes, Way::Kept, rows);
     assert_eq!((sent.len(), rows.answered - before), (0, TIMES));
 }
 
 /// Messages whose way is known, as the engine takes them: what their readers are sent, and what became of those that
 /// are kept.
-fn set_out(mut broker: Broker, qos: QoS, way: Way, mut rows: Rows) -> (Vec<u8>, Rows) {
-    let bytes = bytes_of(qos).repeat(TIMES);
-    let (publisher, mut sent) = (ConnectionId { slot: 0, generation: 0 }, Vec::with_capacity(bytes.len()));
+fn set_out(mut broker: Broker, bytes: &[u8], way: Way, mut rows: Rows) -> (Vec<u8>, Rows) {
+    let (publisher, mut sent) = (ConnectionId { slot: 0, generation: 0 }, Vec::with_capacity(1 << 20));
     let (mut legs, mut effects, mut kept) = (Vec::new(), Vec::new(), 0);
     measured(|| {
-        let mut rest = &*bytes;
+        let mut rest = bytes;
         while let Some(plain) = Plain::read(black_box(rest), Version::V311, 1_000) {
             assert_eq!(broker.set_out(publisher, &plain, &now(), &mut legs, &mut effects), Some(way));
             for leg in black_box(&legs) {
                 plain.put(leg.qos, leg.packet_id, &mut sent);
-                if leg.qos > QoS::AtMostOnce {
-                    let word = Brief { word: Word::PubAck, packet_id: leg.packet_id };
-                    assert!(broker.take_word(leg.connection, word, &now(), &mut effects).is_some());
+                for word in words_of_reader(leg.qos) {
+                    take(&mut broker, leg.connection, word.on(leg.packet_id), &mut effects);
                 }
+            }
+            if plain.qos == QoS::ExactlyOnce {
+                take(&mut broker, publisher, Word::PubRel.on(plain.packet_id), &mut effects);
             }
             if way == Way::Kept {
                 kept += 1;
@@ -131,6 +164,21 @@ fn set_out(mut broker: Broker, qos: QoS, way: Way, mut rows: Rows) -> (Vec<u8>, 
     });
     assert!(effects.is_empty());
     (sent, rows)
+}
+
+/// Called from one place alone it is a part of that, as it is in the engine.
+#[inline(never)]
+fn take(broker: &mut Broker, id: ConnectionId, word: Brief, effects: &mut Vec<Effect>) {
+    assert!(broker.take_word(id, word, &now(), effects).is_some());
+}
+
+/// What a reader says to a message.
+fn words_of_reader(qos: QoS) -> &'static [Word] {
+    match qos {
+        QoS::AtMostOnce => &[],
+        QoS::AtLeastOnce => &[Word::PubAck],
+        QoS::ExactlyOnce => &[Word::PubRec, Word::PubComp],
+    }
 }
 
 /// What is kept and answered.
@@ -158,10 +206,10 @@ impl Rows {
 }
 
 /// Those of one message.
-fn bytes_of(qos: QoS) -> Vec<u8> {
-    let read = Bytes::from([TOPIC.as_bytes(), &PAYLOAD].concat());
+fn bytes_of(topic: &str, qos: QoS) -> Vec<u8> {
+    let Event::Packet { packet, .. } = publish_of(topic, qos, PACKET_ID) else { unreachable!("a packet") };
     let mut bytes = Vec::new();
-    encode(&Packet::Publish(publish(&read, qos, 0)), Version::V311, &mut bytes).unwrap();
+    encode(&packet, Version::V311, &mut bytes).unwrap();
     bytes
 }
 
@@ -186,7 +234,13 @@ pub(crate) fn fan_out(subscribers: usize) {
 /// A broker with one publisher, in slot 0, and so many who want all that it says.
 fn broker_with(subscribers: usize, qos: QoS) -> Broker {
     let config = Config {
-        limits: LimitsConfig { max_queued_messages: 1_000_000, ..LimitsConfig::default() }.check().unwrap(),
+        limits: LimitsConfig {
+            max_queued_messages: 1_000_000,
+            max_memory: "256MB".into(),
+            ..LimitsConfig::default()
+        }
+        .check()
+        .unwrap(),
         gateway: "counts".into(),
         routes: Vec::new(),
         passwords: Passwords::Absent,
@@ -247,22 +301,28 @@ fn subscribe(qos: QoS) -> Packet {
 
 fn publishes(qos: QoS, count: usize) -> Vec<Event> {
     let read = Bytes::from([TOPIC.as_bytes(), &PAYLOAD].concat());
-    let connection = ConnectionId { slot: 0, generation: 0 };
-    let packet = |number| Packet::Publish(publish(&read, qos, number));
-    (0..count).map(|number| Event::Packet { connection, packet: packet(number) }).collect()
+    (0..count).map(|number| publish(&read, qos, number)).collect()
+}
+
+/// One to a topic of its own.
+fn publish_of(topic: &str, qos: QoS, number: usize) -> Event {
+    publish(&Bytes::from([topic.as_bytes(), &PAYLOAD].concat()), qos, number)
 }
 
 /// As it is decoded: topic and payload are slices of what was read, which lives on.
-fn publish(read: &Bytes, qos: QoS, number: usize) -> Publish {
-    Publish {
+fn publish(read: &Bytes, qos: QoS, number: usize) -> Event {
+    let (topic, payload) = (..read.len() - PAYLOAD.len(), read.len() - PAYLOAD.len()..);
+    let publish = Publish {
         dup: false,
         qos,
         retain: false,
-        topic: ByteString::try_from(read.slice(..TOPIC.len())).unwrap(),
+        topic: ByteString::try_from(read.slice(topic)).unwrap(),
         packet_id: if qos == QoS::AtMostOnce { 0 } else { u16::try_from(number).unwrap() + 1 },
         properties: Properties::new(),
-        payload: read.slice(TOPIC.len()..),
-    }
+        payload: read.slice(payload),
+    };
+    let connection = ConnectionId { slot: 0, generation: 0 };
+    Event::Packet { connection, packet: Packet::Publish(publish) }
 }
 
 /// What a reader says to a copy of QoS 1.
@@ -276,3 +336,9 @@ fn ack_of(effect: &Effect) -> Option<Event> {
 const PUBLISHES_A_CALL: usize = 16;
 
 const ROWS_A_COMMIT: usize = 100;
+
+/// So often is each of many topics seen before.
+const ROUNDS: usize = 6;
+
+/// Of what is said when its way is known, less one: none of those before it.
+const PACKET_ID: usize = 9;
