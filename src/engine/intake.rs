@@ -1,10 +1,11 @@
 //! Reading: whose turn it is, how much, and into what.
 //!
 //! All connections read into one buffer. What does not go straight from there is copied to memory that is
-//! shared, so payloads are slices of it and an idle connection holds none. Who says little is served first. Who
-//! has more than that, or means much by it, is new, or goes, stands in a second lane, of which a turn serves so
-//! much and no more: what thousands of them want keeps nobody waiting. What a turn brings goes to the broker in
-//! shares that begin small, so that the broker's words for it are few when one packet means many of them.
+//! shared, so payloads are slices of it and an idle connection holds none. Who says little, which is sixteen packets
+//! and 8 KB at a time, is served first. Who had more to say last time, or meant much by it, is new, or goes, stands
+//! in a second lane, of which a turn serves so much and no more: what thousands of them want keeps nobody waiting.
+//! What a turn brings goes to the broker in shares that begin small, so that the broker's words for it are few when
+//! one packet means many of them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -31,9 +32,9 @@ pub(super) struct Intake {
 /// Where a connection waits to be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// It has come in, and it said all that it had to say when it was last served.
+    /// It has come in, and had little to say when it was last served.
     Brief,
-    /// It said more than that, or what meant much to others, has not said anything whole yet, or goes.
+    /// It had much to say then, or what meant much to others, has not said anything whole yet, or goes.
     Long,
 }
 
@@ -59,6 +60,11 @@ pub(super) struct Allowance {
     /// What comes next was found not to go straight.
     pub(super) is_missed: bool,
 }
+
+/// How much a connection has said, in however many servings: packets, by their work or by the bytes that were read.
+/// More than much is not told apart.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Said(u8);
 
 /// What a share of a lane may take, and what it took.
 #[derive(Debug)]
@@ -143,7 +149,6 @@ impl Engine {
             share.take(work::SERVE + work::of_bytes(left.read) + left.done * work::PACKET + left.all_work());
             match served {
                 Served::Again if share.is_first && lane == Lane::Brief && !has_had_his => {
-                    self.table.socket(id).into_iter().for_each(Socket::list_anew);
                     self.intake.brief.push_back(id);
                 }
                 Served::Again => self.intake.long.push_back(id),
@@ -218,14 +223,22 @@ impl Allowance {
         self.read += bytes;
     }
 
-    /// Whether it has said more than one of the first lane may in one turn.
-    pub(super) fn is_much(&self) -> bool {
-        self.decoded > BRIEF_PACKETS_MAX as u64 || self.read > BRIEF_BYTES_MAX
-    }
-
     /// Work that was done while it was served, beside that of reading.
     pub(super) fn all_work(&self) -> usize {
         self.work + self.asked
+    }
+}
+
+impl Said {
+    /// It has said what it took of that.
+    pub(super) fn add(&mut self, left: &Allowance) {
+        let packets = left.done.max(left.read.div_ceil(BRIEF_PACKET_BYTES)).max(left.decoded as usize);
+        self.0 = self.0.saturating_add(u8::try_from(packets).unwrap_or(u8::MAX));
+    }
+
+    /// Whether it is more than one of the first lane may say in one turn.
+    pub(super) fn is_much(self) -> bool {
+        usize::from(self.0) > BRIEF_PACKETS_MAX
     }
 }
 
@@ -287,12 +300,38 @@ const BRIEF_BYTES_MAX: usize = 8 << 10;
 /// Packets that one of the first lane may send in one turn; more are served in the second.
 const BRIEF_PACKETS_MAX: usize = 16;
 
+/// So many bytes are as much as a packet.
+const BRIEF_PACKET_BYTES: usize = BRIEF_BYTES_MAX / BRIEF_PACKETS_MAX;
+
 /// What a slice that is kept for long can pin, at worst.
 const CHUNK_BYTES: usize = 128 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn much_is_more_than_the_first_lane_takes_in_however_many_servings() {
+        // Packets, their work, and bytes that were read for them.
+        for (servings, expected) in [
+            (&[(16, 16, 8_192)][..], false),
+            (&[(17, 0, 100)], true),
+            (&[(9, 0, 100), (7, 0, 100)], false),
+            (&[(9, 9, 100), (8, 8, 100)], true),
+            (&[(1, 17, 100)], true),
+            (&[(1, 1, 8_192), (0, 0, 1)], true),
+            (&[(5_000, 0, 65_536), (1, 0, 0)], true),
+        ] {
+            let mut said = Said::default();
+            for (decoded, done, read) in servings {
+                let mut left = Allowance { decoded: *decoded, done: *done, ..Allowance::new(4_096, 16, 16) };
+                left.take(*read);
+                assert_eq!((left.bytes, left.read), (4_096_usize.saturating_sub(*read), *read));
+                said.add(&left);
+            }
+            assert_eq!(said.is_much(), expected, "{servings:?}");
+        }
+    }
 
     #[test]
     fn memory_is_used_again_once_nobody_keeps_a_slice_of_it() {

@@ -130,6 +130,56 @@ fn an_answer_leaves_with_all_that_stands_before_it() {
     assert!(matches!(panel.take_now().last(), Some(Packet::PingResp)));
 }
 
+#[test]
+fn who_has_much_to_say_each_time_is_answered_in_one_piece() {
+    let mut stepped = Stepped::start(|_| {});
+    let reader = stepped.reader("reader", "t", QoS::AtMostOnce);
+    let mut speaker = stepped.greet_in(Version::V311, &connect(Version::V311, "speaker"));
+    let mut flood = stepped.connect("flood");
+    for round in 0..4 {
+        // While somebody floods, what is not brief gathers.
+        let flooded = flood.bytes(&publish("elsewhere", &[7; 400], QoS::AtMostOnce, 0)).repeat(400);
+        flood.send_bytes(&flooded);
+        stepped.turn();
+        let words = (1..=32).map(|id| speaker.bytes(&publish("t", b"x", QoS::AtLeastOnce, id)));
+        speaker.send_bytes(&words.collect::<Vec<_>>().concat());
+        let mut pieces = Vec::new();
+        stepped.turn_until(1_000, |_| {
+            pieces.extend(Some(speaker.take_now().len()).filter(|answers| *answers > 0));
+            pieces.iter().sum::<usize>() == 32
+        });
+        // Nobody knew before that he has so much.
+        assert_eq!(pieces.len() == 1, round > 0, "round {round}: {pieces:?}");
+        stepped.turn_until(1_000, |engine| !engine.intake.is_ready());
+    }
+    assert!(stepped.engine.counters.passed > 3 * 32, "most of it goes straight");
+    drop(reader);
+}
+
+#[test]
+fn who_had_much_to_say_is_served_first_again_once_it_is_little() {
+    let mut stepped = Stepped::start(|_| {});
+    let mut talker = stepped.connect("talker");
+    let mut flood = stepped.connect("flood");
+    let mut say = |stepped: &mut Stepped, packets: &[Packet]| {
+        packets.iter().for_each(|packet| talker.send(packet));
+        let mut answers = 0;
+        stepped.turn_until(10, |_| {
+            answers += talker.take_now().len();
+            answers == packets.len()
+        });
+    };
+    say(&mut stepped, &vec![Packet::PingReq; 17]);
+    // Few, but more than the first of a lane is let say at first.
+    say(&mut stepped, &["a", "b"].map(|filter| subscribe(filter, QoS::AtMostOnce)));
+    flood.send_bytes(&flood.bytes(&publish("elsewhere", &[7; 400], QoS::AtMostOnce, 0)).repeat(400));
+    stepped.turn();
+    talker.send(&Packet::PingReq);
+    stepped.turn();
+    assert!(stepped.engine.intake.is_long(), "the flood goes on");
+    assert_eq!(talker.take_now(), [Packet::PingResp]);
+}
+
 /// CONNECT with a will, for the topic of that name.
 fn connect_with_will() -> Packet {
     let Packet::Connect(mut hello) = connect(Version::V5, "leaver") else { panic!("CONNECT") };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mio::{Interest, Registry, Token};
 
 use super::due::Due;
-use super::intake::{Allowance, Lane, ReadBuffer};
+use super::intake::{Allowance, Lane, ReadBuffer, Said};
 use super::outbox::{Flushed, Outbox, Pool};
 use crate::broker::{ConnectionId, Event};
 use crate::codec::{Alias, Aliases, Decoder, Packet, Reason, Side, Version};
@@ -37,6 +37,8 @@ pub(super) struct Socket {
     /// once may have ended between the two.
     undrained: bool,
     standing: Standing,
+    /// Since it came into its lane, or last had nothing left to say there.
+    said: Said,
     /// By the broker.
     paused: bool,
     /// Its outbox is full, so it is not read on: answers to what it sends would make it fuller.
@@ -55,12 +57,10 @@ pub(super) struct Socket {
 enum Standing {
     /// In none; it said little when it was last served.
     Brief,
-    /// In none; it said more than it may at once, or what meant much.
+    /// In none; it said much then, or what meant much.
     Long,
     /// In one.
     Listed,
-    /// In one, and not for the first time.
-    Again,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +129,7 @@ impl Socket {
             hung_up: false,
             undrained: false,
             standing: Standing::Long,
+            said: Said::default(),
             paused: false,
             choked: false,
             due: Due::Never,
@@ -178,7 +179,7 @@ impl Socket {
     /// In which lane it now has to be put, if it has to be served.
     pub(super) fn enlist(&mut self) -> Option<Lane> {
         let is_brief = match self.standing {
-            Standing::Listed | Standing::Again => return None,
+            Standing::Listed => return None,
             // Who has said which version he speaks has said something whole.
             Standing::Brief => self.decoder.version().is_some() && !self.hung_up,
             Standing::Long => false,
@@ -188,11 +189,6 @@ impl Socket {
         }
         self.standing = Standing::Listed;
         Some(if is_brief && self.phase == Phase::Open { Lane::Brief } else { Lane::Long })
-    }
-
-    /// It stands in its lane as if it had not been served yet.
-    pub(super) fn list_anew(&mut self) {
-        self.standing = Standing::Listed;
     }
 
     /// What it said was little, and meant much: the next comes behind those whose words do not.
@@ -236,14 +232,14 @@ impl Socket {
         if matches!(served, Served::Straight | Served::Fresh(_)) {
             return served;
         }
-        self.standing = match self.standing {
-            _ if served == Served::Again => Standing::Again,
-            // Once it is found with a few words again, it is brief. TLS says only when it is asked again that there
-            // was no more.
-            Standing::Again if left.decoded > 0 => Standing::Long,
-            _ if left.is_much() => Standing::Long,
-            _ => Standing::Brief,
-        };
+        self.said.add(left);
+        if served == Served::Again {
+            self.standing = Standing::Listed;
+        } else {
+            // What is much would be cut in two in the first lane each time, and answered by writes of its own.
+            self.standing = if self.said.is_much() { Standing::Long } else { Standing::Brief };
+            self.said = Said::default();
+        }
         served
     }
 
@@ -624,28 +620,22 @@ mod tests {
         assert_eq!(turn(&mut socket, 4).0, Served::Idle);
         comes(&mut socket, &hello[5..], Some(Lane::Long));
         assert_eq!(turn(&mut socket, 4).0, Served::Idle);
-        comes(&mut socket, &ping.repeat(6), Some(Lane::Brief));
-        assert_eq!(turn(&mut socket, 4), (Served::Again, 4, false));
+        // A few words, in however many servings; and more than a few.
+        comes(&mut socket, &ping.repeat(16), Some(Lane::Brief));
+        assert_eq!(turn(&mut socket, 10), (Served::Again, 10, false));
         assert_eq!(socket.enlist(), None, "it stands in the other lane");
-        assert_eq!(turn(&mut socket, 4), (Served::Idle, 2, true));
-        comes(&mut socket, &ping, Some(Lane::Long));
-        assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
-        comes(&mut socket, &ping, Some(Lane::Brief));
-        assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
-        // Who has much to say each time goes to the other lane with all of it, and not with what his first lane leaves.
-        comes(&mut socket, &ping.repeat(6), Some(Lane::Brief));
-        assert_eq!(turn(&mut socket, 4), (Served::Again, 4, false));
-        assert_eq!(turn(&mut socket, 4), (Served::Idle, 2, true));
-        for _ in 0..3 {
-            comes(&mut socket, &ping.repeat(17), Some(Lane::Long));
-            assert_eq!(turn(&mut socket, 100), (Served::Idle, 17, true));
+        assert_eq!(turn(&mut socket, 10), (Served::Idle, 6, true));
+        comes(&mut socket, &ping.repeat(17), Some(Lane::Brief));
+        assert_eq!(turn(&mut socket, 10), (Served::Again, 10, false));
+        assert_eq!(turn(&mut socket, 10), (Served::Idle, 7, true));
+        for much in [&ping.repeat(17), &large] {
+            comes(&mut socket, much, Some(Lane::Long));
+            assert_eq!(turn(&mut socket, 100).0, Served::Idle);
         }
-        comes(&mut socket, &large, Some(Lane::Long));
+        comes(&mut socket, &ping, Some(Lane::Long));
         assert_eq!(turn(&mut socket, 100), (Served::Idle, 1, true));
-        comes(&mut socket, &ping.repeat(16), Some(Lane::Long));
-        assert_eq!(turn(&mut socket, 100), (Served::Idle, 16, true));
         comes(&mut socket, &ping, Some(Lane::Brief));
-        assert_eq!(turn(&mut socket, 4), (Served::Idle, 1, true));
+        assert_eq!(turn(&mut socket, 100), (Served::Idle, 1, true));
         socket.hung_up = true;
         comes(&mut socket, &[], Some(Lane::Long));
     }

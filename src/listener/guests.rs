@@ -54,7 +54,8 @@ pub struct Address(u64);
 /// One who was let in, until he leaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stay {
-    door: usize,
+    /// Small, since every connection has one.
+    door: u32,
     address: Option<Address>,
     /// What is before him.
     way: Way,
@@ -153,7 +154,7 @@ impl Guests {
             self.note_departure(address);
             return Err(objection);
         }
-        let stay = Stay { door, address, way, objection };
+        let stay = Stay { door: u32::try_from(door).unwrap_or(u32::MAX), address, way, objection };
         if let Some(address) = address {
             let guest = self.addresses.entry(address).or_default();
             let (inside, refused) = stay.weight();
@@ -169,7 +170,7 @@ impl Guests {
     /// Takes him in who has shaken hands; `Err` where his place at the listener is another's by now, and
     /// then he has left.
     pub fn enter(&mut self, stay: Stay) -> Result<Stay, Objection> {
-        if self.is_full(stay.door) {
+        if self.is_full(stay.door as usize) {
             self.leave(stay);
             return Err(Objection::Listener);
         }
@@ -180,7 +181,7 @@ impl Guests {
 
     fn count_in(&mut self, stay: Stay) {
         self.inside += 1;
-        if let Some(door) = self.doors.get_mut(stay.door) {
+        if let Some(door) = self.doors.get_mut(stay.door as usize) {
             let (inside, refused) = stay.weight();
             door.inside += inside;
             door.refused += refused;
@@ -216,7 +217,7 @@ impl Guests {
         let (inside, refused) = stay.weight();
         if stay.way == Way::Open {
             self.inside -= 1;
-            if let Some(door) = self.doors.get_mut(stay.door) {
+            if let Some(door) = self.doors.get_mut(stay.door as usize) {
                 door.inside -= inside;
                 door.refused -= refused;
             }
