@@ -232,7 +232,8 @@ impl Allowance {
 impl Said {
     /// It has said what it took of that.
     pub(super) fn add(&mut self, left: &Allowance) {
-        let packets = left.done.max(left.read.div_ceil(BRIEF_PACKET_BYTES)).max(left.decoded as usize);
+        let by_bytes = left.read.div_ceil(BRIEF_PACKET_BYTES);
+        let packets = left.decoded.max(left.done.max(by_bytes) as u64);
         self.0 = self.0.saturating_add(u8::try_from(packets).unwrap_or(u8::MAX));
     }
 
