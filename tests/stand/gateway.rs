@@ -111,37 +111,6 @@ impl Gateway {
         self.memory("VmHWM:")
     }
 
-    /// What is resident beside code, in KB.
-    pub fn resident_beside_code(&self) -> u64 {
-        self.resident() - self.code()
-    }
-
-    /// The most that was resident since its start beside the code of now, in KB.
-    pub fn most_resident_beside_code(&self) -> u64 {
-        self.most_resident() - self.code()
-    }
-
-    /// Pages of files that it cannot write to, in KB: the program's code and that of libraries. They come as they
-    /// are used for the first time, some MB of a debug build, go where memory is short, and are held for nobody.
-    fn code(&self) -> u64 {
-        let maps = fs::read_to_string(format!("/proc/{}/smaps", self.pid())).unwrap();
-        let mut is_code = false;
-        let mut pages = 0;
-        for line in maps.lines() {
-            let mut words = line.split_whitespace();
-            match (words.next(), words.next()) {
-                (Some("Rss:"), Some(size)) if is_code => pages += size.parse::<u64>().unwrap(),
-                (Some("Anonymous:"), Some(size)) if is_code => pages -= size.parse::<u64>().unwrap(),
-                (Some(word), Some(rights)) if !word.ends_with(':') => {
-                    is_code =
-                        rights.starts_with("r-") && words.nth(3).is_some_and(|path| path.starts_with('/'));
-                }
-                _ => {}
-            }
-        }
-        pages
-    }
-
     fn memory(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
