@@ -1,5 +1,5 @@
 //! Who wants a topic, and what the broker makes of a publish: handed over in calls of sixteen, as the engine
-//! does, or one for a thousand subscribers.
+//! does, or one for a thousand subscribers; or sent the way of one before it.
 //!
 //! Clients are told of by events alone; what the broker says is let go of, as the engine does once it is sent.
 
@@ -70,13 +70,15 @@ pub(crate) fn route(qos: QoS) {
 }
 
 /// A message that goes the way of those before it, from its bytes to those that its readers are sent, counted for each
-/// of these; at QoS 1 and 2 with all that is said about it on both sides.
+/// of these; at QoS 1 and 2 with the words that both sides say and are answered.
 pub(crate) fn pass(qos: QoS, readers: usize) {
     let mut broker = broker_with(readers, qos);
     (0..2).for_each(|number| know(&mut broker, vec![publish_of(TOPIC, qos, number)]));
     let bytes = bytes_of(TOPIC, qos).repeat(TIMES / readers);
     let (sent, rows) = set_out(broker, &bytes, Way::Straight, Rows::default());
-    assert_eq!((sent.len(), rows.answered), (bytes.len() * readers, 0));
+    // PUBACK; or PUBREC, PUBREL and PUBCOMP.
+    let answers = TIMES * Brief::BYTES * [0, 1, 3][qos as usize];
+    assert_eq!((sent.len(), rows.answered), (bytes.len() * readers + answers, 0));
 }
 
 /// The same at QoS 0 where the ways of so many topics are known, which come in no order.
@@ -86,32 +88,38 @@ pub(crate) fn pass_among(topics: usize) {
     for _ in 0..ROUNDS {
         know(&mut broker, (0..topics).map(|number| publish_of(&topic(number), QoS::AtMostOnce, 0)).collect());
     }
-    let numbers = (0..).map(|time: usize| time * 7_919 % topics);
-    // A few share their place with more than have room there.
-    let known = numbers.map(|number| bytes_of(&topic(number), QoS::AtMostOnce)).filter(|bytes| {
+    let messages = (0..TIMES).map(|time| bytes_of(&topic(time * 7_919 % topics), QoS::AtMostOnce));
+    let known = messages.filter(|bytes| {
         let plain = Plain::read(bytes, Version::V311, 1_000).unwrap();
         broker.knows_way(publisher, &plain)
     });
-    let bytes = known.take(TIMES).flatten().collect::<Vec<u8>>();
+    let known = known.collect::<Vec<_>>();
+    // Places become more as they are missed, until all have theirs: which a few still wait for.
+    assert!(known.len() >= TIMES / 100 * 95, "only {} of {TIMES} would go a known way", known.len());
+    let bytes = known.iter().cycle().take(TIMES).flatten().copied().collect::<Vec<u8>>();
     let (sent, _) = set_out(broker, &bytes, Way::Straight, Rows::default());
     assert_eq!(sent.len(), bytes.len());
 }
 
 /// Publishes these, and says what is to be said to them: their ways are known once that was done twice.
 fn know(broker: &mut Broker, mut publishes: Vec<Event>) {
-    let mut effects = Vec::new();
-    broker.handle(&mut publishes, now(), &mut effects);
-    let copies = effects.iter().filter_map(|effect| match effect {
-        Effect::Deliver(copy) => Some((copy.connection, copy.packet_id, copy.qos)),
-        _ => None,
-    });
-    let copies = copies.collect::<Vec<_>>();
-    effects.clear();
-    for (reader, packet_id, qos) in copies {
-        for word in words_of_reader(qos) {
-            take(broker, reader, word.on(packet_id), &mut effects);
+    let (mut effects, mut words) = (Vec::new(), Vec::new());
+    for event in &publishes {
+        if let Event::Packet { connection, packet: Packet::Publish(publish) } = event
+            && publish.qos == QoS::ExactlyOnce
+        {
+            words.push((*connection, Word::PubRel.on(publish.packet_id)));
         }
     }
+    broker.handle(&mut publishes, now(), &mut effects);
+    for effect in effects.drain(..) {
+        if let Effect::Deliver(copy) = effect {
+            let said = words_of_reader(copy.qos).iter();
+            words.extend(said.map(|word| (copy.connection, word.on(copy.packet_id))));
+        }
+    }
+    let mut answers = Vec::new();
+    words.into_iter().for_each(|(id, word)| hear(broker, id, word, &mut answers, &mut effects));
 }
 
 /// A message of QoS 1 that is kept for a session which is away, from its bytes to its publisher's PUBACK. A commit has a
@@ -147,16 +155,22 @@ fn set_out(mut broker: Broker, bytes: &[u8], way: Way, mut rows: Rows) -> (Vec<u
             for leg in black_box(&legs) {
                 plain.put(leg.qos, leg.packet_id, &mut sent);
                 for word in words_of_reader(leg.qos) {
-                    take(&mut broker, leg.connection, word.on(leg.packet_id), &mut effects);
+                    hear(&mut broker, leg.connection, word.on(leg.packet_id), &mut sent, &mut effects);
                 }
             }
-            if plain.qos == QoS::ExactlyOnce {
-                take(&mut broker, publisher, Word::PubRel.on(plain.packet_id), &mut effects);
-            }
-            if way == Way::Kept {
-                kept += 1;
-                if kept % ROWS_A_COMMIT == 0 {
-                    rows.commit(&mut broker, &mut effects);
+            match (way, plain.qos) {
+                (Way::Kept, _) => {
+                    kept += 1;
+                    if kept % ROWS_A_COMMIT == 0 {
+                        rows.commit(&mut broker, &mut effects);
+                    }
+                }
+                (Way::Straight, QoS::AtMostOnce) => {}
+                (Way::Straight, QoS::AtLeastOnce) => say(&mut sent, Word::PubAck.on(plain.packet_id)),
+                (Way::Straight, QoS::ExactlyOnce) => {
+                    say(&mut sent, Word::PubRec.on(plain.packet_id));
+                    let word = Word::PubRel.on(plain.packet_id);
+                    hear(&mut broker, publisher, word, &mut sent, &mut effects);
                 }
             }
             rest = &rest[plain.bytes.len()..];
@@ -166,10 +180,21 @@ fn set_out(mut broker: Broker, bytes: &[u8], way: Way, mut rows: Rows) -> (Vec<u
     (sent, rows)
 }
 
-/// Called from one place alone it is a part of that, as it is in the engine.
+/// Has the broker take a word, and answers it. The broker's part of it is called from here alone and becomes a part of
+/// this, as it does in the engine.
 #[inline(never)]
-fn take(broker: &mut Broker, id: ConnectionId, word: Brief, effects: &mut Vec<Effect>) {
-    assert!(broker.take_word(id, word, &now(), effects).is_some());
+fn hear(broker: &mut Broker, id: ConnectionId, brief: Brief, sent: &mut Vec<u8>, effects: &mut Vec<Effect>) {
+    let heard = broker.take_word(id, brief, &now(), effects).expect("a word like any other");
+    if let Some(answer) = heard.answer {
+        say(sent, answer);
+    }
+    if matches!(brief.word, Word::PubAck | Word::PubComp) {
+        assert!(broker.take_waiting(id, &now(), effects).is_none(), "nothing waits");
+    }
+}
+
+fn say(sent: &mut Vec<u8>, brief: Brief) {
+    sent.extend_from_slice(&brief.bytes());
 }
 
 /// What a reader says to a message.
@@ -207,7 +232,7 @@ impl Rows {
 
 /// Those of one message.
 fn bytes_of(topic: &str, qos: QoS) -> Vec<u8> {
-    let Event::Packet { packet, .. } = publish_of(topic, qos, PACKET_ID) else { unreachable!("a packet") };
+    let Event::Packet { packet, .. } = publish_of(topic, qos, 0) else { unreachable!("a packet") };
     let mut bytes = Vec::new();
     encode(&packet, Version::V311, &mut bytes).unwrap();
     bytes
@@ -339,6 +364,3 @@ const ROWS_A_COMMIT: usize = 100;
 
 /// So often is each of many topics seen before.
 const ROUNDS: usize = 6;
-
-/// Of what is said when its way is known, less one: none of those before it.
-const PACKET_ID: usize = 9;
