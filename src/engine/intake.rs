@@ -2,7 +2,7 @@
 //!
 //! All connections read into one buffer. What does not go straight from there is copied to memory that is
 //! shared, so payloads are slices of it and an idle connection holds none. Who says little, which is sixteen packets
-//! and 8 KB at a time, is served first. Who had more to say last time, or meant much by it, is new, or goes, stands
+//! and 8 KB at a time at most, is served first. Who had more to say last time, or meant much by it, is new, or goes, stands
 //! in a second lane, of which a turn serves so much and no more: what thousands of them want keeps nobody waiting.
 //! What a turn brings goes to the broker in shares that begin small, so that the broker's words for it are few when
 //! one packet means many of them.
@@ -61,8 +61,8 @@ pub(super) struct Allowance {
     pub(super) is_missed: bool,
 }
 
-/// How much a connection has said, in however many servings: packets, by their work or by the bytes that were read.
-/// More than much is not told apart.
+/// How much a connection has said, in however many servings: of each its packets, their work, or what is as much by its
+/// bytes, whichever is most. Beyond 255 it is no more.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Said(u8);
 
@@ -230,14 +230,17 @@ impl Allowance {
 }
 
 impl Said {
-    /// It has said what it took of that.
-    pub(super) fn add(&mut self, left: &Allowance) {
-        let by_bytes = left.read.div_ceil(BRIEF_PACKET_BYTES);
-        let packets = left.decoded.max(left.done.max(by_bytes) as u64);
+    /// More than anybody may say of whom it is little.
+    pub(super) const MUCH: Said = Said(u8::MAX);
+
+    /// Adds what one serving took.
+    pub(super) fn add(&mut self, taken: &Allowance) {
+        let by_bytes = taken.read.div_ceil(BRIEF_PACKET_BYTES);
+        let packets = taken.decoded.max(taken.done.max(by_bytes) as u64);
         self.0 = self.0.saturating_add(u8::try_from(packets).unwrap_or(u8::MAX));
     }
 
-    /// Whether it is more than one of the first lane may say in one turn.
+    /// Whether it is more than little.
     pub(super) fn is_much(self) -> bool {
         usize::from(self.0) > BRIEF_PACKETS_MAX
     }
@@ -301,7 +304,7 @@ const BRIEF_BYTES_MAX: usize = 8 << 10;
 /// Packets that one of the first lane may send in one turn; more are served in the second.
 const BRIEF_PACKETS_MAX: usize = 16;
 
-/// So many bytes are as much as a packet.
+/// So many bytes count as a packet where it is asked whether somebody says little.
 const BRIEF_PACKET_BYTES: usize = BRIEF_BYTES_MAX / BRIEF_PACKETS_MAX;
 
 /// What a slice that is kept for long can pin, at worst.

@@ -4,6 +4,7 @@
 
 use super::stepped::Stepped;
 use super::testing::{connect, publish, subscribe};
+use super::turn::Engine;
 use crate::codec::{Disconnect, Packet, Properties, QoS, Reason, Version, Will};
 
 fn topics(packets: &[Packet]) -> Vec<&str> {
@@ -141,6 +142,8 @@ fn who_has_much_to_say_each_time_is_answered_in_one_piece() {
         let flooded = flood.bytes(&publish("elsewhere", &[7; 400], QoS::AtMostOnce, 0)).repeat(400);
         flood.send_bytes(&flooded);
         stepped.turn();
+        let told = |engine: &Engine| engine.counters.packets_in - engine.counters.passed;
+        let before = told(&stepped.engine);
         let words = (1..=32).map(|id| speaker.bytes(&publish("t", b"x", QoS::AtLeastOnce, id)));
         speaker.send_bytes(&words.collect::<Vec<_>>().concat());
         let mut pieces = Vec::new();
@@ -151,8 +154,10 @@ fn who_has_much_to_say_each_time_is_answered_in_one_piece() {
         // Nobody knew before that he has so much.
         assert_eq!(pieces.len() == 1, round > 0, "round {round}: {pieces:?}");
         stepped.turn_until(1_000, |engine| !engine.intake.is_ready());
+        // Once its way is known all of it goes straight, but not a packet that a read has cut.
+        let told = told(&stepped.engine) - before;
+        assert!(round == 0 || told < 8, "round {round}: {told} were told of");
     }
-    assert!(stepped.engine.counters.passed > 3 * 32, "most of it goes straight");
     drop(reader);
 }
 
@@ -277,28 +282,34 @@ fn what_is_large_and_for_many_keeps_no_small_message_waiting() {
 
 #[test]
 fn who_means_much_to_many_is_served_behind_who_means_little() {
-    let mut stepped = Stepped::start(|_| {});
-    let mut readers = stepped.readers(20, "large", QoS::AtMostOnce);
-    let mut panel = stepped.connect("panel");
-    let mut loud = stepped.connect("loud");
-    let mut arrived = || readers.iter_mut().map(|reader| reader.take_now().len()).sum::<usize>();
-    for round in 0..5 {
-        loud.publish("large", &[7; 7_000], QoS::AtMostOnce);
-        panel.send(&Packet::PingReq);
-        stepped.turn();
-        assert_eq!(panel.take_now(), [Packet::PingResp]);
-        let mut got = arrived();
-        if round == 0 {
-            // Nobody knew yet what he means.
-            stepped.engine.counters.most_work = 0;
-        } else {
-            assert_eq!(got, 0, "what was much leaves in another turn than it came");
+    // A few words behind what meant much do not make him one who says little.
+    for has_more in [false, true] {
+        let mut stepped = Stepped::start(|_| {});
+        let mut readers = stepped.readers(20, "large", QoS::AtMostOnce);
+        let mut panel = stepped.connect("panel");
+        let mut loud = stepped.connect("loud");
+        let mut arrived = || readers.iter_mut().map(|reader| reader.take_now().len()).sum::<usize>();
+        for round in 0..5 {
+            loud.publish("large", &[7; 7_000], QoS::AtMostOnce);
+            if has_more {
+                loud.send(&Packet::PingReq);
+            }
+            panel.send(&Packet::PingReq);
+            stepped.turn();
+            assert_eq!(panel.take_now(), [Packet::PingResp]);
+            let mut got = arrived();
+            if round == 0 {
+                // Nobody knew yet what he means.
+                stepped.engine.counters.most_work = 0;
+            } else {
+                assert_eq!(got, 0, "what was much leaves in another turn than it came");
+            }
+            stepped.turn_until(50, |engine| {
+                got += arrived();
+                got == 20 && !engine.intake.is_ready()
+            });
         }
-        stepped.turn_until(50, |_| {
-            got += arrived();
-            got == 20
-        });
+        let most = stepped.engine.counters.most_work;
+        assert!(most < 1_500, "{most} in one turn");
     }
-    let most = stepped.engine.counters.most_work;
-    assert!(most < 1_500, "{most} in one turn");
 }

@@ -37,7 +37,7 @@ pub(super) struct Socket {
     /// once may have ended between the two.
     undrained: bool,
     standing: Standing,
-    /// Since it came into its lane, or last had nothing left to say there.
+    /// What it has said since it was put into the lane in which it stands, or before while it is not read on.
     said: Said,
     /// By the broker.
     paused: bool,
@@ -193,8 +193,10 @@ impl Socket {
 
     /// What it said was little, and meant much: the next comes behind those whose words do not.
     pub(super) fn step_back(&mut self) {
-        if self.standing == Standing::Brief {
-            self.standing = Standing::Long;
+        match self.standing {
+            Standing::Brief => self.standing = Standing::Long,
+            Standing::Listed => self.said = Said::MUCH,
+            Standing::Long => {}
         }
     }
 
@@ -236,9 +238,11 @@ impl Socket {
         if served == Served::Again {
             self.standing = Standing::Listed;
         } else {
-            // What is much would be cut in two in the first lane each time, and answered by writes of its own.
+            // What is much the first lane would cut in two each time, and answer by writes of their own.
             self.standing = if self.said.is_much() { Standing::Long } else { Standing::Brief };
-            self.said = Said::default();
+            if self.is_read() {
+                self.said = Said::default();
+            }
         }
         served
     }
@@ -627,6 +631,19 @@ mod tests {
         assert_eq!(turn(&mut socket, 10), (Served::Idle, 6, true));
         comes(&mut socket, &ping.repeat(17), Some(Lane::Brief));
         assert_eq!(turn(&mut socket, 10), (Served::Again, 10, false));
+        assert_eq!(turn(&mut socket, 10), (Served::Idle, 7, true));
+        // TLS says only when it is asked again that there was no more.
+        comes(&mut socket, &ping.repeat(17), Some(Lane::Long));
+        let mut left = Allowance::new(17 * ping.len(), 17, 0);
+        assert_eq!(socket.serve(ID, &mut ReadBuffer::default(), &mut left, &mut Vec::new()), Served::Again);
+        assert_eq!(turn(&mut socket, 10), (Served::Idle, 0, true));
+        // Nor has he said all who is told to wait.
+        comes(&mut socket, &ping.repeat(17), Some(Lane::Long));
+        assert_eq!(turn(&mut socket, 10), (Served::Again, 10, false));
+        socket.pause();
+        assert_eq!(turn(&mut socket, 10), (Served::Idle, 0, false));
+        socket.resume();
+        comes(&mut socket, &[], Some(Lane::Brief));
         assert_eq!(turn(&mut socket, 10), (Served::Idle, 7, true));
         for much in [&ping.repeat(17), &large] {
             comes(&mut socket, much, Some(Lane::Long));
