@@ -75,7 +75,7 @@ impl Scene {
     fn holds(&mut self, what: &str, clients: u64, slowest: Duration, patience: Duration) {
         self.clients = self.clients.max(clients);
         let bound = 2 * self.clients + MAX_MEMORY;
-        let growth = self.memory.growth(&self.gateway);
+        let growth = self.memory.growth();
         println!(
             "measured: {what}: {growth} KB more at most (allowed {bound}), 99 % within {slowest:?} (quiet {:?})",
             self.quiet

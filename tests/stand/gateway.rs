@@ -103,18 +103,16 @@ impl Gateway {
 
     /// Its resident memory in KB, as the kernel counts it.
     pub fn resident(&self) -> u64 {
-        self.memory("VmRSS:")
+        self.memory("VmRSS")
     }
 
     /// The most that was resident since its start, in KB.
     pub fn most_resident(&self) -> u64 {
-        self.memory("VmHWM:")
+        self.memory("VmHWM")
     }
 
     fn memory(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        memory_in(&status_of(self.pid()).expect("it runs"), name)
     }
 
     /// Kills it as a power cut would.
@@ -210,4 +208,15 @@ fn service_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
     let variables =
         lines.filter_map(|line| line.strip_prefix("Environment=")).flat_map(str::split_whitespace);
     variables.filter_map(|variable| variable.split_once('='))
+}
+
+/// What the kernel says of a process; `None` once it is gone.
+pub(super) fn status_of(pid: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/status")).ok()
+}
+
+/// A figure of that, in KB, by the name that the kernel gives it.
+pub(super) fn memory_in(status: &str, name: &str) -> u64 {
+    let figure = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    figure.trim().trim_end_matches(" kB").parse().unwrap()
 }

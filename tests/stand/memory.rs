@@ -1,8 +1,9 @@
 //! How much memory a gateway comes to hold while something is done to it.
 //!
 //! Resident memory counts its code as well, which comes as it is used for the first time and goes when the gateway, or a
-//! kernel that is short of memory, lets go of it: a megabyte or two of a debug build, held for nobody. So what is
-//! anonymous is looked at, each millisecond. A peak shorter than that the kernel has seen, beside the code of then.
+//! kernel that is short of memory, lets go of it: some megabytes of a debug build, held for nobody. So what is anonymous
+//! is looked at, each millisecond. Of a peak that is shorter the kernel tells, from which the most of code is taken that
+//! was ever seen.
 
 use std::fs;
 use std::sync::Arc;
@@ -11,64 +12,68 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Gateway;
+use super::gateway::{memory_in, status_of};
 
 /// Looks at a gateway's memory until it is dropped.
 pub struct MemoryWatch {
-    /// Resident at first, in KB.
+    pid: u32,
+    /// Anonymous at first, in KB.
     idle: u64,
-    /// Anonymous at first and at most, in KB.
-    idle_anonymous: u64,
-    most_anonymous: Arc<AtomicU64>,
-    is_over: Arc<AtomicBool>,
+    most: Arc<Most>,
     watcher: Option<JoinHandle<()>>,
+}
+
+/// What was seen, in KB.
+#[derive(Default)]
+struct Most {
+    anonymous: AtomicU64,
+    of_files: AtomicU64,
+    is_over: AtomicBool,
 }
 
 impl MemoryWatch {
     /// The gateway has nothing to do yet.
     pub fn start(gateway: &Gateway) -> MemoryWatch {
-        let pid = gateway.pid();
-        let idle_anonymous = anonymous(pid).expect("it runs");
-        let (most, is_over) = (Arc::new(AtomicU64::new(idle_anonymous)), Arc::new(AtomicBool::new(false)));
+        let (pid, most) = (gateway.pid(), Arc::new(Most::default()));
+        // The peak of its start is forgotten.
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        assert!(most.look(pid), "it runs");
         let watcher = thread::spawn({
-            let (most, is_over) = (most.clone(), is_over.clone());
+            let most = most.clone();
             move || {
-                while !is_over.load(Ordering::Relaxed)
-                    && let Some(now) = anonymous(pid)
-                {
-                    most.fetch_max(now, Ordering::Relaxed);
+                while !most.is_over.load(Ordering::Relaxed) && most.look(pid) {
                     thread::park_timeout(Duration::from_millis(1));
                 }
             }
         });
-        MemoryWatch {
-            idle: gateway.resident(),
-            idle_anonymous,
-            most_anonymous: most,
-            is_over,
-            watcher: Some(watcher),
-        }
+        let idle = most.anonymous.load(Ordering::Relaxed);
+        MemoryWatch { pid, idle, most, watcher: Some(watcher) }
     }
 
     /// By how much it has grown at most, in KB.
-    pub fn growth(&self, gateway: &Gateway) -> u64 {
-        let seen = self.most_anonymous.load(Ordering::Relaxed) - self.idle_anonymous;
-        seen.max(gateway.most_resident().saturating_sub(self.idle + CODE))
+    pub fn growth(&self) -> u64 {
+        let is_watched = self.watcher.as_ref().is_some_and(|watcher| !watcher.is_finished());
+        assert!(is_watched && self.most.look(self.pid), "it still runs and was seen all the time");
+        let peak = memory_in(&status_of(self.pid).expect("it runs"), "VmHWM");
+        let short = peak.saturating_sub(self.most.of_files.load(Ordering::Relaxed));
+        self.most.anonymous.load(Ordering::Relaxed).max(short) - self.idle
+    }
+}
+
+impl Most {
+    /// Whether the process is still there.
+    fn look(&self, pid: u32) -> bool {
+        let Some(status) = status_of(pid) else { return false };
+        let of = |name| memory_in(&status, name);
+        self.anonymous.fetch_max(of("RssAnon"), Ordering::Relaxed);
+        self.of_files.fetch_max(of("RssFile") + of("RssShmem"), Ordering::Relaxed);
+        true
     }
 }
 
 impl Drop for MemoryWatch {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.most.is_over.store(true, Ordering::Relaxed);
         self.watcher.take().into_iter().for_each(|watcher| drop(watcher.join()));
     }
 }
-
-/// In KB; `None` once the process is gone.
-fn anonymous(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let size = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    size.trim().trim_end_matches(" kB").parse().ok()
-}
-
-/// What code may come in beside, in KB.
-const CODE: u64 = 2_048;
