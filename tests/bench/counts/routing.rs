@@ -94,7 +94,7 @@ pub(crate) fn pass_among(topics: usize) {
         broker.knows_way(publisher, &plain)
     });
     let known = known.collect::<Vec<_>>();
-    // Places become more as they are missed, until all have theirs: which a few still wait for.
+    // The table of ways grows as places are missed in it; a few topics have none yet.
     assert!(known.len() >= TIMES / 100 * 95, "only {} of {TIMES} would go a known way", known.len());
     let bytes = known.iter().cycle().take(TIMES).flatten().copied().collect::<Vec<u8>>();
     let (sent, _) = set_out(broker, &bytes, Way::Straight, Rows::default());
@@ -180,8 +180,8 @@ fn set_out(mut broker: Broker, bytes: &[u8], way: Way, mut rows: Rows) -> (Vec<u
     (sent, rows)
 }
 
-/// Has the broker take a word, and answers it. The broker's part of it is called from here alone and becomes a part of
-/// this, as it does in the engine.
+/// Has the broker take a word, and answers it. [`Broker::take_word`] is called from here alone and inlined, as it is in
+/// the engine.
 #[inline(never)]
 fn hear(broker: &mut Broker, id: ConnectionId, brief: Brief, sent: &mut Vec<u8>, effects: &mut Vec<Effect>) {
     let heard = broker.take_word(id, brief, &now(), effects).expect("a word like any other");
@@ -261,6 +261,7 @@ fn broker_with(subscribers: usize, qos: QoS) -> Broker {
     let config = Config {
         limits: LimitsConfig {
             max_queued_messages: 1_000_000,
+            // So that the ways of 100,000 topics have room.
             max_memory: "256MB".into(),
             ..LimitsConfig::default()
         }

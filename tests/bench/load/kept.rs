@@ -109,7 +109,7 @@ fn drain(broker: &Broker, sent: &[u64]) -> Outcome<Cost> {
     if !hub.connections[0].present {
         return Err("the session is lost".into());
     }
-    let mut patience = Patience::new(hub.now());
+    let mut patience = Patience::with_savers(hub.now());
     while drain.arrived < total {
         hub.poll(patience.wait(), &mut drain)?;
         patience.look(hub.now(), drain.arrived, &hub)?;

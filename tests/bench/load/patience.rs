@@ -13,12 +13,19 @@ pub(crate) struct Patience {
     seen: u64,
     since: Duration,
     wait: Duration,
+    stall: Duration,
 }
 
 impl Patience {
     /// From now on.
     pub(crate) fn new(now: Duration) -> Patience {
-        Patience { seen: 0, since: now, wait: FIRST }
+        Patience { seen: 0, since: now, wait: FIRST, stall: STALL }
+    }
+
+    /// The same with a broker that may do much before it says anything: one that saves all of its queue at each change
+    /// of it is silent for longer.
+    pub(crate) fn with_savers(now: Duration) -> Patience {
+        Patience { stall: STALL_OF_SAVERS.max(STALL), ..Patience::new(now) }
     }
 
     /// How long the next look should wait for something.
@@ -29,7 +36,7 @@ impl Patience {
     /// So much has come by now.
     pub(crate) fn look(&mut self, now: Duration, seen: u64, hub: &Hub) -> Outcome<()> {
         if seen > self.seen {
-            *self = Patience { seen, since: now, wait: FIRST };
+            *self = Patience { seen, since: now, wait: FIRST, ..*self };
             return Ok(());
         }
         hub.acknowledge();
@@ -39,7 +46,7 @@ impl Patience {
 
     /// An error once it has stalled.
     pub(crate) fn check(&self, now: Duration) -> Outcome<()> {
-        match now.saturating_sub(self.since) > STALL {
+        match now.saturating_sub(self.since) > self.stall {
             true => Err(format!("nothing comes any more after {}", self.seen)),
             false => Ok(()),
         }
@@ -50,3 +57,4 @@ const FIRST: Duration = Duration::from_micros(200);
 const LONGEST: Duration = Duration::from_millis(50);
 /// A program that was not optimised, on a machine with much to do, may take its time.
 pub(crate) const STALL: Duration = if cfg!(debug_assertions) { HANG } else { Duration::from_secs(10) };
+const STALL_OF_SAVERS: Duration = Duration::from_secs(90);
