@@ -112,7 +112,7 @@ impl Gateway {
     }
 
     fn memory(&self, name: &str) -> u64 {
-        memory_in(&status_of(self.pid()).expect("it runs"), name)
+        memory_in(&status_of(self.pid()).expect("it runs"), name).expect("it runs")
     }
 
     /// Kills it as a power cut would.
@@ -215,8 +215,8 @@ pub(super) fn status_of(pid: u32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/status")).ok()
 }
 
-/// A figure of that, in KB, by the name that the kernel gives it.
-pub(super) fn memory_in(status: &str, name: &str) -> u64 {
-    let figure = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    figure.trim().trim_end_matches(" kB").parse().unwrap()
+/// A figure of that, in KB, by the name that the kernel gives it; one that has ended has none.
+pub(super) fn memory_in(status: &str, name: &str) -> Option<u64> {
+    let figure = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(figure.trim().trim_end_matches(" kB").parse().unwrap())
 }

@@ -54,7 +54,7 @@ impl MemoryWatch {
     pub fn growth(&self) -> u64 {
         let is_watched = self.watcher.as_ref().is_some_and(|watcher| !watcher.is_finished());
         assert!(is_watched && self.most.look(self.pid), "it still runs and was seen all the time");
-        let peak = memory_in(&status_of(self.pid).expect("it runs"), "VmHWM");
+        let peak = status_of(self.pid).and_then(|status| memory_in(&status, "VmHWM")).expect("it runs");
         let short = peak.saturating_sub(self.most.of_files.load(Ordering::Relaxed));
         self.most.anonymous.load(Ordering::Relaxed).max(short) - self.idle
     }
@@ -65,8 +65,12 @@ impl Most {
     fn look(&self, pid: u32) -> bool {
         let Some(status) = status_of(pid) else { return false };
         let of = |name| memory_in(&status, name);
-        self.anonymous.fetch_max(of("RssAnon"), Ordering::Relaxed);
-        self.of_files.fetch_max(of("RssFile") + of("RssShmem"), Ordering::Relaxed);
+        let (Some(anonymous), Some(of_files), Some(shared)) = (of("RssAnon"), of("RssFile"), of("RssShmem"))
+        else {
+            return false;
+        };
+        self.anonymous.fetch_max(anonymous, Ordering::Relaxed);
+        self.of_files.fetch_max(of_files + shared, Ordering::Relaxed);
         true
     }
 }
