@@ -333,7 +333,7 @@ impl Hub {
             self.connections[number].out.extend_from_slice(&packet::PINGREQ);
             self.flush(number)?;
         }
-        let mut patience = Patience::new(self.now());
+        let mut patience = Patience::with_savers(self.now());
         while self.pongs < wanted {
             self.poll(patience.wait(), handler)?;
             patience.look(self.now(), self.pongs as u64, self)?;
