@@ -240,6 +240,11 @@ impl Said {
         self.0 = self.0.saturating_add(u8::try_from(packets).unwrap_or(u8::MAX));
     }
 
+    /// Whether it is nothing at all.
+    pub(super) fn is_nothing(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether it is more than little.
     pub(super) fn is_much(self) -> bool {
         usize::from(self.0) > BRIEF_PACKETS_MAX

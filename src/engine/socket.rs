@@ -37,6 +37,8 @@ pub(super) struct Socket {
     /// once may have ended between the two.
     undrained: bool,
     standing: Standing,
+    /// That in which it stands, or stood last.
+    lane: Lane,
     /// What it has said since it was put into the lane in which it stands, or before while it is not read on.
     said: Said,
     /// By the broker.
@@ -129,6 +131,7 @@ impl Socket {
             hung_up: false,
             undrained: false,
             standing: Standing::Long,
+            lane: Lane::Long,
             said: Said::default(),
             paused: false,
             choked: false,
@@ -188,7 +191,8 @@ impl Socket {
             return None;
         }
         self.standing = Standing::Listed;
-        Some(if is_brief && self.phase == Phase::Open { Lane::Brief } else { Lane::Long })
+        self.lane = if is_brief && self.phase == Phase::Open { Lane::Brief } else { Lane::Long };
+        Some(self.lane)
     }
 
     /// What it said was little, and meant much: the next comes behind those whose words do not.
@@ -238,8 +242,10 @@ impl Socket {
         if served == Served::Again {
             self.standing = Standing::Listed;
         } else {
-            // What is much the first lane would cut in two each time, and answer by writes of their own.
-            self.standing = if self.said.is_much() { Standing::Long } else { Standing::Brief };
+            // What is much the first lane would cut in two each time, and answer by writes of their own. Who has said
+            // nothing stays where he was.
+            let is_long = self.said.is_much() || (self.said.is_nothing() && self.lane == Lane::Long);
+            self.standing = if is_long { Standing::Long } else { Standing::Brief };
             if self.is_read() {
                 self.said = Said::default();
             }
@@ -645,6 +651,18 @@ mod tests {
         socket.resume();
         comes(&mut socket, &[], Some(Lane::Brief));
         assert_eq!(turn(&mut socket, 10), (Served::Idle, 7, true));
+        // What has meant much is not forgotten while nothing is said.
+        socket.step_back();
+        socket.pause();
+        socket.resume();
+        for _ in 0..2 {
+            comes(&mut socket, &[], Some(Lane::Long));
+            assert_eq!(turn(&mut socket, 10), (Served::Idle, 0, false));
+        }
+        comes(&mut socket, &ping, Some(Lane::Long));
+        assert_eq!(turn(&mut socket, 10), (Served::Idle, 1, true));
+        comes(&mut socket, &ping.repeat(17), Some(Lane::Brief));
+        assert_eq!(turn(&mut socket, 100), (Served::Idle, 17, true));
         for much in [&ping.repeat(17), &large] {
             comes(&mut socket, much, Some(Lane::Long));
             assert_eq!(turn(&mut socket, 100).0, Served::Idle);
