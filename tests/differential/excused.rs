@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tidegate::codec::{QoS, Reason, SubscriptionOptions, Version};
 
 use crate::event::{Event, Message};
-use crate::session::{Act, Begin, CLIENTS, Session};
+use crate::session::{Act, Begin, CLIENTS, Post, Session};
 
 /// A difference that is allowed.
 struct Excuse {
@@ -127,8 +127,14 @@ fn first_options(place: &Place, ours: &mut Vec<Event>, theirs: &mut Vec<Event>) 
     let own = |event: &Event, others: &[Event]| {
         matches!(event, Event::Message(message) if place.published(message)) && !others.contains(event)
     };
+    // What one of them alone has sent back to its publisher at QoS 2, it alone releases when he comes again.
+    let released = |event: &Event, others: &[Event]| {
+        *event == Event::Released && place.published_exactly_once() && !others.contains(event)
+    };
     let (of_ours, of_theirs) = (ours.clone(), theirs.clone());
-    needed | drain(ours, |event| own(event, &of_theirs)) | drain(theirs, |event| own(event, &of_ours))
+    needed
+        | drain(ours, |event| own(event, &of_theirs) || released(event, &of_theirs))
+        | drain(theirs, |event| own(event, &of_ours) || released(event, &of_ours))
 }
 
 impl Place<'_> {
@@ -171,13 +177,22 @@ impl Place<'_> {
 
     /// Whether the client itself has published it, or it is its will.
     fn published(&self, message: &Message) -> bool {
+        self.posts().any(|post| post.topic == message.topic && post.payload.as_bytes() == message.payload)
+    }
+
+    /// Whether the client itself has published something at QoS 2, or has such a will.
+    fn published_exactly_once(&self) -> bool {
+        self.posts().any(|post| post.qos == QoS::ExactlyOnce)
+    }
+
+    /// What the client itself has published, and its wills.
+    fn posts(&self) -> impl Iterator<Item = &Post> {
         let own = self.session.steps[..=self.step].iter().filter(|step| step.client == self.client);
         own.filter_map(|step| match &step.act {
             Act::Publish(post) | Act::Start { post, .. } => Some(post),
             Act::Connect(begin) | Act::Doze(begin) => begin.will.as_ref(),
             _ => None,
         })
-        .any(|post| post.topic == message.topic && post.payload.as_bytes() == message.payload)
     }
 
     /// How the connection began that the acting client takes over from itself in this step.
