@@ -1,11 +1,11 @@
 //! Reading: whose turn it is, how much, and into what.
 //!
-//! All connections read into one buffer. What does not go straight from there is copied to memory that is
-//! shared, so payloads are slices of it and an idle connection holds none. Who says little, which is sixteen packets
-//! and 8 KB at a time at most, is served first. Who had more to say last time, or meant much by it, is new, or goes, stands
-//! in a second lane, of which a turn serves so much and no more: what thousands of them want keeps nobody waiting.
-//! What a turn brings goes to the broker in shares that begin small, so that the broker's words for it are few when
-//! one packet means many of them.
+//! All connections read into one buffer. What does not go straight from there is copied to memory that is shared, so
+//! payloads are slices of it and an idle connection holds none. Who says little, which is sixteen packets and 8 KB at a
+//! time at most, is served first. Who had more to say last time, or meant much by it, is new, or goes, stands in a
+//! second lane, of which a turn serves so much and no more: what thousands of them want keeps nobody waiting. What a
+//! turn brings goes to the broker in shares that begin small, so that the broker's words for it are few when one packet
+//! means many of them.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use crate::stand::figure_in;
+
 /// What a process is started under that is to end with the bench, however that ends.
 pub(crate) const LEASH: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 
@@ -28,11 +30,12 @@ impl Usage {
     /// As of now; all 0 of a process that is gone.
     pub(crate) fn of(pid: u32) -> Usage {
         let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let figure = |text: &str, name| figure_in(text, name).unwrap_or(0);
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         let mut usage = Usage {
             processor: processor_time(&read("stat")),
-            written: figure(&read("io"), "write_bytes:"),
-            resident: figure(&read("status"), "VmRSS:"),
+            written: figure(&read("io"), "write_bytes"),
+            resident: figure(&read("status"), "VmRSS"),
             ..Usage::default()
         };
         for thread in threads {
@@ -42,7 +45,7 @@ impl Usage {
             if let (Some(id), Some(time)) = (id, running(&read("schedstat"))) {
                 usage.running.insert(id, time);
             }
-            usage.sleeps += figure(&read("status"), "voluntary_ctxt_switches:");
+            usage.sleeps += figure(&read("status"), "voluntary_ctxt_switches");
         }
         usage
     }
@@ -70,12 +73,6 @@ fn processor_time(stat: &str) -> Duration {
 
 fn running(schedstat: &str) -> Option<Duration> {
     schedstat.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
-}
-
-/// The number behind this name, in what the kernel tells line by line; 0 where there is none.
-pub(crate) fn figure(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// Time that the threads of a process have run, to the nanosecond; of those that have ended, none.

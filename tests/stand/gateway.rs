@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::memory::{figure_in, status_of};
 use super::{HANG, wait_for};
 
 /// A running gateway.
@@ -112,7 +113,7 @@ impl Gateway {
     }
 
     fn memory(&self, name: &str) -> u64 {
-        memory_in(&status_of(self.pid()).expect("it runs"), name).expect("it runs")
+        status_of(self.pid()).and_then(|status| figure_in(&status, name)).expect("it runs")
     }
 
     /// Kills it as a power cut would.
@@ -208,15 +209,4 @@ fn service_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
     let variables =
         lines.filter_map(|line| line.strip_prefix("Environment=")).flat_map(str::split_whitespace);
     variables.filter_map(|variable| variable.split_once('='))
-}
-
-/// What the kernel says of a process; `None` once it is gone.
-pub(super) fn status_of(pid: u32) -> Option<String> {
-    fs::read_to_string(format!("/proc/{pid}/status")).ok()
-}
-
-/// A figure of that, in KB, by the name that the kernel gives it; one that has ended has none.
-pub(super) fn memory_in(status: &str, name: &str) -> Option<u64> {
-    let figure = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(figure.trim().trim_end_matches(" kB").parse().unwrap())
 }

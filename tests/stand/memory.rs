@@ -12,7 +12,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Gateway;
-use super::gateway::{memory_in, status_of};
 
 /// Looks at a gateway's memory until it is dropped.
 pub struct MemoryWatch {
@@ -36,7 +35,7 @@ impl MemoryWatch {
     pub fn start(gateway: &Gateway) -> MemoryWatch {
         let (pid, most) = (gateway.pid(), Arc::new(Most::default()));
         // The peak of its start is forgotten.
-        fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("its own user may do that");
         assert!(most.look(pid), "it runs");
         let watcher = thread::spawn({
             let most = most.clone();
@@ -54,17 +53,29 @@ impl MemoryWatch {
     pub fn growth(&self) -> u64 {
         let is_watched = self.watcher.as_ref().is_some_and(|watcher| !watcher.is_finished());
         assert!(is_watched && self.most.look(self.pid), "it still runs and was seen all the time");
-        let peak = status_of(self.pid).and_then(|status| memory_in(&status, "VmHWM")).expect("it runs");
+        let peak = status_of(self.pid).and_then(|status| figure_in(&status, "VmHWM")).expect("it runs");
         let short = peak.saturating_sub(self.most.of_files.load(Ordering::Relaxed));
         self.most.anonymous.load(Ordering::Relaxed).max(short) - self.idle
     }
+}
+
+/// What the kernel says of a process; `None` once it is gone.
+pub(super) fn status_of(pid: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/status")).ok()
+}
+
+/// A figure of what the kernel says line by line, by its name; memory is in KB, of which a process that has ended has
+/// none.
+pub fn figure_in(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 impl Most {
     /// Whether the process is still there.
     fn look(&self, pid: u32) -> bool {
         let Some(status) = status_of(pid) else { return false };
-        let of = |name| memory_in(&status, name);
+        let of = |name| figure_in(&status, name);
         let (Some(anonymous), Some(of_files), Some(shared)) = (of("RssAnon"), of("RssFile"), of("RssShmem"))
         else {
             return false;

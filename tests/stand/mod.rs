@@ -24,7 +24,7 @@ pub use client::{Client, Options};
 pub use cloud::{Cloud, Security, free_port};
 pub use disk::Disk;
 pub use gateway::Gateway;
-pub use memory::MemoryWatch;
+pub use memory::{MemoryWatch, figure_in};
 pub use mote::{Mote, Said, flag, kind};
 pub use proxy::{Link, Proxy};
 pub use volume::Volume;

@@ -57,12 +57,18 @@ struct Waits {
     echo: Duration,
 }
 
+/// How long others waited in one try.
+struct Try {
+    quiet: Waits,
+    besieged: Waits,
+    /// How often the attackers did their worst meanwhile.
+    rounds: u64,
+}
+
 /// What came of an attack.
 struct Outcome {
     what: &'static str,
-    rounds: u64,
-    quiet: Waits,
-    besieged: Waits,
+    best: Try,
     /// Of its memory, in KB.
     growth: u64,
     allowed: u64,
@@ -95,38 +101,37 @@ fn endure(attack: &Attack) -> Outcome {
         keep_apart(gateway.pid());
     }
     let memory = MemoryWatch::start(&gateway);
-    let mut best: Option<Outcome> = None;
+    let mut best: Option<Try> = None;
     for _ in 0..if proof() { 3 } else { 1 } {
         let quiet = honest.waits(|| true);
         let (besieged, rounds) = honest.waits_during(attack, gateway.port());
         assert!(rounds > 0, "{}: nobody attacked while it was measured", attack.what);
-        let outcome = Outcome {
-            what: attack.what,
-            rounds,
-            quiet,
-            besieged,
-            growth: 0,
-            allowed: 2 * attack.clients + MAX_MEMORY,
-            turn: 0,
-        };
-        if best.as_ref().is_none_or(|best| outcome.factor() < best.factor()) {
-            best = Some(outcome);
+        let found = Try { quiet, besieged, rounds };
+        if best.as_ref().is_none_or(|best| found.factor() < best.factor()) {
+            best = Some(found);
         }
         if best.as_ref().is_some_and(|best| best.factor() <= FACTOR) {
             break;
         }
     }
-    // However often it was tried.
-    let turn = gateway.status()["engine"]["most_work"].as_u64().unwrap();
-    Outcome { growth: memory.growth(), turn, ..best.expect("one try at least") }
+    Outcome {
+        what: attack.what,
+        best: best.expect("one try at least"),
+        // However often it was tried.
+        growth: memory.growth(),
+        allowed: 2 * attack.clients + MAX_MEMORY,
+        turn: gateway.status()["engine"]["most_work"].as_u64().unwrap(),
+    }
 }
 
-impl Outcome {
+impl Try {
     /// How many times as long others waited.
     fn factor(&self) -> f64 {
         self.besieged.gateway.as_secs_f64() / self.quiet.gateway.as_secs_f64()
     }
+}
 
+impl Outcome {
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.growth > self.allowed {
@@ -136,8 +141,9 @@ impl Outcome {
             faults.push(format!("{}: a turn of {}, allowed are {TURN_WORK_MAX}", self.what, self.turn));
         }
         // Twice the bound, since the machine is not the test's alone.
-        if proof() && self.factor() > FACTOR * 2.0 {
-            faults.push(format!("{}: others waited {:.1} times as long", self.what, self.factor()));
+        let factor = self.best.factor();
+        if proof() && factor > FACTOR * 2.0 {
+            faults.push(format!("{}: others waited {factor:.1} times as long", self.what));
         }
         faults
     }
@@ -145,14 +151,15 @@ impl Outcome {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Outcome { what, rounds, quiet, besieged, growth, allowed, turn } = self;
+        let Outcome { what, best, growth, allowed, turn } = self;
+        let Try { quiet, besieged, rounds } = best;
         let micros = |wait: Duration| wait.as_micros();
         write!(
             formatter,
             "{what:40} {:5} -> {:5} us ({:.1}x), echo {:4} -> {:4} us, {growth:5} of {allowed:5} KB, turn {turn:5}, {rounds} rounds",
             micros(quiet.gateway),
             micros(besieged.gateway),
-            self.factor(),
+            best.factor(),
             micros(quiet.echo),
             micros(besieged.echo),
         )

@@ -83,7 +83,7 @@ pub(crate) fn pass(qos: QoS, readers: usize) {
 
 /// The same at QoS 0 where the ways of so many topics are known, which come in no order.
 pub(crate) fn pass_among(topics: usize) {
-    let (mut broker, publisher) = (broker_with(1, QoS::AtMostOnce), ConnectionId { slot: 0, generation: 0 });
+    let mut broker = broker_with(1, QoS::AtMostOnce);
     let topic = |number: usize| format!("plant/line-{number:06}/a");
     for _ in 0..ROUNDS {
         know(&mut broker, (0..topics).map(|number| publish_of(&topic(number), QoS::AtMostOnce, 0)).collect());
@@ -91,7 +91,7 @@ pub(crate) fn pass_among(topics: usize) {
     let messages = (0..TIMES).map(|time| bytes_of(&topic(time * 7_919 % topics), QoS::AtMostOnce));
     let known = messages.filter(|bytes| {
         let plain = Plain::read(bytes, Version::V311, 1_000).unwrap();
-        broker.knows_way(publisher, &plain)
+        broker.knows_way(PUBLISHER, &plain)
     });
     let known = known.collect::<Vec<_>>();
     // The table of ways grows as places are missed in it; a few topics have none yet.
@@ -126,7 +126,7 @@ fn know(broker: &mut Broker, mut publishes: Vec<Event>) {
 /// hundred of them.
 pub(crate) fn keep() {
     let mut broker = broker_with(0, QoS::AtLeastOnce);
-    let reader = ConnectionId { slot: 1, generation: 0 };
+    let reader = ConnectionId { slot: 1, ..PUBLISHER };
     let mut known = vec![
         Event::Opened { connection: reader, peer: peer() },
         Event::Packet { connection: reader, packet: connect(1, false) },
@@ -146,12 +146,12 @@ pub(crate) fn keep() {
 /// Messages whose way is known, as the engine takes them: what their readers are sent, and what became of those that
 /// are kept.
 fn set_out(mut broker: Broker, bytes: &[u8], way: Way, mut rows: Rows) -> (Vec<u8>, Rows) {
-    let (publisher, mut sent) = (ConnectionId { slot: 0, generation: 0 }, Vec::with_capacity(1 << 20));
+    let mut sent = Vec::with_capacity(1 << 20);
     let (mut legs, mut effects, mut kept) = (Vec::new(), Vec::new(), 0);
     measured(|| {
         let mut rest = bytes;
         while let Some(plain) = Plain::read(black_box(rest), Version::V311, 1_000) {
-            assert_eq!(broker.set_out(publisher, &plain, &now(), &mut legs, &mut effects), Some(way));
+            assert_eq!(broker.set_out(PUBLISHER, &plain, &now(), &mut legs, &mut effects), Some(way));
             for leg in black_box(&legs) {
                 plain.put(leg.qos, leg.packet_id, &mut sent);
                 for word in words_of_reader(leg.qos) {
@@ -170,7 +170,7 @@ fn set_out(mut broker: Broker, bytes: &[u8], way: Way, mut rows: Rows) -> (Vec<u
                 (Way::Straight, QoS::ExactlyOnce) => {
                     say(&mut sent, Word::PubRec.on(plain.packet_id));
                     let word = Word::PubRel.on(plain.packet_id);
-                    hear(&mut broker, publisher, word, &mut sent, &mut effects);
+                    hear(&mut broker, PUBLISHER, word, &mut sent, &mut effects);
                 }
             }
             rest = &rest[plain.bytes.len()..];
@@ -256,7 +256,7 @@ pub(crate) fn fan_out(subscribers: usize) {
     assert_eq!(delivered, TIMES);
 }
 
-/// A broker with one publisher, in slot 0, and so many who want all that it says.
+/// A broker with one publisher and so many who want all that it says.
 fn broker_with(subscribers: usize, qos: QoS) -> Broker {
     let config = Config {
         limits: LimitsConfig {
@@ -277,7 +277,7 @@ fn broker_with(subscribers: usize, qos: QoS) -> Broker {
     let mut broker = Broker::new(config, 7, Restored::default(), now());
     let (mut events, mut effects) = (Vec::new(), Vec::new());
     for slot in 0..=u32::try_from(subscribers).unwrap() {
-        let connection = ConnectionId { slot, generation: 0 };
+        let connection = ConnectionId { slot, ..PUBLISHER };
         events.push(Event::Opened { connection, peer: peer() });
         events.push(Event::Packet { connection, packet: connect(slot, true) });
         if slot > 0 {
@@ -347,8 +347,7 @@ fn publish(read: &Bytes, qos: QoS, number: usize) -> Event {
         properties: Properties::new(),
         payload: read.slice(payload),
     };
-    let connection = ConnectionId { slot: 0, generation: 0 };
-    Event::Packet { connection, packet: Packet::Publish(publish) }
+    Event::Packet { connection: PUBLISHER, packet: Packet::Publish(publish) }
 }
 
 /// What a reader says to a copy of QoS 1.
@@ -358,6 +357,9 @@ fn ack_of(effect: &Effect) -> Option<Event> {
     let packet = Packet::PubAck(ack);
     (copy.qos == QoS::AtLeastOnce).then_some(Event::Packet { connection: copy.connection, packet })
 }
+
+/// Subscribers have the slots after it.
+const PUBLISHER: ConnectionId = ConnectionId { slot: 0, generation: 0 };
 
 const PUBLISHES_A_CALL: usize = 16;
 

@@ -9,7 +9,7 @@ use std::process::Command;
 use super::brokers::MEMORY_FOR_FILTERS;
 use super::results::{Results, shown, times};
 use super::rows::Part;
-use crate::process::figure;
+use crate::stand::figure_in;
 
 /// The whole page.
 pub(crate) fn page(results: &Results) -> String {
@@ -68,7 +68,7 @@ fn circumstances() -> String {
     };
     let processor = read("/proc/cpuinfo");
     let cores = processor.lines().filter(|line| line.starts_with("processor")).count();
-    let memory = figure(&read("/proc/meminfo"), "MemTotal:");
+    let memory = figure_in(&read("/proc/meminfo"), "MemTotal").unwrap_or(0);
     let asked: String = ["ROWS", "ROUNDS", "SECS", "BESIDE"]
         .iter()
         .filter_map(|name| std::env::var(name).ok().map(|value| format!(" {name}='{value}'")))
