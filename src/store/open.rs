@@ -302,7 +302,8 @@ fn check_header(connection: &Connection, pages: u64) -> Result<(), Refusal> {
     let (tables, roots, last): (i64, i64, i64) =
         connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     // SQLite keeps them together, behind two pages and between those of its pointer map.
-    if roots < tables || last > tables + 4 + tables / 819 {
+    if roots < tables || last > tables + 4 + tables / 819 || !schema::are_tables_as_made(connection, "main")?
+    {
         return wrong("list of tables");
     }
     Ok(())

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, ffi, params};
 
 use super::log::Doubt;
 use super::pack::{Unpack, put_number, seal, unseal};
+use super::segment;
 use super::times;
 use super::unread::ELSEWHERE;
 use crate::record::Kept;
@@ -124,7 +125,7 @@ impl Fault {
 
     /// Whether it is, where nothing was done with it yet: a table that is not there is damage, too.
     pub(super) fn is_damage_at_start(&self) -> bool {
-        self.is_damage() || matches!(self, Fault::Sqlite(error) if super::segment::is_missing(error))
+        self.is_damage() || matches!(self, Fault::Sqlite(error) if segment::is_missing(error))
     }
 }
 
@@ -238,16 +239,28 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
 
 /// The tables of a database, in SQL.
 pub(super) fn tables() -> String {
-    format!(
-        "CREATE TABLE state(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
-         CREATE TABLE mirror(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
-         CREATE TABLE sessions(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
-         CREATE TABLE routes(reader INTEGER PRIMARY KEY, data BLOB NOT NULL);
-         CREATE TABLE segments(id INTEGER PRIMARY KEY, data BLOB NOT NULL);
-         CREATE TABLE retained(topic TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
-         PRAGMA application_id = {APPLICATION};
-         PRAGMA user_version = {VERSION};"
-    )
+    let made: String =
+        TABLES.iter().map(|(name, columns)| format!("CREATE TABLE {name}{columns};")).collect();
+    format!("{made} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};")
+}
+
+/// Whether the tables of the database of that name are as they were made. SQLite keeps their SQL and believes it: where
+/// a bit has changed, what was the key may be none any more, and rows that are there are not found.
+pub(super) fn are_tables_as_made(connection: &Connection, schema: &str) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare(&format!("SELECT name, sql FROM {schema}.sqlite_schema"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (Ok(name), Ok(sql)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else {
+            return Ok(false);
+        };
+        let columns = sql.strip_prefix("CREATE TABLE ").and_then(|rest| rest.strip_prefix(name));
+        let of_all = TABLES.iter().filter(|(table, _)| *table == name).map(|(_, made)| *made);
+        let of_segments = segment::COLUMNS.into_iter().filter(|_| name.starts_with("log_"));
+        if !columns.is_some_and(|columns| of_all.chain(of_segments).any(|made| made == columns)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Marks a file of an older version, which is read as it is, as one that may hold what is new: in its header
@@ -334,8 +347,15 @@ pub(super) const VERSION: i64 = 4;
 /// The oldest version that this program reads: all that it may hold is the same in the newest.
 pub(super) const OLDEST: i64 = 1;
 
-/// The tables that are always there.
-pub(super) const TABLES: [&str; 6] = ["state", "mirror", "sessions", "routes", "segments", "retained"];
+/// The tables that are always there, and their columns.
+pub(super) const TABLES: [(&str, &str); 6] = [
+    ("state", "(reader INTEGER PRIMARY KEY, data BLOB NOT NULL)"),
+    ("mirror", "(reader INTEGER PRIMARY KEY, data BLOB NOT NULL)"),
+    ("sessions", "(reader INTEGER PRIMARY KEY, data BLOB NOT NULL)"),
+    ("routes", "(reader INTEGER PRIMARY KEY, data BLOB NOT NULL)"),
+    ("segments", "(id INTEGER PRIMARY KEY, data BLOB NOT NULL)"),
+    ("retained", "(topic TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID"),
+];
 
 /// The first page of each: they are made first of all, in this order, and never go, so that they are where they
 /// were whatever becomes of the list of tables.

@@ -171,14 +171,17 @@ fn attach_one(connection: &Connection, files: &Files, path: &Path) -> Result<(),
     let Some(number) = number(path) else { return Ok(()) };
     let schema = format!("apart_{number}");
     let uri = format!("file:{}?mode=ro&vfs={}", escaped(path), files.disk.layer_for_reading());
-    let look = || -> rusqlite::Result<i64> {
+    let look = || -> Result<(), Refusal> {
         connection.execute(&format!("ATTACH DATABASE ?1 AS {schema}"), [uri])?;
         let sql = format!("SELECT count(*) FROM {schema}.segments");
-        connection.query_row(&sql, [], |row| row.get(0))
+        connection.query_row(&sql, [], |row| row.get::<_, i64>(0))?;
+        match schema::are_tables_as_made(connection, &schema)? {
+            true => Ok(()),
+            false => Err(Refusal::Damaged("its list of tables is not as it was made".into())),
+        }
     };
-    look().map(drop).map_err(|error| {
+    look().inspect_err(|_| {
         let _ = connection.execute_batch(&format!("DETACH DATABASE {schema}"));
-        error.into()
     })
 }
 
@@ -302,7 +305,7 @@ fn build(files: &Files, sizes: &Sizes, new: &Path, extent: Extent) -> Result<(),
     };
     connection.execute_batch("BEGIN IMMEDIATE")?;
     connection.execute_batch(&schema::tables())?;
-    for table in schema::TABLES {
+    for (table, _) in schema::TABLES {
         connection.execute_batch(&format!("INSERT INTO main.{table} SELECT * FROM {newest}.{table}"))?;
         files.progress.step();
     }

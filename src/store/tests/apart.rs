@@ -509,6 +509,22 @@ fn what_is_set_apart_outlives_the_list_of_segments() {
 }
 
 #[test]
+fn a_table_of_a_file_apart_that_has_lost_its_key_costs_no_row() {
+    let disk = FaultyDisk::new();
+    let rig = with_rows_apart(&disk);
+    let path = apart(&rig).remove(0);
+    rig.worker.close();
+    disk.harm(&path, |bytes| {
+        let key = b"TABLE log_2(seq INTEGER PRIMARY";
+        let at = bytes.windows(key.len()).position(|text| text == key).unwrap();
+        bytes[at + key.len() - 1] ^= 8;
+    });
+    let mut rig = start(&disk);
+    assert_eq!(read_all(&mut rig), seqs(1..=210));
+    assert_lost(&mut rig, 210, 0);
+}
+
+#[test]
 fn what_was_copied_on_from_a_file_apart_is_there_once_without_the_list_of_segments() {
     let disk = FaultyDisk::new();
     let mut rig = with_rows_apart(&disk);

@@ -229,6 +229,30 @@ fn no_bit_of_the_header_costs_a_row() {
 }
 
 #[test]
+fn no_bit_of_what_a_table_is_made_of_costs_a_row() {
+    let whole = filled(End::Closed);
+    let bytes = whole.bytes(&database(&whole)).unwrap();
+    let place = |text: &str| bytes.windows(text.len()).position(|found| found == text.as_bytes());
+    let [columns, _] = segment::COLUMNS;
+    // Those that are always there, a segment that is closed, and the last, which is open.
+    let tables = schema::TABLES.into_iter().chain([("log_7", columns), ("log_29", columns)]);
+    assert_eq!(place("TABLE log_30("), None);
+    let step = if proof() { 1 } else { 37 };
+    let bits = tables.flat_map(|(name, columns)| {
+        let at = place(&format!("CREATE TABLE {name}{columns}")).unwrap();
+        let end = at + "CREATE TABLE ".len() + name.len() + columns.len();
+        (at * 8..end * 8).step_by(step)
+    });
+    // With another word it is no key, and SQLite finds no row by it.
+    let word = place(&format!("TABLE log_29{columns}")).unwrap() + "TABLE log_29(seq INTEGER ".len();
+    for bit in bits.chain(word * 8..(word + "PRIMARY".len()) * 8) {
+        let (rig, rows) = harmed(End::Closed, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+        assert_eq!(rows, ALL, "bit {bit}");
+        assert_eq!((rig.restored.sessions.len(), rig.restored.retained.len()), (2, RETAINED), "bit {bit}");
+    }
+}
+
+#[test]
 fn a_table_that_is_not_as_it_was_made_loses_no_row() {
     let (_, rows) = harmed(End::Closed, |bytes| {
         let places: Vec<usize> = (0..bytes.len() - 20)
