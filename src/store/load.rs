@@ -41,7 +41,7 @@ impl Log {
         log.ledger.last_segment = log.ledger.last_segment.max(newest);
         let mut damage = if forgotten.is_empty() { Damage::None } else { Damage::Some };
         for (id, header) in headers {
-            let open = id == log.ledger.last_segment;
+            let (open, is_sound) = (id == log.ledger.last_segment, header.is_some());
             let read = match header {
                 _ if suspects.contains_key(&id) => Err(Fault::Segment(id)),
                 Some(header) if !open => log.load_closed(connection, id, &header),
@@ -50,6 +50,8 @@ impl Log {
             match read {
                 Ok(()) => {}
                 Err(Fault::Segment(id)) => {
+                    // Its number was another's, whose table is there.
+                    log.leaves_out |= !is_sound && !segment::has_table(connection, "main", id)?;
                     log.give_up(id, suspects.get(&id).copied().unwrap_or(Doubt::Damaged));
                     damage = Damage::Some;
                 }
@@ -58,6 +60,9 @@ impl Log {
         }
         if is_damaged {
             log.guess_ledger();
+        }
+        if damage == Damage::None && !log.is_conserved(connection)? {
+            (log.leaves_out, damage) = (true, Damage::Some);
         }
         if damage == Damage::Some {
             log.reconcile(connection)?;
@@ -90,6 +95,7 @@ impl Log {
             unlisted: BTreeMap::new(),
             spoilt: BTreeSet::new(),
             resting: BTreeSet::new(),
+            leaves_out: false,
             retained: Default::default(),
             rules,
             room: Room::Unknown,
@@ -186,11 +192,11 @@ impl Log {
         let mut named: Vec<Naming> = Vec::new();
         segment::scan(connection, id, |seq, row| {
             segment.rows += 1;
-            segment.last = segment.last.max(seq);
             let Some(row) = row else {
                 damage = Damage::Some;
                 return;
             };
+            segment.last = segment.last.max(seq);
             segment.bytes += row.weight();
             if let Named::Here(topic) = row.topic {
                 names.topics.insert(topic.into(), seq);
@@ -223,6 +229,13 @@ impl Log {
         if !open {
             self.load_headless(connection, id, &segment, rows)?;
             return Ok(damage);
+        }
+        // A page that is another's by mistake brings that one's rows.
+        let has_span = |(seq, reader, _): &(u64, ReaderId, u64)| {
+            self.readers.get(reader).is_some_and(|reader| reader.spans.contains_key(seq))
+        };
+        if rows.iter().any(has_span) {
+            return Err(Fault::Segment(id));
         }
         self.segments.insert(id, segment);
         (self.names, self.index.open_id) = (names, id);
@@ -307,6 +320,18 @@ impl Log {
         self.ledger.last_reader = self.readers.keys().map(|reader| reader.0).max().unwrap_or(0);
     }
 
+    /// Whether all that readers had received has come to an end, or is there.
+    fn is_conserved(&mut self, connection: &Connection) -> Result<bool, Fault> {
+        for id in self.readers.keys().copied().collect::<Vec<_>>() {
+            let queued = self.queued(connection, id)?;
+            let counters = self.readers.get(&id).map(|reader| &reader.state.counters);
+            if counters.is_some_and(|counters| counters.received != counters.gone() + queued) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Counts as damaged what readers had received and is nowhere to be found.
     pub(super) fn reconcile(&mut self, connection: &Connection) -> Result<(), Fault> {
         let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
@@ -315,7 +340,7 @@ impl Log {
             let queued = self.queued(connection, id)?;
             let Some(reader) = self.readers.get_mut(&id) else { continue };
             let counters = &mut reader.state.counters;
-            let gone = counters.delivered + counters.expired + counters.dropped.values().sum::<u64>();
+            let gone = counters.gone();
             let missing = counters.received.saturating_sub(gone + queued);
             let beyond = (gone + queued).saturating_sub(counters.received);
             // What was counted as damaged and is there after all was received before. Where its counters were lost,

@@ -269,6 +269,11 @@ impl Counters {
         }
     }
 
+    /// How many have come to an end.
+    pub(super) fn gone(&self) -> u64 {
+        self.delivered + self.expired + self.dropped.values().sum::<u64>()
+    }
+
     /// Takes back that so many rows were lost to damage, or as many as were. Returns how many.
     pub(super) fn recover(&mut self, rows: u64) -> u64 {
         let Some(damaged) = self.dropped.get_mut(&DropReason::Damaged) else { return 0 };

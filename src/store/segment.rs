@@ -14,7 +14,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
-use super::schema::{Fault, is_damage, is_unreadable, signed, unsigned};
+use super::schema::{Fault, corrupt, is_damage, is_unreadable, signed, unsigned};
 use super::tally::Tally;
 use super::unread::ELSEWHERE;
 use crate::record::{Message, ReaderId};
@@ -166,7 +166,8 @@ pub(super) fn put_header(connection: &Connection, id: u32, header: &Header) -> R
     Ok(())
 }
 
-/// All segments in order, each with its header if that is sound.
+/// All segments in order, each with its header if that is sound. SQLite reads a page from its first row to its last and
+/// does not ask whether their numbers rise.
 pub(super) fn headers(connection: &Connection) -> rusqlite::Result<Vec<(u32, Option<Header>)>> {
     let mut statement = connection.prepare("SELECT id, data FROM segments ORDER BY id")?;
     let rows = statement.query_map([], |row| {
@@ -174,7 +175,8 @@ pub(super) fn headers(connection: &Connection) -> rusqlite::Result<Vec<(u32, Opt
         let blob = row.get_ref(1)?.as_blob().unwrap_or_default().to_vec();
         Ok((id, unseal(&blob, u64::from(id)).and_then(unpack_header)))
     })?;
-    rows.collect()
+    let headers: Vec<_> = rows.collect::<Result<_, _>>()?;
+    if headers.is_sorted_by(|(one, _), (next, _)| one < next) { Ok(headers) } else { Err(corrupt()) }
 }
 
 pub(super) fn unpack_header(body: &[u8]) -> Option<Header> {
@@ -386,7 +388,8 @@ pub(super) fn walk(
     }
 }
 
-/// Walks all rows of a segment in order, `None` for each whose checksum does not hold.
+/// Walks all rows of a segment in order, `None` for each whose checksum does not hold. It is damaged where their numbers
+/// do not rise.
 pub(super) fn scan(
     connection: &Connection,
     id: u32,
@@ -395,8 +398,14 @@ pub(super) fn scan(
     let mut walk = || -> rusqlite::Result<()> {
         let mut statement = connection.prepare(&format!("SELECT * FROM log_{id} WHERE seq > 0"))?;
         let mut rows = statement.query([])?;
+        let mut last = 0;
         while let Some(row) = rows.next()? {
-            take(unsigned(row.get(0)?), RawRow::sound(row).as_ref());
+            let seq = unsigned(row.get(0)?);
+            if seq <= last {
+                return Err(corrupt());
+            }
+            last = seq;
+            take(seq, RawRow::sound(row).as_ref());
         }
         Ok(())
     };
