@@ -61,10 +61,14 @@ pub(super) struct Allowance {
     pub(super) is_missed: bool,
 }
 
-/// How much a connection has said, in however many servings: of each its packets, their work, or what is as much by its
-/// bytes, whichever is most. Beyond 255 it is no more.
+/// How much a connection has said, in however many servings. Beyond what these hold it is no more.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Said(u8);
+pub(super) struct Said {
+    /// Packets, or their work where that is more.
+    packets: u8,
+    /// Bytes that were read: not always in the serving in which their packets are decoded.
+    bytes: u16,
+}
 
 /// What a share of a lane may take, and what it took.
 #[derive(Debug)]
@@ -231,23 +235,23 @@ impl Allowance {
 
 impl Said {
     /// More than anybody may say of whom it is little.
-    pub(super) const MUCH: Said = Said(u8::MAX);
+    pub(super) const MUCH: Said = Said { packets: u8::MAX, bytes: 0 };
 
     /// Adds what one serving took.
     pub(super) fn add(&mut self, taken: &Allowance) {
-        let by_bytes = taken.read.div_ceil(BRIEF_PACKET_BYTES);
-        let packets = taken.decoded.max(taken.done.max(by_bytes) as u64);
-        self.0 = self.0.saturating_add(u8::try_from(packets).unwrap_or(u8::MAX));
+        let packets = taken.decoded.max(taken.done as u64);
+        self.packets = self.packets.saturating_add(u8::try_from(packets).unwrap_or(u8::MAX));
+        self.bytes = self.bytes.saturating_add(u16::try_from(taken.read).unwrap_or(u16::MAX));
     }
 
     /// Whether it is nothing at all.
     pub(super) fn is_nothing(self) -> bool {
-        self.0 == 0
+        (self.packets, self.bytes) == (0, 0)
     }
 
     /// Whether it is more than little.
     pub(super) fn is_much(self) -> bool {
-        usize::from(self.0) > BRIEF_PACKETS_MAX
+        usize::from(self.packets) > BRIEF_PACKETS_MAX || usize::from(self.bytes) > BRIEF_BYTES_MAX
     }
 }
 
@@ -303,14 +307,11 @@ impl ReadBuffer {
 /// What one connection may read at once; more waits until others were served.
 pub(super) const CONNECTION_BYTES_MAX: usize = 64 << 10;
 
-/// What one of the first lane may read in one turn; more is served in the second.
+/// What one of the first lane may read in one serving; more is served in the second.
 const BRIEF_BYTES_MAX: usize = 8 << 10;
 
-/// Packets that one of the first lane may send in one turn; more are served in the second.
+/// Packets that one of the first lane may send in one serving; more are served in the second.
 const BRIEF_PACKETS_MAX: usize = 16;
-
-/// So many bytes count as a packet where it is asked whether somebody says little.
-const BRIEF_PACKET_BYTES: usize = BRIEF_BYTES_MAX / BRIEF_PACKETS_MAX;
 
 /// What a slice that is kept for long can pin, at worst.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -329,6 +330,7 @@ mod tests {
             (&[(9, 9, 100), (8, 8, 100)], true),
             (&[(1, 17, 100)], true),
             (&[(1, 1, 8_192), (0, 0, 1)], true),
+            (&[(1, 1, 4_000), (8, 8, 0), (1, 1, 0)], false),
             (&[(5_000, 0, 65_536), (1, 0, 0)], true),
         ] {
             let mut said = Said::default();

@@ -37,9 +37,9 @@ pub(super) struct Socket {
     /// once may have ended between the two.
     undrained: bool,
     standing: Standing,
-    /// That in which it stands, or stood last.
+    /// That into which it was put when it last stood in none.
     lane: Lane,
-    /// What it has said since it was put into the lane in which it stands, or before while it is not read on.
+    /// What it has said since then, or before while it is not read on.
     said: Said,
     /// By the broker.
     paused: bool,
@@ -195,7 +195,7 @@ impl Socket {
         Some(self.lane)
     }
 
-    /// What it said was little, and meant much: the next comes behind those whose words do not.
+    /// What it said was little, and meant much: what comes after it comes behind those whose words do not.
     pub(super) fn step_back(&mut self) {
         match self.standing {
             Standing::Brief => self.standing = Standing::Long,

@@ -260,7 +260,7 @@ pub(super) fn are_tables_as_made(connection: &Connection, schema: &str) -> rusql
         };
         let columns = sql.strip_prefix("CREATE TABLE ").and_then(|rest| rest.strip_prefix(name));
         let of_all = TABLES.iter().filter(|(table, _)| *table == name).map(|(_, made)| *made);
-        let of_segments = segment::COLUMNS.into_iter().filter(|_| name.starts_with("log_"));
+        let of_segments = SEGMENT.into_iter().filter(|_| name.starts_with("log_"));
         if !columns.is_some_and(|columns| of_all.chain(of_segments).any(|made| made == columns)) {
             return Ok(false);
         }
@@ -360,6 +360,13 @@ pub(super) const TABLES: [(&str, &str); 6] = [
     ("routes", "(reader INTEGER PRIMARY KEY, data BLOB NOT NULL)"),
     ("segments", "(id INTEGER PRIMARY KEY, data BLOB NOT NULL)"),
     ("retained", "(topic TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID"),
+];
+
+/// A segment's columns: as they are made, and as they were made before.
+pub(super) const SEGMENT: [&str; 2] = [
+    "(seq INTEGER PRIMARY KEY,topic,audience,flags,wall,expiry,numbers,properties,payload,crc)",
+    "(seq INTEGER PRIMARY KEY, topic, audience, flags INTEGER, wall INTEGER,
+         expiry INTEGER, numbers BLOB, properties BLOB, payload BLOB, crc INTEGER)",
 ];
 
 /// The first page of each: they are made first of all, in this order, and never go, so that they are where they

@@ -14,7 +14,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
-use super::schema::{Fault, corrupt, is_damage, is_unreadable, signed, unsigned};
+use super::schema::{Fault, SEGMENT, corrupt, is_damage, is_unreadable, signed, unsigned};
 use super::tally::Tally;
 use super::unread::ELSEWHERE;
 use crate::record::{Message, ReaderId};
@@ -107,7 +107,7 @@ pub(super) fn create(connection: &Connection, id: u32) -> Result<(), Fault> {
 /// The table of a segment, in SQL. As short as may be: SQLite keeps this text of each table, reads all of
 /// them at a start, and looks through all of them whenever one is dropped. Values are kept as they are given.
 pub(super) fn table(id: u32) -> String {
-    let [columns, _] = COLUMNS;
+    let [columns, _] = SEGMENT;
     format!("CREATE TABLE main.log_{id}{columns}")
 }
 
@@ -588,13 +588,6 @@ impl ToSql for AsIs<'_> {
         Ok(rusqlite::types::ToSqlOutput::Borrowed(self.0))
     }
 }
-
-/// A segment's columns: as they are made, and as they were made before.
-pub(super) const COLUMNS: [&str; 2] = [
-    "(seq INTEGER PRIMARY KEY,topic,audience,flags,wall,expiry,numbers,properties,payload,crc)",
-    "(seq INTEGER PRIMARY KEY, topic, audience, flags INTEGER, wall INTEGER,
-         expiry INTEGER, numbers BLOB, properties BLOB, payload BLOB, crc INTEGER)",
-];
 
 /// Nobody's number, which ends the list of readers in a header: what their rows weigh follows.
 const NO_READER: u64 = 0;

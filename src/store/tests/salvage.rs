@@ -264,7 +264,7 @@ fn no_bit_of_what_a_table_is_made_of_costs_a_row() {
     let whole = filled(End::Closed);
     let bytes = whole.bytes(&database(&whole)).unwrap();
     let place = |text: &str| bytes.windows(text.len()).position(|found| found == text.as_bytes());
-    let [columns, _] = segment::COLUMNS;
+    let [columns, _] = schema::SEGMENT;
     // Those that are always there, a segment that is closed, and the last, which is open.
     let tables = schema::TABLES.into_iter().chain([("log_7", columns), ("log_29", columns)]);
     assert_eq!(place("TABLE log_30("), None);
