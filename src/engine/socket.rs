@@ -329,11 +329,20 @@ impl Socket {
     /// Takes the rest of it back.
     pub(super) fn give_undecoded_back(&mut self, rest: Bytes) {
         self.decoder.give_back(rest);
+        self.let_go_unless_read();
     }
 
     /// Takes the rest of what was just read.
     pub(super) fn feed(&mut self, rest: Bytes) {
         self.decoder.feed(rest);
+        self.let_go_unless_read();
+    }
+
+    /// What it said may have had it paused or choked while that was out of its hands.
+    fn let_go_unless_read(&mut self) {
+        if !self.is_read() {
+            self.decoder.compact();
+        }
     }
 
     /// Bytes of the largest packet that is taken.
@@ -609,6 +618,21 @@ mod tests {
         socket.readable = true;
         assert_eq!(turn(&mut socket, 5), (Served::Again, 3, false), "1 and 3, and another is begun");
         assert_eq!(turn(&mut socket, 5), (Served::Idle, 1, true));
+    }
+
+    #[test]
+    fn who_is_paused_while_his_bytes_are_out_of_his_hands_pins_no_shared_memory() {
+        let (stream, _peer) = mio::net::UnixStream::pair().unwrap();
+        let mut socket = Socket::new(Stream::Unix(stream), Stay::default(), 1_000);
+        let shared = Bytes::from([0xC0, 0].repeat(3));
+        socket.feed(shared.clone());
+        assert!(!shared.is_unique(), "he is read on");
+        let lent = socket.lend_undecoded();
+        socket.pause();
+        socket.give_undecoded_back(lent.slice(2..));
+        drop(lent);
+        assert!(shared.is_unique());
+        assert_eq!(socket.undecoded(), [0xC0, 0, 0xC0, 0]);
     }
 
     #[test]

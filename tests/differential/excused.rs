@@ -128,9 +128,9 @@ fn first_options(place: &Place, ours: &mut Vec<Event>, theirs: &mut Vec<Event>) 
         matches!(event, Event::Message(message) if place.published(message)) && !others.contains(event)
     };
     // What one of them alone has sent back to its publisher at QoS 2, it alone releases when he comes again.
-    let released = |event: &Event, others: &[Event]| {
-        *event == Event::Released && place.published_exactly_once() && !others.contains(event)
-    };
+    let may_release = matches!(place.act(), Act::Connect(_) | Act::Doze(_)) && place.gets_own_exactly_once();
+    let released =
+        |event: &Event, others: &[Event]| *event == Event::Released && may_release && !others.contains(event);
     let (of_ours, of_theirs) = (ours.clone(), theirs.clone());
     needed
         | drain(ours, |event| own(event, &of_theirs) || released(event, &of_theirs))
@@ -180,9 +180,11 @@ impl Place<'_> {
         self.posts().any(|post| post.topic == message.topic && post.payload.as_bytes() == message.payload)
     }
 
-    /// Whether the client itself has published something at QoS 2, or has such a will.
-    fn published_exactly_once(&self) -> bool {
-        self.posts().any(|post| post.qos == QoS::ExactlyOnce)
+    /// Whether the client itself has published something at QoS 2, or has such a will, and once wanted to get its own
+    /// and once not.
+    fn gets_own_exactly_once(&self) -> bool {
+        let no_local = |wanted: bool| self.options().any(|options| options.no_local == wanted);
+        self.posts().any(|post| post.qos == QoS::ExactlyOnce) && no_local(true) && no_local(false)
     }
 
     /// What the client itself has published, and its wills.
