@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use super::Checked;
 use super::aside;
 use super::index::Index;
+use super::load::AT_ODDS;
 use super::log::{Doubt, Log};
 use super::numbers::Given;
 use super::open;
@@ -206,7 +207,7 @@ impl Database {
             if !connection.is_autocommit() {
                 connection.execute_batch("ROLLBACK")?;
             }
-            Log::load(connection, self.sizes, &self.rules, &self.suspects)
+            self.load(connection)
         };
         match back() {
             Ok(log) => {
@@ -248,10 +249,19 @@ impl Database {
         let connection = self.watch(opened.map_err(Fault::from))?;
         // First: where the log is not read, it is known from this in which file that lies.
         self.apart = successor::attached(&connection, &self.files)?;
-        let log = Log::load(&connection, self.sizes, &self.rules, &self.suspects)?;
+        let log = self.load(&connection)?;
         self.take(log);
         self.connection = Some(connection);
         Ok(())
+    }
+
+    /// Reads the log anew. Where it is at odds with itself, rows may be there that a salvage finds.
+    fn load(&self, connection: &Connection) -> Result<Log, Fault> {
+        let log = Log::load(connection, self.sizes, &self.rules, &self.suspects)?;
+        match log.is_at_odds && self.files.has_room_for_another() {
+            true => Err(Fault::Damaged(AT_ODDS.into())),
+            false => Ok(log),
+        }
     }
 
     /// Goes on with a new database that has what can be read of this one. Its numbers go on, too, so that
@@ -566,13 +576,7 @@ impl Worker {
 /// Whether rows of a damaged segment that are sound can be had, by salvaging everything: where its table is in
 /// the database itself, and the disk has room for another.
 pub(super) fn can_salvage(files: &Files, connection: &Connection, id: u32) -> bool {
-    has_room(files) && segment::has_table(connection, "main", id).unwrap_or(false)
-}
-
-/// Whether the disk has room for another database.
-pub(super) fn has_room(files: &Files) -> bool {
-    let bytes = files.database_size() + files.wal_size();
-    files.free_disk().is_none_or(|free| free / 4 * 3 > bytes)
+    files.has_room_for_another() && segment::has_table(connection, "main", id).unwrap_or(false)
 }
 
 /// Moves the WAL into the database.

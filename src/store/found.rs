@@ -289,5 +289,5 @@ fn progress(key: u32, body: &[u8]) -> Option<[u64; 4]> {
         return Some([Ledger::unpack(body)?.stamp, 0, 0, 0]);
     }
     let State { cursor, numbered, counters, .. } = State::unpack(body)?;
-    Some([counters.received, counters.gone(), cursor, numbered])
+    Some([counters.received, counters.ended(), cursor, numbered])
 }

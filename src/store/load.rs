@@ -19,6 +19,7 @@ use super::reader::{Fate, Kind, Reader, Span, State};
 use super::room::{Room, Sizes};
 use super::schema::{Fault, LEDGER, Ledger, state};
 use super::segment::{self, Header, Named};
+use super::successor;
 use crate::record::{DropReason, Lease, Presence, ReaderId, Restored, RestoredSession, Seq, SessionRecord};
 
 impl Log {
@@ -37,7 +38,8 @@ impl Log {
         log.spoilt = spoilt.into_keys().collect();
         let headers = segment::headers(connection)?;
         let forgotten = log.load_readers(connection)?;
-        let newest = headers.last().map_or(0, |(id, _)| *id);
+        let newest = headers.last_key_value().map_or(0, |(id, _)| *id);
+        let listed: BTreeSet<u32> = headers.keys().copied().collect();
         log.ledger.last_segment = log.ledger.last_segment.max(newest);
         let mut damage = if forgotten.is_empty() { Damage::None } else { Damage::Some };
         for (id, header) in headers {
@@ -50,8 +52,10 @@ impl Log {
             match read {
                 Ok(()) => {}
                 Err(Fault::Segment(id)) => {
-                    // Its number was another's, whose table is there.
-                    log.leaves_out |= !is_sound && !segment::has_table(connection, "main", id)?;
+                    // Its number may have been another's, whose table no header names now.
+                    log.is_at_odds |= !is_sound
+                        && !segment::has_table(connection, "main", id)?
+                        && !successor::tables(connection, "main")?.is_subset(&listed);
                     log.give_up(id, suspects.get(&id).copied().unwrap_or(Doubt::Damaged));
                     damage = Damage::Some;
                 }
@@ -61,8 +65,8 @@ impl Log {
         if is_damaged {
             log.guess_ledger();
         }
-        if damage == Damage::None && !log.is_conserved(connection)? {
-            (log.leaves_out, damage) = (true, Damage::Some);
+        if damage == Damage::None && !log.is_conserved() {
+            (log.is_at_odds, damage) = (true, Damage::Some);
         }
         if damage == Damage::Some {
             log.reconcile(connection)?;
@@ -95,7 +99,7 @@ impl Log {
             unlisted: BTreeMap::new(),
             spoilt: BTreeSet::new(),
             resting: BTreeSet::new(),
-            leaves_out: false,
+            is_at_odds: false,
             retained: Default::default(),
             rules,
             room: Room::Unknown,
@@ -230,7 +234,7 @@ impl Log {
             self.load_headless(connection, id, &segment, rows)?;
             return Ok(damage);
         }
-        // A page that is another's by mistake brings that one's rows.
+        // A damaged page above may lead to another's, whose rows are sound and counted there.
         let has_span = |(seq, reader, _): &(u64, ReaderId, u64)| {
             self.readers.get(reader).is_some_and(|reader| reader.spans.contains_key(seq))
         };
@@ -320,16 +324,12 @@ impl Log {
         self.ledger.last_reader = self.readers.keys().map(|reader| reader.0).max().unwrap_or(0);
     }
 
-    /// Whether all that readers had received has come to an end, or is there.
-    fn is_conserved(&mut self, connection: &Connection) -> Result<bool, Fault> {
-        for id in self.readers.keys().copied().collect::<Vec<_>>() {
-            let queued = self.queued(connection, id)?;
-            let counters = self.readers.get(&id).map(|reader| &reader.state.counters);
-            if counters.is_some_and(|counters| counters.received != counters.gone() + queued) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// Whether all that readers had received has ended or waits.
+    fn is_conserved(&self) -> bool {
+        self.readers.values().all(|reader| {
+            let counters = &reader.state.counters;
+            counters.received == counters.ended() + reader.waiting.rows
+        })
     }
 
     /// Counts as damaged what readers had received and is nowhere to be found.
@@ -340,9 +340,9 @@ impl Log {
             let queued = self.queued(connection, id)?;
             let Some(reader) = self.readers.get_mut(&id) else { continue };
             let counters = &mut reader.state.counters;
-            let gone = counters.gone();
-            let missing = counters.received.saturating_sub(gone + queued);
-            let beyond = (gone + queued).saturating_sub(counters.received);
+            let known = counters.ended() + queued;
+            let missing = counters.received.saturating_sub(known);
+            let beyond = known.saturating_sub(counters.received);
             // What was counted as damaged and is there after all was received before. Where its counters were lost,
             // what is there was received.
             counters.received += beyond - counters.recover(beyond);
@@ -451,3 +451,6 @@ enum Damage {
     None,
     Some,
 }
+
+/// Why a log is salvaged that is at odds with itself.
+pub(super) const AT_ODDS: &str = "what was received and what is there do not add up";

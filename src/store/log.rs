@@ -93,8 +93,9 @@ pub(super) struct Log {
     pub(super) spoilt: BTreeSet<u32>,
     /// Segments that the disk does not read for now: no transaction may, since SQLite undoes one that does.
     pub(super) resting: BTreeSet<u32>,
-    /// Whether there may be rows that the list of segments or the open one's page does not tell of.
-    pub(super) leaves_out: bool,
+    /// Whether what readers had received and what was found do not add up, or a table is there that no header names
+    /// in the place of one that is not.
+    pub(super) is_at_odds: bool,
     /// The last retained message of each topic in this transaction; `None`: it has none any more.
     pub(super) retained: BTreeMap<ByteString, Option<Arc<Message>>>,
     /// What readers may have waiting.

@@ -276,7 +276,7 @@ fn damage(
 ) -> Option<String> {
     match loaded {
         Err(fault) => fault.is_damage_at_start().then(|| fault.to_string()),
-        Ok((log, _)) if log.leaves_out && commit::has_room(files) => Some("its lists leave out rows".into()),
+        Ok((log, _)) if log.is_at_odds && files.has_room_for_another() => Some(load::AT_ODDS.into()),
         // Before anybody has read past them, rows of a segment that SQLite cannot read are had from its pages.
         Ok((log, _)) => log
             .lost

@@ -269,8 +269,8 @@ impl Counters {
         }
     }
 
-    /// How many have come to an end.
-    pub(super) fn gone(&self) -> u64 {
+    /// Those of which something has become.
+    pub(super) fn ended(&self) -> u64 {
         self.delivered + self.expired + self.dropped.values().sum::<u64>()
     }
 

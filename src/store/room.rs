@@ -128,6 +128,12 @@ impl Files {
         self.disk.size(&self.database).unwrap_or(0)
     }
 
+    /// Whether the disk has room for another database of this size.
+    pub(super) fn has_room_for_another(&self) -> bool {
+        let bytes = self.database_size() + self.wal_size();
+        self.free_disk().is_none_or(|free| free / 4 * 3 > bytes)
+    }
+
     /// Free bytes on the disk, as an ordinary user may take them; `None` where it does not say.
     pub(super) fn free_disk(&self) -> Option<u64> {
         self.disk.free(&self.dir)

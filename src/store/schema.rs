@@ -147,11 +147,6 @@ pub(super) fn unread() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_READ), None)
 }
 
-/// What SQLite says where the file is no sound database.
-pub(super) fn corrupt() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
-}
-
 /// Whether the error says that the file is no sound database.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
@@ -252,7 +247,11 @@ pub(super) fn tables() -> String {
 /// Whether the tables of the database of that name are as they were made. SQLite keeps their SQL and believes it: where
 /// a bit has changed, what was the key may be none any more, and rows that are there are not found.
 pub(super) fn are_tables_as_made(connection: &Connection, schema: &str) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare(&format!("SELECT name, sql FROM {schema}.sqlite_schema"))?;
+    let columns = "name, sql, type = 'table' AND tbl_name = name";
+    // What somebody has had SQLite note of them, as by ANALYZE, is of no account.
+    let others = "name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let mut statement =
+        connection.prepare(&format!("SELECT {columns} FROM {schema}.sqlite_schema WHERE {others}"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (Ok(name), Ok(sql)) = (row.get_ref(0)?.as_str(), row.get_ref(1)?.as_str()) else {
@@ -261,7 +260,8 @@ pub(super) fn are_tables_as_made(connection: &Connection, schema: &str) -> rusql
         let columns = sql.strip_prefix("CREATE TABLE ").and_then(|rest| rest.strip_prefix(name));
         let of_all = TABLES.iter().filter(|(table, _)| *table == name).map(|(_, made)| *made);
         let of_segments = SEGMENT.into_iter().filter(|_| name.starts_with("log_"));
-        if !columns.is_some_and(|columns| of_all.chain(of_segments).any(|made| made == columns)) {
+        let is_known = columns.is_some_and(|columns| of_all.chain(of_segments).any(|made| made == columns));
+        if !is_known || !row.get::<_, bool>(2)? {
             return Ok(false);
         }
     }

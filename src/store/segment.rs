@@ -14,7 +14,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
-use super::schema::{Fault, SEGMENT, corrupt, is_damage, is_unreadable, signed, unsigned};
+use super::schema::{Fault, SEGMENT, is_damage, is_unreadable, signed, unsigned};
 use super::tally::Tally;
 use super::unread::ELSEWHERE;
 use crate::record::{Message, ReaderId};
@@ -166,17 +166,20 @@ pub(super) fn put_header(connection: &Connection, id: u32, header: &Header) -> R
     Ok(())
 }
 
-/// All segments in order, each with its header if that is sound. SQLite reads a page from its first row to its last and
-/// does not ask whether their numbers rise.
-pub(super) fn headers(connection: &Connection) -> rusqlite::Result<Vec<(u32, Option<Header>)>> {
+/// All segments, each with its header if that is sound. A damaged list may have one twice, and in any order: SQLite reads
+/// a page as it lies.
+pub(super) fn headers(connection: &Connection) -> rusqlite::Result<BTreeMap<u32, Option<Header>>> {
     let mut statement = connection.prepare("SELECT id, data FROM segments ORDER BY id")?;
-    let rows = statement.query_map([], |row| {
+    let mut rows = statement.query([])?;
+    let mut headers = BTreeMap::new();
+    while let Some(row) = rows.next()? {
         let id: u32 = row.get(0)?;
-        let blob = row.get_ref(1)?.as_blob().unwrap_or_default().to_vec();
-        Ok((id, unseal(&blob, u64::from(id)).and_then(unpack_header)))
-    })?;
-    let headers: Vec<_> = rows.collect::<Result<_, _>>()?;
-    if headers.is_sorted_by(|(one, _), (next, _)| one < next) { Ok(headers) } else { Err(corrupt()) }
+        let blob = row.get_ref(1)?.as_blob().unwrap_or_default();
+        let header = unseal(blob, u64::from(id)).and_then(unpack_header);
+        let known: &mut Option<Header> = headers.entry(id).or_default();
+        *known = known.take().or(header);
+    }
+    Ok(headers)
 }
 
 pub(super) fn unpack_header(body: &[u8]) -> Option<Header> {
@@ -388,8 +391,7 @@ pub(super) fn walk(
     }
 }
 
-/// Walks all rows of a segment in order, `None` for each whose checksum does not hold. It is damaged where their numbers
-/// do not rise.
+/// Walks all rows of a segment in order, `None` for each whose checksum does not hold, or that comes twice.
 pub(super) fn scan(
     connection: &Connection,
     id: u32,
@@ -401,11 +403,9 @@ pub(super) fn scan(
         let mut last = 0;
         while let Some(row) = rows.next()? {
             let seq = unsigned(row.get(0)?);
-            if seq <= last {
-                return Err(corrupt());
-            }
-            last = seq;
-            take(seq, RawRow::sound(row).as_ref());
+            let sound = RawRow::sound(row).filter(|_| seq > last);
+            last = if sound.is_some() { seq } else { last };
+            take(seq, sound.as_ref());
         }
         Ok(())
     };
@@ -703,7 +703,7 @@ mod tests {
         for (id, header) in [(1, &old), (2, &new), (3, &Header::default())] {
             put_header(&connection, id, header).unwrap();
         }
-        let expected = [(1, Some(old)), (2, Some(new)), (3, Some(Header::default()))];
+        let expected = BTreeMap::from([(1, Some(old)), (2, Some(new)), (3, Some(Header::default()))]);
         assert_eq!(headers(&connection).unwrap(), expected);
     }
 }

@@ -141,7 +141,7 @@ pub(super) fn copy_on(
     make_room: &mut dyn FnMut() -> bool,
 ) -> Result<(), Refusal> {
     let copy = || -> Result<(), Fault> {
-        let mut homeless: BTreeMap<_, _> = segment::headers(connection)?.into_iter().collect();
+        let mut homeless: BTreeMap<_, _> = segment::headers(connection)?;
         for schema in schemas(connection)? {
             for id in tables(connection, &schema)? {
                 homeless.remove(&id);
@@ -156,7 +156,7 @@ pub(super) fn copy_on(
     match copied {
         Err(fault) if fault.is_full() => {
             tracing::error!(path = %path.display(), "NO ROOM ON THE DISK to copy on what can be read of it");
-            if attach_one(connection, files, path).is_ok() {
+            if attach_as_it_is(connection, files, path).is_ok() {
                 // Who needs what is not read waits for room.
                 return Ok(());
             }
@@ -167,22 +167,39 @@ pub(super) fn copy_on(
     Ok(files.disk.sync_names(&files.dir)?)
 }
 
+/// Attaches it, unless its tables are not as they were made: rows that are there would not be found.
 fn attach_one(connection: &Connection, files: &Files, path: &Path) -> Result<(), Refusal> {
-    let Some(number) = number(path) else { return Ok(()) };
+    let Some(schema) = attach_as_it_is(connection, files, path)? else { return Ok(()) };
+    let are_as_made = schema::are_tables_as_made(connection, &schema);
+    if matches!(are_as_made, Ok(true)) {
+        return Ok(());
+    }
+    detach(connection, &schema);
+    are_as_made?;
+    Err(Refusal::Damaged("its list of tables is not as it was made".into()))
+}
+
+fn detach(connection: &Connection, schema: &str) {
+    let _ = connection.execute_batch(&format!("DETACH DATABASE {schema}"));
+}
+
+/// Attaches it under the name that is returned.
+fn attach_as_it_is(connection: &Connection, files: &Files, path: &Path) -> Result<Option<String>, Refusal> {
+    let Some(number) = number(path) else { return Ok(None) };
     let schema = format!("apart_{number}");
     let uri = format!("file:{}?mode=ro&vfs={}", escaped(path), files.disk.layer_for_reading());
-    let look = || -> Result<(), Refusal> {
+    let look = || -> rusqlite::Result<i64> {
         connection.execute(&format!("ATTACH DATABASE ?1 AS {schema}"), [uri])?;
         let sql = format!("SELECT count(*) FROM {schema}.segments");
-        connection.query_row(&sql, [], |row| row.get::<_, i64>(0))?;
-        match schema::are_tables_as_made(connection, &schema)? {
-            true => Ok(()),
-            false => Err(Refusal::Damaged("its list of tables is not as it was made".into())),
-        }
+        connection.query_row(&sql, [], |row| row.get(0))
     };
-    look().inspect_err(|_| {
-        let _ = connection.execute_batch(&format!("DETACH DATABASE {schema}"));
-    })
+    match look() {
+        Ok(_) => Ok(Some(schema)),
+        Err(error) => {
+            detach(connection, &schema);
+            Err(error.into())
+        }
+    }
 }
 
 /// Gives up what was set apart: it is kept for whoever can read it.

@@ -7,7 +7,7 @@
 use rusqlite::Connection;
 
 use super::Checked;
-use super::commit::{Database, has_room};
+use super::commit::Database;
 use super::patience::Patience;
 use super::read::Names;
 use super::room::{PAGE, Pages};
@@ -168,7 +168,7 @@ impl Worker {
         let now = (self.clock)();
         let is_damage = fault.is_damage();
         let is_over = is_damage || self.database.is_hopeless(&fault, now.mono);
-        if !is_over || !has_room(&self.database.files) || now.mono < self.recovery.salvage_at {
+        if !is_over || !self.database.files.has_room_for_another() || now.mono < self.recovery.salvage_at {
             return self.database.unread.put_off_and_rest(NEEDLESS, now.mono);
         }
         self.names = Names::default();

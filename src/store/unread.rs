@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::commit::{Database, has_room};
+use super::commit::Database;
 use super::image::Health;
 use super::log::Doubt;
 use super::patience::{Patience, Tries};
@@ -104,7 +104,10 @@ impl Database {
                 // Of the second nobody needs anything: who asks has seen that there is room.
                 ELSEWHERE | NEEDLESS => true,
                 // Should even that fail, the next load gives it up.
-                _ => self.suspects.insert(place, Doubt::Unreadable).is_none() && has_room(&self.files),
+                _ => {
+                    self.suspects.insert(place, Doubt::Unreadable).is_none()
+                        && self.files.has_room_for_another()
+                }
             };
         if salvage { self.replace_damaged(Patience::None, now.wall, fault) } else { self.go_back(now) }
     }

@@ -3,6 +3,7 @@
 //! With each table that goes SQLite moves the last root page of the file into the gap, so that a place which nobody
 //! else needs may stand in the way of every drop.
 
+use super::apart::taken;
 use super::cuts::{Rig, SIZES, content};
 use super::disk::{FaultyDisk, Kind};
 use super::faults::{ROUTE, closed_with_960_rows, cut, read_all, rows, seqs, start};
@@ -122,10 +123,16 @@ fn a_table_whose_header_is_lost_is_no_table_that_was_left_behind() {
     let id: i64 = connection.query_row("SELECT min(id) FROM segments", [], |row| row.get(0)).unwrap();
     connection.execute("DELETE FROM segments WHERE id = ?", [id]).unwrap();
     rig.worker.close();
+    // No room for a salvage at first.
+    let taken = taken(&disk);
+    disk.fail(|faults| faults.capacity = taken + 300_000);
     let mut rig = start(&disk);
+    assert_eq!(rig.put_aside, None);
     (0..5).for_each(|_| rig.wait(3_000));
     assert!(rig.commit(rows(201..=201)));
+    assert!(lost(&mut rig) > 0, "they are counted");
     rig.worker.close();
+    disk.fail(|faults| faults.capacity = 0);
     // A salvage finds its rows.
     disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[0] ^= 1);
     assert_eq!(read_all(&mut start(&disk)), seqs(1..=201));

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::apart::taken;
 use super::cuts::{Rig, SIZES, content};
 use super::disk::FaultyDisk;
 use super::*;
@@ -246,7 +247,7 @@ fn no_bit_of_the_order_of_a_page_goes_uncounted() {
     let open = bytes.windows(newest.len()).position(|text| text == newest).unwrap() + newest.len();
     let step = if proof() { 1 } else { 13 };
     let mut tally = Tally::default();
-    for (page, rows) in [(schema::ROOTS[4] as usize, 870), (usize::from(bytes[open]), 858)] {
+    for (page, rows) in [(SEGMENTS, 870), (usize::from(bytes[open]), 858)] {
         for bit in bits_of_order(&bytes, page).into_iter().step_by(step) {
             let (disk, before) = (whole.copied(), tally.read);
             disk.harm(&database(&disk), |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
@@ -257,6 +258,55 @@ fn no_bit_of_the_order_of_a_page_goes_uncounted() {
     }
     println!("measured: {tally:?}");
     assert_eq!(tally.received, tally.runs * 900, "nothing goes uncounted");
+}
+
+/// Has the list of segments name one twice, and another not.
+fn double_a_segment(bytes: &mut [u8]) {
+    let numbers = bits_of_order(bytes, SEGMENTS).into_iter().filter(|bit| bit % 8 == 0).map(|bit| bit / 8);
+    let at = numbers.rev().find(|at| bytes[*at] == 9).expect("one has the number 9");
+    bytes[at] ^= 2;
+}
+
+/// Where the segments are listed.
+const SEGMENTS: usize = schema::ROOTS[4] as usize;
+
+#[test]
+fn a_segment_that_is_listed_twice_is_found_at_a_start_and_at_work() {
+    let whole = filled(End::Closed);
+    let database = |disk: &FaultyDisk| disk.dir().join("tidegate.db");
+    // At a start, with room for a salvage and without.
+    for room in [Room::Much, Room::None] {
+        let disk = whole.copied();
+        disk.harm(&database(&disk), double_a_segment);
+        if room == Room::None {
+            let taken = taken(&disk);
+            disk.fail(|faults| faults.capacity = taken + 200_000);
+        }
+        let mut tally = Tally::default();
+        check(&disk, &mut tally);
+        // Without it, nine rows of three readers.
+        let expected = if room == Room::Much { 870 } else { 870 - 27 };
+        assert_eq!((tally.read, tally.put_aside), (expected, u64::from(room == Room::Much)), "{room:?}");
+        assert_eq!(tally.received, 900, "nothing goes uncounted");
+        // What was found is found once.
+        assert_eq!(start(&disk).put_aside, None);
+    }
+    // At work, when a transaction that failed has the log read again.
+    let mut rig = start(&whole);
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    whole.harm(&database(&whole), double_a_segment);
+    whole.fail(|faults| faults.writes = 1);
+    rig.hand_over(vec![session(ReaderId(90))]);
+    (0..20).for_each(|_| rig.wait(3_000));
+    assert!(rig.all_told());
+    assert_eq!(READERS.map(|reader| read_all(&mut rig, reader).len()), ALL);
+    assert!(rig.status().put_aside > 0);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Much,
+    None,
 }
 
 #[test]
