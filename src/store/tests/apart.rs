@@ -519,6 +519,12 @@ fn a_table_of_a_file_apart_that_has_lost_its_key_costs_no_row() {
         let at = bytes.windows(key.len()).position(|text| text == key).unwrap();
         bytes[at + key.len() - 1] ^= 8;
     });
+    // Where the disk has no room to copy it on, it is read where it is, and only that table is lost.
+    let full = disk.copied();
+    let taken = taken(&full);
+    full.fail(|faults| faults.capacity = taken + 10_000);
+    let mut rig = start(&full);
+    assert_eq!((apart(&rig).len(), read_all(&mut rig)), (1, [seqs(1..=12), seqs(25..=210)].concat()));
     let mut rig = start(&disk);
     assert_eq!(read_all(&mut rig), seqs(1..=210));
     assert_lost(&mut rig, 210, 0);

@@ -334,6 +334,15 @@ fn no_bit_of_what_a_table_is_made_of_costs_a_row() {
 }
 
 #[test]
+fn what_somebody_has_had_sqlite_note_is_no_damage() {
+    let disk = filled(End::Closed);
+    let rig = start(&disk);
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("ANALYZE").unwrap();
+    rig.worker.close();
+    assert_eq!(start(&disk).put_aside, None);
+}
+
+#[test]
 fn a_table_that_is_not_as_it_was_made_loses_no_row() {
     let (_, rows) = harmed(End::Closed, |bytes| {
         let places: Vec<usize> = (0..bytes.len() - 20)
