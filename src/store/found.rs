@@ -185,9 +185,16 @@ impl Group {
         group
     }
 
-    /// Takes the rows of a segment that SQLite can read, without its indexes: as many as it comes to.
+    /// Takes the rows of a segment that SQLite can read, without its indexes: as many as it comes to. Where it reads a
+    /// page in the place of another, that is not all.
     pub(super) fn scan(&mut self, connection: &Connection, id: u32) -> Result<(), Fault> {
-        segment::scan(connection, id, |seq, row| self.rows.extend(row.map(|row| (seq, FoundRow::of(row)))))
+        let (mut last, mut rises) = (0, true);
+        segment::scan(connection, id, |seq, row| {
+            let Some(row) = row else { return };
+            (rises, last) = (rises && seq > last, seq);
+            self.rows.insert(seq, FoundRow::of(row));
+        })?;
+        if rises { Ok(()) } else { Err(Fault::Segment(id)) }
     }
 
     fn take(&mut self, id: i64, columns: &[ValueRef<'_>]) {

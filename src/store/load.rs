@@ -17,7 +17,7 @@ use super::log::{Dictionary, Doubt, Gone, Log, Segment};
 use super::read::Names;
 use super::reader::{Fate, Kind, Reader, Span, State};
 use super::room::{Room, Sizes};
-use super::schema::{Fault, LEDGER, Ledger, state};
+use super::schema::{self, Fault, LEDGER, Ledger, state};
 use super::segment::{self, Header, Named};
 use super::successor;
 use crate::record::{DropReason, Lease, Presence, ReaderId, Restored, RestoredSession, Seq, SessionRecord};
@@ -54,6 +54,7 @@ impl Log {
                 Err(Fault::Segment(id)) => {
                     // Its number may have been another's, whose table no header names now.
                     log.is_at_odds |= !is_sound
+                        && !suspects.contains_key(&id)
                         && !segment::has_table(connection, "main", id)?
                         && !successor::tables(connection, "main")?.is_subset(&listed);
                     log.give_up(id, suspects.get(&id).copied().unwrap_or(Doubt::Damaged));
@@ -63,7 +64,7 @@ impl Log {
             }
         }
         if is_damaged {
-            log.guess_ledger();
+            log.guess_ledger(connection)?;
         }
         if damage == Damage::None && !log.is_conserved() {
             (log.is_at_odds, damage) = (true, Damage::Some);
@@ -190,17 +191,20 @@ impl Log {
     /// The open segment, or one whose header is damaged, from its rows.
     fn load_by_scan(&mut self, connection: &Connection, id: u32, open: bool) -> Result<Damage, Fault> {
         let mut damage = if open { Damage::None } else { Damage::Some };
+        let mut is_at_odds = false;
         let mut segment = Segment::default();
         let mut names = Dictionary::default();
         let mut audiences: HashMap<u64, Audience> = HashMap::new();
         let mut named: Vec<Naming> = Vec::new();
         segment::scan(connection, id, |seq, row| {
             segment.rows += 1;
-            let Some(row) = row else {
+            // A page that comes twice, or another's, stands in the place of one that does not.
+            is_at_odds |= row.is_some() && seq <= segment.last;
+            let Some(row) = row.filter(|_| seq > segment.last) else {
                 damage = Damage::Some;
                 return;
             };
-            segment.last = segment.last.max(seq);
+            segment.last = seq;
             segment.bytes += row.weight();
             if let Named::Here(topic) = row.topic {
                 names.topics.insert(topic.into(), seq);
@@ -217,6 +221,7 @@ impl Log {
                 weight: row.message_weight(0),
             });
         })?;
+        self.is_at_odds |= is_at_odds;
         // Only now: a row that was copied here may name one with a higher number.
         let topics: HashMap<u64, u64> =
             names.topics.iter().map(|(topic, seq)| (*seq, topic.len() as u64)).collect();
@@ -317,11 +322,14 @@ impl Log {
     }
 
     /// Order and reader numbers, where both copies of the ledger are damaged.
-    fn guess_ledger(&mut self) {
+    fn guess_ledger(&mut self, connection: &Connection) -> Result<(), Fault> {
         let rows = self.segments.values().map(|segment| segment.last);
         let cursors = self.readers.values().map(|reader| reader.state.cursor);
         self.ledger.last_seq = rows.chain(cursors).max().unwrap_or(0);
-        self.ledger.last_reader = self.readers.keys().map(|reader| reader.0).max().unwrap_or(0);
+        // Also of one that no list names any more: who comes next is not to take its state for his own.
+        let readers = self.readers.keys().map(|reader| reader.0);
+        self.ledger.last_reader = readers.max().unwrap_or(0).max(schema::last_reader(connection)?);
+        Ok(())
     }
 
     /// Whether all that readers had received has ended or waits.

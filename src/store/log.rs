@@ -93,8 +93,8 @@ pub(super) struct Log {
     pub(super) spoilt: BTreeSet<u32>,
     /// Segments that the disk does not read for now: no transaction may, since SQLite undoes one that does.
     pub(super) resting: BTreeSet<u32>,
-    /// Whether what readers had received and what was found do not add up, or a table is there that no header names
-    /// in the place of one that is not.
+    /// Whether there may be rows that SQLite does not find, and a salvage does: where nothing else is damaged, and what
+    /// readers had received does not add up; or where a page or a header stands in the place of another.
     pub(super) is_at_odds: bool,
     /// The last retained message of each topic in this transaction; `None`: it has none any more.
     pub(super) retained: BTreeMap<ByteString, Option<Arc<Message>>>,

@@ -247,9 +247,9 @@ pub(super) fn tables() -> String {
 /// Whether the tables of the database of that name are as they were made. SQLite keeps their SQL and believes it: where
 /// a bit has changed, what was the key may be none any more, and rows that are there are not found.
 pub(super) fn are_tables_as_made(connection: &Connection, schema: &str) -> rusqlite::Result<bool> {
-    let columns = "name, sql, type = 'table' AND tbl_name = name";
+    let columns = "name, sql, type IS 'table' AND tbl_name IS name";
     // What somebody has had SQLite note of them, as by ANALYZE, is of no account.
-    let others = "name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let others = "ifnull(name, '') NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     let mut statement =
         connection.prepare(&format!("SELECT {columns} FROM {schema}.sqlite_schema WHERE {others}"))?;
     let mut rows = statement.query([])?;
@@ -266,6 +266,14 @@ pub(super) fn are_tables_as_made(connection: &Connection, schema: &str) -> rusql
         }
     }
     Ok(true)
+}
+
+/// The highest number of a reader of whom anything is there: what is kept of it twice stands under its number and
+/// another above that.
+pub(super) fn last_reader(connection: &Connection) -> rusqlite::Result<u32> {
+    let all = "SELECT reader FROM main.state UNION ALL SELECT reader FROM main.mirror";
+    let sql = format!("SELECT ifnull(max(reader & 0xffffffff), 0) FROM ({all})");
+    connection.query_row(&sql, [], |row| row.get(0))
 }
 
 /// Marks a file of an older version, which is read as it is, as one that may hold what is new: in its header

@@ -391,7 +391,8 @@ pub(super) fn walk(
     }
 }
 
-/// Walks all rows of a segment in order, `None` for each whose checksum does not hold, or that comes twice.
+/// Walks all rows of a segment, `None` for each whose checksum does not hold. Their numbers rise, unless a page above
+/// them is damaged: SQLite does not ask for that.
 pub(super) fn scan(
     connection: &Connection,
     id: u32,
@@ -400,12 +401,8 @@ pub(super) fn scan(
     let mut walk = || -> rusqlite::Result<()> {
         let mut statement = connection.prepare(&format!("SELECT * FROM log_{id} WHERE seq > 0"))?;
         let mut rows = statement.query([])?;
-        let mut last = 0;
         while let Some(row) = rows.next()? {
-            let seq = unsigned(row.get(0)?);
-            let sound = RawRow::sound(row).filter(|_| seq > last);
-            last = if sound.is_some() { seq } else { last };
-            take(seq, sound.as_ref());
+            take(unsigned(row.get(0)?), RawRow::sound(row).as_ref());
         }
         Ok(())
     };
