@@ -7,7 +7,7 @@
 //! all that the failed sync may have covered. Older segments were synced long ago, and are read where they
 //! are until nobody wants a row of them. Rows are checked when they are read, here as everywhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -141,7 +141,7 @@ pub(super) fn copy_on(
     make_room: &mut dyn FnMut() -> bool,
 ) -> Result<(), Refusal> {
     let copy = || -> Result<(), Fault> {
-        let mut homeless: BTreeMap<_, _> = segment::headers(connection)?;
+        let mut homeless = segment::headers(connection)?;
         for schema in schemas(connection)? {
             for id in tables(connection, &schema)? {
                 homeless.remove(&id);

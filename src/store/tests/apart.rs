@@ -473,7 +473,7 @@ fn with_rows_apart(disk: &FaultyDisk) -> Rig {
 }
 
 /// Where the segments are listed.
-const SEGMENTS: usize = schema::ROOTS[4] as usize;
+pub(super) const SEGMENTS: usize = schema::ROOTS[4] as usize;
 
 fn forget_segments(bytes: &mut [u8]) {
     bytes[(SEGMENTS - 1) * 4_096..][..4_096].fill(0xa5);
