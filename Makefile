@@ -19,7 +19,7 @@ test: setup
 proof: setup
 	TIDEGATE_SIZE=proof tests/suites/all $(SUITE)
 
-bench: setup
+bench: setup-run
 	tests/bench/side-by-side
 
 deb: setup-deb

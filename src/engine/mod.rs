@@ -4,6 +4,11 @@
 //! broker, carries out what the broker says, and sends what is to leave, one write for a connection. It
 //! waits for nobody: what others are slow at has a bounded queue or a limit with a policy.
 //!
+//! Connections could be spread over cores by an engine for each, with the one broker behind queues. To hand messages to
+//! another thread and have its answer takes 2 µs of the processor, so 0.2 each where ten go at once and 0.035 where a
+//! hundred do (measured on x86-64), while a whole message takes 0.05 at QoS 0 and 0.3 at QoS 1. That pays where one core
+//! is full, at millions of messages a second, and costs all others.
+//!
 //! Invariant: no rule of MQTT lives here; a packet goes to the broker as it was decoded.
 
 mod inbox;

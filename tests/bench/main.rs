@@ -2,7 +2,8 @@
 //!
 //! `make bench` runs `load`, beside Debian's mosquitto; the suite of sizes runs the same loads as `loads` at
 //! a size fit for CI, and `backlog`, `flash` and `local`, which are whole with `TIDEGATE_SIZE=proof`. Bytes
-//! and counts are asserted at any size; times only at the whole one, with the optimised program.
+//! and counts are asserted at any size; times only at the whole one, with the optimised program. `bench floor PORT`
+//! is what the brokers are measured beside.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench that breaks should say where")]
 
@@ -22,6 +23,10 @@ use std::path::Path;
 fn main() {
     let mut words = std::env::args().skip(1);
     let program = words.next().unwrap_or_else(|| "target/release/tidegate".into());
+    if program == load::floor::NAME {
+        let port = words.next().and_then(|port| port.parse().ok()).expect("floor PORT");
+        return load::floor::serve(port);
+    }
     let program = Path::new(&program);
     let named: Vec<String> = words.collect();
     let all = ["load".into()];

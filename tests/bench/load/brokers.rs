@@ -1,14 +1,17 @@
 //! The brokers that are measured, each started afresh and arranged for one load.
 //!
 //! tidegate runs as shipped, save for what the load cannot do without. Mosquitto is told the same, and to
-//! hold no more back than we do.
+//! hold nothing back.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use super::floor;
+use super::patience::{STALL, STALL_OF_SAVERS};
 use super::rows::{Load, Part, Row, Shape};
 use super::wire::{Dial, Wire};
 use crate::process::LEASH;
@@ -22,6 +25,8 @@ pub(crate) enum Contender {
     /// The same, saving its database after every change: as durable as it can be made.
     MosquittoSaving,
     Tidegate(PathBuf),
+    /// What moving the bytes costs, see `floor`.
+    Floor,
     /// Any other program that takes a port, in place of `{port}` or at the end.
     Beside(String, String),
 }
@@ -31,6 +36,8 @@ pub(crate) struct Broker {
     pub(crate) port: u16,
     pub(crate) pid: u32,
     pub(crate) dial: Dial,
+    /// How long it may say nothing.
+    pub(crate) stall: Duration,
     /// A hand on its disk, where syncs are counted.
     pub(crate) disk: Option<Disk>,
     /// `None` in a test that is the broker itself.
@@ -88,13 +95,22 @@ impl Contender {
             Contender::Mosquitto => "mosquitto",
             Contender::MosquittoSaving => "mosquitto, saving",
             Contender::Tidegate(_) => "tidegate",
+            Contender::Floor => "floor",
             Contender::Beside(name, _) => name,
         }
     }
 
-    /// Whether its figures belong into this part.
-    pub(crate) fn takes_part(&self, part: Part) -> bool {
-        *self != Contender::MosquittoSaving || part == Part::Acknowledged
+    /// Whether its figures belong into this row.
+    pub(crate) fn takes_part(&self, row: &Row) -> bool {
+        match self {
+            Contender::MosquittoSaving => row.part == Part::Acknowledged,
+            Contender::Floor => row.part == Part::Tcp && floor::can(row.load),
+            _ => true,
+        }
+    }
+
+    fn stall(&self) -> Duration {
+        if *self == Contender::MosquittoSaving { STALL_OF_SAVERS } else { STALL }
     }
 
     /// Starts it for this row, with nothing in its store.
@@ -132,6 +148,12 @@ impl Contender {
                 let process = process?;
                 (port, process)
             }
+            Contender::Floor => {
+                let (port, program) = (free_port(), std::env::current_exe().unwrap());
+                let port_word = port.to_string();
+                let words = [program.to_str().unwrap(), floor::NAME, &port_word];
+                (port, spawn(&[&wrapper[..], &words].concat(), &folder, port)?)
+            }
             Contender::Beside(..) if matches!(row.part, Part::Tls | Part::WebSocket) => {
                 return Err(Missing::Unable);
             }
@@ -145,7 +167,8 @@ impl Contender {
             }
         };
         let pid = process.pid();
-        Ok(Broker { port, pid, dial: ground.dial(row.part), disk, _process: Some(process) })
+        let (dial, stall) = (ground.dial(row.part), self.stall());
+        Ok(Broker { port, pid, dial, stall, disk, _process: Some(process) })
     }
 }
 
@@ -167,7 +190,7 @@ fn spawn(words: &[&str], folder: &Path, port: u16) -> Result<Process, Missing> {
             let said = fs::read_to_string(&log).unwrap_or_default();
             return Err(Missing::Failed(format!("it does not start: {}", said.trim())));
         }
-        std::thread::park_timeout(std::time::Duration::from_millis(10));
+        std::thread::park_timeout(Duration::from_millis(10));
     }
     Ok(process)
 }

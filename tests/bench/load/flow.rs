@@ -9,8 +9,7 @@ use std::time::Duration;
 use super::gauge::{Gauge, Taken};
 use super::hub::{Handler, Hub};
 use super::packet::{self, Packet, Publish, Template, user_properties};
-use super::patience::Patience;
-use super::tracker::{Order, Stamp, Tracker, judge};
+use super::tracker::{Stamp, Tracker, judge};
 use super::{Outcome, Span};
 
 /// What is under way. The first connections of the hub are the publishers, those after them the
@@ -24,7 +23,7 @@ pub(crate) struct Flow {
     readers: u64,
     properties: Vec<u8>,
     trackers: Vec<Tracker>,
-    order: Order,
+    look: Look,
     /// Publishers that may have room to send.
     ready: Vec<usize>,
     sent: u64,
@@ -36,13 +35,43 @@ pub(crate) struct Flow {
     measuring: bool,
 }
 
-/// Which arrivals are one stream in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whose arrivals are one stream in order.
+#[derive(Debug)]
 pub(crate) enum Streams {
     /// A subscriber has one publisher.
-    OfSubscribers,
+    Subscribers,
     /// A publisher's messages all go to one subscriber.
-    OfPublishers,
+    Publishers,
+    /// Each of the one publisher's topics goes to one subscriber, to this one.
+    Topics(Vec<usize>),
+}
+
+impl Streams {
+    /// Of which stream a message is that came to this subscriber, and its number there; `None` where it should not
+    /// have come to him.
+    fn take(&self, publishers: usize, subscriber: usize, stamp: Stamp) -> Option<(usize, u64)> {
+        match self {
+            Streams::Subscribers => {
+                let its_own = publishers == 1 || stamp.publisher == subscriber;
+                its_own.then_some((subscriber, stamp.number))
+            }
+            Streams::Publishers => Some((stamp.publisher, stamp.number)),
+            Streams::Topics(takers) => {
+                let topics = takers.len() as u64;
+                let topic = (stamp.number % topics) as usize;
+                (takers[topic] == subscriber).then_some((topic, stamp.number / topics))
+            }
+        }
+    }
+}
+
+/// How often what the broker says is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Now and then: it costs little, and what a message costs the broker is the figure.
+    Leisurely,
+    /// At once: how long the broker takes to answer is the figure.
+    Eager,
 }
 
 /// What a flow consists of.
@@ -52,7 +81,7 @@ pub(crate) struct Plan {
     pub(crate) qos: u8,
     pub(crate) readers: u64,
     pub(crate) streams: Streams,
-    pub(crate) order: Order,
+    pub(crate) look: Look,
     pub(crate) window: usize,
 }
 
@@ -95,7 +124,11 @@ impl Flow {
             })
             .collect();
         let subscribers = hub.connections.len() - count;
-        let streams = if plan.streams == Streams::OfSubscribers { subscribers } else { count };
+        let streams = match &plan.streams {
+            Streams::Subscribers => subscribers,
+            Streams::Publishers => count,
+            Streams::Topics(takers) => takers.len(),
+        };
         Flow {
             qos: plan.qos,
             publishers,
@@ -104,7 +137,7 @@ impl Flow {
             readers: plan.readers,
             properties: user_properties(hub.version).as_bytes().to_vec(),
             trackers: (0..streams).map(|_| Tracker::default()).collect(),
-            order: plan.order,
+            look: plan.look,
             ready: Vec::new(),
             sent: 0,
             acknowledged: 0,
@@ -130,14 +163,17 @@ impl Flow {
             self.touch(number);
         }
         let (nap, mut gauge) = (self.nap(), Gauge::new(pid, hub.now(), span));
-        let mut patience = Patience::new(hub.now());
-        self.measuring = gauge.open(hub.now(), self.counts());
+        let mut patience = hub.patience();
+        if matches!(span, Span::Count(_)) {
+            self.measuring = gauge.open(hub.now(), self.counts());
+        }
         self.fill(hub)?;
         loop {
-            self.measuring = gauge.open(hub.now(), self.counts());
             // Before the nap, so that the broker has something to do in it.
             hub.poll(patience.wait(), self)?;
             self.fill(hub)?;
+            // What came in the nap was paid for before, so it is taken first.
+            self.measuring = gauge.open(hub.now(), self.counts());
             if gauge.is_over(hub.now(), self.counts()) || self.has_ended() {
                 self.publishers.iter_mut().for_each(|publisher| publisher.limit = publisher.next);
                 self.close(&mut gauge, hub)?;
@@ -145,25 +181,28 @@ impl Flow {
             if gauge.taken.is_some() && self.is_complete() {
                 break;
             }
-            patience.look(hub.now(), self.delivered + self.acknowledged, hub)?;
+            patience.look(self.delivered + self.acknowledged, hub)?;
             if !nap.is_zero() {
                 std::thread::park_timeout(nap);
             }
         }
-        // What comes now is a double.
-        let quiet = hub.now() + QUIET;
-        while hub.now() < quiet {
-            hub.poll(QUIET / 5, self)?;
-        }
+        hub.await_doubles(self)?;
         if self.readers > 0 {
-            let sent = |stream: usize| {
-                let publisher = if self.publishers.len() == 1 { 0 } else { stream };
-                self.publishers[publisher].next
-            };
             let streams = self.trackers.iter().enumerate();
-            judge(streams.map(|(stream, tracker)| (tracker, sent(stream))), self.spoiled, self.order)?;
+            judge(streams.map(|(stream, tracker)| (tracker, self.sent_to(stream))), self.spoiled)?;
         }
         Ok(gauge.taken.expect("taken above"))
+    }
+
+    /// How many messages a stream should have.
+    fn sent_to(&self, stream: usize) -> u64 {
+        match &self.streams {
+            Streams::Topics(takers) => {
+                self.publishers[0].next.saturating_sub(stream as u64).div_ceil(takers.len() as u64)
+            }
+            _ if self.publishers.len() == 1 => self.publishers[0].next,
+            _ => self.publishers[stream].next,
+        }
     }
 
     /// Ends the measured span. At QoS 0 that is amid the flow, as it began. Otherwise all is done first: a
@@ -230,6 +269,9 @@ impl Flow {
     /// A quarter of what is under way, at 1 µs each, which few brokers beat. Where subscribers acknowledge,
     /// no longer than half of what a broker sends them before it waits takes at 3 µs each.
     fn nap(&self) -> Duration {
+        if self.look == Look::Eager {
+            return Duration::ZERO;
+        }
         let windows: u64 = self.publishers.iter().map(|publisher| publisher.window as u64).sum();
         let mut micros = windows.saturating_mul(self.readers.max(1)) / 4;
         if self.qos > 0 && self.subscribers > 0 {
@@ -260,17 +302,16 @@ impl Flow {
         }
         let stamp = Stamp::read(publish, &self.properties, 0).filter(|stamp| {
             let known = self.publishers.get(stamp.publisher);
-            let its_own = self.streams == Streams::OfPublishers
-                || self.publishers.len() == 1
-                || stamp.publisher == subscriber;
-            its_own && known.is_some_and(|publisher| stamp.number < publisher.next)
+            known.is_some_and(|publisher| publisher.has_sent(stamp.number, publish.topic))
         });
-        let Some(stamp) = stamp else {
+        let publishers = self.publishers.len();
+        let Some((stamp, (stream, number))) =
+            stamp.and_then(|stamp| Some((stamp, self.streams.take(publishers, subscriber, stamp)?)))
+        else {
             self.spoiled += 1;
             return Ok(());
         };
-        let stream = if self.streams == Streams::OfSubscribers { subscriber } else { stamp.publisher };
-        if self.trackers[stream].saw(stamp.number) {
+        if self.trackers[stream].saw(number) {
             self.delivered += 1;
             self.publishers[stamp.publisher].arrived(stamp.number, self.readers);
             self.touch(stamp.publisher);
@@ -303,10 +344,17 @@ impl Publisher {
             id = slot as u16 + 1;
         }
         let stamp = Stamp { publisher: number, number: self.next };
-        let template = (self.next % self.templates.len() as u64) as usize;
-        self.templates[template].write(out, id, &stamp.bytes());
+        self.template(self.next).write(out, id, &stamp.bytes());
         self.next += 1;
         true
+    }
+
+    fn template(&self, number: u64) -> &Template {
+        &self.templates[(number % self.templates.len() as u64) as usize]
+    }
+
+    fn has_sent(&self, number: u64, topic: &[u8]) -> bool {
+        number < self.next && self.template(number).topic() == topic
     }
 
     fn arrived(&mut self, number: u64, readers: u64) {
@@ -361,5 +409,23 @@ pub(crate) fn take(publish: &Publish<'_>, out: &mut Vec<u8>) {
 
 /// What a broker surely sends a subscriber before it waits for acknowledgements.
 const UNACKNOWLEDGED: u64 = 16;
-/// How long doubles are waited for.
-const QUIET: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_to_another_than_its_subscriber_is_of_no_stream() {
+        let stamp = |publisher, number| Stamp { publisher, number };
+        for (streams, publishers, subscriber, stamp, taken) in [
+            (Streams::Subscribers, 2, 1, stamp(1, 7), Some((1, 7))),
+            (Streams::Subscribers, 2, 0, stamp(1, 7), None),
+            (Streams::Subscribers, 1, 5, stamp(0, 7), Some((5, 7))),
+            (Streams::Publishers, 2, 0, stamp(1, 7), Some((1, 7))),
+            (Streams::Topics(vec![2, 0, 1]), 1, 0, stamp(0, 7), Some((1, 2))),
+            (Streams::Topics(vec![2, 0, 1]), 1, 2, stamp(0, 7), None),
+        ] {
+            assert_eq!(streams.take(publishers, subscriber, stamp), taken, "{streams:?}, {stamp:?}");
+        }
+    }
+}

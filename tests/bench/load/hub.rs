@@ -14,11 +14,12 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tidegate::codec::{
-    Connect, Properties, Property, QoS, Reason, RetainHandling, Subscribe, Subscription, SubscriptionOptions,
-    Version, encode,
+    Connect, Properties, Property, QoS, Reason, RetainHandling, Side, Subscribe, Subscription,
+    SubscriptionOptions, Version, encode,
 };
 
 use super::Outcome;
+use super::brokers::Broker;
 use super::packet::{self, Packet, decoded, hear};
 use super::patience::Patience;
 use super::wire::{Dial, Filled, Sent, Wire};
@@ -63,6 +64,8 @@ pub(crate) struct Connection {
     sent: Sent,
     /// What has come of a packet whose end has not.
     begun: Vec<u8>,
+    /// Whether anything came since the kernel was told to acknowledge.
+    heard: bool,
     /// What CONNACK has said.
     pub(crate) present: bool,
     pub(crate) receive_maximum: u16,
@@ -73,6 +76,7 @@ pub(crate) struct Hub {
     pub(crate) version: Version,
     port: u16,
     dial: Dial,
+    stall: Duration,
     poll: Poll,
     events: Events,
     timer: OwnedFd,
@@ -87,15 +91,16 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(version: Version, dial: Dial, port: u16) -> Hub {
+    pub(crate) fn new(version: Version, broker: &Broker) -> Hub {
         let poll = Poll::new().unwrap();
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
             .unwrap();
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE).unwrap();
         Hub {
             version,
-            port,
-            dial,
+            port: broker.port,
+            dial: broker.dial.clone(),
+            stall: broker.stall,
             poll,
             events: Events::with_capacity(1_024),
             timer,
@@ -111,6 +116,11 @@ impl Hub {
     /// Time since the hub was made.
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// How long it waits for the broker, from now on.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::new(self.now(), self.stall)
     }
 
     /// Connects clients, which become the next connections in order; their filters are subscribed.
@@ -157,6 +167,7 @@ impl Hub {
             out,
             sent: Sent::All,
             begun: Vec::new(),
+            heard: true,
             present: false,
             receive_maximum: u16::MAX,
         })
@@ -204,12 +215,12 @@ impl Hub {
 
     /// Waits for a packet of a handshake.
     fn rare(&mut self, connection: &mut Connection) -> Outcome<tidegate::codec::Packet> {
-        let patience = Patience::new(self.now());
+        let patience = self.patience();
         loop {
             patience.check(self.now())?;
             match hear(&connection.begun, self.version)? {
                 Some((Packet::Rare(bytes), used)) => {
-                    let packet = decoded(bytes, self.version)?;
+                    let packet = decoded(Side::Client, bytes, self.version)?;
                     connection.begun.drain(..used);
                     return Ok(packet);
                 }
@@ -284,11 +295,26 @@ impl Hub {
         Ok(())
     }
 
+    /// Handles whatever comes within so long.
+    pub(crate) fn linger(&mut self, time: Duration, handler: &mut impl Handler) -> Outcome<()> {
+        let end = self.now() + time;
+        while self.now() < end {
+            self.poll(end.saturating_sub(self.now()), handler)?;
+        }
+        Ok(())
+    }
+
+    /// All has come: what comes now is a double.
+    pub(crate) fn await_doubles(&mut self, handler: &mut impl Handler) -> Outcome<()> {
+        self.linger(QUIET, handler)
+    }
+
     /// Handles what the socket has, to its end.
     fn read(&mut self, number: usize, handler: &mut impl Handler) -> Outcome<()> {
         let (mut raw, mut plain) = (std::mem::take(&mut self.raw), std::mem::take(&mut self.plain));
         let result = loop {
             let connection = &mut self.connections[number];
+            connection.heard = true;
             let begun = connection.begun.len();
             if begun > BEGUN_MAX {
                 break Err(format!("client {number} hears a packet of more than {BEGUN_MAX} bytes"));
@@ -333,23 +359,26 @@ impl Hub {
             self.connections[number].out.extend_from_slice(&packet::PINGREQ);
             self.flush(number)?;
         }
-        let mut patience = Patience::with_savers(self.now());
+        let mut patience = self.patience();
         while self.pongs < wanted {
             self.poll(patience.wait(), handler)?;
-            patience.look(self.now(), self.pongs as u64, self)?;
+            patience.look(self.pongs as u64, self)?;
         }
         Ok(())
     }
 
     /// Acknowledges on the level of TCP what was received. A broker with Nagle's algorithm holds its last
     /// bytes back until then, while our kernel waits 40 ms for data to carry the acknowledgement.
-    pub(crate) fn acknowledge(&self) {
-        self.connections.iter().for_each(|connection| connection.wire.acknowledge());
+    pub(crate) fn acknowledge(&mut self) {
+        for connection in self.connections.iter_mut().filter(|connection| connection.heard) {
+            connection.heard = false;
+            connection.wire.acknowledge();
+        }
     }
 
     /// Says DISCONNECT on all and waits until the broker has closed them.
     pub(crate) fn leave(mut self) -> Outcome<()> {
-        let patience = Patience::new(self.now());
+        let patience = self.patience();
         for connection in &mut self.connections {
             let failed = |error: io::Error| format!("a client cannot leave: {error}");
             connection.wire.block().map_err(failed)?;
@@ -373,3 +402,5 @@ const RECORD_MAX: usize = 32 << 10;
 const BURST: usize = 50;
 /// Filters in one SUBSCRIBE.
 const FILTERS: usize = 100;
+/// How long doubles are waited for.
+const QUIET: Duration = Duration::from_millis(50);

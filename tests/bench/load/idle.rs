@@ -13,7 +13,7 @@ use super::{Outcome, Sample, Size};
 
 /// Memory, and how often it wakes.
 pub(crate) fn alone(broker: &Broker, size: Size) -> Outcome<Sample> {
-    let mut hub = Hub::new(Version::V311, broker.dial.clone(), broker.port);
+    let mut hub = Hub::new(Version::V311, broker);
     let (resident, sleeps) = rest(&mut hub, broker, size)?;
     Ok(vec![resident, sleeps])
 }
@@ -27,7 +27,7 @@ pub(crate) fn clients(broker: &Broker, size: Size) -> Outcome<Sample> {
         filters: vec![format!("bench/client/{number}/data")],
     };
     let clients: Vec<Client> = (0..count).map(client).collect();
-    let mut hub = Hub::new(Version::V311, broker.dial.clone(), broker.port);
+    let mut hub = Hub::new(Version::V311, broker);
     // Some of what a start takes is given back seconds after it.
     let (before, _) = rest(&mut hub, broker, size)?;
     hub.connect(&clients, QoS::AtMostOnce)?;
@@ -40,14 +40,9 @@ fn rest(hub: &mut Hub, broker: &Broker, size: Size) -> Outcome<(f64, f64)> {
     let whole =
         if matches!(size, Size::Small) { Duration::from_millis(100) } else { Duration::from_secs(10) };
     // What a start or a connection leaves to do is done by then.
-    let settled = hub.now() + whole / 20;
-    while hub.now() < settled {
-        hub.poll(settled.saturating_sub(hub.now()), &mut Silence)?;
-    }
-    let (meter, end) = (Meter::start(broker.pid), hub.now() + whole);
-    while hub.now() < end {
-        hub.poll(end.saturating_sub(hub.now()), &mut Silence)?;
-    }
+    hub.linger(whole / 20, &mut Silence)?;
+    let meter = Meter::start(broker.pid);
+    hub.linger(whole, &mut Silence)?;
     let cost = meter.stop();
     Ok((cost.resident, cost.sleeps))
 }

@@ -8,19 +8,18 @@ use std::time::Duration;
 use tidegate::codec::{QoS, Version};
 
 use super::brokers::{Broker, MAX_QUEUED_MESSAGES};
-use super::flow::{Flow, Plan, Streams, take};
+use super::flow::{Flow, Look, Plan, Streams, take};
 use super::gauge::{Cost, Meter, Taken};
 use super::hub::{Client, Handler, Hub, Session};
 use super::packet::{Packet, Template};
-use super::patience::Patience;
-use super::tracker::{Order, PAYLOAD, Stamp, Tracker, judge};
+use super::tracker::{PAYLOAD, Stamp, Tracker, judge};
 use super::{Outcome, Sample, Size, Span};
 use crate::process::{median, quantile};
 
 /// Takes in, and drains.
 pub(crate) fn drained(broker: &Broker, size: Size) -> Outcome<Sample> {
     let count = if matches!(size, Size::Small) { 2_000 } else { 500_000 };
-    let (flow, taken) = ingest(broker, PUBLISHERS, 100, Span::Count(count))?;
+    let (flow, taken) = ingest(broker, PUBLISHERS, 100, Look::Leisurely, Span::Count(count))?;
     let drain = drain(broker, &flow.sent())?;
     let (messages, cost) = (taken.inward as f64, &taken.cost);
     Ok(vec![
@@ -48,7 +47,10 @@ pub(crate) fn acknowledged(
     let disk = broker.disk.as_ref().expect("started with one");
     disk.slow_down(sync);
     let before = disk.syncs();
-    let (flow, taken) = ingest(broker, publishers, window, span)?;
+    let (flow, taken) = ingest(broker, publishers, window, Look::Eager, span)?;
+    if flow.waits.is_empty() {
+        return Err("nothing is acknowledged in the measured span".into());
+    }
     let all: u64 = flow.sent().iter().sum();
     let syncs = (disk.syncs() - before) as f64 / all as f64;
     disk.slow_down(Duration::ZERO);
@@ -67,8 +69,14 @@ fn absent() -> Client {
     Client { id: "bench-absent".into(), session: Session::Kept, filters: Vec::new() }
 }
 
-fn ingest(broker: &Broker, publishers: usize, window: usize, span: Span) -> Outcome<(Flow, Taken)> {
-    let connect = || Hub::new(Version::V311, broker.dial.clone(), broker.port);
+fn ingest(
+    broker: &Broker,
+    publishers: usize,
+    window: usize,
+    look: Look,
+    span: Span,
+) -> Outcome<(Flow, Taken)> {
+    let connect = || Hub::new(Version::V311, broker);
     let mut hub = connect();
     let filters = vec!["bench/kept/#".into()];
     hub.connect(&[Client { filters, ..absent() }], QoS::AtLeastOnce)?;
@@ -81,16 +89,13 @@ fn ingest(broker: &Broker, publishers: usize, window: usize, span: Span) -> Outc
     };
     let clients: Vec<Client> = (0..publishers).map(publisher).collect();
     hub.connect(&clients, QoS::AtLeastOnce)?;
-    let template = |number| {
-        let topic = format!("bench/kept/{number}/data");
-        vec![Template::new(Version::V311, &topic, QoS::AtLeastOnce, &PAYLOAD)]
-    };
+    let template = |number| vec![Template::new(Version::V311, &topic(number), QoS::AtLeastOnce, &PAYLOAD)];
     let plan = Plan {
         templates: (0..publishers).map(template).collect(),
         qos: 1,
         readers: 0,
-        streams: Streams::OfPublishers,
-        order: Order::Sent,
+        streams: Streams::Publishers,
+        look,
         window,
     };
     let mut flow = Flow::new(&hub, plan);
@@ -102,26 +107,35 @@ fn ingest(broker: &Broker, publishers: usize, window: usize, span: Span) -> Outc
 fn drain(broker: &Broker, sent: &[u64]) -> Outcome<Cost> {
     let total: u64 = sent.iter().sum();
     let trackers = sent.iter().map(|_| Tracker::default()).collect();
-    let mut drain = Drain { trackers, arrived: 0, spoiled: 0 };
-    let mut hub = Hub::new(Version::V311, broker.dial.clone(), broker.port);
+    let topics = (0..sent.len()).map(topic).collect();
+    let mut drain = Drain { sent: sent.to_vec(), topics, trackers, arrived: 0, spoiled: 0 };
+    let mut hub = Hub::new(Version::V311, broker);
     let meter = Meter::start(broker.pid);
     hub.connect(&[absent()], QoS::AtLeastOnce)?;
     if !hub.connections[0].present {
         return Err("the session is lost".into());
     }
-    let mut patience = Patience::with_savers(hub.now());
+    let mut patience = hub.patience();
     while drain.arrived < total {
         hub.poll(patience.wait(), &mut drain)?;
-        patience.look(hub.now(), drain.arrived, &hub)?;
+        patience.look(drain.arrived, &mut hub)?;
         std::thread::park_timeout(NAP);
     }
     hub.barrier(0..1, &mut drain)?;
     let cost = meter.stop();
-    judge(drain.trackers.iter().zip(sent.iter().copied()), drain.spoiled, Order::Sent)?;
+    hub.await_doubles(&mut drain)?;
+    judge(drain.trackers.iter().zip(sent.iter().copied()), drain.spoiled)?;
     Ok(cost)
 }
 
+fn topic(publisher: usize) -> String {
+    format!("bench/kept/{publisher}/data")
+}
+
 struct Drain {
+    /// By each publisher.
+    sent: Vec<u64>,
+    topics: Vec<String>,
     trackers: Vec<Tracker>,
     arrived: u64,
     spoiled: u64,
@@ -131,11 +145,13 @@ impl Handler for Drain {
     fn on(&mut self, _: usize, packet: Packet<'_>, out: &mut Vec<u8>, _: Duration) -> Outcome<()> {
         let Packet::Publish(publish) = packet else { return Err(format!("sends {packet:?}")) };
         take(&publish, out);
-        match Stamp::read(&publish, &[], 0) {
-            Some(stamp) if publish.qos == 1 && stamp.publisher < self.trackers.len() => {
-                self.arrived += u64::from(self.trackers[stamp.publisher].saw(stamp.number));
-            }
-            _ => self.spoiled += 1,
+        let stamp = Stamp::read(&publish, &[], 0).filter(|stamp| {
+            let sent = self.sent.get(stamp.publisher).is_some_and(|sent| stamp.number < *sent);
+            sent && publish.qos == 1 && publish.topic == self.topics[stamp.publisher].as_bytes()
+        });
+        match stamp {
+            Some(stamp) => self.arrived += u64::from(self.trackers[stamp.publisher].saw(stamp.number)),
+            None => self.spoiled += 1,
         }
         Ok(())
     }
@@ -155,7 +171,9 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::super::packet::{PUBACK, answer, hear};
+    use super::super::patience::STALL;
     use super::super::rows::ACKNOWLEDGERS;
+    use super::super::tracker::STAMP;
     use super::super::wire::Dial;
     use super::*;
     use crate::stand::Disk;
@@ -178,15 +196,16 @@ mod tests {
     fn loss_doubles_and_another_order_make_an_acknowledged_round_void() {
         let doubled: Fate = |kept| kept.insert(50, kept[50].clone());
         let reordered: Fate = |kept| kept.swap(50, 51);
-        let spoiled: Fate = |kept| {
-            let mut other = kept[50].clone();
-            *other.last_mut().unwrap() ^= 1;
-            kept.insert(50, other);
-        };
+        let spoiled: Fate = |kept| insert_changed(kept, |message| message.len() - 1);
+        // Behind the head and the length of the topic, and in the number.
+        let elsewhere: Fate = |kept| insert_changed(kept, |_| 4);
+        let unsent: Fate = |kept| insert_changed(kept, |message| message.len() - PAYLOAD.len() + STAMP - 1);
         for (fate, finding) in [
             (doubled, "0 lost, 1 doubled, 0 reordered, 0 spoiled"),
             (reordered, "0 lost, 0 doubled, 1 reordered, 0 spoiled"),
             (spoiled, "0 lost, 0 doubled, 0 reordered, 1 spoiled"),
+            (elsewhere, "0 lost, 0 doubled, 0 reordered, 1 spoiled"),
+            (unsent, "0 lost, 0 doubled, 0 reordered, 1 spoiled"),
         ] {
             assert_eq!(check(fate), Err(finding.into()));
         }
@@ -199,12 +218,20 @@ mod tests {
         let (broker, _folder) = broker(|_| {});
         let hour = Duration::from_secs(3_600);
         let span = Span::Time { warm_up: hour, measured: hour, most: 500 };
-        let (flow, taken) = ingest(&broker, 1, 20, span).expect("an honest broker");
+        let (flow, taken) = ingest(&broker, 1, 20, Look::Eager, span).expect("an honest broker");
         let sent: u64 = flow.sent().iter().sum();
         assert!((500..=540).contains(&sent), "{sent} were sent");
         assert!((360..=420).contains(&taken.inward), "{} were measured", taken.inward);
         let most_under_way = ACKNOWLEDGERS.iter().map(|(publishers, window)| publishers * window).max();
         assert!(MOST + 2 * most_under_way.unwrap() as u64 <= MAX_QUEUED_MESSAGES);
+    }
+
+    /// One more, which has another byte there.
+    fn insert_changed(kept: &mut Vec<Vec<u8>>, place: fn(&[u8]) -> usize) {
+        let mut other = kept[50].clone();
+        let place = place(&other);
+        other[place] ^= 1;
+        kept.insert(50, other);
     }
 
     fn check(fate: Fate) -> Outcome<Sample> {
@@ -225,7 +252,7 @@ mod tests {
             serve(&listener.accept().unwrap().0, &mut kept, true);
         });
         let disk = Some(Disk::within(folder.path()));
-        (Broker { port, pid, dial: Dial::Plain, disk, _process: None }, folder)
+        (Broker { port, pid, dial: Dial::Plain, stall: STALL, disk, _process: None }, folder)
     }
 
     /// Keeps all that comes, or gives back all that was kept; until the client has gone.

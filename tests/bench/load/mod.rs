@@ -7,6 +7,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "what is counted here is small")]
 
 mod brokers;
+pub(crate) mod floor;
 mod flow;
 mod frames;
 mod gauge;
@@ -96,7 +97,7 @@ pub(crate) fn check(program: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let asked = Asked { rows: rows::all(), rounds: 1, size: Size::Small, contenders: contenders(program) };
     let results = measure(asked, folder.path());
-    for contender in ["mosquitto", "mosquitto, saving", "tidegate"] {
+    for contender in &results.brokers {
         let faults = results.faults(contender);
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
@@ -108,7 +109,8 @@ pub(crate) fn check(program: &Path) {
 }
 
 fn contenders(program: &Path) -> Vec<Contender> {
-    vec![Contender::Mosquitto, Contender::MosquittoSaving, Contender::Tidegate(program.to_path_buf())]
+    let tidegate = Contender::Tidegate(program.to_path_buf());
+    vec![Contender::Mosquitto, Contender::MosquittoSaving, tidegate, Contender::Floor]
 }
 
 /// Runs all rounds; the page is written anew after each.
@@ -119,12 +121,11 @@ fn measure(asked: Asked, folder: &Path) -> Results {
     let mut results = Results::new(asked.rows, names);
     for round in 1..=asked.rounds {
         for number in 0..results.rows.len() {
-            let row = &results.rows[number];
-            let mut line = format!("{round}/{} {:<24}", asked.rounds, row.name);
-            let part = row.part;
+            let mut line = format!("{round}/{} {:<24}", asked.rounds, results.rows[number].name);
             for (place, contender) in asked.contenders.iter().enumerate() {
-                if contender.takes_part(part) {
-                    let cell = one(contender, &results.rows[number], &ground, asked.size);
+                let row = &results.rows[number];
+                if contender.takes_part(row) {
+                    let cell = one(contender, row, &ground, asked.size);
                     line += &format!("  {} {}", contender.name(), results::said(&cell));
                     results.add(number, place, cell);
                 }

@@ -11,8 +11,7 @@ use super::brokers::Broker;
 use super::gauge::Meter;
 use super::hub::{Client, Handler, Hub, Session};
 use super::packet::{Packet, Template};
-use super::patience::Patience;
-use super::tracker::{Order, PAYLOAD, STAMP, Stamp, Tracker, judge};
+use super::tracker::{PAYLOAD, STAMP, Stamp, Tracker, judge};
 use super::{Outcome, Sample, Size};
 use crate::process::{median, quantile};
 
@@ -26,7 +25,7 @@ pub(crate) fn measure(broker: &Broker, size: Size) -> Outcome<Sample> {
     let publishers: Vec<Client> = (0..TOPICS).map(|number| client("publisher", number, Vec::new())).collect();
     let subscribers: Vec<Client> =
         (0..TOPICS).map(|number| client("subscriber", number, vec![topic(number)])).collect();
-    let mut hub = Hub::new(Version::V311, broker.dial.clone(), broker.port);
+    let mut hub = Hub::new(Version::V311, broker);
     hub.connect(&publishers, QoS::AtMostOnce)?;
     hub.connect(&subscribers, QoS::AtMostOnce)?;
     let (warm_up, measured) = match size {
@@ -39,15 +38,16 @@ pub(crate) fn measure(broker: &Broker, size: Size) -> Outcome<Sample> {
     let meter = Meter::start(broker.pid);
     pace.send(&mut hub, warm_up + measured)?;
     let cost = meter.stop();
-    let mut patience = Patience::new(hub.now());
+    let mut patience = hub.patience();
     while pace.arrived < pace.sent {
         hub.poll(patience.wait(), &mut pace)?;
-        patience.look(hub.now(), pace.arrived, &hub)?;
+        patience.look(pace.arrived, &mut hub)?;
     }
+    hub.await_doubles(&mut pace)?;
     let sent =
         |stream: usize| pace.sent / TOPICS as u64 + u64::from((stream as u64) < pace.sent % TOPICS as u64);
     let streams = pace.trackers.iter().enumerate().map(|(stream, tracker)| (tracker, sent(stream)));
-    judge(streams, pace.spoiled, Order::Sent)?;
+    judge(streams, pace.spoiled)?;
     Ok(vec![
         median(pace.delays.clone()),
         quantile(pace.delays, 99),
@@ -121,7 +121,11 @@ impl Pace {
 impl Handler for Pace {
     fn on(&mut self, number: usize, packet: Packet<'_>, _: &mut Vec<u8>, now: Duration) -> Outcome<()> {
         let Packet::Publish(publish) = packet else { return Err(format!("sends {packet:?}")) };
-        let stamp = Stamp::read(&publish, &[], DUE).filter(|stamp| stamp.publisher + TOPICS == number);
+        let stamp = Stamp::read(&publish, &[], DUE).filter(|stamp| {
+            let sent = (stamp.number.saturating_mul(TOPICS as u64)) < self.sent;
+            sent && stamp.publisher + TOPICS == number
+                && publish.topic == self.templates[stamp.publisher].topic()
+        });
         let (Some(stamp), Some(due)) = (stamp, publish.payload[STAMP..].first_chunk()) else {
             self.spoiled += 1;
             return Ok(());

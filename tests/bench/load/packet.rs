@@ -4,6 +4,8 @@
 //! each time. What comes is taken apart where it lies, and only as far as it is compared; whatever is rare
 //! is left to the house's decoder.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use tidegate::codec::{
     Decoder, Properties, Property, PublishParts, QoS, Side, Version, encode_publish, publish_size,
@@ -32,6 +34,7 @@ pub(crate) enum Packet<'a> {
 /// PUBLISH.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Publish<'a> {
+    pub(crate) topic: &'a [u8],
     pub(crate) qos: u8,
     /// 0 at QoS 0.
     pub(crate) id: u16,
@@ -43,6 +46,7 @@ pub(crate) struct Publish<'a> {
 /// A PUBLISH of which only packet id and head of payload change.
 pub(crate) struct Template {
     bytes: Vec<u8>,
+    topic: Range<usize>,
     /// Where the packet id stands, above QoS 0.
     id: Option<usize>,
     payload: usize,
@@ -66,9 +70,15 @@ impl Template {
         let mut bytes = Vec::with_capacity(publish_size(version, &parts));
         encode_publish(&mut bytes, version, &parts).expect("a small packet");
         let (_, length) = remaining(&bytes[1..]).expect("our own").expect("whole");
-        let id = (qos != QoS::AtMostOnce).then_some(1 + length + 2 + topic.len());
+        let begin = 1 + length + 2;
+        let topic = begin..begin + topic.len();
+        let id = (qos != QoS::AtMostOnce).then_some(topic.end);
         let payload = bytes.len() - payload.len();
-        Template { bytes, id, payload }
+        Template { bytes, topic, id, payload }
+    }
+
+    pub(crate) fn topic(&self) -> &[u8] {
+        &self.bytes[self.topic.clone()]
     }
 
     /// Appends one message; `head` is laid over the payload's begin.
@@ -122,7 +132,7 @@ pub(crate) fn hear(bytes: &[u8], version: Version) -> Outcome<Option<(Packet<'_>
 fn publish(first: u8, body: &[u8], version: Version) -> Option<Packet<'_>> {
     let qos = first >> 1 & 3;
     let (length, rest) = body.split_first_chunk()?;
-    let mut rest = rest.get(usize::from(u16::from_be_bytes(*length))..)?;
+    let (topic, mut rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
     let mut id = 0;
     if qos > 0 {
         let (bytes, after) = rest.split_first_chunk()?;
@@ -134,7 +144,7 @@ fn publish(first: u8, body: &[u8], version: Version) -> Option<Packet<'_>> {
         properties = rest.get(used..used + length)?;
         rest = &rest[used + length..];
     }
-    Some(Packet::Publish(Publish { qos, id, properties, payload: rest }))
+    Some(Packet::Publish(Publish { topic, qos, id, properties, payload: rest }))
 }
 
 /// A variable byte integer and how many bytes it takes; `None` where it has not come whole.
@@ -149,9 +159,9 @@ pub(crate) fn remaining(bytes: &[u8]) -> Outcome<Option<(usize, usize)>> {
     if bytes.len() < 4 { Ok(None) } else { Err("a length of more than four bytes".into()) }
 }
 
-/// What a rare packet is.
-pub(crate) fn decoded(bytes: &[u8], version: Version) -> Outcome<tidegate::codec::Packet> {
-    let mut decoder = Decoder::new(Side::Client, 1 << 20);
+/// What a rare packet is to this side.
+pub(crate) fn decoded(side: Side, bytes: &[u8], version: Version) -> Outcome<tidegate::codec::Packet> {
+    let mut decoder = Decoder::new(side, 1 << 20);
     decoder.set_version(version);
     decoder.feed(Bytes::copy_from_slice(bytes));
     decoder.decode().map_err(|error| error.to_string())?.ok_or("half a packet".into())
@@ -172,6 +182,7 @@ mod tests {
                 assert_eq!(hear(&bytes[..bytes.len() - 1], version), Ok(None), "not all has come");
                 let Ok(Some((Packet::Publish(publish), used))) = hear(&bytes, version) else { panic!() };
                 assert_eq!((used, usize::from(publish.qos)), (bytes.len(), number));
+                assert_eq!((publish.topic, template.topic()), (&b"a/topic"[..], &b"a/topic"[..]));
                 assert_eq!(publish.id, if number == 0 { 0 } else { 513 });
                 assert_eq!(publish.properties, user_properties(version).as_bytes());
                 assert_eq!((&publish.payload[..4], &publish.payload[4..]), (&b"head"[..], &[9; 196][..]));

@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use super::brokers::MEMORY_FOR_FILTERS;
-use super::results::{Results, shown, times};
+use super::results::{Results, counted, shown, times};
 use super::rows::Part;
 use crate::stand::figure_in;
 
@@ -18,17 +18,24 @@ pub(crate) fn page(results: &Results) -> String {
     );
     let _ = writeln!(
         page,
-        "<p>Medians of {} rounds in turns{}, with the least and the most; lines on the bars show the same. \
-         Processor time is the broker's own, as the kernel counts it. Every message that is for somebody was \
-         checked; where a session is away, it comes for them in the end. A run in which one was lost, \
-         doubled, reordered or changed is void and has no figures. What was acknowledged at QoS 1 to nobody \
-         cannot be checked, since nobody receives it. tidegate runs as shipped, save for \
-         <code>max_memory</code> at 100,000 filters and <code>max_queued_messages</code> and \
-         <code>max_queued_bytes</code> where a session is away; mosquitto has no limit to its queues, and \
-         <code>set_tcp_nodelay</code> where time is measured by the clock. The <code>max_memory</code> of {} \
-         at 100,000 filters also gives more room to what tidegate remembers of topics than it has as \
-         shipped.</p>",
-        results.rounds(),
+        "<p>Medians of {} in turns{}, with the least and the most; lines on the bars show the same. \
+         Processor time is the broker's own, as the kernel counts it; with the generator's nothing is left out that one \
+         side's time may pay for the other. Every message that is for somebody was checked, its topic, properties and \
+         payload; where a session is away, it comes for them in the end. A run in which one was lost, doubled, \
+         reordered on its topic or changed is void and has no figures. What was acknowledged at QoS 1 to nobody cannot \
+         be checked, since nobody receives it.</p>\n\
+         <p>tidegate runs as shipped, with the settings of its service, save for <code>max_memory = \"{}\"</code> at \
+         100,000 filters, which also gives more room to what it remembers of topics, and \
+         <code>max_queued_messages</code> and <code>max_queued_bytes</code> where a session is away. mosquitto has no \
+         limit to its queues; no <code>max_inflight_messages</code> and no persistence where messages go from one client \
+         to another, the latter also by the clock and idle; <code>set_tcp_nodelay</code> where time is measured by the \
+         clock. \u{201c}mosquitto, saving\u{201d} writes its whole database after each change \
+         (<code>autosave_interval 1</code>, <code>autosave_on_changes true</code>): as durable as it can be made. The \
+         floor copies bytes between clients and is no broker: one thread, topics looked up, no session, no check.</p>\n\
+         <p>In the tables of messages a publisher sends on once half of what it may have under way has arrived, and the \
+         generator looks at what has come a little later than it could, so that a broker reads much at once; throughput \
+         is therefore what both together do. Where acknowledgements are timed, it looks at once.</p>",
+        counted(results.rounds()),
         if results.is_short() { ", of fewer where it is said" } else { "" },
         MEMORY_FOR_FILTERS
     );
@@ -74,12 +81,13 @@ fn circumstances() -> String {
         .filter_map(|name| std::env::var(name).ok().map(|value| format!(" {name}='{value}'")))
         .collect();
     format!(
-        "measured {}\nmachine  {cores} cores {}, {} MB of memory, {}, Linux {}\nbrokers  tidegate {} ({}); {}\nagain    make bench{asked}",
+        "measured {}\nmachine  {cores} cores {}, {} MB of memory, {}, Linux {}\ndisk     {}\nbrokers  tidegate {} ({}); {}\nagain    make bench{asked}",
         said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
         after(&processor, "model name"),
         memory / 1_024,
         after(&read("/etc/os-release"), "PRETTY_NAME"),
         read("/proc/sys/kernel/osrelease").trim(),
+        said("findmnt", &["-no", "FSTYPE,SOURCE", "-T", "target/bench"]),
         env!("CARGO_PKG_VERSION"),
         said("git", &["describe", "--always", "--dirty"]),
         said("/usr/sbin/mosquitto", &["-h"]),

@@ -18,14 +18,8 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// From now on.
-    pub(crate) fn new(now: Duration) -> Patience {
-        Patience { seen: 0, since: now, wait: FIRST, stall: STALL }
-    }
-
-    /// The same with a broker that may do much before it says anything: one that saves all of its queue at each change
-    /// of it is silent for longer.
-    pub(crate) fn with_savers(now: Duration) -> Patience {
-        Patience { stall: STALL_OF_SAVERS.max(STALL), ..Patience::new(now) }
+    pub(crate) fn new(now: Duration, stall: Duration) -> Patience {
+        Patience { seen: 0, since: now, wait: FIRST, stall }
     }
 
     /// How long the next look should wait for something.
@@ -34,7 +28,8 @@ impl Patience {
     }
 
     /// So much has come by now.
-    pub(crate) fn look(&mut self, now: Duration, seen: u64, hub: &Hub) -> Outcome<()> {
+    pub(crate) fn look(&mut self, seen: u64, hub: &mut Hub) -> Outcome<()> {
+        let now = hub.now();
         if seen > self.seen {
             *self = Patience { seen, since: now, wait: FIRST, ..*self };
             return Ok(());
@@ -57,4 +52,6 @@ const FIRST: Duration = Duration::from_micros(200);
 const LONGEST: Duration = Duration::from_millis(50);
 /// A program that was not optimised, on a machine with much to do, may take its time.
 pub(crate) const STALL: Duration = if cfg!(debug_assertions) { HANG } else { Duration::from_secs(10) };
-const STALL_OF_SAVERS: Duration = Duration::from_secs(90);
+/// Of a broker that may do much before it says anything: one that saves all of its queue at each change of it.
+pub(crate) const STALL_OF_SAVERS: Duration =
+    Duration::from_secs(if cfg!(debug_assertions) { 120 } else { 90 });

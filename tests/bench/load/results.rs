@@ -118,8 +118,8 @@ impl Results {
     /// The tables for a terminal.
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
-            "\nmedians of {} rounds in turns; in brackets the ratio to {}{}\n",
-            self.rounds(),
+            "\nmedians of {} in turns; in brackets the ratio to {}{}\n",
+            counted(self.rounds()),
             self.brokers[0],
             if self.is_short() { "; of [fewer] where the others were void" } else { "" }
         );
@@ -167,6 +167,11 @@ pub(crate) fn said(cell: &Cell) -> String {
         Cell::Unable => "-".into(),
         Cell::Void(reason) => format!("VOID: {reason}"),
     }
+}
+
+/// So many rounds, in words.
+pub(crate) fn counted(rounds: usize) -> String {
+    if rounds == 1 { "one round".into() } else { format!("{rounds} rounds") }
 }
 
 /// A ratio.

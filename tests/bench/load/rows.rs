@@ -90,7 +90,7 @@ impl Part {
             Part::Durable => {
                 "QoS 1 for a session that is away: 10 publishers, 100 under way each, then the drain"
             }
-            Part::Acknowledged => "QoS 1 for a session that is away, few under way for each publisher",
+            Part::Acknowledged => "QoS 1 for a session that is away, so many under way for each publisher",
             Part::Latency => "1,000 messages a second by the clock, 10 topics",
             Part::Idle => "Nothing to do, for 10 s",
             Part::Clients => "Idle clients, with a subscription each",
@@ -170,8 +170,8 @@ const OTHERS: [(&str, &str, Part, Load); 4] = [
 ];
 
 /// Publishers of what is acknowledged, and how many each has under way.
-pub(crate) const ACKNOWLEDGERS: [(usize, usize); 7] =
-    [(1, 1), (1, 20), (10, 1), (10, 10), (10, 20), (100, 1), (100, 20)];
+pub(crate) const ACKNOWLEDGERS: [(usize, usize); 8] =
+    [(1, 1), (1, 20), (10, 1), (10, 10), (10, 20), (10, 100), (100, 1), (100, 20)];
 
 /// As an SD card syncs.
 const CARD: Duration = Duration::from_millis(20);

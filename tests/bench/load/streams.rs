@@ -7,18 +7,18 @@ use std::time::Duration;
 use tidegate::codec::{QoS, Version};
 
 use super::brokers::Broker;
-use super::flow::{Flow, Plan, Streams};
+use super::flow::{Flow, Look, Plan, Streams};
 use super::hub::{Client, Hub, Session};
 use super::packet::Template;
 use super::rows::{Part, Shape};
-use super::tracker::{Order, PAYLOAD};
+use super::tracker::PAYLOAD;
 use super::{Outcome, Sample, Size, Span};
 
 /// The cost of a message, as a subscriber gets it or, where nobody does, as the broker takes it.
 pub(crate) fn measure(broker: &Broker, part: Part, shape: Shape, qos: u8, size: Size) -> Outcome<Sample> {
     let shape = shape.cut(size);
     let version = part.version();
-    let mut hub = Hub::new(version, broker.dial.clone(), broker.port);
+    let mut hub = Hub::new(version, broker);
     let (publishers, subscribers) = shape.clients();
     hub.connect(&publishers, level(qos))?;
     hub.connect(&subscribers, level(qos))?;
@@ -92,20 +92,20 @@ impl Shape {
         let template = |topic: &str| Template::new(version, topic, level(qos), &PAYLOAD);
         let own = |count: usize| (0..count).map(|number| vec![template(&topic(number))]).collect();
         let (templates, streams, window) = match self {
-            Shape::Pipe(count) => (own(count), Streams::OfSubscribers, (10_000 / count).clamp(32, 512)),
-            Shape::FanOut(count) => (own(1), Streams::OfSubscribers, (131_072 / count).clamp(16, 256)),
-            Shape::FanIn(count) => (own(count), Streams::OfPublishers, (16_384 / count).clamp(16, 512)),
+            Shape::Pipe(count) => (own(count), Streams::Subscribers, (10_000 / count).clamp(32, 512)),
+            Shape::FanOut(count) => (own(1), Streams::Subscribers, (131_072 / count).clamp(16, 256)),
+            Shape::FanIn(count) => (own(count), Streams::Publishers, (16_384 / count).clamp(16, 512)),
             Shape::Filters(count) => {
-                let topics = shuffled(count).take(TOPICS.min(4 * count));
-                let templates = vec![topics.map(|number| template(&pair(number).1)).collect()];
-                (templates, Streams::OfPublishers, 2_000)
+                let numbers = shuffled(count);
+                let templates = numbers.iter().map(|number| template(&pair(*number).1)).collect();
+                let takers = numbers.iter().map(|number| number % SUBSCRIBERS_OF_FILTERS).collect();
+                (vec![templates], Streams::Topics(takers), 2_000)
             }
-            Shape::Ingest(count) => (own(count), Streams::OfPublishers, 100),
+            Shape::Ingest(count) => (own(count), Streams::Publishers, 100),
         };
         // Over MQTT 5 a broker says how many it takes at once; all are asked for as few.
         let window = if version == Version::V5 && qos > 0 { window.min(RECEIVE_MAXIMUM) } else { window };
-        let order = if matches!(self, Shape::Filters(_)) { Order::Any } else { Order::Sent };
-        Plan { templates, qos, readers: self.readers(), streams, order, window }
+        Plan { templates, qos, readers: self.readers(), streams, look: Look::Leisurely, window }
     }
 }
 
@@ -127,10 +127,14 @@ fn pair(number: usize) -> (String, String) {
     }
 }
 
-/// Numbers below `end` in an order that nothing can foresee, the same each time.
-fn shuffled(end: usize) -> impl Iterator<Item = usize> {
+/// The numbers below `end` in an order that nothing can foresee, the same each time.
+fn shuffled(end: usize) -> Vec<usize> {
     let mut dice = crate::stand::Dice::new(0x9e37_79b9_7f4a_7c15);
-    std::iter::repeat_with(move || dice.below(end as u64) as usize)
+    let mut numbers: Vec<usize> = (0..end).collect();
+    for last in (1..end).rev() {
+        numbers.swap(last, dice.below(last as u64 + 1) as usize);
+    }
+    numbers
 }
 
 impl Size {
@@ -148,6 +152,4 @@ impl Size {
 
 const WARM_UP: Duration = Duration::from_millis(500);
 const SUBSCRIBERS_OF_FILTERS: usize = 10;
-/// Different topics of the load of filters.
-const TOPICS: usize = 65_536;
 const RECEIVE_MAXIMUM: usize = 20;

@@ -73,6 +73,7 @@ impl Wire {
         let mut socket = TcpStream::connect(("127.0.0.1", port))?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(STALL))?;
+        socket.set_write_timeout(Some(STALL))?;
         let form = match dial {
             Dial::Plain => Form::Plain,
             Dial::Tls(config) => {
