@@ -34,7 +34,8 @@ pub(crate) fn page(results: &Results) -> String {
          floor copies bytes between clients and is no broker: one thread, topics looked up, no session, no check.</p>\n\
          <p>In the tables of messages a publisher sends on once half of what it may have under way has arrived, and the \
          generator looks at what has come a little later than it could, so that a broker reads much at once; throughput \
-         is therefore what both together do. Where acknowledgements are timed, it looks at once.</p>",
+         is therefore what both together do. Where acknowledgements are timed, it looks at once. The first half second of a \
+         flow is not measured, nor the first two seconds among filters, in which tidegate gets to know the topics.</p>",
         counted(results.rounds()),
         if results.is_short() { ", of fewer where it is said" } else { "" },
         MEMORY_FOR_FILTERS

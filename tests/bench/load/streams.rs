@@ -23,7 +23,7 @@ pub(crate) fn measure(broker: &Broker, part: Part, shape: Shape, qos: u8, size: 
     hub.connect(&publishers, level(qos))?;
     hub.connect(&subscribers, level(qos))?;
     let mut flow = Flow::new(&hub, shape.plan(version, qos));
-    let taken = flow.run(&mut hub, broker.pid, size.span(shape.few()))?;
+    let taken = flow.run(&mut hub, broker.pid, size.span(shape))?;
     let messages = if shape.readers() > 0 { taken.outward } else { taken.inward } as f64;
     let cost = &taken.cost;
     Ok(vec![cost.broker / messages, cost.both / messages, messages / cost.seconds, cost.resident / 1_024.0])
@@ -49,6 +49,11 @@ impl Shape {
     /// Messages that are enough for a test.
     fn few(self) -> u64 {
         if matches!(self, Shape::FanOut(_)) { 100 } else { 1_000 }
+    }
+
+    /// What is remembered of a topic should count, and not that it is met for the first time.
+    fn warm_up(self) -> Duration {
+        if matches!(self, Shape::Filters(_)) { WARM_UP_OF_FILTERS } else { WARM_UP }
     }
 
     fn readers(self) -> u64 {
@@ -142,14 +147,15 @@ impl Size {
         if matches!(self, Size::Small) { count.min(small) } else { count }
     }
 
-    fn span(self, few: u64) -> Span {
+    fn span(self, shape: Shape) -> Span {
         match self {
-            Size::Small => Span::Count(few),
-            Size::Whole(measured) => Span::Time { warm_up: WARM_UP, measured, most: u64::MAX },
+            Size::Small => Span::Count(shape.few()),
+            Size::Whole(measured) => Span::Time { warm_up: shape.warm_up(), measured, most: u64::MAX },
         }
     }
 }
 
 const WARM_UP: Duration = Duration::from_millis(500);
+const WARM_UP_OF_FILTERS: Duration = Duration::from_secs(2);
 const SUBSCRIBERS_OF_FILTERS: usize = 10;
 const RECEIVE_MAXIMUM: usize = 20;
