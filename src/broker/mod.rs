@@ -337,10 +337,7 @@ impl Broker {
             }
             Event::Room { connection } => self.on_room(connection, turn),
             Event::Resting { bytes } => self.memory.resting = bytes,
-            Event::Rules(rules) => {
-                self.on_rules(rules);
-                self.recall_all(turn);
-            }
+            Event::Rules(rules) => self.on_rules(rules, turn),
             Event::Tick => {}
             Event::Stop => self.on_stop(turn),
         }

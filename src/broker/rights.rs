@@ -7,6 +7,7 @@
 //! Invariant: a denied publish is either refused, so that its publisher knows (`not_accepted`), or
 //! counted as dropped, in all and for every stored route that wanted it.
 
+use std::mem;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -23,8 +24,8 @@ use crate::session::Session;
 
 impl Broker {
     /// Other rules, for everybody and at once: who is connected keeps his subscriptions, and each delivery
-    /// is looked at anew.
-    pub(super) fn on_rules(&mut self, rules: Arc<Rules>) {
+    /// is looked at anew: what waits in RAM now, so that nobody has to look when it leaves.
+    pub(super) fn on_rules(&mut self, rules: Arc<Rules>, turn: &mut Turn<'_>) {
         self.config.rules = Some(rules.clone());
         self.restricted = true;
         self.atlas.close();
@@ -38,6 +39,26 @@ impl Broker {
             if let Some(client) = self.clients.get_mut(key) {
                 client.access = access;
             }
+        }
+        self.recall_all(turn);
+        for key in self.clients.keys() {
+            self.sift_line(key, turn);
+        }
+    }
+
+    /// Drops what waits in RAM for a client that may no longer read it.
+    fn sift_line(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key).filter(|client| !client.session.line.is_empty()) else {
+            return;
+        };
+        let mut line = mem::take(&mut client.session.line);
+        let (count, weight) = line.sift(|topic| client.may_read(topic));
+        client.session.line = line;
+        if count > 0 {
+            self.memory.queues -= weight;
+            self.counters.drop(DropReason::Denied, count);
+            // A port that asked is told when nothing waits any more.
+            self.pump(key, turn);
         }
     }
 

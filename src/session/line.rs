@@ -130,6 +130,30 @@ impl Line {
         queue.weight -= weight_of(&plain);
         Some((plain, verbatim))
     }
+
+    /// Lets only messages of such topics wait on. How many no longer do, and what they weighed.
+    pub fn sift(&mut self, mut may_wait: impl FnMut(&str) -> bool) -> (u64, usize) {
+        let Some(queue) = self.queue.take() else { return (0, 0) };
+        let (count, weight) = (queue.waiting.len(), queue.weight);
+        let mut words = queue.words.get(queue.gone..).unwrap_or_default();
+        for waiting in queue.waiting {
+            match waiting {
+                Waiting::Parcel(parcel) => {
+                    if may_wait(&parcel.message.topic) {
+                        self.push(*parcel);
+                    }
+                }
+                Waiting::Verbatim(verbatim) => {
+                    let Some(plain) = Plain::read(words, verbatim.version, usize::MAX) else { continue };
+                    words = words.get(plain.bytes.len()..).unwrap_or_default();
+                    if std::str::from_utf8(plain.topic).is_ok_and(&mut may_wait) {
+                        self.push_verbatim(&plain, verbatim);
+                    }
+                }
+            }
+        }
+        ((count - self.len()) as u64, weight - self.weight())
+    }
 }
 
 impl Queue {
@@ -256,6 +280,34 @@ mod tests {
         assert!(most > 100 && !line.is_empty());
         while line.pop_parcel().is_some() || line.pop_verbatim(&mut emptied).is_some() {}
         assert!(line.queue.is_none(), "an empty line takes no memory");
+    }
+
+    #[test]
+    fn what_is_sifted_out_is_of_the_topics_that_may_not_wait_in_whatever_form() {
+        let mut line = Line::default();
+        for number in 0..20 {
+            let topic = format!("t/{}", number % 4);
+            if number % 3 == 0 {
+                line.push(parcel(&topic));
+            } else {
+                line.push_verbatim(&Plain::read(&words(&topic), Version::V311, 1_000).unwrap(), VERBATIM);
+            }
+        }
+        let (whole, first) = (line.weight(), line.sift(|topic| topic != "t/0" && topic != "t/3"));
+        assert_eq!((first, line.len()), ((10, whole / 2), 10));
+        for number in (0..20).filter(|number| [1, 2].contains(&(number % 4))) {
+            let topic = format!("t/{}", number % 4);
+            let emptied = &mut Line::default();
+            let found = line.pop_parcel().map(|parcel| parcel.message.topic.to_string());
+            let found = found.or_else(|| {
+                let (plain, _) = line.pop_verbatim(emptied)?;
+                Some(String::from_utf8(plain.topic.to_vec()).unwrap())
+            });
+            assert_eq!(found, Some(topic), "in their order");
+        }
+        line.push(parcel("t/0"));
+        assert_eq!((line.sift(|_| false).0, line.is_empty()), (1, true));
+        assert_eq!(line.sift(|_| false), (0, 0));
     }
 
     #[test]

@@ -2,10 +2,15 @@
 //!
 //! What clients say on them is taken at once where it can be.
 
+use std::sync::Arc;
+
 use super::super::random::{Random, fresh_seed};
 use super::super::script::config;
 use super::pair::Pair;
+use crate::access::Rules;
+use crate::broker::Event;
 use crate::codec::{QoS, Word};
+use crate::record::DropReason;
 
 /// Two may be under way, and little may wait. The publisher is of that version, and so has the reader subscribed.
 fn few_under_way(version: &str, reader: &str, subscription: &str) -> Pair {
@@ -64,6 +69,29 @@ fn what_has_waited_is_sent_as_surely_as_it_was_asked_for() {
         assert_eq!(pair.plain.said, [format!("2 < publish t/1 x q1 id={}", packet_id + 1)]);
     }
     pair.compare();
+}
+
+#[test]
+fn what_waits_in_whatever_form_is_dropped_by_rules_that_forbid_it() {
+    let mut pair = few_under_way("v311", "v311", "q1");
+    for packet_id in 1..4 {
+        pair.publish_at(QoS::AtLeastOnce, packet_id, 1, "t/1", "x");
+    }
+    assert!(pair.sure > 0, "the last waits in its words");
+    pair.run("1 publish t/2 x q1 id=4");
+    pair.run("1 publish t/3 x q1 id=5");
+    let rules = Arc::new(Rules::parse("pattern write #\ntopic read t/3\n").expect("right"));
+    for script in [&mut pair.plain, &mut pair.straight] {
+        assert!(script.broker.memory.queues > 0);
+        script.handle(vec![Event::Rules(rules.clone())]);
+    }
+    pair.compare();
+    assert_eq!(pair.plain.broker.counters().dropped.get(&DropReason::Denied), Some(&2));
+    pair.say((2, Word::PubAck, 1));
+    assert_eq!(pair.plain.said, ["2 < publish t/3 x q1 id=3"]);
+    pair.say((2, Word::PubAck, 2));
+    pair.compare();
+    assert_eq!((pair.plain.said.len(), pair.plain.broker.memory.queues), (0, 0));
 }
 
 // Who says more than a packet id is heard like any other.
