@@ -2,7 +2,8 @@
 //!
 //! One is a table of marks, of which a bucket is what the processor fetches at once; the other has what is known of
 //! each way, one behind the other. A topic gets a way when it is seen a second time, so that one that is seen once
-//! takes nothing. Where all is full, all begins anew once what is known is of no use.
+//! takes nothing. Where all is full, all begins anew once what is known is of no use, or most of it is copies that ways
+//! have outgrown.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
@@ -26,9 +27,23 @@ pub(super) struct Atlas {
     most: usize,
     /// Ways in the text.
     known: usize,
+    /// Bytes of the text that no bucket leads to any more.
+    dead: usize,
     /// Messages that went a known way, and ways that found no room, since there last was a look at both.
     gone: usize,
     turned_away: usize,
+    /// How often that look has left all as it was since it last began anew.
+    spared: usize,
+}
+
+/// Where a way may stand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    mark: u32,
+    /// At the end of the text, or where a former one with its mark stands.
+    at: usize,
+    /// For so many ends.
+    room: u16,
 }
 
 /// Places for ways whose marks end alike. The oldest of them makes room for one more.
@@ -100,8 +115,10 @@ impl Atlas {
             crowded: 0,
             most,
             known: 0,
+            dead: 0,
             gone: 0,
             turned_away: 0,
+            spared: 0,
         }
     }
 
@@ -205,29 +222,55 @@ impl Atlas {
         false
     }
 
-    /// Remembers a way, of whose ends those in the log come first. It stands where a former one with its mark stood if
-    /// that had the room: where people come and go, all is found anew again and again.
-    pub(super) fn keep(&mut self, origin: Origin<'_>, as_of: u64, all: &[End]) {
+    /// Where a way of so many ends may stand, if there is room: where a former one with its mark stands if that has it,
+    /// since all is found anew again and again where people come and go.
+    pub(super) fn place_for(&mut self, origin: Origin<'_>, ends: usize) -> Option<Place> {
+        let (topic, count) = (u16::try_from(origin.topic.len()).ok()?, u16::try_from(ends).ok()?);
+        let mark = self.mark(origin);
+        let former = self.former(mark).filter(|(_, sizes)| sizes[0] == topic && sizes[2] >= count);
+        if let Some((at, [.., room])) = former {
+            return Some(Place { mark, at, room });
+        }
+        // Those who take it come one by one, and not each of them is to leave a dead copy behind.
+        let ample = count.checked_next_power_of_two().unwrap_or(count);
+        let fits = self.text.len() + length(topic, ample) < self.most_text();
+        let room = if fits { ample } else { count };
+        self.make_room(length(topic, room)).then_some(Place { mark, at: self.text.len(), room })
+    }
+
+    /// Remembers a way, of whose ends those in the log come first, at a place that was just found for it.
+    pub(super) fn keep(&mut self, place: Place, origin: Origin<'_>, as_of: u64, all: &[End]) {
+        let Place { mark, at, room } = place;
         let (Ok(topic), Ok(count)) = (u16::try_from(origin.topic.len()), u16::try_from(all.len())) else {
             return;
         };
-        let mark = self.mark(origin);
-        let former = self.former(mark).filter(|(_, sizes)| sizes[0] == topic && sizes[2] >= count);
-        let room = former.map_or(count, |(_, [_, _, room])| room);
-        let mut way = Vec::with_capacity(HEAD + SIZES + origin.topic.len() + all.len() * END);
+        let whole = length(topic, room);
+        let mut way = Vec::with_capacity(whole);
         way.extend_from_slice(&origin.head(as_of));
         [topic, count, room].iter().for_each(|size| way.extend_from_slice(&size.to_le_bytes()));
         way.extend_from_slice(origin.topic);
         all.iter().for_each(|end| way.extend_from_slice(&bytes_of(end)));
-        if let Some(place) = former.and_then(|(at, _)| self.text.get_mut(at..at + way.len())) {
-            place.copy_from_slice(&way);
-        } else if self.make_room(way.len())
-            && let Ok(at) = u32::try_from(self.text.len())
-        {
+        way.resize(whole, 0);
+        if at < self.text.len() {
+            if let Some(place) = self.text.get_mut(at..at + whole) {
+                place.copy_from_slice(&way);
+            }
+        } else if let Ok(end) = u32::try_from(at) {
             self.text.extend_from_slice(&way);
-            self.known += 1;
-            self.settle(mark, at);
+            match self.settle(mark, end) {
+                0 => self.known += 1,
+                former => self.dead += self.length_at(former as usize),
+            }
         }
+    }
+
+    /// Bytes of the way that stands there.
+    fn length_at(&self, at: usize) -> usize {
+        let sizes = self.text.get(at + HEAD..).and_then(|sizes| sizes.first_chunk());
+        sizes.map_or(0, |sizes| {
+            let [topic, _, room] = sizes_of(*sizes);
+            length(topic, room)
+        })
     }
 
     /// Where a way with this mark stands, and how long its topic is, how many its ends are and may be there.
@@ -236,24 +279,17 @@ impl Atlas {
         Some((at, sizes_of(*self.text.get(at + HEAD..)?.first_chunk()?)))
     }
 
-    /// Whether there is room in the text for so many bytes more. Where it is full all begins anew, unless the ways in it
-    /// are of use: among a few topics more than there is room for each would else be forgotten before it comes again.
+    /// Whether there is room in the text for so many bytes more. Where it is full all may begin anew for them.
     fn make_room(&mut self, bytes: usize) -> bool {
-        let most = self.most / 4 * 3;
+        let most = self.most_text();
+        if bytes >= most {
+            return false;
+        }
         if self.text.len() + bytes > most {
-            self.turned_away += 1;
-            // Each of those that are known is to have had its chance.
-            if self.turned_away < 2 * self.known {
+            if !self.is_to_begin_anew() {
                 return false;
             }
-            let are_of_use = self.gone > self.turned_away / USED_BY;
-            (self.gone, self.turned_away) = (0, 0);
-            if are_of_use {
-                return false;
-            }
-            self.text.clear();
-            self.known = 0;
-            self.buckets.fill(Bucket::default());
+            self.begin_anew();
         }
         if self.text.is_empty() {
             self.text.push(0);
@@ -266,14 +302,47 @@ impl Atlas {
         wanted <= most
     }
 
-    /// Gives a way its place: that of a former one with its mark, or one without a way, or that of the oldest.
-    fn settle(&mut self, mark: u32, at: u32) {
-        let place = self.place(mark);
-        let Some(Bucket { marks, at: all, .. }) = self.buckets.get_mut(place) else { return };
-        let places = marks.iter_mut().zip(all);
-        if let Some(place) = places.min_by_key(|(known, at)| (**known != mark, **known != 0, **at)) {
-            (*place.0, *place.1) = (mark, at);
+    /// Whether all begins anew for one more that finds no room; not where the ways are of use: among a few topics more
+    /// than there is room for each would else be forgotten before it comes again. But a few that are busy do not keep
+    /// all for ever.
+    fn is_to_begin_anew(&mut self) -> bool {
+        self.turned_away += 1;
+        if self.dead > self.text.len() / 2 {
+            return true;
         }
+        // Each of those that are known is to have had its chance.
+        if self.turned_away < 2 * self.known {
+            return false;
+        }
+        let are_of_use = self.gone > self.turned_away / USED_BY && self.spared < SPARED_MAX;
+        (self.gone, self.turned_away) = (0, 0);
+        self.spared += 1;
+        !are_of_use
+    }
+
+    /// Forgets all, and gives its memory back.
+    fn begin_anew(&mut self) {
+        self.text = Vec::new();
+        self.buckets.fill(Bucket::default());
+        (self.known, self.dead, self.gone, self.turned_away, self.spared) = (0, 0, 0, 0, 0);
+    }
+
+    /// Gives a way its place: that of a former one with its mark, or one without a way, or that of the oldest. Where the
+    /// way stands that had it; 0 where none did.
+    fn settle(&mut self, mark: u32, at: u32) -> u32 {
+        let place = self.place(mark);
+        let Some(Bucket { marks, at: all, .. }) = self.buckets.get_mut(place) else { return 0 };
+        let places = marks.iter_mut().zip(all);
+        let place = places.min_by_key(|(known, at)| (**known != mark, **known != 0, **at));
+        place.map_or(0, |(known, place)| {
+            *known = mark;
+            std::mem::replace(place, at)
+        })
+    }
+
+    /// Bytes that the text may take.
+    fn most_text(&self) -> usize {
+        self.most / 4 * 3
     }
 
     fn has_room_for(&self, buckets: usize) -> bool {
@@ -287,9 +356,17 @@ impl Atlas {
         self.crowded = 0;
         for bucket in former {
             let known = bucket.marks.into_iter().zip(bucket.at);
-            known.filter(|(mark, _)| *mark > 0).for_each(|(mark, at)| self.settle(mark, at));
+            for (mark, at) in known.filter(|(mark, _)| *mark > 0) {
+                // Each has room: of one bucket two are made.
+                self.settle(mark, at);
+            }
         }
     }
+}
+
+/// Bytes of a way with room for so many ends.
+fn length(topic: u16, room: u16) -> usize {
+    HEAD + SIZES + usize::from(topic) + usize::from(room) * END
 }
 
 #[inline]
@@ -365,6 +442,9 @@ const STOP: u8 = 4;
 /// They are of use where one goes them for so many that find no room.
 const USED_BY: usize = 8;
 
+/// So often, and no more, for what is found anew then is as much work as one in so many of those that were turned away.
+const SPARED_MAX: usize = 16;
+
 /// Buckets at first, and at any time a power of two.
 const BUCKETS_MIN: usize = 64;
 
@@ -405,6 +485,12 @@ mod tests {
         found.map(|_| ends.collect())
     }
 
+    fn keep(atlas: &mut Atlas, origin: Origin<'_>, as_of: u64, all: &[End]) {
+        if let Some(place) = atlas.place_for(origin, all.len()) {
+            atlas.keep(place, origin, as_of, all);
+        }
+    }
+
     /// Whatever differs in one thing from that of the first connection at QoS 1 in `t/a`.
     fn others(origin: Origin<'_>) -> [Origin<'_>; 6] {
         [
@@ -427,7 +513,7 @@ mod tests {
         let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
         let stops = (0..300).map(|slot| stop(slot, all[slot % 3]));
         let legs: Vec<End> = stops.chain((0..300).map(|slot| leg(slot, all[slot % 3]))).collect();
-        atlas.keep(origin, 5, &legs);
+        keep(&mut atlas, origin, 5, &legs);
         assert_eq!(found(&mut atlas, origin, 5), Some(legs));
         assert!(!atlas.is_due(origin, 5), "it has one");
         for other in others(origin) {
@@ -435,7 +521,7 @@ mod tests {
         }
         assert_eq!(found(&mut atlas, origin, 6), None);
         assert!(atlas.is_due(origin, 6), "another one");
-        atlas.keep(origin, 6, &[]);
+        keep(&mut atlas, origin, 6, &[]);
         assert_eq!((found(&mut atlas, origin, 6), found(&mut atlas, origin, 5)), (Some(Vec::new()), None));
     }
 
@@ -450,7 +536,7 @@ mod tests {
         let alike: Vec<Origin<'_>> = alike.take(PLACES + 2).collect();
         for origin in &alike {
             assert_eq!((atlas.is_due(*origin, 5), atlas.is_due(*origin, 5)), (false, true));
-            atlas.keep(*origin, 5, &[leg(2, qos)]);
+            keep(&mut atlas, *origin, 5, &[leg(2, qos)]);
         }
         let known: Vec<bool> = alike.iter().map(|origin| atlas.way(*origin, 5).is_some()).collect();
         assert_eq!(known, [[false; 2].as_slice(), &[true; PLACES]].concat());
@@ -462,7 +548,7 @@ mod tests {
         let (publisher, qos) = (connection(1), QoS::AtLeastOnce);
         let origin = Origin { publisher, qos, topic: b"t/a" };
         assert!(!atlas.is_due(origin, 5));
-        atlas.keep(origin, 5, &[leg(2, qos)]);
+        keep(&mut atlas, origin, 5, &[leg(2, qos)]);
         let mark = atlas.mark(origin);
         let at = atlas.buckets[atlas.place(mark)].at(mark).unwrap();
         assert!(atlas.read(at, origin, 5).is_some());
@@ -495,7 +581,7 @@ mod tests {
                 } else if atlas.is_due(origin, as_of) {
                     let legs: Vec<End> =
                         (0..random.below(5)).map(|_| leg(random.below(99), QoS::AtMostOnce)).collect();
-                    atlas.keep(origin, as_of, &legs);
+                    keep(&mut atlas, origin, as_of, &legs);
                     kept.insert(key, legs);
                 }
                 assert!(atlas.bytes() <= most, "{}", atlas.bytes());
@@ -514,9 +600,9 @@ mod tests {
         let origin = Origin { publisher: connection(1), qos: QoS::AtMostOnce, topic: b"t" };
         let legs = vec![leg(1, QoS::AtMostOnce); 4_000];
         assert!(!atlas.is_due(origin, 0) && atlas.is_due(origin, 0));
-        atlas.keep(origin, 0, &legs);
+        keep(&mut atlas, origin, 0, &legs);
         assert_eq!(found(&mut atlas, origin, 0), None);
-        atlas.keep(origin, 0, &legs[..3_000]);
+        keep(&mut atlas, origin, 0, &legs[..3_000]);
         assert_eq!(found(&mut atlas, origin, 0).map(|legs| legs.len()), Some(3_000));
     }
 
@@ -530,7 +616,7 @@ mod tests {
                     Origin { publisher: connection(1), qos: QoS::AtMostOnce, topic: topic.as_bytes() };
                 let is_known = found(&mut atlas, origin, 0).is_some();
                 if !is_known && atlas.is_due(origin, 0) {
-                    atlas.keep(origin, 0, &[leg(2, QoS::AtMostOnce)]);
+                    keep(&mut atlas, origin, 0, &[leg(2, QoS::AtMostOnce)]);
                 }
                 is_known
             });
@@ -555,9 +641,66 @@ mod tests {
             // As where somebody comes and goes.
             let legs = vec![leg(2, QoS::AtMostOnce); if as_of % 2 == 0 { 1 } else { 2 }];
             assert!(atlas.is_due(origin, as_of));
-            atlas.keep(origin, as_of, &legs);
+            keep(&mut atlas, origin, as_of, &legs);
             assert_eq!(found(&mut atlas, origin, as_of), Some(legs));
         }
         assert!(atlas.text.capacity() < 1_000, "{}", atlas.text.capacity());
+    }
+
+    #[test]
+    fn where_more_and_more_take_what_is_said_ways_are_known_though_one_topic_is_busy() {
+        let mut atlas = Atlas::new(1, 1 << 20);
+        let publisher = connection(1);
+        let topics: Vec<String> = (0..500).map(|number| format!("plant/{number}/state")).collect();
+        let mut most = 0;
+        for (as_of, takers) in (1..=40).enumerate() {
+            let legs: Vec<End> = (0..takers).map(|slot| leg(slot, QoS::AtMostOnce)).collect();
+            let mut known = 0;
+            for _ in 0..8 {
+                known = 0;
+                for topic in &topics {
+                    for topic in ["busy", "busy", topic] {
+                        let origin = Origin { publisher, qos: QoS::AtMostOnce, topic: topic.as_bytes() };
+                        let is_known = found(&mut atlas, origin, as_of as u64).is_some();
+                        known += usize::from(is_known && topic != "busy");
+                        if !is_known && atlas.is_due(origin, as_of as u64) {
+                            keep(&mut atlas, origin, as_of as u64, &legs);
+                        }
+                    }
+                }
+            }
+            assert!(known * 10 > topics.len() * 9, "{known} of {takers} takers");
+            most = most.max(atlas.bytes());
+        }
+        assert!(most > 700_000, "it was full: {most}");
+    }
+
+    #[test]
+    fn a_busy_topic_does_not_keep_ways_for_ever_that_nobody_goes_any_more() {
+        let mut atlas = Atlas::new(1, 256 << 10);
+        let (mut known, qos) = (0, QoS::AtMostOnce);
+        for day in 0..2 {
+            // He comes anew, so that none of his ways of before is his.
+            let publisher = connection(day);
+            for _ in 0..400 {
+                known = 0;
+                for number in 0..1_000 {
+                    let topic = format!("a/longer/topic/that/fills/the/room/that/there/is/{number}");
+                    let busy = Origin { publisher: connection(9), qos, topic: b"busy" };
+                    let origin = Origin { publisher, qos, topic: topic.as_bytes() };
+                    for (origin, count) in [(busy, 0), (origin, 1)] {
+                        let is_known = found(&mut atlas, origin, 0).is_some();
+                        known += if is_known { count } else { 0 };
+                        if !is_known && atlas.is_due(origin, 0) {
+                            keep(&mut atlas, origin, 0, &[leg(2, qos); 6]);
+                        }
+                    }
+                }
+                if known > 900 {
+                    break;
+                }
+            }
+        }
+        assert!(known > 900, "{known}");
     }
 }
