@@ -247,7 +247,7 @@ fn said(data: Option<Bytes>) -> Vec<Property> {
 }
 
 /// A CONNECT whose bytes are its own, since it may wait for long; its password is nobody's to compare.
-fn compact(connect: Connect) -> Connect {
+pub(super) fn compact(connect: Connect) -> Connect {
     let text = |text: &ByteString| ByteString::from(&**text);
     Connect {
         client_id: text(&connect.client_id),

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::authenticate::compact;
 use super::claim::Origin;
 use super::client::ClientKey;
 use super::connection::{Connection, Phase, Problems};
@@ -67,7 +69,10 @@ impl Broker {
             }
             (Trust::Password, None) => self.refuse(id, connect.client_id, Reason::NotAuthorized, turn),
             (Trust::Anonymous | Trust::Password, Some(username)) => {
-                connection.phase = Phase::Verifying(Box::new(connect));
+                // All of it may wait for long, and is not to keep a read buffer.
+                connection.phase = Phase::Verifying(Box::new(compact(connect)));
+                let username = ByteString::from(&*username);
+                let password = Bytes::copy_from_slice(&password);
                 turn.effects.push(Effect::Verify { connection: id, username, password });
             }
         }

@@ -6,15 +6,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::aliases::Aliases;
-use super::authenticate::Exchange;
+use super::authenticate::{Exchange, compact};
 use super::client::ClientKey;
 use super::pace::{Kind, Rhythm};
 use super::rights::{is_device_user, is_house_user};
 use super::{ConnectionId, Peer, Trust};
-use crate::codec::{Connect, Packet, Publish, QoS, Reason, Subscription, Version};
+use crate::codec::{Connect, Packet, Properties, Publish, QoS, Reason, Subscription, Version};
 use crate::record::Ticket;
 
 /// A connection.
@@ -98,7 +99,33 @@ impl Held {
         matches!(self, Held::Packet(Packet::Publish(publish)) if publish.qos == QoS::AtMostOnce)
     }
 
-    /// Bytes that it takes, those that it slices out of a read buffer included.
+    /// A packet that is to wait.
+    pub(super) fn of(packet: Packet) -> Held {
+        let mut held = Held::Packet(packet);
+        held.own_bytes();
+        held
+    }
+
+    /// Gives it bytes of its own: a few of them would else keep a whole read buffer, which nobody counts.
+    pub(super) fn own_bytes(&mut self) {
+        let Held::Packet(packet) = self else { return };
+        let own = |text: &mut ByteString| *text = ByteString::from(&**text);
+        match packet {
+            Packet::Publish(publish) => {
+                own(&mut publish.topic);
+                publish.payload = Bytes::copy_from_slice(&publish.payload);
+            }
+            Packet::Subscribe(subscribe) => subscribe.filters.iter_mut().for_each(|one| own(&mut one.filter)),
+            Packet::Unsubscribe(unsubscribe) => unsubscribe.filters.iter_mut().for_each(own),
+            Packet::Connect(connect) => **connect = compact(Connect::clone(connect)),
+            _ => {}
+        }
+        if let Some(properties) = properties_of(packet) {
+            *properties = properties.compact();
+        }
+    }
+
+    /// Bytes that it takes.
     pub(super) fn weight(&self) -> usize {
         let own = match self {
             Held::Packet(Packet::Publish(publish)) => return Held::weight_of_publish(publish),
@@ -111,6 +138,9 @@ impl Held {
                 let filters = unsubscribe.filters.iter().map(|filter| filter.len() + size_of::<ByteString>());
                 filters.sum::<usize>() + unsubscribe.properties.as_bytes().len()
             }
+            Held::Packet(
+                Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack),
+            ) => ack.properties.as_bytes().len(),
             Held::Packet(_) | Held::Malformed(_) => 0,
         };
         own + size_of::<Held>()
@@ -120,6 +150,21 @@ impl Held {
     pub(super) fn weight_of_publish(publish: &Publish) -> usize {
         let own = publish.topic.len() + publish.payload.len() + publish.properties.as_bytes().len();
         own + size_of::<Held>()
+    }
+}
+
+/// What a client's packet says beside its fields.
+fn properties_of(packet: &mut Packet) -> Option<&mut Properties> {
+    match packet {
+        Packet::Publish(publish) => Some(&mut publish.properties),
+        Packet::Subscribe(subscribe) => Some(&mut subscribe.properties),
+        Packet::Unsubscribe(unsubscribe) => Some(&mut unsubscribe.properties),
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            Some(&mut ack.properties)
+        }
+        Packet::Disconnect(disconnect) => Some(&mut disconnect.properties),
+        Packet::Auth(auth) => Some(&mut auth.properties),
+        _ => None,
     }
 }
 

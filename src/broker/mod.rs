@@ -353,7 +353,7 @@ impl Broker {
     }
 
     /// A packet is taken, or waits behind those that wait already.
-    fn on_held(&mut self, id: ConnectionId, held: Held, turn: &mut Turn<'_>) {
+    fn on_held(&mut self, id: ConnectionId, mut held: Held, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         // Until CONNACK the time counts from the opening.
         if connection.is_open() {
@@ -368,6 +368,7 @@ impl Broker {
                 self.counters.drop(DropReason::StoreBusy, 1);
                 return;
             }
+            held.own_bytes();
             self.memory.held += held.weight();
             connection.held.push_back(held);
             if connection.holds_enough() && !connection.paused {

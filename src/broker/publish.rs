@@ -321,7 +321,7 @@ impl Broker {
         self.give_rate_back(id, &packet);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Waiting;
-        let held = Held::Packet(packet);
+        let held = Held::of(packet);
         self.memory.held += held.weight();
         connection.held.push_front(held);
         if !std::mem::replace(&mut connection.paused, true) {

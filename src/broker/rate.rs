@@ -51,7 +51,7 @@ impl Broker {
     pub(super) fn slow_down(&mut self, id: ConnectionId, packet: Packet, until: u64, turn: &mut Turn<'_>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.phase = Phase::Slowed(until);
-        let held = Held::Packet(packet);
+        let held = Held::of(packet);
         self.memory.held += held.weight();
         connection.held.push_front(held);
         if !std::mem::replace(&mut connection.paused, true) {

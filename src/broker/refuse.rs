@@ -148,7 +148,7 @@ impl Broker {
             // Sent again for want of an answer; the first one will have it.
             return;
         }
-        let held = Held::Packet(Packet::Publish(publish));
+        let held = Held::of(Packet::Publish(publish));
         let beyond = refused.beyond(inflight);
         let is_too_much = beyond > 0 && beyond + held.weight() > BEYOND_BYTES_MAX;
         self.memory.held += held.weight();

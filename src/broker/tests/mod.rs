@@ -16,6 +16,7 @@ mod wills;
 mod words;
 mod limits;
 mod refusing;
+mod holding;
 mod shares;
 mod bounds;
 mod crowds;

@@ -8,7 +8,7 @@ use crate::broker::Config;
 use crate::record::{DropReason, Policy, ReaderId};
 
 /// A route for `up/#`; it, sessions and the retained store refuse.
-fn refusing() -> Config {
+pub(super) fn refusing() -> Config {
     let mut config = with_route(true);
     config.refusals.policy = Policy::Refuse;
     config.limits.max_inflight = 3;
