@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use super::client::ClientKey;
+use super::client::{Client, ClientKey};
 use super::connect::due_after;
 use super::connection::{Connection, Held, Phase};
 use super::fan::Pressure;
@@ -256,6 +256,15 @@ impl Broker {
         }
         self.write_session(key, turn);
         self.arm_client(key);
+    }
+
+    /// A limit ends a connection: what its client was to have is lost where the session ends with it, and counted. A
+    /// group gives what is its own to another, and what is on disk stays.
+    pub(super) fn count_lost(&mut self, key: ClientKey, reason: DropReason) {
+        let Some(Client { session, .. }) = self.clients.get(key) else { return };
+        if session.backlog.is_none() {
+            self.counters.drop(reason, (session.line.len() + session.flight.unanswered()) as u64);
+        }
     }
 
     /// The session is over; its will, if one is left, is due. [MQTT5-3.1.2-8]

@@ -339,6 +339,9 @@ impl Broker {
         }
         for key in overfull {
             if let Some(id) = self.clients.get(key).and_then(|client| client.connection) {
+                // This message too.
+                self.counters.drop(DropReason::QueueFull, 1);
+                self.count_lost(key, DropReason::QueueFull);
                 self.part(id, Cause::Expelled(Reason::QuotaExceeded), turn);
             }
         }

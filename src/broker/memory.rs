@@ -300,8 +300,9 @@ impl Broker {
     }
 
     fn put_out(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
-        let is_stranger = self.connections.get(id).is_some_and(|connection| connection.client.is_none());
-        if !is_stranger {
+        let Some(connection) = self.connections.get(id) else { return };
+        if let Some(key) = connection.client {
+            self.count_lost(key, DropReason::MemoryFull);
             self.part(id, Cause::Expelled(Reason::QuotaExceeded), turn);
         } else if !self.refuse_unproven(id, Reason::QuotaExceeded, turn) {
             self.drop_connection(id, turn);

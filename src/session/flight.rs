@@ -171,6 +171,12 @@ impl Flight {
         self.exchanges.iter().any(|exchange| exchange.under_way && exchange.group.is_none())
     }
 
+    /// Messages of the session's own that were sent and may not have come.
+    pub fn unanswered(&self) -> usize {
+        let is_one = |exchange: &&Exchange| exchange.stage == Stage::Sent && exchange.group.is_none();
+        self.exchanges.iter().filter(is_one).count()
+    }
+
     /// Every exchange, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Exchange> {
         self.exchanges.iter()

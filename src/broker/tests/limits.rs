@@ -274,6 +274,45 @@ fn a_queue_in_memory_counts_and_its_owner_is_let_go() {
     assert!(script.said.contains(&"2 < disconnect 0x97".to_owned()), "{:?}", script.said);
     assert!(!script.said.contains(&"close 1".to_owned()));
     assert_eq!(script.broker.counters().memory, 3, "the publisher's name");
+    let counters = script.broker.counters();
+    assert_eq!(counters.dropped.get(&DropReason::MemoryFull), Some(&counters.received), "none was answered");
+}
+
+#[test]
+fn what_is_lost_with_a_session_that_a_full_queue_ends_is_counted() {
+    for (version, reason) in [("v5", "2 < disconnect 0x97"), ("v311", "close 2")] {
+        let mut config = config();
+        (config.limits.max_inflight, config.limits.max_send_buffer) = (3, 450);
+        let mut script = Script::new(config);
+        script.run(&["open 1", "1 connect pub clean", "open 2", &format!("2 connect sub {version} clean")]);
+        script.run(&["open 3", "3 connect kept expiry=60", "commit", "3 subscribe 1 t q2", "commit"]);
+        script.run(&["2 subscribe 1 t q2"]);
+        // Of the first it has said that it came, of the second that it is done with it.
+        script.run(&["1 publish t x q2 id=1", "1 publish t x q2 id=2", "commit"]);
+        script.run(&["2 pubrec 1", "2 pubrec 2", "2 pubcomp 2", "--"]);
+        for id in 3..=20 {
+            script.run(&[&format!("1 publish t x q2 id={id}"), "commit"]);
+            if script.said.iter().any(|line| line == reason) {
+                break;
+            }
+        }
+        let counters = script.broker.counters();
+        // Two that are under way, four that wait, and one more.
+        assert_eq!(counters.received, 2 + 2 + 4 + 1);
+        assert_eq!(counters.dropped.get(&DropReason::QueueFull), Some(&7), "{version}");
+        assert_eq!((counters.dropped.len(), counters.queued), (1, 6), "what is kept waits");
+    }
+}
+
+#[test]
+fn who_is_let_go_and_keeps_his_session_loses_nothing() {
+    let mut script = run(
+        memory(100_000),
+        &["open 2", "2 connect sub v5 expiry=60", "commit", "1 publish t/a 1 q1 id=1", "commit", "--"],
+    );
+    script.run(&["buffered 1000000 of=2", "buffered 1000000 of=2", "commit"]);
+    assert!(script.said.contains(&"2 < disconnect 0x97".to_owned()), "{:?}", script.said);
+    assert!(script.broker.counters().dropped.is_empty());
 }
 
 // [MQTT5-3.5.2-1]
