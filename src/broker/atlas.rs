@@ -133,7 +133,6 @@ impl Atlas {
     }
 
     /// Bytes that all of it takes.
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.text.capacity() + self.buckets.capacity() * size_of::<Bucket>()
     }

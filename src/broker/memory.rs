@@ -1,7 +1,7 @@
 //! How much is held in RAM for clients, and what goes when it is too much (`max_memory`).
 //!
 //! The broker knows what it holds itself: queues of sessions, packets that wait, the log's tail, retained
-//! messages, wills, topic aliases, the names and filters of sessions. What waits in the connections'
+//! messages, wills, topic aliases, the names and filters of sessions, the ways of messages. What waits in the connections'
 //! buffers the engine tells it. Three levels: below three quarters nothing happens; above, the engine is told
 //! to spare the slowest readers QoS 0; at the limit nobody new is taken, and whoever holds most is let go,
 //! one each time that the engine tells of its buffers.
@@ -105,7 +105,7 @@ impl Broker {
     /// Bytes that are held for clients.
     pub(super) fn memory_held(&self) -> usize {
         let Memory { aside, inward, resting, .. } = &self.memory;
-        self.passing() + self.staying() + self.named() + aside + inward + resting
+        self.passing() + self.staying() + self.named() + aside + inward + resting + self.atlas.bytes()
     }
 
     /// What goes by itself, with its commit or with its connection.
@@ -140,7 +140,8 @@ impl Broker {
 
     /// What stays counts up to its half, and names up to their quarter: a database of before, or a limit that
     /// was lowered, may bring more, and nobody could come in to take it away. So do what is set aside and what
-    /// connections and packet ids take, which nobody is let go for either.
+    /// connections and packet ids take, which nobody is let go for either. The ways that are known have a share of
+    /// their own.
     pub(super) fn level(&self) -> Level {
         let most = self.config.limits.max_memory;
         let held = self.passing()
@@ -148,7 +149,8 @@ impl Broker {
             + self.named().min(most / 4)
             + self.memory.aside.min(self.aside_most())
             + self.memory.inward.min(self.inward_most())
-            + self.memory.resting.min(self.resting_most());
+            + self.memory.resting.min(self.resting_most())
+            + self.atlas.bytes();
         Level::of(held, most)
     }
 

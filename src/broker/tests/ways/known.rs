@@ -79,6 +79,12 @@ fn thousands_of_topics_have_ways_and_take_no_more_than_their_share() {
             known.insert(round, pair.known - before);
             assert!(pair.straight.broker.atlas.bytes() <= most);
         }
+        let broker = &pair.straight.broker;
+        let (ways, held) = (broker.atlas.bytes() as u64, broker.counters().memory);
+        assert!(
+            ways > most as u64 / 16 && (ways..ways + 10_000).contains(&held),
+            "{held} bytes, of which {ways}"
+        );
         if topics == 5_000 {
             println!("measured: {known:?}");
             assert!(known[&7] > 4_500, "{known:?}");
