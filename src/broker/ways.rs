@@ -123,6 +123,7 @@ impl Broker {
         self.counters.received_bytes += bytes;
         self.counters.sent += copies;
         self.counters.sent_bytes += copies * bytes;
+        self.atlas.count_gone();
         if way == Way::Kept {
             self.keep_at_stops(id, plain, now, effects);
         }
@@ -188,7 +189,8 @@ impl Broker {
             let is_ready = session.line.is_empty() && outlet.has_room(&session.flight);
             let begun = if is_ready { session.flight.begin(Seq(0), leg.qos, Stage::Sent) } else { None };
             leg.packet_id = begun.map_or(0, |exchange| exchange.packet_id);
-            if is_ready {
+            // It waits as well where every packet id is taken.
+            if leg.is_sent() {
                 continue;
             }
             waiting += 1;
