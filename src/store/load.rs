@@ -372,7 +372,11 @@ impl Log {
         let Some(state) = self.readers.get(&id).map(|reader| &reader.state) else { return Ok(()) };
         let leased: Vec<u64> = state.leases.keys().copied().filter(|seq| !state.is_settled(*seq)).collect();
         for seq in leased {
-            self.settle_if_lost(connection, id, seq)?;
+            match self.settle_if_lost(connection, id, seq) {
+                // Whoever reads it finds that out.
+                Err(Fault::Segment(_) | Fault::Unreadable(_)) => {}
+                settled => settled?,
+            }
         }
         Ok(())
     }
@@ -390,7 +394,7 @@ impl Log {
             } else {
                 match self.count_wanted(connection, id, span.segment, u64::MAX) {
                     // As many as were counted before.
-                    Err(Fault::Unreadable(_)) => self.wanted_of(span.segment, id),
+                    Err(Fault::Segment(_) | Fault::Unreadable(_)) => self.wanted_of(span.segment, id),
                     counted => counted?,
                 }
             };

@@ -275,6 +275,7 @@ fn damage(
     connection: &rusqlite::Connection,
 ) -> Option<String> {
     match loaded {
+        Err(fault @ (Fault::Segment(_) | Fault::Page(_))) => Some(fault.to_string()),
         Err(fault) => fault.is_damage_at_start().then(|| fault.to_string()),
         Ok((log, _)) if log.is_at_odds && files.has_room_for_another() => Some(load::AT_ODDS.into()),
         // Before anybody has read past them, rows of a segment that SQLite cannot read are had from its pages.

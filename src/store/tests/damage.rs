@@ -28,6 +28,10 @@ fn harm(terms: &Terms, sql: &str) {
 fn check(sql: &str, lost: &[u64]) {
     let (terms, route) = filled();
     harm(&terms, sql);
+    check_rest(sql, terms, route, lost);
+}
+
+fn check_rest(sql: &str, terms: Terms, route: ReaderId, lost: &[u64]) {
     let trial = terms.open();
     for reader in [route, ReaderId(9)] {
         let rest: Vec<u64> = (1..=35).filter(|seq| !lost.contains(seq)).collect();
@@ -138,4 +142,18 @@ fn with_both_places_damaged_everything_that_is_there_is_read_again() {
     assert!(wanted.len() >= 23, "{wanted:?}");
     trial.commit(vec![put(36, &[route])]);
     assert_eq!(trial.read(route, 35, 1).rows[0].number, 36);
+}
+
+#[test]
+fn an_exchange_of_a_row_whose_segment_says_no_more_whose_its_rows_are_hinders_no_start() {
+    let others = ["UPDATE log_4 SET crc = crc + 1 WHERE seq = 33", "DELETE FROM segments WHERE id = 3"];
+    for (other, lost) in others.into_iter().zip([&[33][..], &[]]) {
+        let mut trial = filled().0.open();
+        let route = trial.route();
+        trial.commit(vec![Write::Leased { reader: ReaderId(9), seq: Seq(13), packet_id: 7, holder: None }]);
+        let terms = Terms { sizes: Some(SIZES), ..trial.close() };
+        let sql = format!("UPDATE log_2 SET payload = x'00' WHERE seq = -9; {other}");
+        harm(&terms, &sql);
+        check_rest(&sql, terms, route, lost);
+    }
 }
