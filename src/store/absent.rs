@@ -13,7 +13,8 @@ use super::handle::{Ask, Inbox, StoreStatus};
 use super::image::Health;
 use super::patience::{Patience, Tries};
 use super::room::{Files, Sizes};
-use super::{Checked, OpenError, find, open, successor};
+use super::salvage::Legible;
+use super::{Checked, OpenError, find, open, schema, successor};
 use crate::record::{Now, Rows};
 
 /// What the thread owns.
@@ -109,7 +110,7 @@ impl Absent {
         let mut found = look(Patience::None);
         if found.is_err() && health == Health::Spotted {
             let files = self.files.with(Patience::None);
-            open::replace_damaged(&files, &sizes, wall, "the disk does not read a part of it")
+            open::replace_damaged(&files, &sizes, wall, &schema::unread().into(), Legible::Not)
                 .map_err(|fault| open::unavailable(&files, &fault))?;
             found = look(Patience::None);
         }

@@ -14,7 +14,6 @@ use rusqlite::Connection;
 use super::Checked;
 use super::aside;
 use super::index::Index;
-use super::load::AT_ODDS;
 use super::log::{Doubt, Log};
 use super::numbers::Given;
 use super::open;
@@ -22,8 +21,8 @@ use super::patience::{Patience, backoff};
 use super::read::{Answer, Names, Question};
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Room, Sizes};
+use super::salvage::{self, Legible, Odds};
 use super::schema::Fault;
-use super::segment;
 use super::successor::{self, Apart};
 use super::tend::{Dropped, Spare};
 use super::thread::Worker;
@@ -68,6 +67,8 @@ pub(super) struct Database {
     pub(super) rules: Arc<Checked>,
     /// Whether the file may be written.
     pub(super) sync: Sync,
+    /// What is done about a log of which a salvage may find more.
+    pub(super) odds: Odds,
     /// Older files that are read.
     pub(super) apart: Vec<Apart>,
 }
@@ -226,7 +227,10 @@ impl Database {
     /// turns out to be damaged.
     pub(super) fn reopen(&mut self, patience: Patience, now: &Now) -> Result<(), Fault> {
         let opened = match self.reopen_sound(patience) {
-            Err(fault) if fault.is_damage() => self.replace_damaged(patience, now.wall, &fault),
+            Err(fault @ Fault::AtOdds(_)) => {
+                self.replace_damaged(patience, now.wall, &fault, Legible::AsFarAsItGoes)
+            }
+            Err(fault) if fault.is_damage() => self.replace_damaged(patience, now.wall, &fault, Legible::Not),
             other => other,
         };
         match opened {
@@ -255,26 +259,31 @@ impl Database {
         Ok(())
     }
 
-    /// Reads the log anew. Where it is at odds with itself, rows may be there that a salvage finds.
+    /// Reads the log anew. Rows may be there that only a salvage finds.
     fn load(&self, connection: &Connection) -> Result<Log, Fault> {
         let log = Log::load(connection, self.sizes, &self.rules, &self.suspects)?;
-        match log.is_at_odds && self.files.has_room_for_another() {
-            true => Err(Fault::Damaged(AT_ODDS.into())),
-            false => Ok(log),
+        match salvage::is_due(&log, &self.files, connection, &self.suspects) {
+            Some(why) if self.odds == Odds::Salvage => Err(why),
+            _ => Ok(log),
         }
     }
 
     /// Goes on with a new database that has what can be read of this one. Its numbers go on, too, so that
-    /// the epoch stays.
+    /// the epoch stays. Where it fails with a log that could be read, that is gone on with the next time.
     pub(super) fn replace_damaged(
         &mut self,
         patience: Patience,
         wall: u64,
         why: &Fault,
+        legible: Legible,
     ) -> Result<(), Fault> {
         self.connection = None;
+        self.odds = if legible == Legible::AsFarAsItGoes { Odds::Bear } else { self.odds };
         let files = self.files.with(patience);
-        open::salvage_aside(&files, &self.sizes, wall, &why.to_string())?;
+        let salvaged = open::salvage_aside(&files, &self.sizes, wall, why, legible);
+        // The salvage may have given it up.
+        self.reserve = Reserve::within(&self.files);
+        salvaged?;
         let connection = self.watch(open::connect_salvaged(&files, &self.sizes))?;
         self.apart = successor::attached(&connection, &self.files)?;
         let log = Log::load(&connection, self.sizes, &self.rules, &BTreeMap::new())?;
@@ -284,14 +293,15 @@ impl Database {
         self.take(log);
         self.suspects.clear();
         self.unread.clear();
-        // The salvage may have given it up.
-        self.reserve = Reserve::within(&self.files);
         self.connection = Some(connection);
         Ok(())
     }
 
     /// Goes on with a log that was loaded anew.
     fn take(&mut self, log: Log) {
+        if !log.is_at_odds && log.lost.is_empty() {
+            self.odds = Odds::Salvage;
+        }
         self.log.renew(log);
         self.given.raise(&mut self.log);
     }
@@ -305,7 +315,7 @@ impl Database {
     fn can_salvage(&self, id: u32) -> bool {
         let connection = self.connection.as_ref();
         !self.suspects.contains_key(&id)
-            && connection.is_some_and(|connection| can_salvage(&self.files, connection, id))
+            && connection.is_some_and(|connection| salvage::can_salvage(&self.files, connection, id))
     }
 
     /// Moves the WAL into the database, giving up the reserve if there is no other room.
@@ -555,15 +565,16 @@ impl Worker {
             {
                 // Should even that fail, the next start over gives it up.
                 self.database.suspects.insert(*id, fault.doubt());
-                self.database.replace_damaged(Patience::Some, now.wall, fault)
+                self.database.replace_damaged(Patience::Some, now.wall, fault, Legible::AsFarAsItGoes)
             }
             Fault::Segment(id) | Fault::Page(id) => {
                 self.database.suspects.insert(*id, fault.doubt());
                 self.database.roll_back()
             }
+            Fault::AtOdds(_) => self.database.go_back(&now),
             // What stands in the way of every commit is in no segment.
             _ if fault.is_damage_at_start() && self.recovery.failures > OTHER_ATTEMPTS => {
-                self.database.replace_damaged(Patience::Some, now.wall, fault)
+                self.database.replace_damaged(Patience::Some, now.wall, fault, Legible::Not)
             }
             _ => self.database.go_back(&now),
         };
@@ -571,12 +582,6 @@ impl Worker {
         self.database.unread.rest((self.clock)().mono);
         result
     }
-}
-
-/// Whether rows of a damaged segment that are sound can be had, by salvaging everything: where its table is in
-/// the database itself, and the disk has room for another.
-pub(super) fn can_salvage(files: &Files, connection: &Connection, id: u32) -> bool {
-    files.has_room_for_another() && segment::has_table(connection, "main", id).unwrap_or(false)
 }
 
 /// Moves the WAL into the database.

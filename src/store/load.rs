@@ -463,6 +463,3 @@ enum Damage {
     None,
     Some,
 }
-
-/// Why a log is salvaged that is at odds with itself.
-pub(super) const AT_ODDS: &str = "what was received and what is there do not add up";

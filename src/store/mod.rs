@@ -73,6 +73,7 @@ use numbers::Given;
 use patience::Tries;
 use reserve::Reserve;
 use room::{Files, Sizes};
+use salvage::{Legible, Odds};
 use schema::Fault;
 use tend::Spare;
 use thread::Worker;
@@ -231,6 +232,7 @@ fn begin(
             now,
             rules,
             sync: Sync::Trusted,
+            odds: Odds::Salvage,
             apart,
         },
         names: read::Names::default(),
@@ -256,10 +258,15 @@ fn find(
 ) -> Result<(open::Database, Log, Restored), OpenError> {
     let mut found = open::database(files, &sizes, wall)?;
     let mut loaded = load(&found.connection, sizes, rules);
-    if let Some(why) = damage(&loaded, files, &found.connection) {
+    if let Some((why, legible)) = damage(&loaded, files, &found.connection) {
         drop(found.connection);
-        let replaced = open::replace_damaged(files, &sizes, wall, &why);
-        found = replaced.map_err(|fault| open::unavailable(files, &fault))?;
+        let replaced = match open::replace_damaged(files, &sizes, wall, &why, legible) {
+            // What is missing is counted.
+            Err(_) if legible == Legible::AsFarAsItGoes => open::database(files, &sizes, wall)?,
+            replaced => replaced.map_err(|fault| open::unavailable(files, &fault))?,
+        };
+        let put_aside = replaced.put_aside.or(found.put_aside);
+        found = open::Database { put_aside, ..replaced };
         loaded = load(&found.connection, sizes, rules);
     }
     let unavailable = |fault: Fault| open::unavailable(files, &fault);
@@ -268,22 +275,21 @@ fn find(
     Ok((found, log, restored))
 }
 
-/// Why what was found is to be salvaged.
+/// Why what was found is to be salvaged, and whether it could be gone on with as it is.
 fn damage(
     loaded: &Result<(Log, Restored), Fault>,
     files: &Files,
     connection: &rusqlite::Connection,
-) -> Option<String> {
+) -> Option<(Fault, Legible)> {
     match loaded {
-        Err(fault @ (Fault::Segment(_) | Fault::Page(_))) => Some(fault.to_string()),
-        Err(fault) => fault.is_damage_at_start().then(|| fault.to_string()),
-        Ok((log, _)) if log.is_at_odds && files.has_room_for_another() => Some(load::AT_ODDS.into()),
-        // Before anybody has read past them, rows of a segment that SQLite cannot read are had from its pages.
-        Ok((log, _)) => log
-            .lost
-            .keys()
-            .find(|id| commit::can_salvage(files, connection, **id))
-            .map(|id| Fault::Segment(*id).to_string()),
+        Err(fault) => {
+            let is_damage = fault.is_damage_at_start() || matches!(fault, Fault::Segment(_) | Fault::Page(_));
+            is_damage.then(|| (Fault::Damaged(fault.to_string()), Legible::Not))
+        }
+        Ok((log, _)) => {
+            let why = salvage::is_due(log, files, connection, &BTreeMap::new());
+            why.map(|why| (why, Legible::AsFarAsItGoes))
+        }
     }
 }
 

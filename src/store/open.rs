@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
+use super::salvage::Legible;
 use super::schema::{self, Fault, OLDEST, VERSION, is_damage, signed};
 use super::wal::Wal;
 use super::{aside, salvage, segment, successor};
@@ -87,14 +88,22 @@ pub(super) fn database(files: &Files, sizes: &Sizes, wall: u64) -> Result<Databa
         }
         Err(Refusal::Disk(error)) => Err(unavailable(files, &error)),
         Err(Refusal::Damaged(why)) => {
-            replace_damaged(files, sizes, wall, &why).map_err(|fault| unavailable(files, &fault))
+            let fault = Fault::Damaged(why);
+            replace_damaged(files, sizes, wall, &fault, Legible::Not)
+                .map_err(|fault| unavailable(files, &fault))
         }
     }
 }
 
 /// Puts a damaged database aside, and opens a new one that has what could be read of it.
-pub(super) fn replace_damaged(files: &Files, sizes: &Sizes, wall: u64, why: &str) -> Result<Database, Fault> {
-    let aside = salvage_aside(files, sizes, wall, why)?;
+pub(super) fn replace_damaged(
+    files: &Files,
+    sizes: &Sizes,
+    wall: u64,
+    why: &Fault,
+    legible: Legible,
+) -> Result<Database, Fault> {
+    let aside = salvage_aside(files, sizes, wall, why, legible)?;
     let opened = connect_salvaged(files, sizes);
     if opened.as_ref().is_err_and(Fault::is_unsynced) {
         // The next attempt takes over from it.
@@ -104,12 +113,22 @@ pub(super) fn replace_damaged(files: &Files, sizes: &Sizes, wall: u64, why: &str
 }
 
 /// Puts a damaged database aside, and what could be read of it in its place.
-pub(super) fn salvage_aside(files: &Files, sizes: &Sizes, wall: u64, why: &str) -> Result<PathBuf, Fault> {
-    let salvaged = match salvage::build(files, sizes, wall) {
+pub(super) fn salvage_aside(
+    files: &Files,
+    sizes: &Sizes,
+    wall: u64,
+    why: &Fault,
+    legible: Legible,
+) -> Result<PathBuf, Fault> {
+    let salvaged = match salvage::build(files, sizes, wall, legible) {
         Ok(path) => Some(path),
+        Err(fault) if legible == Legible::AsFarAsItGoes => {
+            tracing::error!(reason = %why, %fault, "THE STORE IS DAMAGED, and cannot be salvaged: it is read as it is");
+            return Err(fault);
+        }
         // The damaged one stays where it is, so that nothing is given up for want of a disk.
         Err(fault) if fault.is_of_disk() => {
-            tracing::error!(reason = why, "THE STORE IS DAMAGED, and the disk does not let it be salvaged");
+            tracing::error!(reason = %why, "THE STORE IS DAMAGED, and the disk does not let it be salvaged");
             return Err(fault);
         }
         Err(fault) => {
@@ -117,7 +136,7 @@ pub(super) fn salvage_aside(files: &Files, sizes: &Sizes, wall: u64, why: &str) 
             None
         }
     };
-    Ok(aside::put(files, salvaged.as_deref(), why)?)
+    Ok(aside::put(files, salvaged.as_deref(), &why.to_string())?)
 }
 
 /// Opens that.

@@ -18,8 +18,9 @@ use super::audience::Audience;
 use super::found::{Found, Group};
 use super::image::Image;
 use super::kept::{self, Original};
-use super::log::Log;
+use super::log::{Doubt, Log};
 use super::open::with_suffix;
+use super::patience::Patience;
 use super::reader::State;
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
@@ -30,8 +31,48 @@ use super::trees::Trees;
 use super::{Config, aside, rescue, successor};
 use crate::record::ReaderId;
 
+/// What can be done with a damaged database as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Legible {
+    /// Nothing: what is not salvaged is left in it.
+    Not,
+    /// The log was read, or all of it but a segment: it is gone on with where not all of it can be salvaged.
+    AsFarAsItGoes,
+}
+
+/// What is done about a log of which a salvage may find more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Odds {
+    /// It is salvaged.
+    Salvage,
+    /// That has failed: what is missing is counted.
+    Bear,
+}
+
+/// Why a log that was read is to be salvaged all the same, if it is; segments that are known to be given up are none
+/// to do that for. Before anybody has read past them, rows that SQLite does not find are had from the pages.
+pub(super) fn is_due(
+    log: &Log,
+    files: &Files,
+    connection: &Connection,
+    known: &BTreeMap<u32, Doubt>,
+) -> Option<Fault> {
+    if log.is_at_odds && files.has_room_for_another() {
+        return Some(Fault::AtOdds(AT_ODDS.into()));
+    }
+    let mut lost = log.lost.keys().filter(|id| !known.contains_key(id));
+    let id = lost.find(|id| can_salvage(files, connection, **id))?;
+    Some(Fault::AtOdds(Fault::Segment(*id).to_string()))
+}
+
+/// Whether rows of a damaged segment that are sound can be had, by salvaging everything: where its table is in
+/// the database itself, and the disk has room for another.
+pub(super) fn can_salvage(files: &Files, connection: &Connection, id: u32) -> bool {
+    files.has_room_for_another() && segment::has_table(connection, "main", id).unwrap_or(false)
+}
+
 /// Builds a database of what is readable, and syncs it. Its name is no database's yet.
-pub(super) fn build(files: &Files, sizes: &Sizes, wall: u64) -> Result<PathBuf, Fault> {
+pub(super) fn build(files: &Files, sizes: &Sizes, wall: u64, legible: Legible) -> Result<PathBuf, Fault> {
     let Some(source) = source(files) else { return Err(Fault::Unusable("there is no file of it".into())) };
     let path = path(files, &source);
     successor::discard(files, &path);
@@ -40,11 +81,12 @@ pub(super) fn build(files: &Files, sizes: &Sizes, wall: u64) -> Result<PathBuf, 
     }
     // Some of what is free is left for what comes in.
     let room = files.free_disk().map_or(u64::MAX, |free| free / 4 * 3);
-    let mut built = copy(files, sizes, wall, &source, room);
+    let mut built = copy(files, sizes, wall, &source, room, legible);
     for less in [room / 2, 0] {
-        if built.as_ref().is_err_and(Fault::is_full) {
+        // What there was no room for would be lost with one that is not legible.
+        if legible == Legible::Not && built.as_ref().is_err_and(Fault::is_full) {
             successor::discard(files, &path);
-            built = copy(files, sizes, wall, &source, less);
+            built = copy(files, sizes, wall, &source, less, legible);
         }
     }
     if built.is_err() {
@@ -92,7 +134,14 @@ fn is_salvaged(files: &Files, path: &Path) -> bool {
     rest.is_some_and(|rest| rest.chars().all(|letter| letter == '-' || letter.is_ascii_digit()))
 }
 
-fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Result<(), Fault> {
+fn copy(
+    files: &Files,
+    sizes: &Sizes,
+    wall: u64,
+    source: &Path,
+    room: u64,
+    legible: Legible,
+) -> Result<(), Fault> {
     let path = &path(files, source);
     let image = Image::open(files, source)?;
     let trees = Trees::of(&image);
@@ -124,6 +173,10 @@ fn copy(files: &Files, sizes: &Sizes, wall: u64, source: &Path, room: u64) -> Re
             true => schema::unread().into(),
             false => Fault::Unusable("nothing of it can be read".into()),
         });
+    }
+    if legible == Legible::AsFarAsItGoes && files.patience == Patience::Some && image.has_failed() {
+        // Who needs that waits for it, and it may be read yet.
+        return Err(schema::unread().into());
     }
     let missing = std::mem::take(&mut rows.missing).into_iter();
     let missing = missing.filter(|(id, _)| !rows.elsewhere.contains(id));
@@ -496,6 +549,9 @@ pub(super) fn taken_by(bytes: u64) -> u64 {
     let whole = if bytes > PAGE - 100 { bytes.div_ceil(PAGE) * PAGE } else { bytes + bytes / 8 };
     whole + ROW_BYTES
 }
+
+/// Why a log is salvaged that is at odds with itself.
+const AT_ODDS: &str = "the parts of the log contradict each other";
 
 /// What a row takes beside its bytes.
 const ROW_BYTES: u64 = 48;

@@ -43,6 +43,9 @@ pub(super) enum Fault {
     /// It is no sound database.
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    /// It could be read as far as it goes, and a salvage may find more.
+    #[error("the database is damaged: {0}")]
+    AtOdds(String),
     /// It was opened and is of no use.
     #[error("{0}")]
     Unusable(String),
@@ -59,6 +62,7 @@ impl Fault {
             Fault::Gate(error) | Fault::Disk(error) => error.kind() == std::io::ErrorKind::StorageFull,
             Fault::Tight => true,
             Fault::Damaged(_)
+            | Fault::AtOdds(_)
             | Fault::Segment(_)
             | Fault::Page(_)
             | Fault::Unreadable(_)
@@ -95,7 +99,7 @@ impl Fault {
     pub(super) fn is_damage(&self) -> bool {
         match self {
             Fault::Sqlite(error) => is_damage(error),
-            Fault::Damaged(_) => true,
+            Fault::Damaged(_) | Fault::AtOdds(_) => true,
             _ => false,
         }
     }

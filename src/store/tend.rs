@@ -11,6 +11,7 @@ use super::commit::Database;
 use super::patience::Patience;
 use super::read::Names;
 use super::room::{PAGE, Pages};
+use super::salvage::Legible;
 use super::schema::{Fault, unsigned};
 use super::segment;
 use super::successor;
@@ -173,7 +174,7 @@ impl Worker {
         }
         self.names = Names::default();
         let gone_round = match is_damage {
-            true => self.database.replace_damaged(Patience::Some, now.wall, &fault),
+            true => self.database.replace_damaged(Patience::Some, now.wall, &fault, Legible::AsFarAsItGoes),
             false => self.database.go_round(&fault, &now),
         };
         self.database.unread.rest((self.clock)().mono);

@@ -11,6 +11,7 @@ use super::commit::Database;
 use super::image::Health;
 use super::log::Doubt;
 use super::patience::{Patience, Tries};
+use super::salvage::Legible;
 use super::schema::Fault;
 use crate::record::Now;
 
@@ -109,7 +110,11 @@ impl Database {
                         && self.files.has_room_for_another()
                 }
             };
-        if salvage { self.replace_damaged(Patience::None, now.wall, fault) } else { self.go_back(now) }
+        if !salvage {
+            return self.go_back(now);
+        }
+        let legible = if place == ELSEWHERE { Legible::Not } else { Legible::AsFarAsItGoes };
+        self.replace_damaged(Patience::None, now.wall, fault, legible)
     }
 }
 
