@@ -233,14 +233,15 @@ impl Log {
                 reader.remove_span(key);
             }
         }
-        let mut pen = Pen::new(connection);
+        let (mut pen, mut damaged) = (Pen::new(connection), Vec::new());
         for (seq, readers) in wanted {
             let row = self.old_row(connection, id, seq);
             match row? {
                 Some(row) => self.insert_old(&mut pen, seq, &row, &readers)?,
-                None => self.write_off(connection, seq, &readers)?,
+                None => damaged.extend(readers.into_iter().map(|reader| (seq, reader))),
             }
         }
+        self.write_off(connection, &damaged)?;
         self.drop_segment(connection, id)
     }
 
@@ -267,11 +268,12 @@ impl Log {
         Ok(found)
     }
 
-    /// Counts a row that cannot be read as damaged for these readers, which have it in no span any more.
-    fn write_off(&mut self, connection: &Connection, seq: u64, readers: &[ReaderId]) -> Result<(), Fault> {
-        for id in readers {
-            self.note_row(*id, seq, 0);
-            self.end(connection, *id, seq, Fate::Dropped(DropReason::Damaged))?;
+    /// Counts rows that cannot be read as damaged for their readers, which have them in no span any more. The others are
+    /// to be in theirs by now: the cursor of a reader without a span goes over all that it has settled ahead.
+    fn write_off(&mut self, connection: &Connection, rows: &[(u64, ReaderId)]) -> Result<(), Fault> {
+        rows.iter().for_each(|(seq, id)| self.note_row(*id, *seq, 0));
+        for (seq, id) in rows {
+            self.end(connection, *id, *seq, Fate::Dropped(DropReason::Damaged))?;
         }
         Ok(())
     }

@@ -157,3 +157,20 @@ fn an_exchange_of_a_row_whose_segment_says_no_more_whose_its_rows_are_hinders_no
         check_rest(&sql, terms, route, lost);
     }
 }
+
+#[test]
+fn rows_that_are_copied_on_beside_a_damaged_one_still_wait() {
+    let sizes = Sizes { segment_rows: 100, copy_below: 8, ..SIZES };
+    let mut trial = Terms { sizes: Some(sizes), ..Terms::default() }.open();
+    let route = trial.route();
+    trial.commit((1..=350).map(|seq| put(seq, &[route])).collect());
+    let terms = Terms { sizes: Some(sizes), ..trial.close() };
+    harm(&terms, "UPDATE log_1 SET payload = x'00' WHERE seq IN (10, 15)");
+    let mut trial = terms.open();
+    let left = [10, 15, 20, 30];
+    trial.opened.handle.settle(route, (1..=350).filter(|seq| !left.contains(seq)).map(Seq).collect());
+    trial.commit(vec![session(ReaderId(9))]);
+    assert_eq!(trial.wanted(route), [20, 30]);
+    let status = trial.assert_conserved();
+    assert_eq!((status.readers[&route].delivered, status.readers[&route].queued), (346, 2));
+}
