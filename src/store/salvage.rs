@@ -193,8 +193,8 @@ fn copy(
     let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
     let mut log = Log::load(&target, *sizes, &rules, &BTreeMap::new())?;
     log.reconcile(&target)?;
-    // Numbers may come again that the damaged one had given.
-    log.ledger.epoch = wall.max(1);
+    // Numbers may come again that the damaged one had given, and a clock may stand where it stood.
+    log.ledger.epoch = wall.max(log.ledger.epoch.saturating_add(1));
     // No commit of the log's own: whoever asks what took place finds the damaged one's last.
     log.ledger.stamp = log.ledger.stamp.saturating_sub(1);
     target.execute_batch("BEGIN IMMEDIATE")?;
