@@ -244,7 +244,13 @@ pub(super) fn release(
     let done = |apart: &Apart| !apart.segments.iter().any(|id| is_wanted(*id));
     while let Some(at) = apart.iter().position(done) {
         let gone = apart.remove(at);
+        let is_as_made = matches!(schema::are_tables_as_made(connection, &gone.schema), Ok(true));
         connection.execute_batch(&format!("DETACH DATABASE {}", gone.schema))?;
+        if !is_as_made {
+            // Rows were not found that are there.
+            let _ = put_aside(files, &gone.path, "its list of tables is not as it was made");
+            continue;
+        }
         tracing::info!(path = %gone.path.display(), "nothing is wanted any more of what was set apart");
         // The WAL last: without it the database would be taken for whole.
         let _ = files.disk.remove(&gone.path);

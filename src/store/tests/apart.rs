@@ -525,6 +525,10 @@ fn a_table_of_a_file_apart_that_has_lost_its_key_costs_no_row() {
     full.fail(|faults| faults.capacity = taken + 10_000);
     let mut rig = start(&full);
     assert_eq!((apart(&rig).len(), read_all(&mut rig)), (1, [seqs(1..=12), seqs(25..=210)].concat()));
+    // It is kept for whoever can read more of it, with its log.
+    full.fail(|faults| faults.capacity = 0);
+    settle(&mut rig, 1..=210);
+    assert_eq!((apart(&rig).len(), are_put_aside(&full)), (0, 2));
     let mut rig = start(&disk);
     assert_eq!(read_all(&mut rig), seqs(1..=210));
     assert_lost(&mut rig, 210, 0);
