@@ -296,7 +296,11 @@ fn blobs<T>(
         let mut rows = statement.query(params![signed(first), signed(last)])?;
         while let Some(row) = rows.next()? {
             let key = unsigned(row.get(0)?);
-            let Ok(reader) = u32::try_from(key - first).map(ReaderId) else { continue };
+            // A damaged table may have one that SQLite was not asked for.
+            let Some(reader) = key.checked_sub(first).and_then(|reader| u32::try_from(reader).ok()) else {
+                continue;
+            };
+            let reader = ReaderId(reader);
             if found.get(&reader).is_some_and(Option::is_some) {
                 continue;
             }

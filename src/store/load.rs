@@ -38,8 +38,11 @@ impl Log {
         log.spoilt = spoilt.into_keys().collect();
         let headers = segment::headers(connection)?;
         let forgotten = log.load_readers(connection)?;
-        let newest = headers.last_key_value().map_or(0, |(id, _)| *id);
         let listed: BTreeSet<u32> = headers.keys().copied().collect();
+        let tables = successor::tables(connection, "main")?;
+        // What nothing vouches for is no number that was given.
+        let is_there = |(id, header): &(&u32, &Option<Header>)| header.is_some() || tables.contains(id);
+        let newest = headers.iter().rfind(is_there).map_or(0, |(id, _)| *id);
         log.ledger.last_segment = log.ledger.last_segment.max(newest);
         let mut damage = if forgotten.is_empty() { Damage::None } else { Damage::Some };
         for (id, header) in headers {
@@ -55,8 +58,8 @@ impl Log {
                     // Its number may have been another's, whose table no header names now.
                     log.is_at_odds |= !is_sound
                         && !suspects.contains_key(&id)
-                        && !segment::has_table(connection, "main", id)?
-                        && !successor::tables(connection, "main")?.is_subset(&listed);
+                        && !tables.contains(&id)
+                        && !tables.is_subset(&listed);
                     log.give_up(id, suspects.get(&id).copied().unwrap_or(Doubt::Damaged));
                     damage = Damage::Some;
                 }
@@ -324,8 +327,12 @@ impl Log {
     /// Order and reader numbers, where both copies of the ledger are damaged.
     fn guess_ledger(&mut self, connection: &Connection) -> Result<(), Fault> {
         let rows = self.segments.values().map(|segment| segment.last);
-        let cursors = self.readers.values().map(|reader| reader.state.cursor);
-        self.ledger.last_seq = rows.chain(cursors).max().unwrap_or(0);
+        // A number that a reader has settled, or is to settle, is never given to a message that he has not had.
+        let settled = self.readers.values().flat_map(|Reader { state, .. }| {
+            let lease = state.leases.last_key_value().map(|(seq, _)| *seq);
+            [Some(state.cursor), state.ahead.last(), lease].into_iter().flatten()
+        });
+        self.ledger.last_seq = rows.chain(settled).max().unwrap_or(0);
         // Also of one that no list names any more: who comes next is not to take its state for his own.
         let readers = self.readers.keys().map(|reader| reader.0);
         self.ledger.last_reader = readers.max().unwrap_or(0).max(schema::last_reader(connection)?);

@@ -13,9 +13,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::reserve::Reserve;
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::salvage::Legible;
-use super::schema::{self, Fault, OLDEST, VERSION, is_damage, signed};
+use super::schema::{self, Fault, OLDEST, VERSION, is_damage, is_missing, signed};
 use super::wal::Wal;
-use super::{aside, salvage, segment, successor};
+use super::{aside, salvage, successor};
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -189,7 +189,7 @@ impl From<io::Error> for Refusal {
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Refusal {
         // A table that is not there is damage too, where the version says that it must be.
-        match is_damage(&error) || segment::is_missing(&error) {
+        match is_damage(&error) || is_missing(&error) {
             true => Refusal::Damaged(error.to_string()),
             false => Refusal::Sqlite(error),
         }

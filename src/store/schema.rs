@@ -8,7 +8,6 @@ use rusqlite::{Connection, OptionalExtension, ffi, params};
 
 use super::log::Doubt;
 use super::pack::{Unpack, put_number, seal, unseal};
-use super::segment;
 use super::times;
 use super::unread::ELSEWHERE;
 use crate::record::Kept;
@@ -129,7 +128,7 @@ impl Fault {
 
     /// Whether it is, where nothing was done with it yet: a table that is not there is damage, too.
     pub(super) fn is_damage_at_start(&self) -> bool {
-        self.is_damage() || matches!(self, Fault::Sqlite(error) if segment::is_missing(error))
+        self.is_damage() || matches!(self, Fault::Sqlite(error) if is_missing(error))
     }
 }
 
@@ -151,10 +150,22 @@ pub(super) fn unread() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_READ), None)
 }
 
+/// What SQLite says where the file is no sound database.
+pub(super) fn corrupt() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
+}
+
 /// Whether the error says that the file is no sound database.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+}
+
+/// Whether the error says that there is no such table, or that it is another.
+pub(super) fn is_missing(error: &rusqlite::Error) -> bool {
+    // A column that is not there comes as an error in the SQL.
+    matches!(error, rusqlite::Error::SqlInputError { .. })
+        || error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
 }
 
 /// Whether the error says that the disk does not read. SQLite has then undone the transaction, if there was one.
@@ -272,12 +283,27 @@ pub(super) fn are_tables_as_made(connection: &Connection, schema: &str) -> rusql
     Ok(true)
 }
 
-/// The highest number of a reader of whom anything is there: what is kept of it twice stands under its number and
-/// another above that.
+/// The highest number of a reader of whom anything is there that its checksum vouches for: what is kept of it twice
+/// stands under its number and another above that. Of a damaged table what comes before the damage.
 pub(super) fn last_reader(connection: &Connection) -> rusqlite::Result<u32> {
-    let all = "SELECT reader FROM main.state UNION ALL SELECT reader FROM main.mirror";
-    let sql = format!("SELECT ifnull(max(reader & 0xffffffff), 0) FROM ({all})");
-    connection.query_row(&sql, [], |row| row.get(0))
+    let mut last = 0;
+    for table in ["state", "mirror"] {
+        let mut statement = connection.prepare(&format!("SELECT reader, data FROM main.{table}"))?;
+        let mut rows = statement.query([])?;
+        let mut next = || -> rusqlite::Result<Option<u64>> {
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let (key, blob) = (unsigned(row.get(0)?), row.get_ref(1)?.as_blob().unwrap_or_default());
+            Ok(Some(unseal(blob, key).map_or(0, |_| key & u64::from(u32::MAX))))
+        };
+        loop {
+            match next() {
+                Err(error) if is_damage(&error) => break,
+                Ok(None) => break,
+                found => last = last.max(found?.unwrap_or(0)),
+            }
+        }
+    }
+    Ok(u32::try_from(last).unwrap_or(0))
 }
 
 /// Marks a file of an older version, which is read as it is, as one that may hold what is new: in its header

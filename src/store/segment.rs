@@ -14,7 +14,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
-use super::schema::{Fault, SEGMENT, is_damage, is_unreadable, signed, unsigned};
+use super::schema::{Fault, SEGMENT, corrupt, is_damage, is_missing, is_unreadable, signed, unsigned};
 use super::tally::Tally;
 use super::unread::ELSEWHERE;
 use crate::record::{Message, ReaderId};
@@ -173,7 +173,8 @@ pub(super) fn headers(connection: &Connection) -> rusqlite::Result<BTreeMap<u32,
     let mut rows = statement.query([])?;
     let mut headers = BTreeMap::new();
     while let Some(row) = rows.next()? {
-        let id: u32 = row.get(0)?;
+        // A page of another table, in the place of one of this.
+        let id = u32::try_from(row.get::<_, i64>(0)?).map_err(|_| corrupt())?;
         let blob = row.get_ref(1)?.as_blob().unwrap_or_default();
         let header = unseal(blob, u64::from(id)).and_then(unpack_header);
         let known: &mut Option<Header> = headers.entry(id).or_default();
@@ -453,13 +454,6 @@ fn index_key(id: u32, reader: ReaderId) -> u64 {
 /// What went wrong with this segment.
 fn fault(id: u32, error: rusqlite::Error) -> Fault {
     if is_unreadable(&error) { Fault::Unreadable(id) } else { error.into() }
-}
-
-/// Whether the error says that there is no such table, or that it is another.
-pub(super) fn is_missing(error: &rusqlite::Error) -> bool {
-    // A column that is not there comes as an error in the SQL.
-    matches!(error, rusqlite::Error::SqlInputError { .. })
-        || error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown)
 }
 
 impl<'a> RawRow<'a> {

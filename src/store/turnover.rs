@@ -72,8 +72,12 @@ impl Log {
 
     /// Begins a segment.
     pub(super) fn begin_segment(&mut self, connection: &Connection) -> Result<(), Fault> {
-        self.ledger.last_segment += 1;
-        let id = self.ledger.last_segment;
+        // The number of one that is given up, or has lost its header, may still have a table.
+        let is_taken = |id: &u32| self.lost.contains_key(id) || self.unlisted.contains_key(id);
+        let mut next = self.ledger.last_segment.saturating_add(1)..=u32::MAX;
+        let free = next.find(|id| !is_taken(id));
+        let id = free.ok_or_else(|| Fault::Unusable("the numbers of segments are used up".into()))?;
+        self.ledger.last_segment = id;
         segment::create(connection, id)?;
         self.segments.insert(id, Segment::default());
         self.index.open_id = id;

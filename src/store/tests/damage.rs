@@ -159,6 +159,42 @@ fn an_exchange_of_a_row_whose_segment_says_no_more_whose_its_rows_are_hinders_no
 }
 
 #[test]
+fn a_number_among_the_segments_that_nothing_vouches_for_costs_nothing() {
+    for number in ["5", "4294967295", "4294967303", "-7"] {
+        let (terms, route) = filled();
+        harm(&terms, &format!("INSERT INTO segments VALUES ({number}, x'00')"));
+        let mut trial = terms.open();
+        trial.commit((36..=60).map(|seq| put(seq, &[route])).collect());
+        assert_eq!(trial.wanted(route), (1..=60).collect::<Vec<_>>(), "{number}");
+        trial.assert_conserved();
+        let terms = Terms { sizes: Some(SIZES), ..trial.close() };
+        assert_eq!(terms.open().wanted(route).len(), 60, "{number}");
+    }
+}
+
+#[test]
+fn no_number_is_given_again_where_only_what_was_settled_ahead_tells_of_it() {
+    let (terms, route) = filled();
+    let trial = terms.open();
+    trial.opened.handle.settle(route, (31..=35).map(Seq).collect());
+    let terms = trial.close();
+    harm(&terms, "UPDATE state SET data = x'00' WHERE reader = 0; DELETE FROM segments WHERE id = 4");
+    harm(&terms, "UPDATE mirror SET data = x'00' WHERE reader = 0; DROP TABLE log_4");
+    assert_eq!(terms.open().opened.restored.last_seq, Seq(35));
+}
+
+#[test]
+fn no_reader_is_believed_that_no_checksum_vouches_for() {
+    let (terms, _) = filled();
+    harm(
+        &terms,
+        "UPDATE state SET data = x'00' WHERE reader = 0; INSERT INTO state VALUES (4294967295, x'00')",
+    );
+    harm(&terms, "UPDATE mirror SET data = x'00' WHERE reader = 0");
+    assert_eq!(terms.open().opened.restored.last_reader, 9);
+}
+
+#[test]
 fn rows_that_are_copied_on_beside_a_damaged_one_still_wait() {
     let sizes = Sizes { segment_rows: 100, copy_below: 8, ..SIZES };
     let mut trial = Terms { sizes: Some(sizes), ..Terms::default() }.open();
