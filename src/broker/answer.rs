@@ -185,6 +185,9 @@ impl Broker {
 
     /// Message and packet id of a QoS 2 exchange are committed: PUBLISH leaves.
     pub(super) fn on_leased(&mut self, key: ClientKey, packet_id: u16, turn: &mut Turn<'_>) {
+        if self.restricted && self.refuse_leased(key, packet_id, turn) {
+            return;
+        }
         let Some(client) = self.clients.get_mut(key) else { return };
         let Client { session, outlet, .. } = client;
         let Some(exchange) = session.flight.find(packet_id) else { return };
@@ -203,6 +206,29 @@ impl Broker {
                 self.note_sent(id, seq, turn);
             }
         }
+    }
+
+    /// What was to leave does not where the rules forbid it by now; what is a group's goes to another of it. Says
+    /// whether that is so.
+    fn refuse_leased(&mut self, key: ClientKey, packet_id: u16, turn: &mut Turn<'_>) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(exchange) = client.session.flight.find(packet_id) else { return false };
+        let Some(held) = exchange.parcel.as_ref().filter(|_| exchange.stage == Stage::Leasing) else {
+            return false;
+        };
+        let (topic, group) = (held.parcel.message.topic.clone(), exchange.group);
+        if client.may_read(&topic) {
+            return false;
+        }
+        match group {
+            Some(id) => {
+                self.return_drawn(key, packet_id, id, turn);
+                self.pump_group(id, turn);
+                self.pump(key, turn);
+            }
+            None => self.abandon(key, packet_id, Some(DropReason::Denied), turn),
+        }
+        true
     }
 
     /// PUBREC is committed: PUBREL leaves.

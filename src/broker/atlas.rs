@@ -34,6 +34,8 @@ pub(super) struct Atlas {
     turned_away: usize,
     /// How often that look has left all as it was since it last began anew.
     spared: usize,
+    /// Ways whose ends were or were not looked up where all was full.
+    looks: usize,
 }
 
 /// Where a way may stand.
@@ -119,6 +121,7 @@ impl Atlas {
             gone: 0,
             turned_away: 0,
             spared: 0,
+            looks: 0,
         }
     }
 
@@ -235,11 +238,32 @@ impl Atlas {
         if let Some((at, [.., room])) = former {
             return Some(Place { mark, at, room });
         }
+        if !self.make_room(length(topic, count)) {
+            return None;
+        }
         // Those who take it come one by one, and not each of them is to leave a dead copy behind.
         let ample = count.checked_next_power_of_two().unwrap_or(count);
-        let fits = self.text.len() + length(topic, ample) < self.most_text();
-        let room = if fits { ample } else { count };
-        self.make_room(length(topic, room)).then_some(Place { mark, at: self.text.len(), room })
+        let room = if self.fits(length(topic, ample)) { ample } else { count };
+        self.reserve(length(topic, room));
+        Some(Place { mark, at: self.text.len(), room })
+    }
+
+    /// Whether it is worth while to look up so many ends of a way: where all is full only now and then is, since that
+    /// costs more than the message.
+    pub(super) fn is_worth_a_look(&mut self, origin: Origin<'_>, ends: usize) -> bool {
+        let (Ok(topic), Ok(count)) = (u16::try_from(origin.topic.len()), u16::try_from(ends)) else {
+            return false;
+        };
+        let has_place = |(_, [known, _, room]): (usize, [u16; 3])| known == topic && room >= count;
+        if self.fits(length(topic, count)) || self.former(self.mark(origin)).is_some_and(has_place) {
+            return true;
+        }
+        self.looks += 1;
+        self.looks.is_multiple_of(LOOK_EACH)
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.text.len() + bytes < self.most_text()
     }
 
     /// Remembers a way, of whose ends those in the log come first, at a place that was just found for it.
@@ -289,28 +313,33 @@ impl Atlas {
         if bytes >= most {
             return false;
         }
-        if self.text.len() + bytes > most {
+        if !self.fits(bytes) {
             if !self.is_to_begin_anew() {
                 return false;
             }
-            self.begin_anew();
+            self.forget();
         }
         if self.text.is_empty() {
             self.text.push(0);
         }
+        self.fits(bytes)
+    }
+
+    /// For so many bytes more, of which there is room.
+    fn reserve(&mut self, bytes: usize) {
         let wanted = self.text.len() + bytes;
         if wanted > self.text.capacity() {
-            let capacity = (2 * wanted).min(most);
+            let capacity = (2 * wanted).min(self.most_text());
             self.text.reserve_exact(capacity.saturating_sub(self.text.len()));
         }
-        wanted <= most
     }
 
     /// Whether all begins anew for one more that finds no room; not where the ways are of use: among a few topics more
     /// than there is room for each would else be forgotten before it comes again. But a few that are busy do not keep
     /// all for ever.
     fn is_to_begin_anew(&mut self) -> bool {
-        self.turned_away += 1;
+        // Of each that is looked at, so many were not.
+        self.turned_away += LOOK_EACH;
         if self.dead > self.text.len() / 2 {
             return true;
         }
@@ -325,9 +354,13 @@ impl Atlas {
     }
 
     /// Forgets all, and gives its memory back.
-    fn begin_anew(&mut self) {
+    pub(super) fn forget(&mut self) {
+        if self.text.capacity() == 0 && self.buckets.len() <= BUCKETS_MIN {
+            return;
+        }
         self.text = Vec::new();
-        self.buckets.fill(Bucket::default());
+        // Whoever asks for a place has found some buckets.
+        self.buckets = vec![Bucket::default(); self.buckets.len().min(BUCKETS_MIN)];
         (self.known, self.dead, self.gone, self.turned_away, self.spared) = (0, 0, 0, 0, 0);
     }
 
@@ -449,6 +482,9 @@ const USED_BY: usize = 8;
 /// So often, and no more, for what is found anew then is as much work as one in so many of those that were turned away.
 const SPARED_MAX: usize = 16;
 
+/// Where all is full one of so many is looked at.
+const LOOK_EACH: usize = 16;
+
 /// Buckets at first, and at any time a power of two.
 const BUCKETS_MIN: usize = 64;
 
@@ -491,7 +527,9 @@ mod tests {
     }
 
     fn keep(atlas: &mut Atlas, origin: Origin<'_>, as_of: u64, all: &[End]) {
-        if let Some(place) = atlas.place_for(origin, all.len()) {
+        if atlas.is_worth_a_look(origin, all.len())
+            && let Some(place) = atlas.place_for(origin, all.len())
+        {
             atlas.keep(place, origin, as_of, all);
         }
     }

@@ -113,7 +113,10 @@ impl Held {
         match packet {
             Packet::Publish(publish) => {
                 own(&mut publish.topic);
-                publish.payload = Bytes::copy_from_slice(&publish.payload);
+                // It may have waited before.
+                if !publish.payload.is_unique() {
+                    publish.payload = Bytes::copy_from_slice(&publish.payload);
+                }
             }
             Packet::Subscribe(subscribe) => subscribe.filters.iter_mut().for_each(|one| own(&mut one.filter)),
             Packet::Unsubscribe(unsubscribe) => unsubscribe.filters.iter_mut().for_each(own),
@@ -141,6 +144,8 @@ impl Held {
             Held::Packet(
                 Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack),
             ) => ack.properties.as_bytes().len(),
+            Held::Packet(Packet::Auth(auth)) => auth.properties.as_bytes().len(),
+            Held::Packet(Packet::Disconnect(disconnect)) => disconnect.properties.as_bytes().len(),
             Held::Packet(_) | Held::Malformed(_) => 0,
         };
         own + size_of::<Held>()

@@ -231,7 +231,7 @@ impl Broker {
         if !client.session.subscriptions.is_empty() {
             self.atlas.close();
         }
-        let ends = client.session.expiry == 0 || client.session.backlog.is_none();
+        let ends = client.session.ends_with_connection();
         if !ends {
             self.release_shared(key, Ending::Connection, turn);
         }
@@ -262,8 +262,8 @@ impl Broker {
     /// group gives what is its own to another, and what is on disk stays.
     pub(super) fn count_lost(&mut self, key: ClientKey, reason: DropReason) {
         let Some(Client { session, .. }) = self.clients.get(key) else { return };
-        if session.backlog.is_none() {
-            self.counters.drop(reason, (session.line.len() + session.flight.unanswered()) as u64);
+        if session.ends_with_connection() {
+            self.counters.drop(reason, session.waiting().0 + session.flight.unanswered() as u64);
         }
     }
 

@@ -332,6 +332,8 @@ impl Broker {
                 (None, _) => {
                     let parcel = Parcel { message, want: want(NOBODY) };
                     if self.offer_live(key, parcel, &mut own, turn) == Offered::Overfull {
+                        // This message too.
+                        self.counters.drop(DropReason::QueueFull, 1);
                         overfull.push(key);
                     }
                 }
@@ -339,8 +341,6 @@ impl Broker {
         }
         for key in overfull {
             if let Some(id) = self.clients.get(key).and_then(|client| client.connection) {
-                // This message too.
-                self.counters.drop(DropReason::QueueFull, 1);
                 self.count_lost(key, DropReason::QueueFull);
                 self.part(id, Cause::Expelled(Reason::QuotaExceeded), turn);
             }

@@ -286,6 +286,10 @@ impl Broker {
 
     /// At the end of a call: the engine is told how it stands, and somebody is let go if need be.
     pub(super) fn relieve(&mut self, turn: &mut Turn<'_>) {
+        // What is only remembered goes before anybody.
+        if self.level() == Level::Full {
+            self.atlas.forget();
+        }
         // Once the engine knows, it says who has most in its buffers.
         if self.level() == Level::Full
             && self.memory.told == Level::Full

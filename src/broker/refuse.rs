@@ -154,7 +154,7 @@ impl Broker {
         self.memory.held += held.weight();
         refused.publishes.push_back(held);
         if is_too_much {
-            return self.part(id, Cause::Expelled(Reason::QuotaExceeded), turn);
+            return self.expel_refused(id, turn);
         }
         if is_first {
             self.remind(until, Timer::Refused(id));
@@ -166,8 +166,16 @@ impl Broker {
         match self.refused.get(&id).map(|refused| refused.until) {
             None => {}
             Some(until) if until > turn.now.mono => self.remind(until, Timer::Refused(id)),
-            Some(_) => self.part(id, Cause::Expelled(Reason::QuotaExceeded), turn),
+            Some(_) => self.expel_refused(id, turn),
         }
+    }
+
+    /// The store has had no room for what a client says for too long.
+    fn expel_refused(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
+        if let Some(key) = self.connections.get(id).and_then(|connection| connection.client) {
+            self.count_lost(key, DropReason::StoreFull);
+        }
+        self.part(id, Cause::Expelled(Reason::QuotaExceeded), turn);
     }
 
     /// There may be room for what is held of a client.

@@ -32,6 +32,16 @@ pub(super) enum Ending {
 }
 
 impl Broker {
+    /// A group has back what a client has drawn of it and was not sent.
+    pub(super) fn return_drawn(&mut self, key: ClientKey, packet_id: u16, id: GroupId, turn: &mut Turn<'_>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(exchange) = client.session.flight.remove(packet_id) else { return };
+        self.memory.queues -= exchange.weight();
+        let Some(group) = self.groups.get_mut(id) else { return };
+        group.drawn -= 1;
+        self.give_back(id, exchange, turn);
+    }
+
     /// What a client has drawn and can no longer answer goes back, or ends with its session.
     pub(super) fn release_shared(&mut self, key: ClientKey, ending: Ending, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get(key) else { return };

@@ -272,9 +272,10 @@ impl Broker {
         let origin = Origin { publisher, qos: message.qos, topic: message.topic.as_bytes() };
         let as_of = self.as_of();
         if self.atlas.is_due(origin, as_of)
-            && let Some(place) = self.atlas.place_for(origin, matches.len())
+            && self.atlas.is_worth_a_look(origin, matches.len())
             && let Some(ends) = self.plain_ends(message.qos, matches)
             && ends.iter().filter(|end| matches!(end, End::Stop(_))).count() == kept
+            && let Some(place) = self.atlas.place_for(origin, ends.len())
         {
             self.atlas.keep(place, origin, as_of, &ends);
         }

@@ -171,9 +171,11 @@ impl Flight {
         self.exchanges.iter().any(|exchange| exchange.under_way && exchange.group.is_none())
     }
 
-    /// Messages of the session's own that were sent and may not have come.
+    /// Messages of the session's own that were or are to be sent and may not have come.
     pub fn unanswered(&self) -> usize {
-        let is_one = |exchange: &&Exchange| exchange.stage == Stage::Sent && exchange.group.is_none();
+        let is_one = |exchange: &&Exchange| {
+            matches!(exchange.stage, Stage::Leasing | Stage::Sent) && exchange.group.is_none()
+        };
         self.exchanges.iter().filter(is_one).count()
     }
 

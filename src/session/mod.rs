@@ -89,6 +89,11 @@ impl Session {
         self.backlog.as_ref().map_or(line, |log| (line.0 + log.waiting(), line.1 + log.waiting_bytes()))
     }
 
+    /// Whether it is over once its connection is.
+    pub fn ends_with_connection(&self) -> bool {
+        self.expiry == 0 || self.backlog.is_none()
+    }
+
     /// Puts subscriptions, by their filters, in place of those with the same.
     pub fn replace_subscriptions(&mut self, mut sought: BTreeMap<Sought, StoredSubscription>) {
         if sought.is_empty() {

@@ -27,6 +27,7 @@ fn cut(read: &Bytes, text: &str) -> ByteString {
 fn publish(read: &Bytes, topic: &str, qos: QoS) -> Packet {
     let Packet::Publish(mut publish) = packet("publish t x q1 id=9") else { panic!("it is one") };
     (publish.qos, publish.topic, publish.payload) = (qos, cut(read, topic), read.slice(50_000..50_100));
+    publish.properties = Properties::from_list(&[Property::ContentType(cut(read, topic))]);
     Packet::Publish(publish)
 }
 
@@ -68,7 +69,7 @@ fn whatever_else_waits_keeps_nothing_that_was_read_with_it() {
         assert!(!packet.is_empty());
         packet
     };
-    for line in ["subscribe 1 a/b", "unsubscribe 1 a/b", "puback 1"] {
+    for line in ["subscribe 1 a/b", "unsubscribe 1 a/b", "puback 1", "auth", "disconnect"] {
         let mut packet = packet(line);
         match &mut packet {
             Packet::Subscribe(subscribe) => {
@@ -77,6 +78,8 @@ fn whatever_else_waits_keeps_nothing_that_was_read_with_it() {
             }
             Packet::Unsubscribe(unsubscribe) => unsubscribe.filters[0] = cut(&read, "a/b"),
             Packet::PubAck(ack) => ack.properties = properties(),
+            Packet::Auth(auth) => auth.properties = properties(),
+            Packet::Disconnect(disconnect) => disconnect.properties = properties(),
             other => panic!("{other:?}"),
         }
         check(config(), &["open 1", "1 connect a v5 expiry=9"], &read, packet);

@@ -305,6 +305,36 @@ fn what_is_lost_with_a_session_that_a_full_queue_ends_is_counted() {
 }
 
 #[test]
+fn what_is_lost_with_a_session_that_was_to_be_kept_once_is_counted() {
+    let mut config = memory(100_000);
+    config.limits.max_inflight = 2;
+    let back = ["open 2", "2 connect sub v5 expiry=60", "commit", "2 lost", "commit"];
+    let mut script = run(config, &back);
+    for id in 1..=5 {
+        script.run(&[&format!("1 publish t/a {id} q1 id={id}"), "commit"]);
+    }
+    // Two are under way by now, and three wait on disk.
+    script.run(&["open 2", "2 connect sub v5", "commit", "rows", "commit"]);
+    script.run(&["buffered 1000000 of=2", "buffered 1000000 of=2", "commit"]);
+    assert!(script.said.contains(&"2 < disconnect 0x97".to_owned()), "{:?}", script.said);
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::MemoryFull), Some(&5));
+}
+
+#[test]
+fn what_is_only_remembered_goes_before_anybody() {
+    let mut script = run(memory(1_000_000), &[]);
+    for number in 0..1_000 {
+        script.run(&[&format!("1 publish t/{number} x ; publish t/{number} x ; publish t/{number} x")]);
+    }
+    let known = script.broker.atlas.bytes();
+    assert!(known > 20_000, "{known}");
+    // Both together are too much, and what is in the buffer alone is not.
+    script.run(&["buffered 980000 of=1", "--", "buffered 980000 of=1"]);
+    assert!(script.broker.atlas.bytes() < 5_000);
+    assert!(!script.said.iter().any(|line| line.starts_with("close")), "{:?}", script.said);
+}
+
+#[test]
 fn who_is_let_go_and_keeps_his_session_loses_nothing() {
     let mut script = run(
         memory(100_000),

@@ -166,6 +166,17 @@ fn an_older_client_waits_for_room_as_long_as_refuse_timeout() {
 }
 
 #[test]
+fn what_is_lost_with_who_has_waited_for_room_too_long_is_counted() {
+    let mut config = refusing();
+    config.refusals.timeout = 7_000;
+    let reads = "1 subscribe 1 t q1";
+    let mut script = run(config, "v311", &[reads, "open 2", "2 connect b clean", "2 publish t x q1 id=1"]);
+    script.run(&["1 publish up/x 1 q1 id=5", "--", "after 7000"]);
+    assert_eq!(script.said, ["close 1"]);
+    assert_eq!(script.broker.counters().dropped.get(&DropReason::StoreFull), Some(&1));
+}
+
+#[test]
 fn qos_0_is_dropped_for_everybody_and_counted() {
     for version in ["v311", "v5"] {
         let script =

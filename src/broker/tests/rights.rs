@@ -546,6 +546,34 @@ fn other_rules_count_at_once_for_who_is_connected_and_who_is_away() {
 }
 
 #[test]
+fn other_rules_hold_for_what_is_about_to_be_sent() {
+    for (filter, taker) in [("a/#", None), ("$share/g/a/#", Some("1 < publish a/1 old q2 id=1"))] {
+        let mut script = Script::new(ruled(config()));
+        for login in
+            [login(1, "boss", "expiry=9"), login(2, "anna", "v5 expiry=9"), login(3, "boss", "clean")]
+        {
+            script.run(&login.each_ref().map(String::as_str));
+        }
+        script.run(&["commit", &format!("2 subscribe 1 {filter} q2"), "commit", "3 publish a/1 old q2 id=1"]);
+        // It leaves once that is committed.
+        script.run(&["--"]);
+        if taker.is_some() {
+            script.run(&[&format!("1 subscribe 1 {filter} q2"), "--"]);
+        }
+        let rules =
+            Rules::parse("user boss\ntopic readwrite #\nuser anna\ntopic read a/new\n").expect("right");
+        script.handle(vec![Event::Rules(Arc::new(rules))]);
+        script.run(&["commit", "commit", "rows", "commit", "commit"]);
+        assert_eq!(heard_of(&script, 2), [] as [&str; 0], "{filter}");
+        let dropped = script.broker.counters().dropped.get(&DropReason::Denied).copied();
+        assert_eq!(dropped.is_some(), taker.is_none(), "{filter}: {dropped:?}");
+        if let Some(taker) = taker {
+            assert!(script.said.iter().any(|line| line == taker), "{:?}", script.said);
+        }
+    }
+}
+
+#[test]
 fn other_rules_give_what_is_set_aside_to_who_may_read_it_now() {
     let mut script = boss_is_away(config(), &["1 puback 1", "--"]);
     let rules = Rules::parse("user anna\ntopic read #\nuser boss\ntopic readwrite #\n").expect("right");
