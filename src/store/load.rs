@@ -40,10 +40,7 @@ impl Log {
         let forgotten = log.load_readers(connection)?;
         let listed: BTreeSet<u32> = headers.keys().copied().collect();
         let tables = successor::tables(connection, "main")?;
-        // What nothing vouches for is no number that was given.
-        let is_there = |(id, header): &(&u32, &Option<Header>)| header.is_some() || tables.contains(id);
-        let newest = headers.iter().rfind(is_there).map_or(0, |(id, _)| *id);
-        log.ledger.last_segment = log.ledger.last_segment.max(newest);
+        log.ledger.last_segment = log.ledger.last_segment.max(successor::newest(connection, &headers)?);
         let mut damage = if forgotten.is_empty() { Damage::None } else { Damage::Some };
         for (id, header) in headers {
             let (open, is_sound) = (id == log.ledger.last_segment, header.is_some());

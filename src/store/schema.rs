@@ -150,11 +150,6 @@ pub(super) fn unread() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_READ), None)
 }
 
-/// What SQLite says where the file is no sound database.
-pub(super) fn corrupt() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
-}
-
 /// Whether the error says that the file is no sound database.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};

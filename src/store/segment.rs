@@ -14,7 +14,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 
 use super::pack::{Unpack, put_number, seal, unseal};
 use super::runs::Runs;
-use super::schema::{Fault, SEGMENT, corrupt, is_damage, is_missing, is_unreadable, signed, unsigned};
+use super::schema::{Fault, SEGMENT, is_damage, is_missing, is_unreadable, signed, unsigned};
 use super::tally::Tally;
 use super::unread::ELSEWHERE;
 use crate::record::{Message, ReaderId};
@@ -166,15 +166,15 @@ pub(super) fn put_header(connection: &Connection, id: u32, header: &Header) -> R
     Ok(())
 }
 
-/// All segments, each with its header if that is sound. A damaged list may have one twice, and in any order: SQLite reads
-/// a page as it lies.
+/// All segments, each with its header if that is sound. A damaged list may have one twice, in any order, and numbers
+/// beyond all that are given: SQLite reads a page as it lies.
 pub(super) fn headers(connection: &Connection) -> rusqlite::Result<BTreeMap<u32, Option<Header>>> {
     let mut statement = connection.prepare("SELECT id, data FROM segments ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut headers = BTreeMap::new();
     while let Some(row) = rows.next()? {
         // A page of another table, in the place of one of this.
-        let id = u32::try_from(row.get::<_, i64>(0)?).map_err(|_| corrupt())?;
+        let Ok(id) = u32::try_from(row.get::<_, i64>(0)?) else { continue };
         let blob = row.get_ref(1)?.as_blob().unwrap_or_default();
         let header = unseal(blob, u64::from(id)).and_then(unpack_header);
         let known: &mut Option<Header> = headers.entry(id).or_default();

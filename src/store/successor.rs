@@ -7,7 +7,7 @@
 //! all that the failed sync may have covered. Older segments were synced long ago, and are read where they
 //! are until nobody wants a row of them. Rows are checked when they are read, here as everywhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use super::patience::Patience;
 use super::progress::Progress;
 use super::room::{Files, PAGE, Pages, Sizes};
 use super::schema::{self, Fault, LEDGER, Ledger, unsigned};
+use super::segment::Header;
 use super::{aside, rescue, salvage, segment};
 
 /// A database that is only read.
@@ -347,15 +348,14 @@ fn copy_segments(
     extent: Extent,
     progress: &Progress,
 ) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare("SELECT id FROM main.segments ORDER BY id DESC")?;
-    let ids: Vec<u32> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let headers = segment::headers(connection)?;
+    let newest = newest(connection, &headers)?;
     let ledger = schema::state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
     let (wrote_from, copied_on) = ledger.map_or((0, 0), |ledger| (ledger.wrote_from, ledger.copied_on));
-    let newest = ids.first().copied().unwrap_or(0);
     let most = if extent == Extent::Least && wrote_from > 0 { 0 } else { sizes.segment_rows * 4 };
     let before = Pages::of(connection)?.all;
     let mut rows = 0;
-    for id in ids {
+    for id in headers.into_keys().rev() {
         let must = id == newest || id == copied_on || (wrote_from > 0 && id >= wrote_from);
         // Twice what may wait for a commit, of the log alone.
         let bytes = Pages::of(connection)?.all.saturating_sub(before) * PAGE;
@@ -382,8 +382,7 @@ pub(super) fn adopt_newest(connection: &Connection, files: &Files) -> rusqlite::
     if apart.is_empty() {
         return Ok(());
     }
-    let sql = "SELECT max(id) FROM main.segments";
-    let Some(id) = connection.query_row(sql, [], |row| row.get::<_, Option<u32>>(0))? else { return Ok(()) };
+    let id = newest(connection, &segment::headers(connection)?)?;
     if segment::has_table(connection, "main", id)? {
         return Ok(());
     }
@@ -396,6 +395,25 @@ pub(super) fn adopt_newest(connection: &Connection, files: &Files) -> rusqlite::
         }
     }
     Ok(())
+}
+
+/// The highest number of those in the list of segments that was given: of a segment with a sound header, or with a table
+/// in one of the databases. What neither vouches for is none; 0 where there is no other.
+pub(super) fn newest(
+    connection: &Connection,
+    headers: &BTreeMap<u32, Option<Header>>,
+) -> rusqlite::Result<u32> {
+    for (id, header) in headers.iter().rev() {
+        if header.is_some() {
+            return Ok(*id);
+        }
+        for schema in schemas(connection)? {
+            if segment::has_table(connection, &schema, *id)? {
+                return Ok(*id);
+            }
+        }
+    }
+    Ok(0)
 }
 
 /// The segments that have their table in a database.

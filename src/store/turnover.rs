@@ -16,6 +16,7 @@ use super::reader::Fate;
 use super::schema::Fault;
 use super::segment::{self, Found, Header, Named, Pen};
 use super::successor;
+use super::unread::NEEDLESS;
 use crate::record::{DropReason, Message, ReaderId};
 
 /// A row read whole, to be written again elsewhere.
@@ -73,8 +74,11 @@ impl Log {
     /// Begins a segment.
     pub(super) fn begin_segment(&mut self, connection: &Connection) -> Result<(), Fault> {
         // The number of one that is given up, or has lost its header, may still have a table.
-        let is_taken = |id: &u32| self.lost.contains_key(id) || self.unlisted.contains_key(id);
-        let mut next = self.ledger.last_segment.saturating_add(1)..=u32::MAX;
+        let is_taken = |id: &u32| {
+            self.segments.contains_key(id) || self.lost.contains_key(id) || self.unlisted.contains_key(id)
+        };
+        // The last of all is no segment's.
+        let mut next = self.ledger.last_segment.saturating_add(1)..NEEDLESS;
         let free = next.find(|id| !is_taken(id));
         let id = free.ok_or_else(|| Fault::Unusable("the numbers of segments are used up".into()))?;
         self.ledger.last_segment = id;

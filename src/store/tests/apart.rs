@@ -728,3 +728,30 @@ fn a_file_apart_that_the_disk_does_not_read_whole_outlives_the_list_of_segments(
         assert_eq!(read_all(&mut cut(rig)), [found, vec![211]].concat(), "page {page}");
     }
 }
+
+#[test]
+fn a_number_among_the_segments_that_nothing_vouches_for_costs_nothing_beside_a_file_apart() {
+    for number in ["70000", "4294967295", "4294967303", "-7"] {
+        let disk = FaultyDisk::new();
+        let mut rig = start(&disk);
+        assert!((0..10).all(|block| rig.commit(rows(block * 12 + 1..=block * 12 + 12))));
+        disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+        rig.hand_over(rows(121..=121));
+        assert!(rig.settle_down());
+        assert!(!apart(&rig).is_empty());
+        let connection = rig.worker.database.connection.as_ref().unwrap();
+        connection.execute_batch(&format!("INSERT INTO segments VALUES ({number}, x'00')")).unwrap();
+        rig.worker.close();
+        let mut rig = start(&disk);
+        assert!(rig.commit(rows(122..=130)));
+        assert_eq!(read_all(&mut rig), seqs(1..=130), "{number}");
+        let connection = rig.worker.database.connection.as_ref().unwrap();
+        connection.execute_batch(&format!("REPLACE INTO segments VALUES ({number}, x'00')")).unwrap();
+        // And where the list is in one.
+        disk.fail(|faults| faults.sync = Some((Kind::Wal, 0)));
+        rig.hand_over(rows(131..=131));
+        assert!(rig.settle_down(), "{number}");
+        assert_eq!(read_all(&mut rig), seqs(1..=131), "{number}");
+        assert!(rig.worker.database.log.ledger.last_segment < 100, "{number}");
+    }
+}
