@@ -42,7 +42,7 @@ pub(super) fn put(files: &Files, salvaged: Option<&Path>, why: &str) -> io::Resu
 }
 
 /// Removes the oldest of more than a few databases that were put aside.
-fn prune(files: &Files) {
+pub(super) fn prune(files: &Files) {
     while all(files).len() > ASIDES_MAX && remove_oldest(files) {}
 }
 

@@ -281,10 +281,10 @@ impl Database {
         self.odds = if legible == Legible::AsFarAsItGoes { Odds::Bear } else { self.odds };
         let files = self.files.with(patience);
         let salvaged = open::salvage_aside(&files, &self.sizes, wall, why, legible);
-        // The salvage may have given it up.
+        let connected = salvaged.map(|_| open::connect_salvaged(&files, &self.sizes));
+        // Both may have given it up.
         self.reserve = Reserve::within(&self.files);
-        salvaged?;
-        let connection = self.watch(open::connect_salvaged(&files, &self.sizes))?;
+        let connection = self.watch(connected?)?;
         self.apart = successor::attached(&connection, &self.files)?;
         let log = Log::load(&connection, self.sizes, &self.rules, &BTreeMap::new())?;
         // Of segments that are no more.

@@ -37,7 +37,7 @@ impl Log {
             suspects.iter().map(|(id, doubt)| (*id, *doubt)).partition(|(_, doubt)| *doubt == Doubt::Page);
         log.spoilt = spoilt.into_keys().collect();
         let headers = segment::headers(connection)?;
-        let forgotten = log.load_readers(connection)?;
+        let (forgotten, passed) = log.load_readers(connection)?;
         let listed: BTreeSet<u32> = headers.keys().copied().collect();
         let tables = successor::tables(connection, "main")?;
         log.ledger.last_segment = log.ledger.last_segment.max(successor::newest(connection, &headers)?);
@@ -64,7 +64,7 @@ impl Log {
             }
         }
         if is_damaged {
-            log.guess_ledger(connection)?;
+            log.guess_ledger(connection, passed)?;
         }
         if damage == Damage::None && !log.is_conserved() {
             (log.is_at_odds, damage) = (true, Damage::Some);
@@ -108,9 +108,10 @@ impl Log {
         }
     }
 
-    /// Reads every reader's state; returns those whose state is damaged in both places.
-    fn load_readers(&mut self, connection: &Connection) -> Result<Vec<ReaderId>, Fault> {
-        let mut forgotten = Vec::new();
+    /// Reads every reader's state; returns those whose state is damaged in both places, and how far the furthest of the
+    /// routes was that are gone.
+    fn load_readers(&mut self, connection: &Connection) -> Result<(Vec<ReaderId>, u64), Fault> {
+        let (mut forgotten, mut passed) = (Vec::new(), 0);
         let (routes, gone): (Vec<_>, Vec<_>) =
             kept::routes(connection)?.into_iter().partition(|route| route.standing == Standing::Active);
         for route in gone {
@@ -118,6 +119,7 @@ impl Log {
             let Ok(Some(reader)) = kept::reader(connection, route.reader, Kind::Route, route.name) else {
                 continue;
             };
+            passed = passed.max(reader.state.cursor);
             self.gone.insert(route.reader, Gone { name: reader.name, counters: reader.state.counters });
         }
         let routes = routes.into_iter().map(|route| (route.reader, Kind::Route, route.name));
@@ -141,7 +143,7 @@ impl Log {
             };
             self.put_reader(id, Reader { bounds, ..reader });
         }
-        Ok(forgotten)
+        Ok((forgotten, passed))
     }
 
     /// Finds where a reader that has lost its state was in its numbers: at its last row.
@@ -321,15 +323,16 @@ impl Log {
         }
     }
 
-    /// Order and reader numbers, where both copies of the ledger are damaged.
-    fn guess_ledger(&mut self, connection: &Connection) -> Result<(), Fault> {
+    /// Order and reader numbers, where both copies of the ledger are damaged. A route that comes back is where it was:
+    /// what has a number up to this one would pass it by.
+    fn guess_ledger(&mut self, connection: &Connection, passed: u64) -> Result<(), Fault> {
         let rows = self.segments.values().map(|segment| segment.last);
         // A number that a reader has settled, or is to settle, is never given to a message that he has not had.
         let settled = self.readers.values().flat_map(|Reader { state, .. }| {
             let lease = state.leases.last_key_value().map(|(seq, _)| *seq);
             [Some(state.cursor), state.ahead.last(), lease].into_iter().flatten()
         });
-        self.ledger.last_seq = rows.chain(settled).max().unwrap_or(0);
+        self.ledger.last_seq = rows.chain(settled).max().unwrap_or(0).max(passed);
         // Also of one that no list names any more: who comes next is not to take its state for his own.
         let readers = self.readers.keys().map(|reader| reader.0);
         self.ledger.last_reader = readers.max().unwrap_or(0).max(schema::last_reader(connection)?);

@@ -21,22 +21,22 @@ use super::trees::Trees;
 use crate::record::ReaderId;
 
 /// Copies what is there of the wanted segments, which are then wanted no more, the newest first, and of those only what
-/// lets the database take no more than so many bytes.
+/// lets the database take no more than so many bytes. Returns how many rows that leaves where they are.
 pub(super) fn copy_on(
     connection: &Connection,
     files: &Files,
     path: &Path,
     wanted: &mut BTreeMap<u32, Option<Header>>,
     room: u64,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     let image = Image::open(files, path)?;
     let trees = Trees::of(&image);
-    let (mut rows, mut left) = (0, 0);
+    let (mut rows, mut left) = (0, 0_u64);
     for (id, home) in homes(&image, &trees, wanted).into_iter().rev() {
         let group = Group::of(&image, &home.pages);
         let header = wanted.remove(&id).flatten();
         if (Pages::of(connection)?.all * PAGE).saturating_add(taken_by(&group)) > room {
-            left += group.rows.len();
+            left += group.rows.len() as u64;
             continue;
         }
         connection.execute_batch("BEGIN IMMEDIATE")?;
@@ -55,7 +55,7 @@ pub(super) fn copy_on(
     if left > 0 {
         tracing::error!(path = %path.display(), rows = left, "NO ROOM ON THE DISK: messages stay in what was set apart");
     }
-    Ok(())
+    Ok(left)
 }
 
 /// The pages of each wanted segment that is there. Where the page above them is lost, and the map of pages too, each of

@@ -146,6 +146,8 @@ fn copy(
     let image = Image::open(files, source)?;
     let trees = Trees::of(&image);
     let found = Found::within(&image, &trees);
+    // Every page was read by now: what is not to be gone on with is not written first.
+    wait_for_unread(files, legible, &image)?;
     let target = successor::begin_new(files, path)?;
     let mut older = successor::paths(files);
     older.retain(|path| path != source);
@@ -174,20 +176,21 @@ fn copy(
             false => Fault::Unusable("nothing of it can be read".into()),
         });
     }
-    if legible == Legible::AsFarAsItGoes && files.patience == Patience::Some && image.has_failed() {
-        // Who needs that waits for it, and it may be read yet.
-        return Err(schema::unread().into());
-    }
+    wait_for_unread(files, legible, &image)?;
     let missing = std::mem::take(&mut rows.missing).into_iter();
     let missing = missing.filter(|(id, _)| !rows.elsewhere.contains(id));
     let mut missing: BTreeMap<_, _> = missing.map(|(id, header)| (id, Some(header))).collect();
     let ids: Vec<u32> = missing.keys().copied().collect();
     for path in &left {
-        rescue::copy_on(&target, files, path, &mut missing, room)?;
+        rows.left += rescue::copy_on(&target, files, path, &mut missing, room)?;
     }
     rows.note_copied(&target, &ids)?;
     for path in &left {
         rows.put_strays(&target, files, path)?;
+    }
+    if legible == Legible::AsFarAsItGoes && rows.left > 0 {
+        // They are had where they are.
+        return Err(Fault::Tight);
     }
     // What is too much for a reader goes with the first commit to the new one.
     let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
@@ -207,6 +210,12 @@ fn copy(
         tracing::error!(rows = left, "NO ROOM ON THE DISK: messages stay in the damaged store's file");
     }
     Ok(())
+}
+
+/// Fails where the disk does not read all of a log that could be read: who needs that waits for it, and it may be read yet.
+fn wait_for_unread(files: &Files, legible: Legible, image: &Image) -> Result<(), Fault> {
+    let waits = legible == Legible::AsFarAsItGoes && files.patience == Patience::Some;
+    if waits && image.has_failed() { Err(schema::unread().into()) } else { Ok(()) }
 }
 
 /// Brings what is written so far to the disk: one sync of all would take it too long to tell it from one that

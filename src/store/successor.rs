@@ -148,7 +148,8 @@ pub(super) fn copy_on(
                 homeless.remove(&id);
             }
         }
-        rescue::copy_on(connection, files, path, &mut homeless, u64::MAX)
+        rescue::copy_on(connection, files, path, &mut homeless, u64::MAX)?;
+        Ok(())
     };
     let mut copied = copy();
     while copied.as_ref().is_err_and(Fault::is_full) && make_room() {
@@ -248,8 +249,10 @@ pub(super) fn release(
         let is_as_made = matches!(schema::are_tables_as_made(connection, &gone.schema), Ok(true));
         connection.execute_batch(&format!("DETACH DATABASE {}", gone.schema))?;
         if !is_as_made {
-            // Rows were not found that are there.
-            let _ = put_aside(files, &gone.path, "its list of tables is not as it was made");
+            // Rows may not have been found that are there.
+            let _ = put_aside(files, &gone.path, "its list of tables is not read, or not as it was made");
+            let _ = files.disk.sync_names(&files.dir);
+            aside::prune(files);
             continue;
         }
         tracing::info!(path = %gone.path.display(), "nothing is wanted any more of what was set apart");

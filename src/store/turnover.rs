@@ -279,6 +279,10 @@ impl Log {
     /// Counts rows that cannot be read as damaged for their readers, which have them in no span any more. The others are
     /// to be in theirs by now: the cursor of a reader without a span goes over all that it has settled ahead.
     fn write_off(&mut self, connection: &Connection, rows: &[(u64, ReaderId)]) -> Result<(), Fault> {
+        if !rows.is_empty() && !self.segments.contains_key(&self.ledger.last_segment) {
+            // Their spans are to be in one that is there.
+            self.begin_segment(connection)?;
+        }
         rows.iter().for_each(|(seq, id)| self.note_row(*id, *seq, 0));
         for (seq, id) in rows {
             self.end(connection, *id, *seq, Fate::Dropped(DropReason::Damaged))?;

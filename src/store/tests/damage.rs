@@ -210,3 +210,38 @@ fn rows_that_are_copied_on_beside_a_damaged_one_still_wait() {
     let status = trial.assert_conserved();
     assert_eq!((status.readers[&route].delivered, status.readers[&route].queued), (346, 2));
 }
+
+#[test]
+fn no_number_is_given_again_where_only_a_route_that_is_gone_tells_of_it() {
+    let mut trial = Terms { sizes: Some(SIZES), ..Terms::default() }.open();
+    let route = trial.route();
+    trial.commit((1..=35).map(|seq| put(seq, &[route])).collect());
+    let mut gone = Terms { sizes: Some(SIZES), routes: Vec::new(), ..trial.close() }.open();
+    gone.commit(vec![session(ReaderId(9))]);
+    gone.commit(vec![Write::SessionRemoved { reader: ReaderId(9) }]);
+    let terms = gone.close();
+    harm(&terms, "UPDATE state SET data = x'00' WHERE reader = 0; DELETE FROM segments");
+    harm(&terms, "UPDATE mirror SET data = x'00' WHERE reader = 0; DROP TABLE log_4");
+    let mut back = Terms { sizes: Some(SIZES), routes: vec!["up".into()], ..terms }.open();
+    let next = back.opened.restored.last_seq.0 + 1;
+    back.commit(vec![put(next, &[route])]);
+    assert_eq!(back.wanted(route), [next], "and it is had by a route that comes back");
+    assert_eq!(next, 36);
+}
+
+#[test]
+fn the_last_row_of_a_segment_that_is_damaged_hinders_no_commit_where_no_segment_is_open() {
+    let (terms, route) = filled();
+    // No other is known to be wanted, and the open segment has gone.
+    harm(&terms, "UPDATE log_1 SET crc = crc + 1 WHERE seq = 5; DROP TABLE log_4");
+    let mut trial = terms.open();
+    trial.opened.handle.settle(route, (1..=10).map(Seq).collect());
+    let settled = (1..=10).filter(|seq| *seq != 5);
+    trial.commit(settled.map(|seq| Write::Settled { reader: ReaderId(9), seq: Seq(seq) }).collect());
+    trial.commit(vec![session(ReaderId(10))]);
+    trial.turn_clock(1_000);
+    assert_eq!(trial.wanted(ReaderId(9)), (11..=30).collect::<Vec<_>>());
+    let status = trial.assert_conserved();
+    assert_eq!(status.trouble, None);
+    assert_eq!(status.readers[&ReaderId(9)].dropped[&DropReason::Damaged], 6);
+}

@@ -13,6 +13,7 @@ use crate::broker::tests::random::{Random, fresh_seed};
 use crate::record::DropReason;
 use crate::store::disk::Disk;
 use crate::store::handle::Ask;
+use crate::store::salvage::{self, Legible};
 
 const READERS: [ReaderId; 3] = [ReaderId(1), ReaderId(9), ReaderId(10)];
 
@@ -789,4 +790,27 @@ fn a_broken_end_of_a_commit_before_a_torn_one_costs_no_more_than_its_own_page() 
     assert!(rig.put_aside.is_some());
     let found = read_all(&mut rig, READERS[0]);
     assert!(found.len() as u64 >= 300 - SIZES.segment_rows, "{} rows", found.len());
+}
+
+#[test]
+fn a_log_that_could_be_read_is_given_up_for_none_that_has_less() {
+    let disk = filled(End::Closed);
+    let rig = start(&disk);
+    let taken = taken(&disk);
+    disk.fail(|faults| faults.capacity = taken + 160_000);
+    let build = |legible| salvage::build(&rig.worker.database.files, &SIZES, WALL, legible);
+    assert!(build(Legible::AsFarAsItGoes).is_err_and(|fault| fault.is_full()));
+    assert!(build(Legible::Not).is_ok(), "there is nothing else to go on with");
+}
+
+#[test]
+fn what_the_disk_may_read_yet_is_waited_for_without_a_write() {
+    let disk = filled(End::Closed);
+    let rig = start(&disk);
+    disk.fail(|faults| faults.bad_page = 20);
+    let syncs = disk.syncs();
+    let files = &rig.worker.database.files;
+    let built = salvage::build(files, &SIZES, WALL, Legible::AsFarAsItGoes);
+    assert!(built.is_err_and(|fault| fault.unread().is_some()));
+    assert_eq!(disk.syncs(), syncs);
 }
