@@ -1,13 +1,10 @@
 //! The poll loop that owns every socket, every codec and the broker.
 //!
-//! One thread. Each turn takes what has come, from sockets and from other threads, as one batch to the
-//! broker, carries out what the broker says, and sends what is to leave, one write for a connection. It
-//! waits for nobody: what others are slow at has a bounded queue or a limit with a policy.
-//!
-//! Connections could be spread over cores by an engine for each, with the one broker behind queues. To hand messages to
-//! another thread and have its answer takes 2 µs of the processor, so 0.2 each where ten go at once and 0.035 where a
-//! hundred do (measured on x86-64), while a whole message takes 0.05 at QoS 0 and 0.3 at QoS 1. That pays where one core
-//! is full, at millions of messages a second, and costs all others.
+//! One thread. Each turn takes what has come, from sockets and from other threads, as one batch to the broker, carries
+//! out what the broker says, and sends what is to leave, one write for a connection. It waits for nobody: what others are
+//! slow at has a bounded queue or a limit with a policy. Connections could be spread over cores by an engine for each,
+//! before the one broker. To hand messages over and have an answer takes 2 µs, 0.2 each for ten, 0.035 each for a hundred
+//! (x86-64), while a message takes 0.05 at QoS 0 and 0.3 at QoS 1: it pays where one core is full, and costs all others.
 //!
 //! Invariant: no rule of MQTT lives here; a packet goes to the broker as it was decoded.
 
