@@ -259,7 +259,9 @@ impl Atlas {
             return true;
         }
         self.looks += 1;
-        self.looks.is_multiple_of(LOOK_EACH)
+        // Which of them cannot be foreseen: topics that come in turns are all to have theirs.
+        let chosen = self.hash.hash_one(self.looks / LOOK_EACH) % LOOK_EACH as u64;
+        chosen == (self.looks % LOOK_EACH) as u64
     }
 
     fn fits(&self, bytes: usize) -> bool {
@@ -310,14 +312,15 @@ impl Atlas {
     /// Whether there is room in the text for so many bytes more. Where it is full all may begin anew for them.
     fn make_room(&mut self, bytes: usize) -> bool {
         let most = self.most_text();
-        if bytes >= most {
+        // Before it stands one byte.
+        if bytes + 1 >= most {
             return false;
         }
         if !self.fits(bytes) {
             if !self.is_to_begin_anew() {
                 return false;
             }
-            self.forget();
+            self.begin_anew();
         }
         if self.text.is_empty() {
             self.text.push(0);
@@ -353,6 +356,13 @@ impl Atlas {
         !are_of_use
     }
 
+    /// Forgets all ways; others are to have their room.
+    fn begin_anew(&mut self) {
+        self.text.clear();
+        self.buckets.fill(Bucket::default());
+        (self.known, self.dead, self.gone, self.turned_away, self.spared) = (0, 0, 0, 0, 0);
+    }
+
     /// Forgets all, and gives its memory back.
     pub(super) fn forget(&mut self) {
         if self.text.capacity() == 0 && self.buckets.len() <= BUCKETS_MIN {
@@ -360,8 +370,10 @@ impl Atlas {
         }
         self.text = Vec::new();
         // Whoever asks for a place has found some buckets.
-        self.buckets = vec![Bucket::default(); self.buckets.len().min(BUCKETS_MIN)];
-        (self.known, self.dead, self.gone, self.turned_away, self.spared) = (0, 0, 0, 0, 0);
+        self.buckets.truncate(BUCKETS_MIN);
+        self.buckets.shrink_to_fit();
+        self.crowded = 0;
+        self.begin_anew();
     }
 
     /// Gives a way its place: that of a former one with its mark, or one without a way, or that of the oldest. Where the

@@ -113,10 +113,7 @@ impl Held {
         match packet {
             Packet::Publish(publish) => {
                 own(&mut publish.topic);
-                // It may have waited before.
-                if !publish.payload.is_unique() {
-                    publish.payload = Bytes::copy_from_slice(&publish.payload);
-                }
+                publish.payload = Bytes::copy_from_slice(&publish.payload);
             }
             Packet::Subscribe(subscribe) => subscribe.filters.iter_mut().for_each(|one| own(&mut one.filter)),
             Packet::Unsubscribe(unsubscribe) => unsubscribe.filters.iter_mut().for_each(own),

@@ -259,7 +259,7 @@ impl Broker {
     }
 
     /// A limit ends a connection: what its client was to have is lost where the session ends with it, and counted. A
-    /// group gives what is its own to another, and what is on disk stays.
+    /// group gives what is its own to another.
     pub(super) fn count_lost(&mut self, key: ClientKey, reason: DropReason) {
         let Some(Client { session, .. }) = self.clients.get(key) else { return };
         if session.ends_with_connection() {

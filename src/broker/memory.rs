@@ -140,18 +140,27 @@ impl Broker {
 
     /// What stays counts up to its half, and names up to their quarter: a database of before, or a limit that
     /// was lowered, may bring more, and nobody could come in to take it away. So do what is set aside and what
-    /// connections and packet ids take, which nobody is let go for either. The ways that are known have a share of
-    /// their own.
+    /// connections and packet ids take, which nobody is let go for either. The ways that are known make room by
+    /// themselves.
     pub(super) fn level(&self) -> Level {
+        Level::of(self.pressing(), self.config.limits.max_memory)
+    }
+
+    fn pressing(&self) -> usize {
         let most = self.config.limits.max_memory;
-        let held = self.passing()
+        self.passing()
             + self.staying().min(most / 2)
             + self.named().min(most / 4)
             + self.memory.aside.min(self.aside_most())
             + self.memory.inward.min(self.inward_most())
             + self.memory.resting.min(self.resting_most())
-            + self.atlas.bytes();
-        Level::of(held, most)
+    }
+
+    /// Forgets what is only remembered where there is no room for it beside the rest.
+    fn forget_ways(&mut self) {
+        if self.pressing() + self.atlas.bytes() >= self.config.limits.max_memory {
+            self.atlas.forget();
+        }
     }
 
     /// What groups may know of rows that wait for absent members. Nobody is let go for it, and whom it waits
@@ -286,10 +295,7 @@ impl Broker {
 
     /// At the end of a call: the engine is told how it stands, and somebody is let go if need be.
     pub(super) fn relieve(&mut self, turn: &mut Turn<'_>) {
-        // What is only remembered goes before anybody.
-        if self.level() == Level::Full {
-            self.atlas.forget();
-        }
+        self.forget_ways();
         // Once the engine knows, it says who has most in its buffers.
         if self.level() == Level::Full
             && self.memory.told == Level::Full

@@ -170,7 +170,7 @@ impl Broker {
         }
     }
 
-    /// The store has had no room for what a client says for too long.
+    /// The store has had no room for what a client says for too long, or it is too much.
     fn expel_refused(&mut self, id: ConnectionId, turn: &mut Turn<'_>) {
         if let Some(key) = self.connections.get(id).and_then(|connection| connection.client) {
             self.count_lost(key, DropReason::StoreFull);

@@ -40,6 +40,7 @@ impl Broker {
         let Some(group) = self.groups.get_mut(id) else { return };
         group.drawn -= 1;
         self.give_back(id, exchange, turn);
+        self.close_if_done(id, turn.effects);
     }
 
     /// What a client has drawn and can no longer answer goes back, or ends with its session.

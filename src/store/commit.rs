@@ -424,7 +424,7 @@ impl Worker {
 
     /// After a failure outside of a commit of the batch.
     pub(super) fn recover_idle(&mut self, fault: Fault) {
-        if fault.is_full() {
+        if fault.is_full() && self.database.connection.is_some() {
             // The next commit meets it too, and makes room.
             return;
         }

@@ -170,6 +170,7 @@ fn copy(
     let strays = left.iter().map(|path| (size(path) + size(&with_suffix(path, "-wal"))) / PAGE).sum();
     let mut rows = Salvaged { room, elsewhere, missing, strays, ..Salvaged::of(&found) };
     rows.copy(&image, &trees, &found, &target, files)?;
+    rows.be_complete(legible)?;
     if found.is_empty() && rows.taken.first().is_none() {
         return Err(match image.has_failed() {
             true => schema::unread().into(),
@@ -188,10 +189,7 @@ fn copy(
     for path in &left {
         rows.put_strays(&target, files, path)?;
     }
-    if legible == Legible::AsFarAsItGoes && rows.left > 0 {
-        // They are had where they are.
-        return Err(Fault::Tight);
-    }
+    rows.be_complete(legible)?;
     // What is too much for a reader goes with the first commit to the new one.
     let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
     let mut log = Log::load(&target, *sizes, &rules, &BTreeMap::new())?;
@@ -273,6 +271,11 @@ impl Salvaged {
         let readers = found.sessions.keys().chain(found.routes.keys());
         let readers = readers.map(|reader| (ReaderId(*reader), state(reader))).collect();
         Salvaged { readers, ..Salvaged::default() }
+    }
+
+    /// An error where rows found no room that are had where they are.
+    fn be_complete(&self, legible: Legible) -> Result<(), Fault> {
+        if legible == Legible::AsFarAsItGoes && self.left > 0 { Err(Fault::Tight) } else { Ok(()) }
     }
 
     /// Copies every segment that is there, the newest first, each under a new number, and ends the transaction.

@@ -574,6 +574,21 @@ fn other_rules_hold_for_what_is_about_to_be_sent() {
 }
 
 #[test]
+fn a_group_that_has_back_what_rules_forbid_ends_where_nobody_is_in_it_any_more() {
+    let mut script = Script::new(ruled(config()));
+    for login in [login(2, "anna", "v5 expiry=9"), login(3, "boss", "clean")] {
+        script.run(&login.each_ref().map(String::as_str));
+    }
+    script.run(&["commit", "2 subscribe 1 $share/g/a/# q2", "commit", "3 publish a/1 old q2 id=1"]);
+    script.run(&["2 unsubscribe 2 $share/g/a/#"]);
+    let rules = Rules::parse("user boss\ntopic readwrite #\nuser anna\ntopic read a/new\n").expect("right");
+    script.handle(vec![Event::Rules(Arc::new(rules))]);
+    script.run(&["--", "commit", "commit"]);
+    assert!(script.said.iter().any(|line| line.starts_with("write removed")), "{:?}", script.said);
+    assert!(!script.said.iter().any(|line| line.contains("publish")), "{:?}", script.said);
+}
+
+#[test]
 fn other_rules_give_what_is_set_aside_to_who_may_read_it_now() {
     let mut script = boss_is_away(config(), &["1 puback 1", "--"]);
     let rules = Rules::parse("user anna\ntopic read #\nuser boss\ntopic readwrite #\n").expect("right");
