@@ -374,13 +374,13 @@ impl Broker {
             }
             return;
         }
-        group.drawn += 1;
         let is_leased = own.qos == QoS::ExactlyOnce && seq > Seq(0);
         let holder = session.backlog.as_ref().filter(|_| is_leased).map(|backlog| backlog.reader);
         let stage = if holder.is_some() { Stage::Leasing } else { Stage::Sent };
         let Some(exchange) = session.flight.begin(seq, own.qos, stage) else { return };
         let packet_id = exchange.packet_id;
         exchange.group = Some(id);
+        group.drawn += 1;
         if holder.is_some() {
             exchange.parcel = Some(self.memory.hold(seq, Parcel { message, want: own }, &self.ledger));
             let ticket = self.ledger.write(Write::Leased { reader, seq, packet_id, holder }, turn.effects);

@@ -430,7 +430,8 @@ impl Worker {
         }
         self.recovery.failures += 1;
         let result = self.start_over(&fault).map(|()| self.resolve());
-        if result.is_ok() && fault.is_of_segment() {
+        // Of one that was full only what it had closed was to be opened.
+        if result.is_ok() && (fault.is_of_segment() || fault.is_full()) {
             self.answer_held();
             return;
         }
