@@ -234,9 +234,8 @@ impl Atlas {
     pub(super) fn place_for(&mut self, origin: Origin<'_>, ends: usize) -> Option<Place> {
         let (topic, count) = (u16::try_from(origin.topic.len()).ok()?, u16::try_from(ends).ok()?);
         let mark = self.mark(origin);
-        let former = self.former(mark).filter(|(_, sizes)| sizes[0] == topic && sizes[2] >= count);
-        if let Some((at, [.., room])) = former {
-            return Some(Place { mark, at, room });
+        if let Some(former) = self.former(mark, topic, count) {
+            return Some(former);
         }
         if !self.make_room(length(topic, count)) {
             return None;
@@ -254,8 +253,7 @@ impl Atlas {
         let (Ok(topic), Ok(count)) = (u16::try_from(origin.topic.len()), u16::try_from(ends)) else {
             return false;
         };
-        let has_place = |(_, [known, _, room]): (usize, [u16; 3])| known == topic && room >= count;
-        if self.fits(length(topic, count)) || self.former(self.mark(origin)).is_some_and(has_place) {
+        if self.fits(length(topic, count)) || self.former(self.mark(origin), topic, count).is_some() {
             return true;
         }
         self.looks += 1;
@@ -303,10 +301,11 @@ impl Atlas {
         })
     }
 
-    /// Where a way with this mark stands, and how long its topic is, how many its ends are and may be there.
-    fn former(&self, mark: u32) -> Option<(usize, [u16; 3])> {
+    /// The place of a former way with this mark, where one with such a topic and so many ends may stand.
+    fn former(&self, mark: u32, topic: u16, count: u16) -> Option<Place> {
         let at = self.buckets.get(self.place(mark))?.at(mark).filter(|at| *at > 0)? as usize;
-        Some((at, sizes_of(*self.text.get(at + HEAD..)?.first_chunk()?)))
+        let [known, _, room] = sizes_of(*self.text.get(at + HEAD..)?.first_chunk()?);
+        (known == topic && room >= count).then_some(Place { mark, at, room })
     }
 
     /// Whether there is room in the text for so many bytes more. Where it is full all may begin anew for them.
