@@ -104,7 +104,7 @@ impl Contender {
     pub(crate) fn takes_part(&self, row: &Row) -> bool {
         match self {
             Contender::MosquittoSaving => row.part == Part::Acknowledged,
-            Contender::Floor => row.part == Part::Tcp && floor::can(row.load),
+            Contender::Floor => matches!(row.part, Part::Tcp | Part::Latency) && floor::can(row.load),
             _ => true,
         }
     }

@@ -20,7 +20,10 @@ pub(crate) const NAME: &str = "floor";
 
 /// Whether it knows how.
 pub(crate) fn can(load: Load) -> bool {
-    matches!(load, Load::Stream(shape, 0..=1) if !matches!(shape, Shape::Filters(_)))
+    match load {
+        Load::Stream(shape, qos) => qos <= 1 && !matches!(shape, Shape::Filters(_)),
+        load => load == Load::Latency,
+    }
 }
 
 /// Serves clients until it is ended.

@@ -1,7 +1,8 @@
 //! Messages sent by the clock, whatever the broker does.
 //!
 //! Each carries the time at which it was due. How long it took counts from then, so a stall counts for
-//! every message that was due in it, not only for the one that it hit.
+//! every message that was due in it, not only for the one that it hit. It carries as well when it was sent in
+//! truth, which tells apart what the sender was late by.
 
 use std::time::Duration;
 
@@ -51,6 +52,7 @@ pub(crate) fn measure(broker: &Broker, size: Size) -> Outcome<Sample> {
     Ok(vec![
         median(pace.delays.clone()),
         quantile(pace.delays, 99),
+        quantile(pace.ways, 99),
         cost.broker / measured as f64,
         quantile(pace.lags, 99),
     ])
@@ -67,8 +69,9 @@ struct Pace {
     arrived: u64,
     spoiled: u64,
     trackers: Vec<Tracker>,
-    /// From due to arrived, and from due to sent, in microseconds.
+    /// From due to arrived, from sent to arrived, and from due to sent, in microseconds.
     delays: Vec<f64>,
+    ways: Vec<f64>,
     lags: Vec<f64>,
 }
 
@@ -83,6 +86,7 @@ impl Pace {
             spoiled: 0,
             trackers: (0..TOPICS).map(|_| Tracker::default()).collect(),
             delays: Vec::new(),
+            ways: Vec::new(),
             lags: Vec::new(),
         }
     }
@@ -90,6 +94,7 @@ impl Pace {
     /// Forgets what it has measured.
     fn clear(&mut self) {
         self.delays.clear();
+        self.ways.clear();
         self.lags.clear();
     }
 
@@ -103,12 +108,14 @@ impl Pace {
             let (now, due) = (hub.now(), self.due());
             if due <= now {
                 let (number, topic) = (self.sent / TOPICS as u64, (self.sent % TOPICS as u64) as usize);
-                let mut head = [0; STAMP + DUE];
+                let mut head = [0; STAMP + TIMES];
                 head[..STAMP].copy_from_slice(&Stamp { publisher: topic, number }.bytes());
-                head[STAMP..].copy_from_slice(&(due.as_nanos() as u64).to_le_bytes());
+                let (first, second) = head[STAMP..].split_at_mut(TIMES / 2);
+                first.copy_from_slice(&(due.as_nanos() as u64).to_le_bytes());
+                second.copy_from_slice(&(now.as_nanos() as u64).to_le_bytes());
                 self.templates[topic].write(&mut hub.connections[topic].out, 0, &head);
                 hub.flush(topic)?;
-                self.lags.push(hub.now().saturating_sub(due).as_secs_f64() * 1e6);
+                self.lags.push(micros(due, now));
                 self.sent += 1;
             }
             // A timer wakes us late, so the last stretch is spent awake.
@@ -121,22 +128,31 @@ impl Pace {
 impl Handler for Pace {
     fn on(&mut self, number: usize, packet: Packet<'_>, _: &mut Vec<u8>, now: Duration) -> Outcome<()> {
         let Packet::Publish(publish) = packet else { return Err(format!("sends {packet:?}")) };
-        let stamp = Stamp::read(&publish, &[], DUE).filter(|stamp| {
+        let stamp = Stamp::read(&publish, &[], TIMES).filter(|stamp| {
             let sent = (stamp.number.saturating_mul(TOPICS as u64)) < self.sent;
             sent && stamp.publisher + TOPICS == number
                 && publish.topic == self.templates[stamp.publisher].topic()
         });
-        let (Some(stamp), Some(due)) = (stamp, publish.payload[STAMP..].first_chunk()) else {
+        let Some(stamp) = stamp else {
             self.spoiled += 1;
             return Ok(());
         };
         if self.trackers[stamp.publisher].saw(stamp.number) {
             self.arrived += 1;
-            let due = Duration::from_nanos(u64::from_le_bytes(*due));
-            self.delays.push(now.saturating_sub(due).as_secs_f64() * 1e6);
+            let (due, sent) = publish.payload[STAMP..][..TIMES].split_at(TIMES / 2);
+            self.delays.push(micros(time(due), now));
+            self.ways.push(micros(time(sent), now));
         }
         Ok(())
     }
+}
+
+fn time(nanos: &[u8]) -> Duration {
+    Duration::from_nanos(u64::from_le_bytes(nanos.try_into().expect("eight bytes")))
+}
+
+fn micros(from: Duration, to: Duration) -> f64 {
+    to.saturating_sub(from).as_secs_f64() * 1e6
 }
 
 const TOPICS: usize = 10;
@@ -144,5 +160,5 @@ const PERIOD: Duration = Duration::from_millis(1);
 const WARM_UP: u64 = 1_000;
 /// How long before a message is due nobody sleeps.
 const AWAKE: Duration = Duration::from_micros(100);
-/// Behind the stamp, when the message was due.
-const DUE: usize = 8;
+/// Behind the stamp, when the message was due, and when it was sent.
+const TIMES: usize = 16;
