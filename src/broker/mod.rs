@@ -347,7 +347,9 @@ impl Broker {
         if let Some(former) = self.connections.in_slot(id.slot) {
             self.on_lost(former, turn);
         }
-        self.restricted |= peer.terms.mount.is_some();
+        if peer.terms.mount.is_some() && !self.restricted {
+            self.restrict();
+        }
         self.connections.insert(Connection::new(id, peer, turn.now.mono));
         self.arm(id);
     }

@@ -23,12 +23,17 @@ use crate::router::filter::{self, FilterKind};
 use crate::session::Session;
 
 impl Broker {
+    /// What somebody is sent is looked at from now on; known ways did not.
+    pub(super) fn restrict(&mut self) {
+        self.restricted = true;
+        self.atlas.close();
+    }
+
     /// Other rules, for everybody and at once: who is connected keeps his subscriptions, and each delivery
     /// is looked at anew: what waits in RAM now, so that nobody has to look when it leaves.
     pub(super) fn on_rules(&mut self, rules: Arc<Rules>, turn: &mut Turn<'_>) {
         self.config.rules = Some(rules.clone());
-        self.restricted = true;
-        self.atlas.close();
+        self.restrict();
         for key in self.clients.keys() {
             let Some(client) = self.clients.get(key).filter(|client| !client.house) else { continue };
             let Session { user, client_id, .. } = &client.session;

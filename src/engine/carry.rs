@@ -45,6 +45,8 @@ pub(super) struct Courier {
     pub(super) farewells: VecDeque<(u64, ConnectionId)>,
     /// Bytes of messages put into outboxes since they were last flushed.
     pub(super) gathered: usize,
+    /// Readers of the messages that are kept, beside the first of each.
+    pub(super) more_readers: usize,
     /// How full the memory is, as the broker says.
     pub(super) memory: Level,
     templates: Templates,
@@ -75,6 +77,7 @@ impl Courier {
             unsent_work: 0,
             farewells: VecDeque::new(),
             gathered: 0,
+            more_readers: 0,
             memory: Level::Ample,
             templates: Templates::default(),
             writes: Vec::new(),
@@ -122,6 +125,9 @@ impl Courier {
     }
 
     fn gather(&mut self, write: Write) {
+        if let Write::Message { audience, .. } = &write {
+            self.more_readers += audience.len().saturating_sub(1);
+        }
         if self.writes.capacity() == 0 {
             self.writes = self.store.list();
         }

@@ -64,6 +64,23 @@ fn keeper(stepped: &mut Stepped, told: &mut Told) {
     told.commit(stepped);
 }
 
+/// Who keeps what is said in `k/#` and is away, so many of them.
+fn keepers(stepped: &mut Stepped, told: &mut Told, count: usize) {
+    for number in 0..count {
+        let mut client = stepped.open_in(Version::V311);
+        for packet in
+            [connect_kept(Version::V311, &format!("keeper-{number}")), subscribe("k/#", QoS::AtLeastOnce)]
+        {
+            client.send(&packet);
+            (0..2).for_each(|_| stepped.turn());
+            told.commit(stepped);
+        }
+        assert_eq!(client.take_now().len(), 2);
+    }
+    (0..5).for_each(|_| stepped.turn());
+    told.commit(stepped);
+}
+
 /// The packet ids of the answers that have come.
 fn answered(client: &mut Client<UnixStream>) -> Vec<u16> {
     let ids = client.take_now().into_iter().filter_map(|packet| match packet {
@@ -144,6 +161,37 @@ fn who_can_do_nothing_but_wait_has_the_commit_hastened() {
         assert_eq!(stepped.engine.counters.passed - passed, u64::from(number > 1));
         told.commit(&mut stepped);
         assert_eq!(answered(&mut speaker), [1]);
+    }
+}
+
+#[test]
+fn who_keeps_a_message_is_work_whether_its_way_is_known_or_not() {
+    for topics in [1, 1_000] {
+        let mut stepped = Stepped::start(|parts| parts.limits.max_send_buffer = 1 << 20);
+        let mut told = Told::default();
+        keepers(&mut stepped, &mut told, 100);
+        let mut speaker = stepped.greet_in(Version::V311, &connect(Version::V311, "speaker"));
+        let said: Vec<u8> = (0..1_000_u16)
+            .flat_map(|number| {
+                let topic = format!("k/{}", number % topics);
+                speaker.bytes(&publish(
+                    &topic,
+                    &u32::from(number).to_be_bytes(),
+                    QoS::AtLeastOnce,
+                    number + 1,
+                ))
+            })
+            .collect();
+        speaker.send_bytes(&said);
+        let mut most = 0;
+        for _ in 0..400 {
+            let before = told.numbers.len();
+            stepped.turn();
+            told.hear(&stepped);
+            most = most.max(told.numbers.len() - before);
+        }
+        assert_eq!(told.numbers.len(), 1_000, "all are kept");
+        assert!((5..=30).contains(&most), "{most} in one turn, among {topics} topics");
     }
 }
 

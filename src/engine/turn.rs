@@ -233,9 +233,11 @@ impl Engine {
 
     /// Carries out what the broker says; how much work that was.
     pub(super) fn do_as_told(&mut self, effects: &mut Vec<Effect>, now: Now) -> usize {
-        let (said, gathered) = (effects.len(), self.courier.gathered);
+        let (said, gathered, readers) = (effects.len(), self.courier.gathered, self.courier.more_readers);
         self.carry_out(effects, now);
-        said * work::EFFECT + work::of_bytes(self.courier.gathered.saturating_sub(gathered))
+        let readers = self.courier.more_readers - readers;
+        let bytes = self.courier.gathered.saturating_sub(gathered);
+        said * work::EFFECT + readers * work::STRAIGHT + work::of_bytes(bytes)
     }
 
     fn end_turn(&mut self, effects: &mut Vec<Effect>) {

@@ -12,7 +12,7 @@ pub(super) const PACKET: usize = 6;
 /// Something that the broker says is carried out.
 pub(super) const EFFECT: usize = 2;
 
-/// A packet goes straight, or what comes of it does, to one connection.
+/// A packet goes straight, or what comes of it does, to one connection; or it is kept for one more reader.
 pub(super) const STRAIGHT: usize = 1;
 
 /// A connection is let in.

@@ -171,7 +171,7 @@ impl Queue {
         self.words.extend_from_slice(words);
     }
 
-    /// Keeps about as much memory as what waits takes: no more than that is counted.
+    /// Keeps four times the memory that what waits takes at most, or a few KB; what waits alone is counted.
     #[inline]
     fn give_back(&mut self) {
         let words = (4 * (self.words.len() - self.gone)).max(WORDS_KEPT);

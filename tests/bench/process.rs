@@ -84,9 +84,10 @@ pub(crate) fn running_time(pid: u32) -> Duration {
     times.sum()
 }
 
-/// The one in the middle.
+/// The one in the middle, or what is between the two that are.
 pub(crate) fn median(figures: Vec<f64>) -> f64 {
-    quantile(figures, 50)
+    let mirrored = figures.iter().map(|figure| -figure).collect();
+    f64::midpoint(quantile(figures, 50), -quantile(mirrored, 50))
 }
 
 /// The figure below which so many of a hundred are.

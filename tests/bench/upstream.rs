@@ -183,8 +183,7 @@ impl Shared {
         if tally.allowed == 0 {
             return false;
         }
-        // An earlier run may have had those before.
-        let next = tally.next.entry(topic.to_owned()).or_insert(number);
+        let next = tally.next.entry(topic.to_owned()).or_default();
         assert!(number <= *next, "{number} of {topic} comes before {next}");
         if number < *next {
             return true;

@@ -124,6 +124,7 @@ impl Contender {
         let (port, process) = match self {
             Contender::Tidegate(program) => {
                 let configuration = tidegate(row, ground);
+                let wrapper = [&wrapper[..], &WATCHED].concat();
                 let gateway = Gateway::start_under(program, &folder, &configuration, &wrapper);
                 let port = match row.part {
                     Part::Tls | Part::WebSocket => gateway.port_of("bench"),
@@ -173,6 +174,8 @@ impl Contender {
 }
 
 const LOG_LINES: usize = 5;
+/// As systemd starts it, whose watchdog wants to hear of it (`systemd/tidegate.service`).
+const WATCHED: [&str; 2] = ["env", "WATCHDOG_USEC=30000000"];
 
 fn spawn(words: &[&str], folder: &Path, port: u16) -> Result<Process, Missing> {
     let log = folder.join("log");
@@ -273,7 +276,8 @@ fn mosquitto(contender: &Contender, row: &Row, ground: &Ground, port: u16) -> St
     text.push_str(match row.load {
         Load::Stream(..) => "max_queued_messages 0\nmax_inflight_messages 0\npersistence false\n",
         Load::Latency => "set_tcp_nodelay true\npersistence false\n",
-        Load::Durable | Load::Acknowledged { .. } => "max_queued_messages 0\npersistence true\n",
+        Load::Durable => "max_queued_messages 0\npersistence true\n",
+        Load::Acknowledged { .. } => "max_queued_messages 0\npersistence true\nset_tcp_nodelay true\n",
         Load::Idle | Load::Clients => "persistence false\n",
     });
     if matches!(row.load, Load::Durable | Load::Acknowledged { .. }) {

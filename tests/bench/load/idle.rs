@@ -44,6 +44,9 @@ fn rest(hub: &mut Hub, broker: &Broker, size: Size) -> Outcome<(f64, f64)> {
     let meter = Meter::start(broker.pid);
     hub.linger(whole, &mut Silence)?;
     let cost = meter.stop();
+    if broker.has_ended() {
+        return Err("nobody is there any more".into());
+    }
     Ok((cost.resident, cost.sleeps))
 }
 

@@ -28,7 +28,9 @@ pub(crate) fn drained(broker: &Broker, size: Size) -> Outcome<Sample> {
         messages / cost.seconds,
         cost.written / messages,
         drain.broker / messages,
+        drain.both / messages,
         messages / drain.seconds,
+        drain.written / messages,
     ])
 }
 
@@ -62,6 +64,7 @@ pub(crate) fn acknowledged(
         quantile(flow.waits, 99),
         syncs,
         cost.written / messages,
+        cost.broker / messages,
     ])
 }
 
@@ -184,7 +187,7 @@ mod tests {
     #[test]
     fn figures_are_given_where_all_that_was_acknowledged_comes() {
         let sample = check(|_| {}).expect("an honest broker");
-        assert_eq!(sample.len(), 5);
+        assert_eq!(sample.len(), 6);
     }
 
     #[test]

@@ -122,8 +122,10 @@ fn measure(asked: Asked, folder: &Path) -> Results {
     for round in 1..=asked.rounds {
         for number in 0..results.rows.len() {
             let mut line = format!("{round}/{} {:<24}", asked.rounds, results.rows[number].name);
-            for (place, contender) in asked.contenders.iter().enumerate() {
-                let row = &results.rows[number];
+            // Each has another before it in each round: what that has left the disk to do falls on all.
+            let places = 0..asked.contenders.len();
+            for place in places.clone().map(|place| (place + round) % places.len()) {
+                let (row, contender) = (&results.rows[number], &asked.contenders[place]);
                 if contender.takes_part(row) {
                     let cell = one(contender, row, &ground, asked.size);
                     line += &format!("  {} {}", contender.name(), results::said(&cell));

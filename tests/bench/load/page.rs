@@ -28,8 +28,8 @@ pub(crate) fn page(results: &Results) -> String {
          100,000 filters, which also gives more room to what it remembers of topics, and \
          <code>max_queued_messages</code> and <code>max_queued_bytes</code> where a session is away. mosquitto has no \
          limit to its queues; no <code>max_inflight_messages</code> and no persistence where messages go from one client \
-         to another, the latter also by the clock and idle; <code>set_tcp_nodelay</code> where time is measured by the \
-         clock. \u{201c}mosquitto, saving\u{201d} writes its whole database after each change \
+         to another, the latter also by the clock and idle; <code>set_tcp_nodelay</code> where acknowledgements \
+         are timed, and by the clock. \u{201c}mosquitto, saving\u{201d} writes its whole database after each change \
          (<code>autosave_interval 1</code>, <code>autosave_on_changes true</code>): as durable as it can be made. The \
          floor copies bytes between clients and is no broker: one thread, topics looked up, no session, no check.</p>\n\
          <p>In the tables of messages a publisher sends on once half of what it may have under way has arrived, and the \
@@ -215,7 +215,7 @@ const STYLE: &str = "
 body { font: 15px/1.4 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
 svg { width: 100%; font: 11px sans-serif }
 .grid { stroke: #ddd } .range { stroke: #000; stroke-opacity: .6 }
-.b0 { fill: #8a8f98 } .b1 { fill: #c3a46b } .b2 { fill: #1f77b4 } .b3 { fill: #9ccb8a }
+.b0 { fill: #8a8f98 } .b1 { fill: #c3a46b } .b2 { fill: #1f77b4 } .b3 { fill: #9ccb8a } .b4 { fill: #d98cb3 }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .15rem .8rem; text-align: right; border-bottom: 1px solid #eee }
 td:first-child { text-align: left } .figure { font-weight: bold; padding-top: .8rem }
 small { display: block; color: #777 } pre { background: #f5f5f5; padding: .6rem; overflow-x: auto }

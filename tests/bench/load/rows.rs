@@ -186,20 +186,23 @@ const STREAM: [Figure; 4] = [
     figure("throughput", "messages a second"),
     figure("resident at the end", "MB"),
 ];
-const DURABLE: [Figure; 6] = [
+const DURABLE: [Figure; 8] = [
     figure("the broker's processor time, taking in", "µs a message"),
     figure("the broker's and the generator's, taking in", "µs a message"),
     figure("taken in", "messages a second"),
-    figure("written to disk", "bytes a message"),
+    figure("written to disk, taking in", "bytes a message"),
     figure("the broker's processor time, draining", "µs a message"),
+    figure("the broker's and the generator's, draining", "µs a message"),
     figure("drained", "messages a second"),
+    figure("written to disk, draining", "bytes a message"),
 ];
-const ACKNOWLEDGED: [Figure; 5] = [
+const ACKNOWLEDGED: [Figure; 6] = [
     figure("acknowledged", "messages a second"),
     figure("half are acknowledged within", "µs"),
     figure("99 of 100 are acknowledged within", "µs"),
     figure("syncs", "a message"),
     figure("written to disk", "bytes a message"),
+    figure("the broker's processor time", "µs a message"),
 ];
 const LATENCY: [Figure; 5] = [
     figure("half arrive within", "µs"),
