@@ -73,6 +73,8 @@ impl Upstream {
         let serving = shared.clone();
         // Ends with the program.
         std::thread::spawn(move || {
+            // It stands for a machine elsewhere, which takes no processor from the gateway.
+            let _ = rustix::process::setpriority_process(None, 19);
             for socket in listener.incoming().flatten() {
                 serving.serve(socket);
             }
