@@ -33,9 +33,9 @@ impl Log {
         let ledger = state(connection, LEDGER)?.and_then(|blob| Ledger::unpack(&blob));
         let is_damaged = ledger.is_none();
         let mut log = Log::empty(ledger.unwrap_or_default(), sizes, rules.clone());
-        let (spoilt, suspects): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            suspects.iter().map(|(id, doubt)| (*id, *doubt)).partition(|(_, doubt)| *doubt == Doubt::Page);
-        log.spoilt = spoilt.into_keys().collect();
+        let of = |of: Doubt| suspects.iter().filter(move |(_, doubt)| **doubt == of).map(|(id, _)| *id);
+        let suspects: BTreeSet<u32> = of(Doubt::Segment).collect();
+        log.spoilt = of(Doubt::Page).collect();
         let headers = segment::headers(connection)?;
         let (forgotten, passed) = log.load_readers(connection)?;
         let listed: BTreeSet<u32> = headers.keys().copied().collect();
@@ -45,7 +45,7 @@ impl Log {
         for (id, header) in headers {
             let (open, is_sound) = (id == log.ledger.last_segment, header.is_some());
             let read = match header {
-                _ if suspects.contains_key(&id) => Err(Fault::Segment(id)),
+                _ if suspects.contains(&id) => Err(Fault::Segment(id)),
                 Some(header) if !open => log.load_closed(connection, id, &header),
                 _ => log.load_by_scan(connection, id, open).map(|found| damage = damage.max(found)),
             };
@@ -54,10 +54,10 @@ impl Log {
                 Err(Fault::Segment(id)) => {
                     // Its number may have been another's, whose table no header names now.
                     log.is_at_odds |= !is_sound
-                        && !suspects.contains_key(&id)
+                        && !suspects.contains(&id)
                         && !tables.contains(&id)
                         && !tables.is_subset(&listed);
-                    log.give_up(id, suspects.get(&id).copied().unwrap_or(Doubt::Damaged));
+                    log.give_up(id);
                     damage = Damage::Some;
                 }
                 Err(fault) => return Err(fault),
@@ -95,7 +95,7 @@ impl Log {
             numbered: BTreeSet::new(),
             released: Vec::new(),
             touched: BTreeSet::new(),
-            lost: BTreeMap::new(),
+            lost: BTreeSet::new(),
             left: BTreeMap::new(),
             unlisted: BTreeMap::new(),
             spoilt: BTreeSet::new(),
@@ -313,10 +313,10 @@ impl Log {
         }
     }
 
-    fn give_up(&mut self, id: u32, doubt: Doubt) {
+    fn give_up(&mut self, id: u32) {
         tracing::error!(segment = id, "a part of the store cannot be read and is given up");
         self.segments.remove(&id);
-        self.lost.insert(id, doubt);
+        self.lost.insert(id);
         if id == self.ledger.last_segment {
             self.names = Dictionary::default();
             self.index = Index::default();

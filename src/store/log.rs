@@ -83,8 +83,8 @@ pub(super) struct Log {
     pub(super) released: Vec<(ReaderId, u64, u64)>,
     /// Closed segments that may have become droppable.
     pub(super) touched: BTreeSet<u32>,
-    /// Segments that cannot be read: dropped with the next commit.
-    pub(super) lost: BTreeMap<u32, Doubt>,
+    /// Segments that cannot be read: with the next commit they are none any more, and their tables unlisted.
+    pub(super) lost: BTreeSet<u32>,
     /// Tables that stay behind, and what their rows take: those without a header go one by one, in no commit.
     pub(super) left: BTreeMap<u32, u64>,
     /// Tables that no header names and of which nobody knows whether a row is wanted, each with when that is looked at.
@@ -115,15 +115,13 @@ pub(super) struct Gone {
     pub(super) counters: Counters,
 }
 
-/// Why a segment is given up.
+/// What is given up of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// It is damaged.
-    Damaged,
-    /// A page of its table is, and there is no room to salvage what lies round that: such rows are lost one by one.
+    /// All of it: it is damaged, or the disk does not read it.
+    Segment,
+    /// What lies below a damaged page, round which there is no room to salvage: such rows are lost one by one.
     Page,
-    /// The disk does not read it. So its table cannot even be dropped, and stays behind, unreachable.
-    Unreadable,
 }
 
 /// A segment, counted.

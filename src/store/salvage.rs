@@ -60,7 +60,7 @@ pub(super) fn is_due(
     if log.is_at_odds && files.has_room_for_another() {
         return Some(Fault::AtOdds(AT_ODDS.into()));
     }
-    let mut lost = log.lost.keys().filter(|id| !known.contains_key(id));
+    let mut lost = log.lost.iter().filter(|id| !known.contains_key(id));
     let id = lost.find(|id| can_salvage(files, connection, **id))?;
     Some(Fault::AtOdds(Fault::Segment(*id).to_string()))
 }

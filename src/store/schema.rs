@@ -112,8 +112,7 @@ impl Fault {
     pub(super) fn doubt(&self) -> Doubt {
         match self {
             Fault::Page(_) => Doubt::Page,
-            Fault::Unreadable(_) => Doubt::Unreadable,
-            _ => Doubt::Damaged,
+            _ => Doubt::Segment,
         }
     }
 

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::audience::Audience;
 use super::found::{FoundRow, Group};
-use super::log::{Dictionary, Doubt, Log, NewRow, Segment};
+use super::log::{Dictionary, Log, NewRow, Segment};
 use super::pack::{Unpack, put_number};
 use super::reader::Fate;
 use super::schema::Fault;
@@ -75,7 +75,7 @@ impl Log {
     pub(super) fn begin_segment(&mut self, connection: &Connection) -> Result<(), Fault> {
         // The number of one that is given up, or has lost its header, may still have a table.
         let is_taken = |id: &u32| {
-            self.segments.contains_key(id) || self.lost.contains_key(id) || self.unlisted.contains_key(id)
+            self.segments.contains_key(id) || self.lost.contains(id) || self.unlisted.contains_key(id)
         };
         // The last of all is no segment's.
         let mut next = self.ledger.last_segment.saturating_add(1)..NEEDLESS;
@@ -90,13 +90,11 @@ impl Log {
 
     /// Drops segments that nobody needs, copying on the last few rows of those that hardly anybody needs.
     pub(super) fn sweep(&mut self, connection: &Connection) -> Result<(), Fault> {
-        for (id, doubt) in std::mem::take(&mut self.lost) {
-            match doubt {
-                Doubt::Damaged => self.drop_table(connection, id, 0)?,
-                Doubt::Page | Doubt::Unreadable => {
-                    segment::drop_header(connection, id)?;
-                    self.unlisted.insert(id, 0);
-                }
+        for id in std::mem::take(&mut self.lost) {
+            segment::drop_header(connection, id)?;
+            // A salvage may find rows of it yet, however often one was refused.
+            if segment::has_table(connection, "main", id)? {
+                self.unlisted.insert(id, 0);
             }
         }
         while let Some(id) = self.touched.pop_first() {
@@ -178,13 +176,13 @@ impl Log {
     /// Tables that are without a header by now, each with its rows' bytes where that is known.
     pub(super) fn left_behind(&self) -> impl Iterator<Item = (u32, u64)> {
         let left = self.left.iter().map(|(id, bytes)| (*id, *bytes));
-        left.filter(|(id, _)| !self.segments.contains_key(id) && !self.lost.contains_key(id))
+        left.filter(|(id, _)| !self.segments.contains_key(id) && !self.lost.contains(id))
     }
 
     /// Notes the tables that an earlier run has left behind, by their names alone.
     pub(super) fn find_unlisted(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let tables = successor::tables(connection, "main")?.into_iter();
-        let tables = tables.filter(|id| !self.segments.contains_key(id) && !self.lost.contains_key(id));
+        let tables = tables.filter(|id| !self.segments.contains_key(id) && !self.lost.contains(id));
         self.unlisted = tables.map(|id| (id, 0)).collect();
         Ok(())
     }
@@ -192,7 +190,7 @@ impl Log {
     /// The first table to be looked at by now that no header names.
     pub(super) fn next_unlisted(&self, now: u64) -> Option<u32> {
         let due = self.unlisted.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id);
-        due.into_iter().find(|id| !self.segments.contains_key(id) && !self.lost.contains_key(id))
+        due.into_iter().find(|id| !self.segments.contains_key(id) && !self.lost.contains(id))
     }
 
     /// The database is another.

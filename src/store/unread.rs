@@ -106,8 +106,7 @@ impl Database {
                 ELSEWHERE | NEEDLESS => true,
                 // Should even that fail, the next load gives it up.
                 _ => {
-                    self.suspects.insert(place, Doubt::Unreadable).is_none()
-                        && self.files.has_room_for_another()
+                    self.suspects.insert(place, Doubt::Segment).is_none() && self.files.has_room_for_another()
                 }
             };
         if !salvage {

@@ -366,6 +366,17 @@ fn what_the_disk_may_read_yet_is_not_lost_to_a_salvage_of_what_could_be_read() {
     assert_eq!(READERS.map(|reader| read_all(&mut rig, reader).len()), ALL.map(|rows| rows - 9));
 }
 
+/// Damages what says whose the rows of a segment are, of which the route has had some: whoever reads the log finds that.
+fn spoil_an_index(rig: &Rig) {
+    let connection = rig.worker.database.connection.as_ref().unwrap();
+    let is_begun = |id: &u32| {
+        let sql = format!("SELECT count(*) FROM log_{id} WHERE seq IN (30, 31)");
+        connection.query_row(&sql, [], |row| row.get::<_, u32>(0)).unwrap() == 2
+    };
+    let id = (1..29).find(is_begun).expect("the route is in the midst of one");
+    connection.execute_batch(&format!("UPDATE log_{id} SET payload = x'00' WHERE seq = -1")).unwrap();
+}
+
 #[test]
 fn a_segment_that_is_found_damaged_when_the_log_is_read_again_is_salvaged() {
     let disk = filled(End::Closed);
@@ -385,6 +396,58 @@ fn a_segment_that_is_found_damaged_when_the_log_is_read_again_is_salvaged() {
     assert!(fails_to_commit_once(&mut rig));
     assert!(was_put_aside(&disk));
     assert_eq!(READERS.map(|reader| read_all(&mut rig, reader).len()), ALL);
+}
+
+/// When a segment is found damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    AtAStart,
+    AtWork,
+}
+
+#[test]
+fn what_a_refused_salvage_would_have_had_is_kept_for_another() {
+    let no_renaming = |disk: &FaultyDisk| disk.fail(|faults| faults.no_renaming = true);
+    let no_room = |disk: &FaultyDisk| {
+        let taken = taken(disk);
+        disk.fail(|faults| faults.capacity = taken + 200_000);
+    };
+    let refusals: [&dyn Fn(&FaultyDisk); 2] = [&no_renaming, &no_room];
+    for (refusal, refuse) in refusals.into_iter().enumerate() {
+        for found in [Found::AtAStart, Found::AtWork] {
+            let disk = filled(End::Closed);
+            let mut rig = start(&disk);
+            spoil_an_index(&rig);
+            if found == Found::AtAStart {
+                rig.worker.close();
+                refuse(&disk);
+                rig = start(&disk);
+                assert!(rig.commit(vec![session(ReaderId(90))]));
+            } else {
+                refuse(&disk);
+                assert!(fails_to_commit_once(&mut rig));
+            }
+            assert!(!was_put_aside(&disk));
+            let count = |rig: &mut Rig| {
+                let status = rig.status();
+                READERS.map(|reader| {
+                    let line = &status.readers[&reader];
+                    let damaged = line.dropped.get(&DropReason::Damaged).copied().unwrap_or(0);
+                    assert_eq!((line.received, line.delivered + line.queued + damaged), (300, 300));
+                    damaged
+                })
+            };
+            assert!(count(&mut rig).iter().all(|damaged| *damaged > 0), "what is not had is counted");
+            (0..10).for_each(|_| rig.wait(3_000));
+            rig.worker.close();
+            disk.fail(|faults| (faults.no_renaming, faults.capacity) = (false, 0));
+            disk.harm(&database(&disk), |bytes| bytes[0] ^= 1);
+            let mut rig = start(&disk);
+            assert!(was_put_aside(&disk));
+            let rows = READERS.map(|reader| read_all(&mut rig, reader).len());
+            assert_eq!((rows, count(&mut rig)), (ALL, [0; 3]), "refusal {refusal}, {found:?}");
+        }
+    }
 }
 
 #[test]
