@@ -381,18 +381,7 @@ fn spoil_an_index(rig: &Rig) {
 fn a_segment_that_is_found_damaged_when_the_log_is_read_again_is_salvaged() {
     let disk = filled(End::Closed);
     let mut rig = start(&disk);
-    let connection = rig.worker.database.connection.as_ref().unwrap();
-    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'log_9'";
-    let root: u32 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
-    let sql = "UPDATE segments SET data = x'00' WHERE id = 9; PRAGMA shrink_memory";
-    connection.execute_batch(sql).unwrap();
-    disk.harm(&database(&disk), |bytes| {
-        let root = (root as usize - 1) * 4_096;
-        assert_eq!(bytes[root], 5, "a page above others");
-        let last = u32::from_be_bytes(bytes[root + 8..root + 12].try_into().unwrap()) as usize;
-        // Its cells lie where there is no page.
-        bytes[(last - 1) * 4_096 + 3..][..2].fill(0xff);
-    });
+    spoil_an_index(&rig);
     assert!(fails_to_commit_once(&mut rig));
     assert!(was_put_aside(&disk));
     assert_eq!(READERS.map(|reader| read_all(&mut rig, reader).len()), ALL);
