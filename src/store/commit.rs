@@ -24,7 +24,7 @@ use super::room::{Files, PAGE, Pages, Room, Sizes};
 use super::salvage::{self, Legible, Odds};
 use super::schema::Fault;
 use super::successor::{self, Apart};
-use super::tend::{Dropped, Spare};
+use super::tend::{Dropped, Pause, Spare};
 use super::thread::Worker;
 use super::unread::{NEEDLESS, Unread};
 use crate::record::{Now, Seq};
@@ -99,8 +99,8 @@ pub(super) struct Recovery {
     pub(super) trouble: Option<String>,
     /// A commit that failed and may be on disk all the same: its stamp, and how many orders it held.
     unsure: Option<(u64, usize)>,
-    /// For the sake of tables that nobody needs nothing is salvaged before: the last time it failed.
-    pub(super) salvage_at: u64,
+    /// For the sake of tables that nobody needs nothing is salvaged before its end.
+    pub(super) pause: Pause,
 }
 
 impl Default for Recovery {
@@ -113,7 +113,7 @@ impl Default for Recovery {
             retry_at: None,
             trouble: None,
             unsure: None,
-            salvage_at: 0,
+            pause: Pause::default(),
         }
     }
 }

@@ -32,9 +32,10 @@ use super::{Config, aside, rescue, successor};
 use crate::record::ReaderId;
 
 /// What can be done with a damaged database as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Legible {
     /// Nothing: what is not salvaged is left in it.
+    #[default]
     Not,
     /// The log was read, or all of it but a segment: it is gone on with where not all of it can be salvaged.
     AsFarAsItGoes,
@@ -168,9 +169,8 @@ fn copy(
     // Each segment has a page at least, there or in the log.
     let size = |path: &Path| files.disk.size(path).unwrap_or(0);
     let strays = left.iter().map(|path| (size(path) + size(&with_suffix(path, "-wal"))) / PAGE).sum();
-    let mut rows = Salvaged { room, elsewhere, missing, strays, ..Salvaged::of(&found) };
+    let mut rows = Salvaged { room, legible, elsewhere, missing, strays, ..Salvaged::of(&found) };
     rows.copy(&image, &trees, &found, &target, files)?;
-    rows.be_complete(legible)?;
     if found.is_empty() && rows.taken.first().is_none() {
         return Err(match image.has_failed() {
             true => schema::unread().into(),
@@ -183,13 +183,12 @@ fn copy(
     let mut missing: BTreeMap<_, _> = missing.map(|(id, header)| (id, Some(header))).collect();
     let ids: Vec<u32> = missing.keys().copied().collect();
     for path in &left {
-        rows.left += rescue::copy_on(&target, files, path, &mut missing, room)?;
+        rows.leave(rescue::copy_on(&target, files, path, &mut missing, room)?)?;
     }
     rows.note_copied(&target, &ids)?;
     for path in &left {
         rows.put_strays(&target, files, path)?;
     }
-    rows.be_complete(legible)?;
     // What is too much for a reader goes with the first commit to the new one.
     let rules = Arc::new(Config::default().check().expect("the defaults are valid"));
     let mut log = Log::load(&target, *sizes, &rules, &BTreeMap::new())?;
@@ -243,6 +242,8 @@ fn put_found(target: &Connection, found: &Found) -> Result<(), Fault> {
 /// The rows of the log, on their way.
 #[derive(Default)]
 struct Salvaged {
+    /// What can be done with them where they are.
+    legible: Legible,
     /// Bytes that the new database may take.
     room: u64,
     /// Segments in files that were set apart.
@@ -273,9 +274,10 @@ impl Salvaged {
         Salvaged { readers, ..Salvaged::default() }
     }
 
-    /// An error where rows found no room that are had where they are.
-    fn be_complete(&self, legible: Legible) -> Result<(), Fault> {
-        if legible == Legible::AsFarAsItGoes && self.left > 0 { Err(Fault::Tight) } else { Ok(()) }
+    /// There is no room for so many rows: an error, at the first, where they are had where they are.
+    fn leave(&mut self, rows: u64) -> Result<(), Fault> {
+        self.left += rows;
+        if self.legible == Legible::AsFarAsItGoes && self.left > 0 { Err(Fault::Tight) } else { Ok(()) }
     }
 
     /// Copies every segment that is there, the newest first, each under a new number, and ends the transaction.
@@ -453,7 +455,7 @@ impl Salvaged {
             }
             let bytes = topic.len() + packed.len() + row.properties.len() + row.payload.len();
             let Some(rest) = room.checked_sub(taken_by(bytes as u64)) else {
-                self.left += 1;
+                self.leave(1)?;
                 continue;
             };
             room = rest;

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::Checked;
 use super::commit::Database;
+use super::pace::DAY_MILLIS;
 use super::patience::Patience;
 use super::read::Names;
 use super::room::{PAGE, Pages};
@@ -34,6 +35,24 @@ pub(super) enum Dropped {
     Some,
     /// None is.
     None,
+}
+
+/// When something may be salvaged again of which nobody needs anything.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    until: u64,
+    /// Salvages that were refused for want of room, since one was not.
+    refusals: u32,
+}
+
+impl Pause {
+    /// One has failed.
+    fn begin(&mut self, fault: &Fault, now: u64) {
+        // It has written as much as there was room for, and so does the next, unless there is more.
+        self.refusals = if fault.is_full() { self.refusals.saturating_add(1) } else { 0 };
+        let longer = SALVAGE_MILLIS << self.refusals.saturating_sub(1).min(8);
+        self.until = now + longer.min(DAY_MILLIS);
+    }
 }
 
 impl Database {
@@ -169,7 +188,7 @@ impl Worker {
         let now = (self.clock)();
         let is_damage = fault.is_damage();
         let is_over = is_damage || self.database.is_hopeless(&fault, now.mono);
-        if !is_over || !self.database.files.has_room_for_another() || now.mono < self.recovery.salvage_at {
+        if !is_over || !self.database.files.has_room_for_another() || now.mono < self.recovery.pause.until {
             return self.database.unread.put_off_and_rest(NEEDLESS, now.mono);
         }
         self.names = Names::default();
@@ -178,10 +197,13 @@ impl Worker {
             false => self.database.go_round(&fault, &now),
         };
         self.database.unread.rest((self.clock)().mono);
-        if let Err(second) = gone_round {
-            // It writes all of the store.
-            self.recovery.salvage_at = now.mono + SALVAGE_MILLIS;
-            self.recover_idle(second);
+        match gone_round {
+            Ok(()) => self.recovery.pause = Pause::default(),
+            Err(second) => {
+                // It writes all of the store.
+                self.recovery.pause.begin(&second, now.mono);
+                self.recover_idle(second);
+            }
         }
     }
 }
@@ -201,7 +223,8 @@ fn frames(connection: &Connection) -> Result<u64, Fault> {
 /// How often the file is shrunk by a little, and the reserve looked after.
 pub(super) const SHRINK_MILLIS: u64 = 1_000;
 
-/// How soon after one that failed a salvage is tried again of which nobody needs anything.
+/// How soon after one that failed a salvage is tried again of which nobody needs anything; twice as long after each
+/// further one that is refused for want of room, up to a day.
 const SALVAGE_MILLIS: u64 = 3_600_000;
 
 /// How soon a table that no header names is looked at again, where somebody may want a row of it.

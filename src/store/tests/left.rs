@@ -483,6 +483,42 @@ fn a_salvage_for_a_table_that_nobody_needs_is_not_tried_for_ever() {
 }
 
 #[test]
+fn a_salvage_that_is_refused_for_want_of_room_is_tried_less_and_less_often() {
+    let sizes = Sizes { segment_rows: 200, segment_bytes: 10_000_000, reserve: 0, ..SIZES };
+    let disk = FaultyDisk::new();
+    let start = || Rig::start(&disk, sizes, &["up".into()]).unwrap_or_else(|error| panic!("cannot {error}"));
+    let mut rig = start();
+    assert!(rig.commit(rows(1..=200)));
+    // Each is reckoned to fill a second page, of which it takes little.
+    assert!(rig.commit((201..=400).map(|seq| sized(seq, 5_000, &[ROUTE])).collect()));
+    rig.worker.close();
+    let page = page_of(&disk, 50);
+    let mut rig = start();
+    rig.worker.database.connection.as_ref().unwrap().execute_batch("PRAGMA shrink_memory").unwrap();
+    disk.harm(&disk.dir().join("tidegate.db"), |bytes| bytes[(page - 1) * 4_096 + 3..][..2].fill(0xff));
+    let taken = taken(&disk);
+    disk.fail(|faults| faults.capacity = taken + (taken + 300_000) / 3 * 4);
+    let (mut tries, mut before) = (0, rig.steps.load(Ordering::SeqCst));
+    settle(&mut rig, 1..=200);
+    rig.hand_over(rows(401..=401));
+    for _ in 0..48 {
+        for _ in 0..3 {
+            rig.wait(3_000);
+        }
+        let after = rig.steps.load(Ordering::SeqCst);
+        tries += u64::from(after > before);
+        before = after;
+        rig.wait(3_600_000);
+    }
+    assert!((3..=7).contains(&tries), "{tries} tries in two days");
+    assert_eq!((rig.status().trouble, tables(&rig)), (None, (3, 2)));
+    disk.fail(|faults| faults.capacity = 0);
+    rig.wait(86_400_000);
+    (0..3).for_each(|_| rig.wait(3_000));
+    assert_eq!((tables(&rig), rig.status().readers[&ROUTE].queued, lost(&mut rig)), ((2, 2), 201, 0));
+}
+
+#[test]
 fn damage_that_only_the_drop_of_the_oldest_meets_stops_no_commit_on_a_full_disk() {
     // What comes to the front of the one route may not go, since the other refuses more.
     let bounds = [
