@@ -277,10 +277,16 @@ impl Log {
         for (seq, reader, weight) in rows {
             weights.entry(reader).or_default().insert(seq, weight);
         }
+        let mut is_missed = false;
         for (reader, weights) in weights {
-            // One that wanted nothing any more has none. What a damaged one says of is counted as damaged.
+            // One that wanted nothing any more has none. What a damaged one says of is counted as damaged, where no
+            // salvage finds it from the rows.
             let rows = match segment::index(connection, id, reader) {
-                Err(Fault::Segment(_)) => continue,
+                Err(Fault::Segment(_)) => {
+                    let state = self.readers.get(&reader).map(|reader| &reader.state);
+                    is_missed |= state.is_some_and(|state| weights.keys().any(|seq| !state.is_settled(*seq)));
+                    continue;
+                }
                 read => read?,
             };
             if header.enter(reader, &rows) {
@@ -288,6 +294,11 @@ impl Log {
                 header.weights.insert(reader, of_its.map(|(_, weight)| weight).sum());
             }
         }
+        if is_missed && header.readers.is_empty() {
+            // It would go, as one that nobody wants.
+            return Err(Fault::Segment(id));
+        }
+        self.is_at_odds |= is_missed;
         self.load_closed(connection, id, &header)
     }
 

@@ -94,7 +94,8 @@ pub(super) struct Log {
     /// Segments that the disk does not read for now: no transaction may, since SQLite undoes one that does.
     pub(super) resting: BTreeSet<u32>,
     /// Whether there may be rows that SQLite does not find, and a salvage does: where nothing else is damaged, and what
-    /// readers had received does not add up; or where a page or a header stands in the place of another.
+    /// readers had received does not add up; where a page or a header stands in the place of another; or where neither a
+    /// header nor an index says whose rows are.
     pub(super) is_at_odds: bool,
     /// The last retained message of each topic in this transaction; `None`: it has none any more.
     pub(super) retained: BTreeMap<ByteString, Option<Arc<Message>>>,

@@ -83,6 +83,13 @@ fn a_segment_whose_header_or_index_is_damaged_loses_no_row() {
 }
 
 #[test]
+fn a_segment_whose_header_and_index_are_damaged_loses_no_row() {
+    let header = "UPDATE segments SET data = x'00' WHERE id = 2";
+    check(&format!("{header}; UPDATE log_2 SET payload = x'00' WHERE seq < 0"), &[]);
+    check(&format!("{header}; DELETE FROM log_2 WHERE seq = -1"), &[]);
+}
+
+#[test]
 fn sessions_and_routes_survive_damage_in_either_place() {
     let copies = "reader > 4294967295";
     for sql in [

@@ -366,22 +366,29 @@ fn what_the_disk_may_read_yet_is_not_lost_to_a_salvage_of_what_could_be_read() {
     assert_eq!(READERS.map(|reader| read_all(&mut rig, reader).len()), ALL.map(|rows| rows - 9));
 }
 
-/// Damages what says whose the rows of a segment are, of which the route has had some: whoever reads the log finds that.
-fn spoil_an_index(rig: &Rig) {
+/// Does this to a segment of which the route has had some: whoever reads the log finds that.
+fn spoil(rig: &Rig, sql: &str) {
     let connection = rig.worker.database.connection.as_ref().unwrap();
     let is_begun = |id: &u32| {
         let sql = format!("SELECT count(*) FROM log_{id} WHERE seq IN (30, 31)");
         connection.query_row(&sql, [], |row| row.get::<_, u32>(0)).unwrap() == 2
     };
     let id = (1..29).find(is_begun).expect("the route is in the midst of one");
-    connection.execute_batch(&format!("UPDATE log_{id} SET payload = x'00' WHERE seq = -1")).unwrap();
+    connection.execute_batch(&sql.replace('#', &id.to_string())).unwrap();
 }
+
+/// Damages what says whose its rows are.
+const INDEX: &str = "UPDATE log_# SET payload = x'00' WHERE seq = -1";
+
+/// Damages all that does, but for the rows.
+const INDEXES_AND_HEADER: &str =
+    "UPDATE log_# SET payload = x'00' WHERE seq < 0; UPDATE segments SET data = x'00' WHERE id = #";
 
 #[test]
 fn a_segment_that_is_found_damaged_when_the_log_is_read_again_is_salvaged() {
     let disk = filled(End::Closed);
     let mut rig = start(&disk);
-    spoil_an_index(&rig);
+    spoil(&rig, INDEX);
     assert!(fails_to_commit_once(&mut rig));
     assert!(was_put_aside(&disk));
     assert_eq!(READERS.map(|reader| read_all(&mut rig, reader).len()), ALL);
@@ -403,10 +410,11 @@ fn what_a_refused_salvage_would_have_had_is_kept_for_another() {
     };
     let refusals: [&dyn Fn(&FaultyDisk); 2] = [&no_renaming, &no_room];
     for (refusal, refuse) in refusals.into_iter().enumerate() {
-        for found in [Found::AtAStart, Found::AtWork] {
+        let cases = [INDEX, INDEXES_AND_HEADER].map(|sql| [(sql, Found::AtAStart), (sql, Found::AtWork)]);
+        for (sql, found) in cases.into_iter().flatten() {
             let disk = filled(End::Closed);
             let mut rig = start(&disk);
-            spoil_an_index(&rig);
+            spoil(&rig, sql);
             if found == Found::AtAStart {
                 rig.worker.close();
                 refuse(&disk);
@@ -434,7 +442,7 @@ fn what_a_refused_salvage_would_have_had_is_kept_for_another() {
             let mut rig = start(&disk);
             assert!(was_put_aside(&disk));
             let rows = READERS.map(|reader| read_all(&mut rig, reader).len());
-            assert_eq!((rows, count(&mut rig)), (ALL, [0; 3]), "refusal {refusal}, {found:?}");
+            assert_eq!((rows, count(&mut rig)), (ALL, [0; 3]), "refusal {refusal}, {found:?}: {sql}");
         }
     }
 }
