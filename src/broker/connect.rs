@@ -170,7 +170,9 @@ impl Broker {
         // what it still has to send.
         let is_out_of_reach =
             self.store == Presence::Absent || self.ledger.owed() >= OWED_MAX || self.lists_are_full();
-        if is_out_of_reach && self.granted_expiry(connect) > 0 {
+        // Nor the wills that they leave. The house's own are few.
+        let overdraws = will > 0 && self.ledger.is_overdrawn() && !connection.is_of_the_house();
+        if overdraws || (is_out_of_reach && self.granted_expiry(connect) > 0) {
             return Some(Reason::ServerUnavailable);
         }
         let name = connect.client_id.len() + connect.username.as_ref().map_or(0, |user| user.len());

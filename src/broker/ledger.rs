@@ -255,6 +255,13 @@ impl Ledger {
             || self.issued.0 - self.committed.0 >= UNCOMMITTED_WRITES_MAX
     }
 
+    /// Whether wills, which cannot wait, have brought a quarter more than that: until it is committed nobody comes in
+    /// who would leave another. A busy store alone keeps nobody out.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.uncommitted > self.uncommitted_max + self.uncommitted_max / 4
+            || self.uncommitted_weight > self.uncommitted_bytes_max + self.uncommitted_bytes_max / 4
+    }
+
     /// Whether the store has caught up so far that those who wait may go on.
     pub(super) fn is_relaxed(&self) -> bool {
         self.uncommitted <= self.uncommitted_max / 2

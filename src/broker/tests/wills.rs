@@ -344,3 +344,24 @@ fn without_a_will_nothing_is_published_at_the_end() {
         "",
     );
 }
+
+#[test]
+fn wills_do_not_pile_up_while_the_disk_stands_still_and_none_is_lost() {
+    let large = "x".repeat(200_000);
+    for (config, will) in [(config(), "w:q1:retain"), (with_route(true), "up/w:q0")] {
+        let (topic, how) = will.split_once(':').unwrap();
+        let connect = format!("1 connect a v5 clean keep=9 will={topic}:{large}:{how}");
+        let mut script = Script::new(config);
+        for _ in 0..100 {
+            script.run(&["open 1", &connect, "1 lost"]);
+        }
+        let said = |word: &str| script.said.iter().filter(|line| line.starts_with(word)).count();
+        let taken = script.said.iter().filter(|line| *line == "1 < connack").count();
+        assert_eq!((said("1 < connack 0x88"), said("write message")), (100 - taken, taken), "{will}");
+        assert!(script.broker.ledger.weight() < 5_500_000, "{will}: {}", script.broker.ledger.weight());
+        // Who leaves nothing comes in, and the house, whose own are few; so does everybody after the commit.
+        script.run(&["open 2", "--", "2 connect b v5 clean keep=9", "open 3 port user=tidegate:bus"]);
+        script.run(&["3 connect c clean will=up/c:gone", "commit", "open 1", &connect]);
+        assert_eq!(script.said, ["2 < connack", "3 < connack", "1 < connack"], "{will}");
+    }
+}
