@@ -66,7 +66,7 @@ impl Broker {
                 }
             }
             (Some(_), None) => {}
-            // Nobody is let go for what a group holds, so it must not grow.
+            // Its members are let go one after another, and until then it must not grow.
             (None, _) if level == Level::Full => self.counters.drop(DropReason::MemoryFull, 1),
             (None, _) => self.offer_group_live(id, message, want, turn),
         }

@@ -297,9 +297,12 @@ impl Broker {
     pub(super) fn relieve(&mut self, turn: &mut Turn<'_>) {
         self.forget_ways();
         // Once the engine knows, it says who has most in its buffers.
-        if self.level() == Level::Full
-            && self.memory.told == Level::Full
-            && !self.memory.let_go
+        let is_due = self.memory.told == Level::Full && !self.memory.let_go;
+        if is_due && self.level() == Level::Full {
+            self.forget_unclaimed();
+        }
+        if is_due
+            && self.level() == Level::Full
             && let Some(id) = self.holds_most()
         {
             self.memory.let_go = true;
@@ -332,7 +335,8 @@ impl Broker {
             let id = client.connection?;
             let refused = self.refused.get(&id).map_or(0, Refused::weight);
             let waiting = self.connections.get(id).map_or(0, Connection::weight) + refused;
-            Some((id, client.session.line.weight() + client.session.flight.weight() + waiting))
+            let own = client.session.line.weight() + client.session.flight.weight();
+            Some((id, own + self.groups.part_of(key, &client.groups) + waiting))
         });
         let buffered = self.memory.heaviest.filter(|(id, _)| self.connections.get(*id).is_some());
         let (id, weight) = queued.chain(strangers).chain(buffered).max_by_key(|(_, weight)| *weight)?;

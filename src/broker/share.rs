@@ -15,7 +15,9 @@ use slab::Slab;
 
 use super::aside::Aside;
 use super::client::ClientKey;
+use super::counters::Counters;
 use super::ledger::Ledger;
+use super::memory::Memory;
 use super::repeat::Ending;
 use super::{Broker, Effect, Turn};
 use crate::codec::{QoS, RetainHandling, SubscriptionOptions};
@@ -178,6 +180,14 @@ impl Group {
         }
     }
 
+    /// What waits in RAM is nobody's.
+    fn forget_queue(&mut self, reason: DropReason, memory: &mut Memory, counters: &mut Counters) {
+        while let Some(parcel) = self.queue.pop() {
+            memory.queues -= parcel.weight();
+            counters.drop(reason, 1);
+        }
+    }
+
     /// Whether a message waits for its members.
     pub(super) fn has_waiting(&self) -> bool {
         self.backlog.as_ref().is_some_and(|backlog| backlog.waiting() > 0)
@@ -209,6 +219,12 @@ impl Groups {
     pub(super) fn count(&self) -> (usize, usize) {
         let members = self.slots.iter().map(|(_, group)| group.members.len());
         (members.clone().filter(|count| *count > 0).count(), members.sum())
+    }
+
+    /// Bytes in RAM that wait since this client takes no more: its part of what waits for each of its groups.
+    pub(super) fn part_of(&self, key: ClientKey, of: &BTreeSet<GroupId>) -> usize {
+        let groups = of.iter().filter_map(|id| self.get(*id)).filter(|group| group.present.contains(&key));
+        groups.map(|group| group.queue.weight() / group.present.len()).sum()
     }
 
     /// Whether a client is in the group of this filter.
@@ -390,16 +406,22 @@ impl Broker {
         if !group.members.is_empty() {
             return;
         }
-        while let Some(parcel) = group.queue.pop() {
-            self.memory.queues -= parcel.weight();
-            self.counters.drop(DropReason::Purged, 1);
-        }
+        group.forget_queue(DropReason::Purged, &mut self.memory, &mut self.counters);
         if group.drawn > 0 {
             return;
         }
         self.memory.aside -= group.aside.weight();
         if let Some(backlog) = self.groups.remove(id).and_then(|group| group.backlog) {
             self.ledger.write(Write::SessionRemoved { reader: backlog.reader }, effects);
+        }
+    }
+
+    /// What waits in RAM for groups of whom nobody is here gives way: nobody could be let go for it.
+    pub(super) fn forget_unclaimed(&mut self) {
+        for id in self.groups.ids() {
+            if let Some(group) = self.groups.get_mut(id).filter(|group| group.present.is_empty()) {
+                group.forget_queue(DropReason::MemoryFull, &mut self.memory, &mut self.counters);
+            }
         }
     }
 

@@ -200,3 +200,48 @@ fn a_message_of_qos_0_looks_at_few_of_a_thousand_who_are_away() {
     assert!(most_looked_at(&mut script, once) <= 4);
     assert_eq!(script.said, ["7 < publish t/a x"; 3]);
 }
+
+/// Memory for 400 kB, a group's queue for 40 kB, and a client (2) in twelve groups that acknowledges nothing.
+fn slow_member() -> Script {
+    let mut config = config();
+    (config.limits.max_memory, config.limits.max_send_buffer) = (400_000, 40_000);
+    let mut script = Script::new(config);
+    script.run(&["open 1", "1 connect pub v5 clean", "open 2", "2 connect slow v5 clean window=1"]);
+    let filters: Vec<String> = (0..12).map(|number| format!("$share/g{number}/t q1")).collect();
+    script.run(&[&format!("2 subscribe 1 {}", filters.join(","))]);
+    script
+}
+
+fn closed(script: &Script) -> Vec<&String> {
+    script.said.iter().filter(|line| line.starts_with("close")).collect()
+}
+
+#[test]
+fn who_lets_the_queues_of_his_groups_fill_memory_is_let_go_and_nobody_else() {
+    let mut script = slow_member();
+    // Another has more in a queue of its own than any group has in its.
+    script.run(&["open 3", "3 connect other v5 clean window=1", "3 subscribe 1 o q1"]);
+    script.run(&["1 publish o x q1 id=1", &format!("1 publish o {} q1 id=2", "x".repeat(38_000))]);
+    let publish = format!("1 publish t {} q1 id=3", "x".repeat(12_000));
+    script.run(&[&publish, &publish, &publish, "--", "buffered 0", "buffered 0"]);
+    assert_eq!(closed(&script), ["close 2"]);
+    assert!(script.broker.counters().memory < 80_000, "{}", script.broker.counters().memory);
+    script.run(&["--", "open 4", "4 connect new v5 clean"]);
+    assert_eq!(script.said, ["4 < connack keep=64800"]);
+}
+
+#[test]
+fn what_fills_memory_for_groups_of_whom_nobody_is_here_gives_way() {
+    let mut script = slow_member();
+    // Its session is kept, though not for these: it wants QoS 0.
+    let filters: Vec<String> = (0..12).map(|number| format!("$share/g{number}/t q0")).collect();
+    script.run(&["open 3", "3 connect away v5 expiry=60", "commit"]);
+    script.run(&[&format!("3 subscribe 1 {}", filters.join(",")), "commit", "3 lost", "commit"]);
+    script.run(&["open 4", "4 connect other v5 clean window=1", "4 subscribe 1 o q1"]);
+    script.run(&["1 publish o x q1 id=1", &format!("1 publish o {} q1 id=2", "x".repeat(38_000))]);
+    let publish = format!("1 publish t {} q1 id=3", "x".repeat(12_000));
+    script.run(&[&publish, &publish, &publish, "--", "buffered 0", "buffered 0", "1 ping"]);
+    assert_eq!(closed(&script), ["close 2"]);
+    assert!(script.broker.counters().memory < 80_000, "{}", script.broker.counters().memory);
+    assert_eq!(script.broker.counters().dropped[&DropReason::MemoryFull], 36);
+}
