@@ -522,6 +522,10 @@ impl Broker {
         }
         let alive = if alive == 0 { now.house } else { alive };
         let ended = record.ended.unwrap_or(alive).min(now.house);
+        if record.ended.is_none() {
+            // Else the next start would take it for connected until then. [MQTT5-4.1.0-2]
+            self.ledger.write(Write::SessionEnded { reader: record.reader, ended }, unsaid);
+        }
         let passed = now.age(ended);
         let Some(client) = self.clients.get_mut(key) else { return };
         let rules = self.config.rules.as_ref();

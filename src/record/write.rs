@@ -51,6 +51,13 @@ pub enum Write {
     /// A session that outlives its connection was made or has changed; the whole of it. Does not touch
     /// its rows.
     Session(Arc<SessionRecord>),
+    /// A session was found connected at a start: when its connection ended at the latest. Nothing where it is gone.
+    SessionEnded {
+        /// Whose.
+        reader: ReaderId,
+        /// A stamp, as [`SessionRecord::ended`].
+        ended: u64,
+    },
     /// A session is gone: what it still had is dropped (counted as purged).
     SessionRemoved {
         /// Whose.
@@ -140,6 +147,7 @@ impl Write {
                 | Write::Dropped { .. }
                 | Write::LeaseSent { .. }
                 | Write::Unleased { .. }
+                | Write::SessionEnded { .. }
                 | Write::SessionRemoved { .. }
                 | Write::Shed { .. }
                 | Write::Unretained { .. }

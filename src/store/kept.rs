@@ -59,7 +59,7 @@ pub(super) fn put_route(
 
 /// All routes, in the order of their making.
 pub(super) fn routes(connection: &Connection) -> rusqlite::Result<Vec<StoredRoute>> {
-    blobs(connection, Original::Route, |reader, body| {
+    blobs(connection, Original::Route, EVERY, |reader, body| {
         let mut unpack = Unpack::new(body);
         let standing = if unpack.byte()? == 0 { Standing::Active } else { Standing::Removed };
         Some(StoredRoute { reader, name: unpack.text()?.into(), standing })
@@ -115,7 +115,12 @@ pub(super) fn remove_session(connection: &Connection, reader: ReaderId) -> Resul
 
 /// All sessions.
 pub(super) fn sessions(connection: &Connection) -> rusqlite::Result<Vec<SessionRecord>> {
-    blobs(connection, Original::Session, unpack_session)
+    blobs(connection, Original::Session, EVERY, unpack_session)
+}
+
+/// One session.
+pub(super) fn session(connection: &Connection, reader: ReaderId) -> rusqlite::Result<Option<SessionRecord>> {
+    Ok(blobs(connection, Original::Session, (reader, reader), unpack_session)?.pop())
 }
 
 fn unpack_session(reader: ReaderId, body: &[u8]) -> Option<SessionRecord> {
@@ -282,22 +287,24 @@ pub(super) fn put_twice(
     Ok(())
 }
 
-/// Sealed rows of a table that is keyed by reader, from whichever place is sound, in the readers' order.
+/// Sealed rows of a table that is keyed by reader, from the one reader to the other, from whichever place is sound, in
+/// the readers' order.
 fn blobs<T>(
     connection: &Connection,
     original: Original,
+    (from, to): (ReaderId, ReaderId),
     read: impl Fn(ReaderId, &[u8]) -> Option<T>,
 ) -> rusqlite::Result<Vec<T>> {
     let mut found = BTreeMap::new();
-    let (first, last) = (original.key_of_copy(ReaderId(0)), original.key_of_copy(ReaderId(u32::MAX)));
-    for (table, first, last) in [(original.table(), 0, u64::from(u32::MAX)), ("mirror", first, last)] {
+    for (table, zero) in [(original.table(), 0), ("mirror", original.key_of_copy(ReaderId(0)))] {
+        let (first, last) = (zero + u64::from(from.0), zero + u64::from(to.0));
         let sql = format!("SELECT reader, data FROM {table} WHERE reader BETWEEN ? AND ?");
-        let mut statement = connection.prepare(&sql)?;
+        let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![signed(first), signed(last)])?;
         while let Some(row) = rows.next()? {
             let key = unsigned(row.get(0)?);
             // A damaged table may have one that SQLite was not asked for.
-            let Some(reader) = key.checked_sub(first).and_then(|reader| u32::try_from(reader).ok()) else {
+            let Some(reader) = key.checked_sub(zero).and_then(|reader| u32::try_from(reader).ok()) else {
                 continue;
             };
             let reader = ReaderId(reader);
@@ -322,3 +329,6 @@ pub(super) fn topic_key(topic: &str) -> u64 {
 fn text(bytes: &[u8]) -> Option<ByteString> {
     std::str::from_utf8(bytes).ok().map(ByteString::from)
 }
+
+/// Of readers: all that there may be.
+const EVERY: (ReaderId, ReaderId) = (ReaderId(0), ReaderId(u32::MAX));

@@ -23,7 +23,7 @@ use super::room::{Room, Sizes};
 use super::schema::{Fault, LEDGER, Ledger, put_state, remove_state};
 use super::segment::{Named, Pen, RawRow};
 use super::tally::{Tally, Wanted};
-use crate::record::{DropReason, LeaseState, Message, ReaderId, Seq, Want, Write};
+use crate::record::{DropReason, LeaseState, Message, ReaderId, Seq, SessionRecord, Want, Write};
 
 /// One thing that a transaction does.
 #[derive(Debug)]
@@ -234,6 +234,11 @@ impl Log {
                 let made = || Reader { bounds, ..Reader::new(Kind::Session, name.clone(), cursor) };
                 self.readers.entry(record.reader).or_insert_with(made).name.clone_from(&name);
                 self.dirty.insert(record.reader);
+            }
+            Write::SessionEnded { reader, ended } => {
+                if let Some(record) = kept::session(pen, *reader)? {
+                    kept::put_session(pen, &SessionRecord { ended: Some(*ended), ..record })?;
+                }
             }
             Write::SessionRemoved { reader } => {
                 self.purge(*reader);

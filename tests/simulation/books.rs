@@ -276,6 +276,11 @@ impl State {
                 self.sessions.insert(record.reader, record.clone());
                 self.readers.entry(record.reader).or_default();
             }
+            Write::SessionEnded { reader, ended } => {
+                if let Some(record) = self.sessions.get_mut(reader) {
+                    Arc::make_mut(record).ended = Some(*ended);
+                }
+            }
             Write::SessionRemoved { reader } => {
                 self.sessions.remove(reader);
                 self.readers.remove(reader);

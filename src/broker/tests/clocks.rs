@@ -128,10 +128,30 @@ fn a_session_that_left_without_a_clock_does_not_age_when_it_is_set() {
 fn who_was_connected_when_the_power_failed_is_away_since_then() {
     let here = &["open 1", "1 connect a v5 expiry=3600", "commit", "after 1000"];
     // The last commit may have been ten minutes before the power failed.
-    with(here, &["off 3000000", "after 1199000"], "");
-    with(here, &["off 3000000", "after 1200000"], "write removed r1");
-    with(here, &["off 86400000"], "write removed r1");
-    with(here, &["off 86400000 unset", "after 3599000"], "");
+    with(here, &["off 3000000", "after 1199000"], "write ended r1");
+    with(here, &["off 3000000", "after 1200000"], "write ended r1\nwrite removed r1");
+    with(here, &["off 86400000"], "write ended r1\nwrite removed r1");
+    with(here, &["off 86400000 unset", "after 3599000"], "write ended r1");
+}
+
+// [MQTT5-4.1.0-2]
+#[test]
+fn a_session_that_a_power_cut_ended_does_not_begin_anew_at_every_start() {
+    let here = &[
+        "open 1",
+        "1 connect a v5 expiry=100",
+        "commit",
+        "after 1000",
+        "off 10000",
+        "after 60000",
+        "commit",
+    ];
+    with(here, &["off 10000", "after 29000"], "");
+    with(here, &["off 10000", "after 30000"], "write removed r1");
+    let come = "1 connect a v5 expiry=1000 delay=100 will=w:gone:retain";
+    let will = &["open 1", come, "commit", "after 1000", "off 10000", "after 60000", "commit"];
+    with(will, &["off 10000", "after 29000"], "");
+    with(will, &["off 10000", "after 30000"], PUBLISHED);
 }
 
 /// A subscriber that is away, and a message of 60 seconds for it.

@@ -61,6 +61,11 @@ impl State {
                 self.last_reader = self.last_reader.max(record.reader.0);
                 self.sessions.insert(record.reader, record.clone());
             }
+            Write::SessionEnded { reader, ended } => {
+                if let Some(record) = self.sessions.get_mut(reader) {
+                    Arc::make_mut(record).ended = Some(*ended);
+                }
+            }
             Write::SessionRemoved { reader } => {
                 self.sessions.remove(reader);
                 self.rows.remove(reader);

@@ -251,7 +251,8 @@ fn what_a_crash_took_was_never_acknowledged() {
     pair(
         &["1 publish t/a 1 q1 id=1", "crash"],
         "write message 1 t/a 1 for [r1 q1]
-         2 < publish t/a 1 q1 id=1",
+         2 < publish t/a 1 q1 id=1
+         write ended r1",
     );
     pair(&["1 publish t/a 1 q1 id=1", "crash", "open 2", "2 connect sub", "commit", "--", "rows"], "");
 }

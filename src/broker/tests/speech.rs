@@ -387,6 +387,7 @@ fn written(write: &Write) -> String {
         Write::InwardReleased { reader, packet_id } => format!("released r{}/{packet_id}", reader.0),
         Write::Unretained { topic } => format!("unretained {topic}"),
         Write::Session(record) => session(record),
+        Write::SessionEnded { reader, .. } => format!("ended r{}", reader.0),
         Write::SessionRemoved { reader } => format!("removed r{}", reader.0),
         Write::Leased { reader, seq, packet_id, holder } => {
             let holder = holder.map_or(String::new(), |holder| format!(" of r{}", holder.0));

@@ -205,7 +205,8 @@ fn a_will_outlives_a_crash_and_keeps_its_delay() {
 fn a_client_that_was_there_when_the_power_failed_is_gone_after_it() {
     check(
         &["open 1", "1 connect a will=w:gone:retain", "commit", "--", "crash"],
-        "write message 1 w gone for [] retained
+        "write ended r1
+         write message 1 w gone for [] retained
          write session a r1 ended",
     );
 }
@@ -322,7 +323,10 @@ fn a_will_is_retained_where_it_says_so_and_nowhere_else() {
         );
     }
     // Of a session that was found in the store, too.
-    check(&["open 1", "1 connect a will=w:gone", "commit", "--", "crash"], "write session a r1 ended");
+    check(
+        &["open 1", "1 connect a will=w:gone", "commit", "--", "crash"],
+        "write ended r1\nwrite session a r1 ended",
+    );
 }
 
 // [MQTT311-3.1.2-12]

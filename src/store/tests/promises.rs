@@ -72,6 +72,20 @@ fn settled_rows_are_gone_and_counted_once() {
 }
 
 #[test]
+fn when_a_session_was_found_to_have_ended_is_kept_and_makes_none_that_is_gone() {
+    let mut trial = Terms::default().open();
+    let (one, two) = (ReaderId(5), ReaderId(6));
+    trial.commit(vec![session(one), session(two)]);
+    let ended = |reader| Write::SessionEnded { reader, ended: WALL };
+    trial.commit(vec![ended(one), Write::SessionRemoved { reader: two }, ended(two), put(1, &[one])]);
+    let again = trial.killed().open();
+    let Write::Session(record) = session(one) else { panic!("a session") };
+    let expected = [SessionRecord { ended: Some(WALL), ..SessionRecord::clone(&record) }];
+    let records: Vec<_> = again.opened.restored.sessions.iter().map(|found| found.record.clone()).collect();
+    assert_eq!(records, expected);
+}
+
+#[test]
 fn a_session_comes_back_whole() {
     let mut trial = Terms::default().open();
     let (one, two) = (ReaderId(5), ReaderId(6));
