@@ -115,11 +115,10 @@ impl Broker {
             }
             match self.ledger.next_row(reader, after) {
                 Some((seq, parcel)) => self.take_row(key, seq, parcel, turn),
-                None => {
-                    backlog.advance(self.ledger.last_seq());
-                    self.forget_vanished(key, turn);
-                    return;
-                }
+                None => backlog.advance(self.ledger.last_seq()),
+            }
+            if self.has_caught_up(key) {
+                return self.forget_vanished(key, turn);
             }
         }
     }
@@ -226,6 +225,11 @@ impl Broker {
             }
             Stage::Recording | Stage::Released | Stage::Ended => {}
         }
+    }
+
+    fn has_caught_up(&self, key: ClientKey) -> bool {
+        let backlog = self.clients.get(key).and_then(|client| client.session.backlog.as_ref());
+        backlog.is_some_and(|backlog| backlog.caught_up())
     }
 
     /// Exchanges whose rows were not found again can never be sent.

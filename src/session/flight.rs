@@ -313,6 +313,9 @@ impl Flight {
 
     /// Packet ids whose PUBLISH was to be read and sent again and was not.
     pub fn unread(&self) -> Vec<u16> {
+        if usize::from(self.under_way) == self.exchanges.len() {
+            return Vec::new();
+        }
         let unread = |exchange: &&Exchange| {
             let waits = matches!(exchange.stage, Stage::Leasing | Stage::Sent);
             exchange.group.is_none() && waits && !exchange.under_way

@@ -3,7 +3,7 @@
 //! The preamble, two clients of whom one keeps its session, is that of `keeping`.
 
 use super::keeping::{narrow, pair, pair_with};
-use super::script::{check, with_route};
+use super::script::{Script, check, with_route};
 
 // [MQTT5-4.4.0-1] [MQTT311-4.4.0-1] [MQTT5-3.3.1-1] [MQTT311-3.3.1-1]
 #[test]
@@ -194,6 +194,53 @@ fn a_message_published_while_rows_are_read_comes_after_them() {
          2 < publish t/a 1 q1 id=1 dup
          2 < publish t/a 2 q1 id=2
          1 < puback 1",
+    );
+}
+
+/// The store has lost the first of two unacknowledged rows, and brings what is left; what it had not yet when it was
+/// asked comes from RAM.
+fn with_the_rest_in_ram(qos: &str, port: &str, after: &[&str], expected: &str) {
+    let mut script = Script::new(narrow(4));
+    let publish = |seq: u32| format!("1 publish t {seq} {qos} id={seq}");
+    let open = format!("open 2 {port}");
+    script.run(&["open 1", "1 connect pub clean", &open, "2 connect sub", "commit", "2 subscribe 1 t q2"]);
+    script.run(&["commit", &publish(1), &publish(2), "commit", "2 lost"]);
+    script.broker.ledger.bound(1, 9);
+    script.run(&["commit", "lose r1/1", &open, "2 connect sub", "commit", "ask", &publish(3), "--", "rows"]);
+    script.run(after);
+    let expected: Vec<&str> = expected.lines().map(str::trim).collect();
+    assert_eq!(script.said, expected, "{:#?}", script.said);
+}
+
+#[test]
+fn a_port_hears_that_nothing_waits_where_a_row_that_was_under_way_is_gone() {
+    with_the_rest_in_ram(
+        "q1",
+        "port credit=9",
+        &["2 ping", "2 puback 2", "2 puback 3"],
+        "2 < publish t 2 q1 id=2 dup
+         2 < publish t 3 q1 id=3
+         write settled r1/1
+         write settled r1/2
+         write settled r1/3
+         2 < pong",
+    );
+}
+
+// [MQTT5-4.3.3-5] [MQTT311-4.3.3-1]
+#[test]
+fn a_packet_id_whose_row_is_gone_is_released_once_all_is_read() {
+    with_the_rest_in_ram(
+        "q2",
+        "",
+        &["commit", "2 pubcomp 1"],
+        "2 < publish t 2 q2 id=2 dup
+         write leased r1/3 id=3
+         write received r1/1
+         1 < pubrec 3
+         2 < publish t 3 q2 id=3
+         2 < pubrel 1
+         write settled r1/1",
     );
 }
 
