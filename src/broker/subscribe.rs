@@ -163,16 +163,17 @@ impl Broker {
         let is_house = connection.is_some_and(Connection::is_of_the_house);
         let full = self.clients.get(key).is_none_or(|client| {
             let most = client.session.subscriptions.len() >= SUBSCRIPTIONS_MAX;
+            let short = !is_house && self.level() == Level::Full;
             let crowded = !is_house && self.names_are_full(Some(key));
-            (most || crowded) && {
+            (most || short || crowded) && {
                 // What it has already takes no more. [MQTT5-3.8.4-3]
                 let filter = client.mounted_filter(filter);
-                !self.has(key, &filter) && (most || !self.is_spared(key, &filter))
+                !self.has(key, &filter) && (most || short || !self.is_spared(key, &filter))
             }
         });
         match filter::check_filter(filter) {
             Err(_) => Reason::TopicFilterInvalid,
-            Ok(_) if full || (!is_house && self.level() == Level::Full) => Reason::QuotaExceeded,
+            Ok(_) if full => Reason::QuotaExceeded,
             Ok(FilterKind::Exact | FilterKind::Wildcard | FilterKind::Shared) => match qos {
                 QoS::AtMostOnce => Reason::Success,
                 QoS::AtLeastOnce => Reason::GrantedQoS1,

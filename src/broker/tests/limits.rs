@@ -217,6 +217,26 @@ fn nobody_new_is_taken_where_memory_is_full() {
     );
 }
 
+// [MQTT5-3.8.4-3]
+#[test]
+fn what_a_client_has_subscribed_to_it_may_where_memory_is_full_too() {
+    check_with(
+        memory(1_000_000),
+        &[
+            "open 1",
+            "1 connect a v5 clean",
+            "1 subscribe 1 t q0",
+            "1 subscribe 2 $share/g/t q0",
+            "buffered 1000000",
+            "--",
+            "1 subscribe 3 t q1, u q1",
+            "1 subscribe 4 $share/g/t q1",
+        ],
+        "1 < suback 3 0x01 0x97
+         1 < suback 4 0x01",
+    );
+}
+
 #[test]
 fn whoever_holds_most_is_let_go_and_a_kept_session_loses_nothing() {
     check_with(
