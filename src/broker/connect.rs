@@ -1,7 +1,7 @@
 //! From CONNECT to CONNACK: who is it, which session does it get, when does that stand.
 //!
-//! A session that outlives its connection is committed before CONNACK; until then, and while a password
-//! is being checked, the connection's packets wait.
+//! A session that outlives its connection is committed before CONNACK, and so is the end of one that a clean start
+//! throws away; until then, and while a password is being checked, the connection's packets wait.
 
 use std::sync::Arc;
 
@@ -12,7 +12,6 @@ use super::authenticate::compact;
 use super::claim::Origin;
 use super::client::ClientKey;
 use super::connection::{Connection, Phase, Problems};
-use super::depart::Cause;
 use super::ledger::Step;
 use super::memory::{Level, connect_weight, will_weight};
 use super::outlet::Outlet;
@@ -225,20 +224,10 @@ impl Broker {
         if expiry > 0 && !self.make_place(id, &client_id, turn) {
             return self.refuse(id, client_id, Reason::QuotaExceeded, turn);
         }
-        // [MQTT311-3.1.4-2] [MQTT5-3.1.4-3]
-        if let Some(former) = self.clients.named(&client_id).and_then(|key| self.clients.get(key)?.connection)
-        {
-            let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
-            self.part(former, cause, turn);
-        }
+        let thrown_away = self.supersede(&client_id, &connect, turn);
         let found = self.clients.named(&client_id);
-        if let Some(key) = found
-            && connect.clean_start
-        {
-            self.end_session(key, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
-        }
-        let session_present = found.is_some() && !connect.clean_start;
-        let key = match self.clients.named(&client_id) {
+        let session_present = found.is_some();
+        let key = match found {
             Some(key) => key,
             None => self.clients.insert(Session::new(client_id, None, expiry)),
         };
@@ -256,11 +245,10 @@ impl Broker {
         self.counters.house_clients += u64::from(connection.is_of_the_house());
         let guests = self.counters.clients - self.counters.house_clients;
         self.counters.most_guests = self.counters.most_guests.max(guests);
-        let ends_with_it = self.clients.get(key).is_none_or(|client| client.session.backlog.is_none());
-        if ends_with_it && !self.connections.is_gone(id) {
+        let ticket = self.write_session(key, turn).max(thrown_away);
+        if ticket == Ticket(0) && !self.connections.is_gone(id) {
             return self.finish_opening(id, turn);
         }
-        let ticket = self.write_session(key, turn);
         if let Some(connection) = self.connections.get_mut(id) {
             self.pace.begin(&mut connection.rhythm, Kind::Other, ticket);
         }

@@ -16,7 +16,7 @@ use super::publish::{INWARD_BYTES, is_volatile};
 use super::repeat::Ending;
 use super::{Broker, ConnectionId, Effect, Note, Turn, Verdict};
 use crate::codec::{Connect, Disconnect, Packet, Properties, QoS, Reason, Version};
-use crate::record::{DropReason, Message, Now, SessionWill, Write};
+use crate::record::{DropReason, Message, Now, SessionWill, Ticket, Write};
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,24 @@ pub(super) enum Cause {
     Stopping,
 }
 
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// Its client wants none of it any more.
+    Asked,
+    /// Its time is over, or another needs its place.
+    Lapsed,
+}
+
 impl Cause {
+    /// Why a session ends that ends with the connection.
+    fn removal(self) -> Removal {
+        match self {
+            Cause::Goodbye | Cause::GoodbyeWithWill | Cause::Replaced => Removal::Asked,
+            Cause::Lost | Cause::Expelled(_) | Cause::TakenOver | Cause::Stopping => Removal::Lapsed,
+        }
+    }
+
     /// What DISCONNECT says where the server sends it.
     fn told(self) -> Option<Reason> {
         match self {
@@ -244,7 +261,7 @@ impl Broker {
         }
         let expiry = client.session.expiry;
         if ends {
-            return self.end_session(key, turn);
+            return self.end_session(key, cause.removal(), turn);
         }
         let delay =
             client.will.as_ref().and_then(|will| will.properties.will_delay()).unwrap_or(0).min(expiry);
@@ -267,8 +284,29 @@ impl Broker {
         }
     }
 
+    /// Whoever is here under this client id goes, and with a clean start the session, too. What the store had of it is
+    /// gone with the write of this ticket: it would be back after a crash, and its client told that there is none.
+    pub(super) fn supersede(&mut self, client_id: &str, connect: &Connect, turn: &mut Turn<'_>) -> Ticket {
+        let Some(former) = self.clients.named(client_id).and_then(|key| self.clients.get(key)) else {
+            return Ticket(0);
+        };
+        let is_kept = former.session.backlog.is_some();
+        // [MQTT311-3.1.4-2] [MQTT5-3.1.4-3]
+        if let Some(connection) = former.connection {
+            let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
+            self.part(connection, cause, turn);
+        }
+        if !connect.clean_start {
+            return Ticket(0);
+        }
+        if let Some(key) = self.clients.named(client_id) {
+            self.end_session(key, Removal::Asked, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
+        }
+        if is_kept { self.ledger.newest() } else { Ticket(0) }
+    }
+
     /// The session is over; its will, if one is left, is due. [MQTT5-3.1.2-8]
-    pub(super) fn end_session(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+    pub(super) fn end_session(&mut self, key: ClientKey, removal: Removal, turn: &mut Turn<'_>) {
         self.publish_will(key, turn);
         self.leave_groups(key, turn);
         let Some(client) = self.clients.remove(key) else { return };
@@ -281,7 +319,12 @@ impl Broker {
             self.router.unsubscribe(&subscription.filter, subscriber);
         }
         if let Some(backlog) = client.session.backlog {
-            self.ledger.write(Write::SessionRemoved { reader: backlog.reader }, turn.effects);
+            let reader = backlog.reader;
+            let write = match removal {
+                Removal::Asked => Write::SessionRemoved { reader },
+                Removal::Lapsed => Write::SessionLapsed { reader },
+            };
+            self.ledger.write(write, turn.effects);
         }
     }
 
@@ -340,7 +383,7 @@ impl Broker {
         }
         if is_over(client.ends) {
             self.counters.sessions_expired += 1;
-            return self.end_session(key, turn);
+            return self.end_session(key, Removal::Lapsed, turn);
         }
         if is_over(client.will_due) {
             self.publish_will(key, turn);

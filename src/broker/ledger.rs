@@ -52,7 +52,7 @@ struct TailRow {
 /// What is done once a write is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// CONNACK of a kept session.
+    /// CONNACK of a kept session, or after one that is thrown away.
     Open(ConnectionId),
     /// The next answers of a connection.
     Answer(ConnectionId),

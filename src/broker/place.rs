@@ -6,6 +6,7 @@
 
 use super::client::ClientKey;
 use super::connection::Connection;
+use super::depart::Removal;
 use super::rights::is_port_of_the_house;
 use super::{Broker, ConnectionId, Effect, Note, Turn};
 
@@ -29,7 +30,7 @@ impl Broker {
                 turn.effects.push(Effect::Note(Note::GaveWay { client_id }));
             }
             self.counters.sessions_displaced += 1;
-            self.end_session(key, turn);
+            self.end_session(key, Removal::Lapsed, turn);
             return true;
         }
         false

@@ -412,7 +412,7 @@ impl Broker {
         }
         self.memory.aside -= group.aside.weight();
         if let Some(backlog) = self.groups.remove(id).and_then(|group| group.backlog) {
-            self.ledger.write(Write::SessionRemoved { reader: backlog.reader }, effects);
+            self.ledger.write(Write::SessionLapsed { reader: backlog.reader }, effects);
         }
     }
 

@@ -58,8 +58,14 @@ pub enum Write {
         /// A stamp, as [`SessionRecord::ended`].
         ended: u64,
     },
-    /// A session is gone: what it still had is dropped (counted as purged).
+    /// A session is gone since its client wants none of it any more: what it still had is dropped (counted as
+    /// purged). The client is told that it is gone after the commit, so that a crash does not bring it back.
     SessionRemoved {
+        /// Whose.
+        reader: ReaderId,
+    },
+    /// The same of a session whose time is over, or which others need the place of, and of a group without members.
+    SessionLapsed {
         /// Whose.
         reader: ReaderId,
     },
@@ -148,7 +154,7 @@ impl Write {
                 | Write::LeaseSent { .. }
                 | Write::Unleased { .. }
                 | Write::SessionEnded { .. }
-                | Write::SessionRemoved { .. }
+                | Write::SessionLapsed { .. }
                 | Write::Shed { .. }
                 | Write::Unretained { .. }
         )

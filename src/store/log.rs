@@ -240,7 +240,7 @@ impl Log {
                     kept::put_session(pen, &SessionRecord { ended: Some(*ended), ..record })?;
                 }
             }
-            Write::SessionRemoved { reader } => {
+            Write::SessionRemoved { reader } | Write::SessionLapsed { reader } => {
                 self.purge(*reader);
                 self.readers.remove(reader);
                 self.dirty.remove(reader);

@@ -131,8 +131,10 @@ impl Worker {
         let now = (self.clock)().mono;
         match ask {
             Ask::Writes { mut batch, hurry } => {
-                let ends =
-                    |write: &Write| matches!(write, Write::Settled { .. } | Write::SessionRemoved { .. });
+                let ends = |write: &Write| {
+                    use Write::{SessionLapsed, SessionRemoved, Settled};
+                    matches!(write, Settled { .. } | SessionRemoved { .. } | SessionLapsed { .. })
+                };
                 let presses = batch.iter().any(ends);
                 for write in batch.drain(..) {
                     self.batch.push(Order::Write(write), now);

@@ -281,7 +281,7 @@ impl State {
                     Arc::make_mut(record).ended = Some(*ended);
                 }
             }
-            Write::SessionRemoved { reader } => {
+            Write::SessionRemoved { reader } | Write::SessionLapsed { reader } => {
                 self.sessions.remove(reader);
                 self.readers.remove(reader);
             }

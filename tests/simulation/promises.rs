@@ -71,7 +71,9 @@ impl World {
         self.promises.moved += 1;
         match write {
             Write::Session(record) => self.promises.is_kept_now |= is_group(record),
-            Write::SessionRemoved { reader } => self.on_session_removed(*reader),
+            Write::SessionRemoved { reader } | Write::SessionLapsed { reader } => {
+                self.on_session_removed(*reader);
+            }
             Write::Message { seq, message, audience, .. } => self.on_message(*seq, message, audience),
             _ => {}
         }

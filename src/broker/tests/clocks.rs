@@ -59,7 +59,7 @@ fn without_a_clock_the_time_off_counts_once_it_is_set() {
         WILL,
         &["off 86400000 unset", "after 1000", "set"],
         "write message 1 w gone for [] retained
-         write removed r1",
+         write lapsed r1",
     );
 }
 
@@ -70,14 +70,14 @@ fn a_step_of_the_clock_moves_no_will_and_no_session() {
         with(WILL, &[&step, "after 39000"], "");
         with(WILL, &[&step, "after 40000"], PUBLISHED);
         with(WILL, &["after 50000", "--", &step, "after 49000"], "");
-        with(WILL, &["after 50000", "commit", "--", &step, "after 50000"], "write removed r1");
+        with(WILL, &["after 50000", "commit", "--", &step, "after 50000"], "write lapsed r1");
     }
 }
 
 #[test]
 fn a_session_ends_at_its_time_over_restarts() {
     let away = &["open 1", "1 connect a v5 expiry=100", "commit", "1 lost", "after 50000", "commit"];
-    let removed = "write removed r1";
+    let removed = "write lapsed r1";
     with(away, &["off 40000", "after 9000"], "");
     with(away, &["off 40000", "after 10000"], removed);
     with(away, &["off 20000", "after 1000", "off 20000", "after 8000"], "");
@@ -119,9 +119,9 @@ fn a_session_that_left_without_a_clock_does_not_age_when_it_is_set() {
         "after 10000",
     ];
     with(away, &["after 39000"], "");
-    with(away, &["after 40000"], "write removed r1");
+    with(away, &["after 40000"], "write lapsed r1");
     with(away, &["off 10000", "after 29000"], "");
-    with(away, &["off 10000", "after 30000"], "write removed r1");
+    with(away, &["off 10000", "after 30000"], "write lapsed r1");
 }
 
 #[test]
@@ -129,8 +129,8 @@ fn who_was_connected_when_the_power_failed_is_away_since_then() {
     let here = &["open 1", "1 connect a v5 expiry=3600", "commit", "after 1000"];
     // The last commit may have been ten minutes before the power failed.
     with(here, &["off 3000000", "after 1199000"], "write ended r1");
-    with(here, &["off 3000000", "after 1200000"], "write ended r1\nwrite removed r1");
-    with(here, &["off 86400000"], "write ended r1\nwrite removed r1");
+    with(here, &["off 3000000", "after 1200000"], "write ended r1\nwrite lapsed r1");
+    with(here, &["off 86400000"], "write ended r1\nwrite lapsed r1");
     with(here, &["off 86400000 unset", "after 3599000"], "write ended r1");
 }
 
@@ -147,7 +147,7 @@ fn a_session_that_a_power_cut_ended_does_not_begin_anew_at_every_start() {
         "commit",
     ];
     with(here, &["off 10000", "after 29000"], "");
-    with(here, &["off 10000", "after 30000"], "write removed r1");
+    with(here, &["off 10000", "after 30000"], "write lapsed r1");
     let come = "1 connect a v5 expiry=1000 delay=100 will=w:gone:retain";
     let will = &["open 1", come, "commit", "after 1000", "off 10000", "after 60000", "commit"];
     with(will, &["off 10000", "after 29000"], "");

@@ -114,6 +114,7 @@ fn clean_start_throws_a_kept_session_away() {
                 "--",
                 &format!("1 connect a clean {}", version.trim_end_matches(" expiry=60")),
                 "1 publish t x q1 id=1",
+                "commit",
             ],
             "write removed r1
              1 < connack
@@ -291,7 +292,7 @@ fn garbage_ends_the_connection_with_its_reason() {
 fn a_session_ends_with_its_expiry() {
     check(
         &["open 1", "1 connect a v5 clean expiry=60", "commit", "1 lost", "after 59999", "--", "after 1"],
-        "write removed r1",
+        "write lapsed r1",
     );
     check(
         &[
@@ -305,7 +306,7 @@ fn a_session_ends_with_its_expiry() {
             "--",
             "after 1",
         ],
-        "write removed r1",
+        "write lapsed r1",
     );
 }
 
@@ -330,7 +331,7 @@ fn a_3_1_1_session_that_is_kept_ends_with_the_limit() {
     check_with(
         short,
         &["open 1", "1 connect a", "commit", "1 disconnect", "after 9999", "--", "after 1"],
-        "write removed r1",
+        "write lapsed r1",
     );
 }
 

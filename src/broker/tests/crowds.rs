@@ -247,10 +247,10 @@ fn the_session_that_was_longest_absent_gives_way_where_nothing_waits_in_it() {
         script.run(&["open 2", "2 connect pub clean", "1 lost", "2 publish t x q1 id=1", "commit", "2 lost"]);
         script.run(&["after 10"]);
         script.run(restart);
-        assert_eq!(comes(&mut script, "n0"), ["gave way s2", "write removed r3", "1 < connack"]);
+        assert_eq!(comes(&mut script, "n0"), ["gave way s2", "write lapsed r3", "1 < connack"]);
         assert_eq!(comes(&mut script, "s3"), ["1 < connack present"]);
         for number in 4..20 {
-            let gone = [format!("gave way s{number}"), format!("write removed r{}", number + 1)];
+            let gone = [format!("gave way s{number}"), format!("write lapsed r{}", number + 1)];
             let said = comes(&mut script, &format!("n{number}"));
             assert_eq!(said[..2], gone, "{said:?}");
             script.run(&["after 10"]);

@@ -146,7 +146,7 @@ fn no_disconnect_comes_before_connack() {
          write session c r1 ended",
     );
     check(
-        &["open 1", "1 connect a v5 expiry=60", "open 2", "--", "2 connect a v5 clean keep=9"],
+        &["open 1", "1 connect a v5 expiry=60", "open 2", "--", "2 connect a v5 clean keep=9", "commit"],
         "close 1
          write session a r1 ended
          write removed r1

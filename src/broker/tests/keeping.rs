@@ -354,7 +354,7 @@ fn a_session_that_is_no_longer_kept_ends_with_its_connection() {
             "1 lost",
         ],
         "1 < connack present keep=64800
-         write removed r1",
+         write lapsed r1",
     );
 }
 

@@ -66,7 +66,7 @@ impl State {
                     Arc::make_mut(record).ended = Some(*ended);
                 }
             }
-            Write::SessionRemoved { reader } => {
+            Write::SessionRemoved { reader } | Write::SessionLapsed { reader } => {
                 self.sessions.remove(reader);
                 self.rows.remove(reader);
                 self.leases.retain(|(owner, _), _| owner != reader);

@@ -2,8 +2,10 @@
 //!
 //! The preamble, two clients of whom one keeps its session, is that of `keeping`.
 
+use super::super::Effect;
 use super::keeping::{narrow, pair, pair_with};
-use super::script::{Script, check, with_route};
+use super::script::{Script, check, config, with_route};
+use crate::record::Write;
 
 // [MQTT5-4.4.0-1] [MQTT311-4.4.0-1] [MQTT5-3.3.1-1] [MQTT311-3.3.1-1]
 #[test]
@@ -339,6 +341,56 @@ fn a_port_hears_that_nothing_waits_once_the_log_is_read_and_all_is_acknowledged(
          write settled r1/2
          2 < pong",
     );
+}
+
+// [MQTT5-3.1.2-4] [MQTT311-3.1.2-6]
+#[test]
+fn a_session_that_was_thrown_away_does_not_come_back_with_a_crash() {
+    for version in ["v311", "v31", "v5 keep=9"] {
+        for away in [&[][..], &["2 lost", "commit"]] {
+            let before = ["2 publish x 1 q2 id=9", "1 publish t/a 1 q1 id=1", "commit"];
+            let come = ["open 3", &format!("3 connect sub clean {version}")];
+            let after = ["--", "commit said", "crash", "open 2", "2 connect sub", "commit"];
+            pair(
+                &[&before[..], away, &come, &after].concat(),
+                "commit
+                 3 < connack
+                 write session sub r2
+                 2 < connack",
+            );
+        }
+    }
+    // Who never left anything behind waits for nothing.
+    let come = ["open 1", "1 connect a v5 keep=9", "1 lost", "open 1", "--", "1 connect a clean"];
+    check(&come, "1 < connack");
+}
+
+// [MQTT5-3.14.4-3] [MQTT5-3.1.2-10]
+#[test]
+fn what_ends_a_session_by_its_client_s_wish_waits_for_no_company() {
+    let come = ["open 1", "1 connect a v5 expiry=60 will=w:gone:retain", "commit", "--"];
+    for end in ["1 disconnect expiry=0", "1 disconnect 0x04 expiry=0"] {
+        let mut script = Script::new(config());
+        script.run(&come);
+        script.run(&[end]);
+        assert!(is_prompt(&script), "{end}");
+    }
+    let mut script = Script::new(config());
+    script.run(&come);
+    script.run(&["1 disconnect", "commit", "after 60000"]);
+    assert!(!is_prompt(&script), "nobody asked for that");
+}
+
+/// Whether the store is to commit the end of a session soon.
+fn is_prompt(script: &Script) -> bool {
+    let ends = |effect: &&Effect| matches!(effect, Effect::Write(write) if is_end(write));
+    let ends: Vec<&Effect> = script.effects.iter().filter(ends).collect();
+    let [Effect::Write(write)] = ends[..] else { panic!("{ends:?}") };
+    !write.is_lazy()
+}
+
+fn is_end(write: &Write) -> bool {
+    matches!(write, Write::SessionRemoved { .. } | Write::SessionLapsed { .. })
 }
 
 #[test]

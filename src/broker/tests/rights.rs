@@ -275,7 +275,8 @@ fn a_session_of_another_user_is_free_once_it_has_ended() {
     script.configure(lower);
     script.run(&[&["crash", "after 1000"], &come[..]].concat());
     assert_eq!(script.said, ["2 < connack"]);
-    let by_herself = ["open 1 password", "1 connect c clean user=anna pass=x", "1 verified", "1 disconnect"];
+    let by_herself =
+        ["open 1 password", "1 connect c clean user=anna pass=x", "1 verified", "commit", "1 disconnect"];
     check_with(ruled(config()), &[&ANNAS[..], &by_herself, &come].concat(), "2 < connack");
 }
 
@@ -584,7 +585,7 @@ fn a_group_that_has_back_what_rules_forbid_ends_where_nobody_is_in_it_any_more()
     let rules = Rules::parse("user boss\ntopic readwrite #\nuser anna\ntopic read a/new\n").expect("right");
     script.handle(vec![Event::Rules(Arc::new(rules))]);
     script.run(&["--", "commit", "commit"]);
-    assert!(script.said.iter().any(|line| line.starts_with("write removed")), "{:?}", script.said);
+    assert!(script.said.iter().any(|line| line.starts_with("write lapsed")), "{:?}", script.said);
     assert!(!script.said.iter().any(|line| line.contains("publish")), "{:?}", script.said);
 }
 

@@ -223,7 +223,7 @@ fn a_group_that_outlives_connections_is_a_reader_of_the_log() {
         "write session 0$share/g/t/# r2 [t/#]
          write session a r1 [$share/g/t/#]
          2 < suback 1 0x02
-         write removed r2
+         write lapsed r2
          write session a r1",
     );
 }
@@ -391,6 +391,7 @@ fn a_session_that_ends_gives_its_qos_1_back_and_its_qos_2_up() {
             "open 2",
             "--",
             "2 connect a clean",
+            "commit",
         ],
         "write dropped r3/1 purged
          write settled r3/1
@@ -574,7 +575,7 @@ fn a_group_whose_members_are_gone_after_a_restart_is_ended() {
         script.model.disk.sessions.remove(&crate::record::ReaderId(reader));
     }
     script.run(&["--", "crash"]);
-    assert_eq!(script.said, ["write removed r3"]);
+    assert_eq!(script.said, ["write lapsed r3"]);
 }
 
 #[test]

@@ -388,6 +388,7 @@ fn written(write: &Write) -> String {
         Write::Unretained { topic } => format!("unretained {topic}"),
         Write::Session(record) => session(record),
         Write::SessionEnded { reader, .. } => format!("ended r{}", reader.0),
+        Write::SessionLapsed { reader } => format!("lapsed r{}", reader.0),
         Write::SessionRemoved { reader } => format!("removed r{}", reader.0),
         Write::Leased { reader, seq, packet_id, holder } => {
             let holder = holder.map_or(String::new(), |holder| format!(" of r{}", holder.0));

@@ -66,7 +66,7 @@ fn a_clean_session_keeps_nothing() {
     );
     // Nor what was kept before it.
     check(
-        &["open 1", "1 connect a v31", "commit", "1 lost", "open 1", "--", "1 connect a v31 clean"],
+        &["open 1", "1 connect a v31", "commit", "1 lost", "open 1", "--", "1 connect a v31 clean", "commit"],
         "write removed r1
          1 < connack",
     );

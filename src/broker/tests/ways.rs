@@ -32,7 +32,7 @@ fn whatever_happens_a_known_way_leads_where_a_message_would_have_gone() {
     println!("measured: {known} have gone straight, {sure} of them at QoS 1 and 2, and {words} words");
     println!("measured: {kept} were kept, {both} of them sent to others too, and {rows} to their readers");
     assert!(known - sure > 5_000 && sure > 5_000 && words > 10_000, "{known}, {sure}, {words}");
-    assert!(kept > 300 && both > 80 && rows > 80, "{kept}, {both}, {rows}");
+    assert!(kept > 300 && both > 40 && rows > 80, "{kept}, {both}, {rows}");
 }
 
 fn run(seed: u64) -> Pair {

@@ -104,7 +104,7 @@ fn a_will_does_not_wait_longer_than_its_session() {
             "after 1",
         ],
         "9 < publish w gone
-         write removed r1",
+         write lapsed r1",
     );
     witnessed(&["open 1", "1 connect a v5 clean delay=5 will=w:gone", "--", "1 lost"], "9 < publish w gone");
 }
@@ -169,6 +169,7 @@ fn a_take_over_publishes_the_will_unless_it_is_delayed() {
             "open 2",
             "--",
             "2 connect a v5 clean keep=9",
+            "commit",
         ],
         "1 < disconnect 0x8e
          close 1
@@ -266,7 +267,7 @@ fn a_will_that_was_published_or_taken_back_is_gone_for_good() {
         ],
         "9 < connack
          9 < suback 1 0x01
-         write removed r1",
+         write lapsed r1",
     );
     witnessed(
         &[
@@ -283,7 +284,7 @@ fn a_will_that_was_published_or_taken_back_is_gone_for_good() {
         ],
         "close 1
          write session a r1 ended
-         write removed r1",
+         write lapsed r1",
     );
     witnessed(
         &[

@@ -36,7 +36,9 @@ impl World {
 
     fn on_write(&mut self, write: &Write) {
         match write {
-            Write::SessionRemoved { reader } => self.on_session_removed(*reader),
+            Write::SessionRemoved { reader } | Write::SessionLapsed { reader } => {
+                self.on_session_removed(*reader);
+            }
             Write::Dropped { reader, seq, reason: DropReason::Purged } => self.on_purged(*reader, *seq),
             Write::Leased { seq, holder: Some(ReaderId(0)), .. } => {
                 // One that ends with its connection has just been sent it.
