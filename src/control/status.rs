@@ -96,7 +96,8 @@ pub struct StoreFigures {
     pub trouble: Option<String>,
     /// Whether it is full, for routes and sessions that do not let their oldest go.
     pub full: bool,
-    /// Sessions that outlive their connections, their lines added up.
+    /// Sessions that outlive their connections, their lines added up. Those that are gone stay in it: what still waited
+    /// for them is dropped, as `purged`.
     pub sessions: Conservation,
 }
 

@@ -87,7 +87,7 @@ async fn ask_store(sources: &Sources) -> Option<StoreStatus> {
 
 fn figures(store: StoreStatus) -> StoreFigures {
     let mut sessions = Conservation::default();
-    for one in store.readers.values().filter(|reader| !reader.route) {
+    for one in store.readers.values().filter(|reader| !reader.route).chain([&store.past]) {
         let line = line(one);
         sessions.received += line.received;
         sessions.delivered += line.delivered;

@@ -274,6 +274,8 @@ pub struct StoreStatus {
     pub readers: BTreeMap<ReaderId, ReaderStatus>,
     /// Routes that the configuration names no more: what waited for them is purged.
     pub gone: BTreeMap<ReaderId, ReaderStatus>,
+    /// Sessions that are gone, their lines added up: what still waited for them is purged.
+    pub past: ReaderStatus,
 }
 
 impl StoreStatus {

@@ -242,7 +242,9 @@ impl Log {
             }
             Write::SessionRemoved { reader } | Write::SessionLapsed { reader } => {
                 self.purge(*reader);
-                self.readers.remove(reader);
+                if let Some(gone) = self.readers.remove(reader) {
+                    self.ledger.past.add(&gone.state.counters);
+                }
                 self.dirty.remove(reader);
                 kept::remove_session(pen, *reader)?;
                 remove_state(pen, reader.0)?;

@@ -188,14 +188,7 @@ impl State {
     pub(super) fn pack(&self, out: &mut Vec<u8>) {
         put_number(out, self.cursor);
         put_number(out, self.numbered);
-        put_number(out, self.counters.received);
-        put_number(out, self.counters.delivered);
-        put_number(out, self.counters.expired);
-        put_number(out, self.counters.dropped.len() as u64);
-        for (reason, count) in &self.counters.dropped {
-            put_number(out, pack_reason(*reason));
-            put_number(out, *count);
-        }
+        self.counters.pack(out);
         self.ahead.pack(out);
         put_number(out, self.leases.len() as u64);
         for (seq, held) in &self.leases {
@@ -274,6 +267,16 @@ impl Counters {
         self.delivered + self.expired + self.dropped.values().sum::<u64>()
     }
 
+    /// Adds what another reader has counted.
+    pub(super) fn add(&mut self, other: &Counters) {
+        self.received += other.received;
+        self.delivered += other.delivered;
+        self.expired += other.expired;
+        for (reason, count) in &other.dropped {
+            *self.dropped.entry(*reason).or_default() += count;
+        }
+    }
+
     /// Takes back that so many rows were lost to damage, or as many as were. Returns how many.
     pub(super) fn recover(&mut self, rows: u64) -> u64 {
         let Some(damaged) = self.dropped.get_mut(&DropReason::Damaged) else { return 0 };
@@ -299,7 +302,20 @@ impl Counters {
         }
     }
 
-    fn unpack(unpack: &mut Unpack<'_>) -> Option<Counters> {
+    /// Appends them, packed.
+    pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        put_number(out, self.received);
+        put_number(out, self.delivered);
+        put_number(out, self.expired);
+        put_number(out, self.dropped.len() as u64);
+        for (reason, count) in &self.dropped {
+            put_number(out, pack_reason(*reason));
+            put_number(out, *count);
+        }
+    }
+
+    /// Reads what [`Counters::pack`] wrote.
+    pub(super) fn unpack(unpack: &mut Unpack<'_>) -> Option<Counters> {
         let received = unpack.number()?;
         let delivered = unpack.number()?;
         let expired = unpack.number()?;

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, ffi, params};
 
 use super::log::Doubt;
 use super::pack::{Unpack, put_number, seal, unseal};
+use super::reader::Counters;
 use super::times;
 use super::unread::ELSEWHERE;
 use crate::record::Kept;
@@ -188,6 +189,8 @@ pub(super) struct Ledger {
     pub(super) wrote_from: u32,
     /// The older segment that was copied on since, and that the last sync was for; 0: none.
     pub(super) copied_on: u32,
+    /// All that became of the messages of sessions that are gone, so that their sums go on.
+    pub(super) past: Counters,
 }
 
 impl Ledger {
@@ -203,8 +206,9 @@ impl Ledger {
         put_number(&mut out, unsigned(VERSION));
         // Whoever does not know it does not read on.
         put_number(&mut out, u64::from(self.wrote_from));
-        if self.copied_on > 0 {
+        if self.copied_on > 0 || self.past != Counters::default() {
             put_number(&mut out, u64::from(self.copied_on));
+            self.past.pack(&mut out);
         }
         out
     }
@@ -216,6 +220,7 @@ impl Ledger {
         if unpack.number().is_some() && !unpack.is_empty() {
             ledger.wrote_from = unpack.number32()?;
             ledger.copied_on = unpack.number32().unwrap_or(0);
+            ledger.past = Counters::unpack(&mut unpack).unwrap_or_default();
         }
         Some(ledger)
     }
@@ -237,6 +242,7 @@ impl Ledger {
             times: times::unpack(unpack)?,
             wrote_from: 0,
             copied_on: 0,
+            past: Counters::default(),
         })
     }
 }

@@ -442,6 +442,7 @@ impl Worker {
         }
         let gone = self.database.log.gone.iter();
         status.gone = gone.map(|(id, gone)| (*id, gone.counters.line(&gone.name, true, 0))).collect();
+        status.past = self.database.log.ledger.past.line("", false, 0);
         Ok(())
     }
 

@@ -86,6 +86,34 @@ fn when_a_session_was_found_to_have_ended_is_kept_and_makes_none_that_is_gone() 
 }
 
 #[test]
+fn what_still_waits_for_a_session_that_ends_is_purged_in_a_sum_that_lasts() {
+    let mut trial = Terms::default().open();
+    let route = trial.route();
+    let (one, two, three) = (ReaderId(5), ReaderId(6), ReaderId(7));
+    trial.commit(vec![session(one), session(two), session(three)]);
+    trial.commit((1..=4).map(|seq| put(seq, &[route, one, two, three])).collect());
+    let settled = |reader, seq| Write::Settled { reader, seq: Seq(seq) };
+    let dropped = Write::Dropped { reader: two, seq: Seq(2), reason: DropReason::TooLarge };
+    trial.commit(vec![settled(one, 1), settled(two, 1), dropped, Write::SessionRemoved { reader: one }]);
+    // Each of them had a message to itself, whoever else has it.
+    let check = |trial: &Trial, delivered, purged| {
+        let status = trial.assert_conserved();
+        let past = &status.past;
+        assert_eq!((past.delivered, past.dropped[&DropReason::Purged], past.queued), (delivered, purged, 0));
+        assert_eq!(past.received, delivered + past.dropped.values().sum::<u64>());
+        assert_eq!(status.readers[&three].queued, 4, "it has all of them");
+        assert!(status.gone.is_empty() && status.readers[&route].dropped.is_empty());
+    };
+    check(&trial, 1, 3);
+    trial.commit(vec![Write::SessionLapsed { reader: two }]);
+    check(&trial, 2, 5);
+    let mut again = trial.killed().open();
+    check(&again, 2, 5);
+    again.commit(vec![put(5, &[three]), settled(three, 5)]);
+    check(&again.killed().open(), 2, 5);
+}
+
+#[test]
 fn a_session_comes_back_whole() {
     let mut trial = Terms::default().open();
     let (one, two) = (ReaderId(5), ReaderId(6));
