@@ -10,14 +10,15 @@ use bytestring::ByteString;
 
 use super::client::{Client, ClientKey};
 use super::fan::{NOBODY, Offered};
-use super::ledger::Step;
+use super::ledger::{Ledger, Step};
+use super::memory::Memory;
 use super::outlet::{Ahead, Label};
 use super::ways::next_of;
 use super::{Broker, ConnectionId, Effect, Turn};
 use crate::codec::{Ack, Packet, Properties, QoS, Reason};
 use crate::record::{DropReason, Message, Portion, Row, Rows, Seq, Want, Write};
 use crate::router::Found;
-use crate::session::{Next, Parcel, Reading, RetainedWalk, Sending, Stage};
+use crate::session::{Backlog, Next, Parcel, Reading, RetainedWalk, Sending, Stage};
 
 impl Broker {
     /// Sends what waits for the client, as far as it can take it.
@@ -151,14 +152,19 @@ impl Broker {
         if let Some(id) = self.groups.reading(rows.reader) {
             return self.on_group_rows(id, rows, turn);
         }
-        let Rows { reader, rows, through, newest, left } = rows;
-        let Some(key) = self.clients.reading(reader) else { return };
+        let Some(key) = self.clients.reading(rows.reader) else { return };
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(backlog) = &mut client.session.backlog else { return };
-        let asked = backlog.answered();
+        let asked = backlog.answered(turn.now.mono);
+        if asked == Reading::Counting {
+            let flight = &mut client.session.flight;
+            Broker::learn_count(backlog, &rows, &self.ledger, |seq| flight.of(seq).is_some());
+            return self.on_shortened(key, turn);
+        }
         if asked != Reading::Asked || client.outlet.is_none() {
             return self.pump(key, turn);
         }
+        let Rows { reader, rows, through, newest, left } = rows;
         for Row { seq, message, want, .. } in rows {
             if !self.has_room(key) {
                 // What was asked for fits, save where a repeated PUBREL or a QoS 0 message has taken its
@@ -179,6 +185,45 @@ impl Broker {
         }
         self.limit_backlog(key, turn);
         self.pump(key, turn);
+    }
+
+    /// What a limit took is gone, or what waits is counted.
+    pub(super) fn on_shortened(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
+        self.limit_backlog(key, turn);
+        self.pump(key, turn);
+    }
+
+    /// Asks the store how many rows wait in truth, if it is time to: it ends some by itself, and by looking for the
+    /// oldest those before it that are out of date. Says whether it was asked.
+    pub(super) fn ask_count(
+        backlog: &mut Backlog,
+        ledger: &Ledger,
+        memory: &mut Memory,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        // What a limit took before must not be counted any more.
+        let asks = backlog.is_count_due(turn.now.mono) && ledger.is_committed(backlog.shortened_by());
+        if asks {
+            backlog.count();
+            turn.effects.push(memory.read(backlog.reader, backlog.taken(), Portion::from(1)));
+        }
+        asks
+    }
+
+    /// The store has been asked, and nothing was taken of the rows meanwhile.
+    pub(super) fn learn_count(
+        backlog: &mut Backlog,
+        found: &Rows,
+        ledger: &Ledger,
+        mut is_under_way: impl FnMut(Seq) -> bool,
+    ) {
+        if !ledger.tail_covers(found.newest) {
+            return;
+        }
+        let waits = |row: &&Row| !is_under_way(row.seq) && !backlog.is_done(row.seq);
+        let waiting = found.rows.iter().filter(waits).count() + ledger.seqs(found.reader, found.newest).len();
+        let oldest = found.rows.first().map_or(Seq(found.through.0 + 1), |row| row.seq);
+        backlog.learn(oldest, found.left + waiting as u64);
     }
 
     /// One row that was read: under way since before, done since long, or new.

@@ -14,7 +14,7 @@ use super::share::Question;
 use super::{Broker, Turn};
 use crate::codec::QoS;
 use crate::record::{DropReason, Identifiers, Message, Portion, Row, Rows, Seq, Want, Write};
-use crate::session::{GroupId, Held, Next, Parcel, Stage};
+use crate::session::{GroupId, Held, Next, Parcel, Reading, Stage};
 
 /// A row that is looked for.
 pub(super) enum Fetched {
@@ -150,6 +150,7 @@ impl Broker {
                 self.on_row(id, seq, found.map(|row| Parcel { message: row.message, want: row.want }), turn);
             }
             Question::Next => self.on_next_rows(id, rows, turn),
+            Question::Count => self.on_group_count(id, &rows, turn),
         }
         self.limit_group(id, turn);
         self.draw(id, turn);
@@ -186,7 +187,7 @@ impl Broker {
     fn on_next_rows(&mut self, id: GroupId, rows: Rows, turn: &mut Turn<'_>) {
         let (reader, through, newest, left) = (rows.reader, rows.through, rows.newest, rows.left);
         if let Some(backlog) = self.groups.get_mut(id).and_then(|group| group.backlog.as_mut()) {
-            backlog.answered();
+            backlog.answered(turn.now.mono);
         }
         for Row { seq, message, want, .. } in rows.rows {
             if !self.has_room_in_group(id) || self.groups.get(id).is_none_or(|group| group.stuck) {
@@ -201,6 +202,15 @@ impl Broker {
                 let later = self.ledger.seqs(reader, newest).len() as u64;
                 backlog.recount(left + later);
             }
+        }
+    }
+
+    fn on_group_count(&mut self, id: GroupId, rows: &Rows, turn: &Turn<'_>) {
+        let Some(group) = self.groups.get_mut(id) else { return };
+        if let Some(backlog) = &mut group.backlog
+            && backlog.answered(turn.now.mono) == Reading::Counting
+        {
+            Broker::learn_count(backlog, rows, &self.ledger, |seq| group.leased.contains(&seq));
         }
     }
 
@@ -400,9 +410,32 @@ impl Broker {
         }
     }
 
+    /// What a limit took is gone.
+    pub(super) fn on_group_shortened(&mut self, id: GroupId, turn: &mut Turn<'_>) {
+        self.limit_group(id, turn);
+        self.pump_group(id, turn);
+    }
+
+    /// Has the store count what waits for a group.
+    pub(super) fn ask_group_count(&mut self, id: GroupId, turn: &mut Turn<'_>) {
+        let Some(group) = self.groups.get_mut(id).filter(|group| group.question.is_none()) else { return };
+        if let Some(backlog) = &mut group.backlog
+            && Broker::ask_count(backlog, &self.ledger, &mut self.memory, turn)
+        {
+            group.question = Some(Question::Count);
+        }
+    }
+
+    /// Drops the oldest rows that wait for a group over the limits of a session's.
     fn limit_group(&mut self, id: GroupId, turn: &mut Turn<'_>) {
+        let limits = &self.config.limits;
+        let (rows, bytes) = (limits.max_queued_messages, limits.max_queued_bytes);
+        let backlog = self.groups.get(id).and_then(|group| group.backlog.as_ref());
+        if backlog.is_some_and(|backlog| backlog.is_nearly(rows, bytes)) {
+            self.ask_group_count(id, turn);
+        }
         let Some(backlog) = self.groups.get_mut(id).and_then(|group| group.backlog.as_mut()) else { return };
-        let (lost, ticket) = Broker::limit(backlog, &self.config.limits, &mut self.ledger, turn.effects);
+        let (lost, ticket) = Broker::limit(backlog, &self.config.limits, &mut self.ledger, turn);
         if let Some(ticket) = ticket {
             self.ledger.after(ticket, Step::PumpGroup(id));
         }

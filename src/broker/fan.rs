@@ -101,7 +101,7 @@ impl Broker {
             if full.is_empty() {
                 self.learn_way(source, &message, matches, 0);
             }
-            self.count_full(&full);
+            self.count_full(&full, turn);
             self.fan_out(message, matches, None, turn);
             return Routed::Done { ticket: None, wanted };
         }
@@ -137,7 +137,7 @@ impl Broker {
         if let Some(reason) = lack {
             self.counters.drop(reason, 1);
         }
-        self.count_full(&full);
+        self.count_full(&full, turn);
         if durable && full.is_empty() && !message.retain {
             self.learn_way(source, &message, matches, audience.len());
         }
@@ -199,16 +199,22 @@ impl Broker {
         full
     }
 
-    fn count_full(&mut self, full: &[Taker]) {
+    fn count_full(&mut self, full: &[Taker], turn: &mut Turn<'_>) {
         for taker in full {
             self.counters.drop(DropReason::QueueFull, 1);
             if let Some(reader) = self.reader_of(*taker) {
                 *self.shed.entry((reader, DropReason::QueueFull)).or_default() += 1;
             }
-            if let Taker::Client(slot) = taker
-                && let Some(client) = self.clients.in_slot_mut(*slot)
-            {
-                client.lost += 1;
+            match taker {
+                Taker::Route(_) => {}
+                Taker::Group(id) => self.ask_group_count(*id, turn),
+                Taker::Client(slot) => {
+                    let Some(client) = self.clients.in_slot_mut(*slot) else { continue };
+                    client.lost += 1;
+                    if let Some(backlog) = &mut client.session.backlog {
+                        Broker::ask_count(backlog, &self.ledger, &mut self.memory, turn);
+                    }
+                }
             }
         }
     }
@@ -430,12 +436,16 @@ impl Broker {
         true
     }
 
-    /// Drops the oldest rows that wait over `max_queued_messages` and `max_queued_bytes`. Not while rows are being read: nobody
-    /// could say which of them the answer still has.
+    /// Drops the oldest rows that wait over `max_queued_messages` and `max_queued_bytes`. Not while rows are being read or
+    /// counted: nobody could say which of them the answer still has.
     pub(super) fn limit_backlog(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(backlog) = &mut client.session.backlog else { return };
-        let (lost, ticket) = Broker::limit(backlog, &self.config.limits, &mut self.ledger, turn.effects);
+        let limits = &self.config.limits;
+        if backlog.is_nearly(limits.max_queued_messages, limits.max_queued_bytes) {
+            Broker::ask_count(backlog, &self.ledger, &mut self.memory, turn);
+        }
+        let (lost, ticket) = Broker::limit(backlog, limits, &mut self.ledger, turn);
         if let Some(ticket) = ticket {
             self.ledger.after(ticket, Step::Pump(key));
         }
@@ -451,24 +461,25 @@ impl Broker {
         backlog: &mut Backlog,
         limits: &Limits,
         ledger: &mut Ledger,
-        effects: &mut Vec<Effect>,
+        turn: &mut Turn<'_>,
     ) -> (u64, Option<Ticket>) {
         let (reader, mut lost) = (backlog.reader, 0);
         loop {
             let over = backlog.over(limits.max_queued_messages, limits.max_queued_bytes);
-            if over == 0 || backlog.reading() == Reading::Asked {
+            let is_asked = matches!(backlog.reading(), Reading::Asked | Reading::Counting);
+            if over == 0 || is_asked || backlog.is_count_due(turn.now.mono) {
                 return (lost, None);
             }
             let after = backlog.taken();
             let covered = ledger.tail_covers(after.max(backlog.cursor()));
             let oldest = ledger.next_row(reader, after).filter(|_| covered && !backlog.shortened());
             let Some((seq, _)) = oldest else {
-                let ticket = ledger.write(Write::DropOldest { reader, after, count: over }, effects);
+                let ticket = ledger.write(Write::DropOldest { reader, after, count: over }, turn.effects);
                 backlog.shorten(over, ticket);
                 return (lost + over, Some(ticket));
             };
             backlog.lose(seq);
-            ledger.write(Write::Dropped { reader, seq, reason: DropReason::QueueFull }, effects);
+            ledger.write(Write::Dropped { reader, seq, reason: DropReason::QueueFull }, turn.effects);
             lost += 1;
         }
     }

@@ -474,8 +474,8 @@ impl Broker {
                 Step::Lease(key, packet_id) => self.on_leased(key, packet_id, turn),
                 Step::Release(key, packet_id) => self.on_recorded(key, packet_id, turn),
                 Step::End(key, packet_id) => self.on_ended(key, packet_id, turn),
-                Step::Pump(key) => self.pump(key, turn),
-                Step::PumpGroup(id) => self.pump_group(id, turn),
+                Step::Pump(key) => self.on_shortened(key, turn),
+                Step::PumpGroup(id) => self.on_group_shortened(id, turn),
             }
         }
         if !self.ledger.is_relaxed() {

@@ -77,6 +77,8 @@ pub(super) enum Question {
     Next,
     /// This row again.
     Row(Seq),
+    /// How many wait.
+    Count,
 }
 
 /// Every group.

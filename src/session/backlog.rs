@@ -26,6 +26,8 @@ pub struct Backlog {
     /// The write that took them last: the log is not read before its commit.
     shortened_by: Ticket,
     reading: Reading,
+    /// When the store last said how many rows wait, monotonic milliseconds.
+    counted: u64,
     /// Rows after `taken` that are done: they were under way since before a restart.
     done_ahead: BTreeSet<Seq>,
 }
@@ -39,6 +41,8 @@ pub enum Reading {
     Asked,
     /// Yes, for a connection that is gone: the answer is thrown away.
     Stale,
+    /// It is asked how many wait, and gives none out.
+    Counting,
 }
 
 /// What a row that was read is for the session.
@@ -63,6 +67,7 @@ impl Backlog {
             shortened: false,
             shortened_by: Ticket(0),
             reading: Reading::Idle,
+            counted: 0,
             done_ahead: BTreeSet::new(),
         }
     }
@@ -106,6 +111,16 @@ impl Backlog {
     /// How many of the oldest must go until so many rows and bytes are left.
     pub fn over(&self, rows: u64, bytes: u64) -> u64 {
         self.waiting().saturating_sub(rows).max(self.waiting.over(bytes))
+    }
+
+    /// Whether so many rows and bytes are nearly reached, so that it matters how many wait in truth.
+    pub fn is_nearly(&self, rows: u64, bytes: u64) -> bool {
+        self.waiting() >= rows - rows / 8 || self.waiting_bytes() >= bytes - bytes / 8
+    }
+
+    /// Whether it is time to ask how many wait in truth; a limit acts only after that.
+    pub fn is_count_due(&self, now: u64) -> bool {
+        self.reading == Reading::Idle && now >= self.counted + COUNT_MILLIS
     }
 
     /// Whether a limit has taken rows whose numbers are not known here.
@@ -172,6 +187,10 @@ impl Backlog {
         let waits = seq > self.cursor;
         if waits {
             self.waiting.recount(self.waiting.rows() + 1);
+            if self.reading == Reading::Counting {
+                // The answer need not know.
+                self.reading = Reading::Stale;
+            }
         }
         waits
     }
@@ -200,6 +219,17 @@ impl Backlog {
         self.waiting.recount(waiting);
     }
 
+    /// So many rows wait in truth, and all before this one have ended that were not taken.
+    pub fn learn(&mut self, oldest: Seq, waiting: u64) {
+        self.taken = self.taken.max(Seq(oldest.0.saturating_sub(1)).min(self.last));
+        self.recount(waiting);
+    }
+
+    /// Whether a row is done that may be read yet.
+    pub fn is_done(&self, seq: Seq) -> bool {
+        self.done_ahead.contains(&seq)
+    }
+
     /// A limit takes the oldest waiting row.
     pub fn lose(&mut self, oldest: Seq) {
         self.taken = self.taken.max(oldest);
@@ -223,8 +253,14 @@ impl Backlog {
         self.reading = Reading::Asked;
     }
 
-    /// The store has answered; what was asked before.
-    pub fn answered(&mut self) -> Reading {
+    /// The store is asked how many rows wait.
+    pub fn count(&mut self) {
+        self.reading = Reading::Counting;
+    }
+
+    /// The store has answered at `now`, however late; what was asked before.
+    pub fn answered(&mut self, now: u64) -> Reading {
+        self.counted = now;
         std::mem::replace(&mut self.reading, Reading::Idle)
     }
 
@@ -237,6 +273,9 @@ impl Backlog {
         }
     }
 }
+
+/// So long an answer is gone by: of a queue that stays full each message would ask again.
+const COUNT_MILLIS: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {

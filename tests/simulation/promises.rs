@@ -244,12 +244,16 @@ impl World {
     }
 
     /// Who was given a message by this call has no more waiting than its limit and its window allow; save while
-    /// its rows are read, when nobody knows which of them the answer has.
+    /// its rows are read or are to be counted, when nobody knows which of them the answer has.
     pub(super) fn check_bounds(&mut self, reading: &BTreeSet<ReaderId>) {
         let most = self.course.most_queued + WINDOW;
         let still = self.process().reading.clone();
         let given = std::mem::take(&mut self.promises.given);
+        let now = self.now.mono;
         for reader in given.difference(reading).filter(|reader| !still.contains(reader)) {
+            if self.process().broker.is_to_count(*reader, now) {
+                continue;
+            }
             let Some(record) = self.books.view.sessions.get(reader).filter(|record| !is_group(record)) else {
                 continue;
             };

@@ -79,7 +79,8 @@ impl World {
         let group_qos = ["q1", "q2"][random.below(2)];
         let habits = Habits { refuses: true, ..Habits::default() };
         let clients = (0..6).map(|slot| Client::new(slot, group_qos, &mut random).with(habits)).collect();
-        let now = Now::steady(0, 1_000_000);
+        // So late that whoever is nearly full has to be counted.
+        let now = Now::steady(100_000, 1_000_000);
         let config = configured(course);
         let restored = Restored { last_reader: 1, ..Restored::default() };
         let mut broker = Broker::new(config, course.seed, restored, now);

@@ -269,6 +269,26 @@ fn what_has_run_out_of_time_is_counted_and_not_delivered() {
 }
 
 #[test]
+fn who_counts_a_session_s_rows_ends_those_at_their_front_that_are_out_of_date() {
+    let mut trial = Terms::default().open();
+    let reader = ReaderId(trial.route().0 + 1);
+    trial.commit(vec![session(reader)]);
+    let write = |seq| {
+        let expiry = (seq <= 5).then_some(10);
+        let message = Arc::new(Message { expiry, ..(*message(seq, "a")).clone() });
+        let audience = vec![want(reader)].into();
+        Write::Message { seq: Seq(seq), message, audience, retained: false, inward: None }
+    };
+    trial.commit((1..=8).map(write).collect());
+    trial.turn_clock(10_000);
+    let count = trial.read(reader, 0, 1);
+    assert_eq!((count.rows[0].seq, count.rows.len(), count.left), (Seq(6), 1, 2));
+    trial.turn_clock(1_000);
+    let line = &trial.assert_conserved().readers[&reader];
+    assert_eq!((line.expired, line.queued), (5, 3));
+}
+
+#[test]
 fn a_route_that_goes_is_purged_and_numbers_on_when_it_returns() {
     let mut trial = Terms::default().open();
     let route = trial.route();
