@@ -155,10 +155,10 @@ impl Broker {
         let Some(key) = self.clients.reading(rows.reader) else { return };
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(backlog) = &mut client.session.backlog else { return };
-        let asked = backlog.answered(turn.now.mono);
+        let asked = backlog.answered();
         if asked == Reading::Counting {
             let flight = &mut client.session.flight;
-            Broker::learn_count(backlog, &rows, &self.ledger, |seq| flight.of(seq).is_some());
+            Broker::learn_count(backlog, &rows, &self.ledger, turn.now.mono, |seq| flight.of(seq).is_some());
             return self.on_shortened(key, turn);
         }
         if asked != Reading::Asked || client.outlet.is_none() {
@@ -180,7 +180,7 @@ impl Broker {
             } else if backlog.taken() <= through && self.ledger.tail_covers(newest) {
                 // The store has ended rows that were out of date, damaged or too old for its size.
                 let later = self.ledger.seqs(reader, newest).len() as u64;
-                backlog.recount(left + later);
+                backlog.recount(left + later, turn.now.mono);
             }
         }
         self.limit_backlog(key, turn);
@@ -215,6 +215,7 @@ impl Broker {
         backlog: &mut Backlog,
         found: &Rows,
         ledger: &Ledger,
+        now: u64,
         mut is_under_way: impl FnMut(Seq) -> bool,
     ) {
         if !ledger.tail_covers(found.newest) {
@@ -223,7 +224,7 @@ impl Broker {
         let waits = |row: &&Row| !is_under_way(row.seq) && !backlog.is_done(row.seq);
         let waiting = found.rows.iter().filter(waits).count() + ledger.seqs(found.reader, found.newest).len();
         let oldest = found.rows.first().map_or(Seq(found.through.0 + 1), |row| row.seq);
-        backlog.learn(oldest, found.left + waiting as u64);
+        backlog.learn(oldest, found.left + waiting as u64, now);
     }
 
     /// One row that was read: under way since before, done since long, or new.

@@ -170,7 +170,9 @@ impl Broker {
         let is_out_of_reach =
             self.store == Presence::Absent || self.ledger.owed() >= OWED_MAX || self.lists_are_full();
         // Nor the wills that they leave. The house's own are few.
-        let overdraws = will > 0 && self.ledger.is_overdrawn() && !connection.is_of_the_house();
+        let overdraws = will > 0
+            && self.ledger.is_overdrawn(limits.max_packet_size as usize)
+            && !connection.is_of_the_house();
         if overdraws || (is_out_of_reach && self.granted_expiry(connect) > 0) {
             return Some(Reason::ServerUnavailable);
         }

@@ -287,12 +287,10 @@ impl Broker {
     /// Whoever is here under this client id goes, and with a clean start the session, too. What the store had of it is
     /// gone with the write of this ticket: it would be back after a crash, and its client told that there is none.
     pub(super) fn supersede(&mut self, client_id: &str, connect: &Connect, turn: &mut Turn<'_>) -> Ticket {
-        let Some(former) = self.clients.named(client_id).and_then(|key| self.clients.get(key)) else {
-            return Ticket(0);
-        };
-        let is_kept = former.session.backlog.is_some();
         // [MQTT311-3.1.4-2] [MQTT5-3.1.4-3]
-        if let Some(connection) = former.connection {
+        if let Some(connection) =
+            self.clients.named(client_id).and_then(|key| self.clients.get(key)?.connection)
+        {
             let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
             self.part(connection, cause, turn);
         }
@@ -302,7 +300,7 @@ impl Broker {
         if let Some(key) = self.clients.named(client_id) {
             self.end_session(key, Removal::Asked, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
         }
-        if is_kept { self.ledger.newest() } else { Ticket(0) }
+        self.ledger.gone_with(client_id)
     }
 
     /// The session is over; its will, if one is left, is due. [MQTT5-3.1.2-8]
@@ -320,11 +318,10 @@ impl Broker {
         }
         if let Some(backlog) = client.session.backlog {
             let reader = backlog.reader;
-            let write = match removal {
-                Removal::Asked => Write::SessionRemoved { reader },
-                Removal::Lapsed => Write::SessionLapsed { reader },
-            };
-            self.ledger.write(write, turn.effects);
+            match removal {
+                Removal::Asked => self.ledger.throw_away(client.session.client_id, reader, turn.effects),
+                Removal::Lapsed => _ = self.ledger.write(Write::SessionLapsed { reader }, turn.effects),
+            }
         }
     }
 

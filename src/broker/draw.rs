@@ -187,7 +187,7 @@ impl Broker {
     fn on_next_rows(&mut self, id: GroupId, rows: Rows, turn: &mut Turn<'_>) {
         let (reader, through, newest, left) = (rows.reader, rows.through, rows.newest, rows.left);
         if let Some(backlog) = self.groups.get_mut(id).and_then(|group| group.backlog.as_mut()) {
-            backlog.answered(turn.now.mono);
+            backlog.answered();
         }
         for Row { seq, message, want, .. } in rows.rows {
             if !self.has_room_in_group(id) || self.groups.get(id).is_none_or(|group| group.stuck) {
@@ -200,7 +200,7 @@ impl Broker {
             if !backlog.caught_up() && backlog.taken() <= through && self.ledger.tail_covers(newest) {
                 // The store has ended rows by itself.
                 let later = self.ledger.seqs(reader, newest).len() as u64;
-                backlog.recount(left + later);
+                backlog.recount(left + later, turn.now.mono);
             }
         }
     }
@@ -208,9 +208,11 @@ impl Broker {
     fn on_group_count(&mut self, id: GroupId, rows: &Rows, turn: &Turn<'_>) {
         let Some(group) = self.groups.get_mut(id) else { return };
         if let Some(backlog) = &mut group.backlog
-            && backlog.answered(turn.now.mono) == Reading::Counting
+            && backlog.answered() == Reading::Counting
         {
-            Broker::learn_count(backlog, rows, &self.ledger, |seq| group.leased.contains(&seq));
+            Broker::learn_count(backlog, rows, &self.ledger, turn.now.mono, |seq| {
+                group.leased.contains(&seq)
+            });
         }
     }
 

@@ -4,7 +4,7 @@
 //! number that are, so that a session that keeps up never reads the disk. Invariant: a step that waits
 //! for a ticket is handed out once, after [`Ledger::commit`] has covered it, in the order of tickets.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -32,6 +32,8 @@ pub(super) struct Ledger {
     /// Sessions that are not committed, and what they weigh: each is a list of all that it subscribes to.
     sessions: VecDeque<(Ticket, usize)>,
     sessions_weight: usize,
+    /// Clients whose sessions are thrown away by a write that is not committed.
+    thrown_away: BTreeMap<ByteString, Ticket>,
     steps: VecDeque<(Ticket, Step)>,
     /// [`TAIL_MESSAGES`] and [`UNCOMMITTED_MESSAGES_MAX`], which tests narrow.
     tail_messages: usize,
@@ -86,6 +88,7 @@ impl Ledger {
             committed_weight: 0,
             sessions: VecDeque::new(),
             sessions_weight: 0,
+            thrown_away: BTreeMap::new(),
             steps: VecDeque::new(),
             tail_messages: TAIL_MESSAGES,
             uncommitted_max: UNCOMMITTED_MESSAGES_MAX,
@@ -193,6 +196,7 @@ impl Ledger {
         while let Some((_, weight)) = self.sessions.pop_front_if(|(ticket, _)| *ticket <= self.committed) {
             self.sessions_weight -= weight;
         }
+        self.thrown_away.retain(|_, ticket| *ticket > self.committed);
         while (self.tail.len() - self.uncommitted > self.tail_messages || self.committed_weight > TAIL_BYTES)
             && self.tail.len() > self.uncommitted
             && let Some(row) = self.tail.pop_front()
@@ -225,6 +229,17 @@ impl Ledger {
         ticket <= self.committed
     }
 
+    /// A client wants none of its session any more.
+    pub(super) fn throw_away(&mut self, client_id: ByteString, reader: ReaderId, effects: &mut Vec<Effect>) {
+        let ticket = self.write(Write::SessionRemoved { reader }, effects);
+        self.thrown_away.insert(client_id, ticket);
+    }
+
+    /// The write with which what a client has thrown away is gone.
+    pub(super) fn gone_with(&self, client_id: &str) -> Ticket {
+        self.thrown_away.get(client_id).copied().unwrap_or_default()
+    }
+
     /// The newest write.
     pub(super) fn newest(&self) -> Ticket {
         self.issued
@@ -255,11 +270,12 @@ impl Ledger {
             || self.issued.0 - self.committed.0 >= UNCOMMITTED_WRITES_MAX
     }
 
-    /// Whether wills, which cannot wait, have brought a quarter more than that: until it is committed nobody comes in
-    /// who would leave another. A busy store alone keeps nobody out.
-    pub(super) fn is_overdrawn(&self) -> bool {
+    /// Whether wills, which cannot wait, have brought a quarter more than that, and more than a message of so many bytes
+    /// could: until it is committed nobody comes in who would leave another. A busy store alone keeps nobody out.
+    pub(super) fn is_overdrawn(&self, message_max: usize) -> bool {
+        let bytes = self.uncommitted_bytes_max;
         self.uncommitted > self.uncommitted_max + self.uncommitted_max / 4
-            || self.uncommitted_weight > self.uncommitted_bytes_max + self.uncommitted_bytes_max / 4
+            || self.uncommitted_weight > bytes + message_max.max(bytes / 4)
     }
 
     /// Whether the store has caught up so far that those who wait may go on.

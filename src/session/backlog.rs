@@ -215,14 +215,15 @@ impl Backlog {
     }
 
     /// So many rows wait in truth: the store has ended some by itself.
-    pub fn recount(&mut self, waiting: u64) {
+    pub fn recount(&mut self, waiting: u64, now: u64) {
         self.waiting.recount(waiting);
+        self.counted = now;
     }
 
     /// So many rows wait in truth, and all before this one have ended that were not taken.
-    pub fn learn(&mut self, oldest: Seq, waiting: u64) {
+    pub fn learn(&mut self, oldest: Seq, waiting: u64, now: u64) {
         self.taken = self.taken.max(Seq(oldest.0.saturating_sub(1)).min(self.last));
-        self.recount(waiting);
+        self.recount(waiting, now);
     }
 
     /// Whether a row is done that may be read yet.
@@ -258,9 +259,8 @@ impl Backlog {
         self.reading = Reading::Counting;
     }
 
-    /// The store has answered at `now`, however late; what was asked before.
-    pub fn answered(&mut self, now: u64) -> Reading {
-        self.counted = now;
+    /// The store has answered; what was asked before.
+    pub fn answered(&mut self) -> Reading {
         std::mem::replace(&mut self.reading, Reading::Idle)
     }
 
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(backlog.read(Seq(1)), Next::New);
         // Row 2 had expired: nothing is left up to it.
         backlog.advance(Seq(2));
-        backlog.recount(2);
+        backlog.recount(2, 0);
         assert_eq!((backlog.taken(), backlog.cursor()), (Seq(2), Seq(2)), "a limit would take it again");
         assert_eq!(backlog.read(Seq(3)), Next::New);
         assert_eq!(backlog.waiting(), 1);

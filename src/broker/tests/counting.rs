@@ -113,6 +113,18 @@ fn what_a_limit_has_just_taken_is_not_counted_again() {
 }
 
 #[test]
+fn an_answer_for_who_is_gone_again_counts_nothing() {
+    let mut script = away(WhenFull::DropOldest, "t/#", 16, 4);
+    lose_ten(&mut script, 1);
+    script.run(&["open 2", "2 connect sub", "commit", "2 lost", "commit", "rows", "--"]);
+    publish(&mut script, 17..=17);
+    assert_eq!(told(&script), ["read r1 after 0 limit 1"]);
+    script.run(&["rows", "--"]);
+    publish(&mut script, 18..=26);
+    assert_eq!(rows(&script, 1), (11..=26).collect::<Vec<_>>());
+}
+
+#[test]
 fn who_comes_back_while_the_store_counts_gets_all_that_waits_in_order() {
     for (filter, reader) in AWAY {
         let mut script = away(WhenFull::DropOldest, filter, 16, 4);

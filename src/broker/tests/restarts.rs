@@ -360,6 +360,17 @@ fn a_session_that_was_thrown_away_does_not_come_back_with_a_crash() {
             );
         }
     }
+    // Nor is it said to be gone to one who came again, since the first of him waited too long.
+    let before = ["2 publish x 1 q2 id=9", "1 publish t/a 1 q1 id=1", "commit", "2 lost", "commit"];
+    let come = ["open 3", "3 connect sub clean v311", "3 lost", "open 4", "4 connect sub clean v311"];
+    let after = ["--", "commit said", "crash", "open 2", "2 connect sub", "commit"];
+    pair(
+        &[&before[..], &come, &after].concat(),
+        "commit
+         4 < connack
+         write session sub r2
+         2 < connack",
+    );
     // Who never left anything behind waits for nothing.
     let come = ["open 1", "1 connect a v5 keep=9", "1 lost", "open 1", "--", "1 connect a clean"];
     check(&come, "1 < connack");
