@@ -308,6 +308,9 @@ fn blobs<T>(
                 continue;
             };
             let reader = ReaderId(reader);
+            if !(from..=to).contains(&reader) {
+                continue;
+            }
             if found.get(&reader).is_some_and(Option::is_some) {
                 continue;
             }

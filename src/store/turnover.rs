@@ -199,13 +199,11 @@ impl Log {
         self.unlisted.clear();
     }
 
-    /// Whether nobody wants a row of a table any more that no header names, as far as it can be read. One of which
-    /// somebody does has lost its header in another way, and is kept for a salvage.
-    pub(super) fn is_over(&self, connection: &Connection, id: u32) -> bool {
+    /// Whether nobody wants a row of a table any more that no header names. One of which somebody does has lost its
+    /// header in another way, and is kept for a salvage.
+    pub(super) fn is_over(&self, connection: &Connection, id: u32) -> Result<bool, Fault> {
         let mut group = Group::default();
-        if group.scan(connection, id).is_err() {
-            return false;
-        }
+        group.scan(connection, id)?;
         let is_wanted = |(seq, row): (&u64, &FoundRow)| {
             let audience = group.named(&row.audience, |row| &row.audience).and_then(Audience::unpack);
             audience.is_none_or(|audience| {
@@ -214,7 +212,7 @@ impl Log {
                 })
             })
         };
-        !group.rows.iter().any(is_wanted)
+        Ok(!group.rows.iter().any(is_wanted))
     }
 
     /// Copies what is still wanted of a segment into the open one and drops it, if that is little.
