@@ -162,7 +162,7 @@ impl Broker {
             return self.on_shortened(key, turn);
         }
         if asked != Reading::Asked || client.outlet.is_none() {
-            return self.pump(key, turn);
+            return self.on_shortened(key, turn);
         }
         let Rows { reader, rows, through, newest, left } = rows;
         for Row { seq, message, want, .. } in rows {
@@ -187,7 +187,7 @@ impl Broker {
         self.pump(key, turn);
     }
 
-    /// What a limit took is gone, or what waits is counted.
+    /// What a limit took is gone, or what waits is counted, or may be.
     pub(super) fn on_shortened(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         self.limit_backlog(key, turn);
         self.pump(key, turn);
@@ -201,8 +201,11 @@ impl Broker {
         memory: &mut Memory,
         turn: &mut Turn<'_>,
     ) -> bool {
-        // What a limit took before must not be counted any more.
-        let asks = backlog.is_count_due(turn.now.mono) && ledger.is_committed(backlog.shortened_by());
+        let asks = backlog.reading() == Reading::Idle
+            && backlog.is_count_due(turn.now.mono)
+            && !backlog.caught_up()
+            // What a limit took before must not be counted any more.
+            && ledger.is_committed(backlog.shortened_by());
         if asks {
             backlog.count();
             turn.effects.push(memory.read(backlog.reader, backlog.taken(), Portion::from(1)));

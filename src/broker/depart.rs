@@ -294,10 +294,9 @@ impl Broker {
             let cause = if connect.clean_start { Cause::Replaced } else { Cause::TakenOver };
             self.part(connection, cause, turn);
         }
-        if !connect.clean_start {
-            return Ticket(0);
-        }
-        if let Some(key) = self.clients.named(client_id) {
+        if connect.clean_start
+            && let Some(key) = self.clients.named(client_id)
+        {
             self.end_session(key, Removal::Asked, turn); // [MQTT311-3.1.2-6] [MQTT5-3.1.2-4]
         }
         self.ledger.gone_with(client_id)

@@ -118,9 +118,9 @@ impl Backlog {
         self.waiting() >= rows - rows / 8 || self.waiting_bytes() >= bytes - bytes / 8
     }
 
-    /// Whether it is time to ask how many wait in truth; a limit acts only after that.
+    /// Whether it is time to know how many wait in truth; a limit acts only after that.
     pub fn is_count_due(&self, now: u64) -> bool {
-        self.reading == Reading::Idle && now >= self.counted + COUNT_MILLIS
+        now >= self.counted + COUNT_MILLIS
     }
 
     /// Whether a limit has taken rows whose numbers are not known here.

@@ -116,12 +116,28 @@ fn what_a_limit_has_just_taken_is_not_counted_again() {
 fn an_answer_for_who_is_gone_again_counts_nothing() {
     let mut script = away(WhenFull::DropOldest, "t/#", 16, 4);
     lose_ten(&mut script, 1);
-    script.run(&["open 2", "2 connect sub", "commit", "2 lost", "commit", "rows", "--"]);
-    publish(&mut script, 17..=17);
+    script.run(&["open 2", "2 connect sub", "commit", "2 lost", "commit", "--", "rows"]);
     assert_eq!(told(&script), ["read r1 after 0 limit 1"]);
+    publish(&mut script, 17..=17);
     script.run(&["rows", "--"]);
     publish(&mut script, 18..=26);
     assert_eq!(rows(&script, 1), (11..=26).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_limit_waits_for_a_count_while_an_answer_is_under_way_that_counts_nothing() {
+    for lost in [["2 lost", "--"], ["2 lost", "commit"]] {
+        let mut script = away(WhenFull::DropOldest, "t/#", 16, 4);
+        lose_ten(&mut script, 1);
+        script.run(&["open 2", "2 connect sub", "commit"]);
+        script.run(&lost);
+        publish(&mut script, 17..=18);
+        script.run(&["rows", "rows", "--"]);
+        publish(&mut script, 19..=26);
+        assert_eq!(rows(&script, 1), (11..=26).collect::<Vec<_>>());
+        publish(&mut script, 27..=27);
+        assert_eq!(rows(&script, 1), (12..=27).collect::<Vec<_>>());
+    }
 }
 
 #[test]

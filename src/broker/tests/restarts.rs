@@ -371,6 +371,14 @@ fn a_session_that_was_thrown_away_does_not_come_back_with_a_crash() {
          write session sub r2
          2 < connack",
     );
+    // Nor does it where he who comes has no use for one, and it has just ended.
+    for end in [&["2 disconnect expiry=0"][..], &["open 3", "3 connect sub v5 clean", "3 lost"]] {
+        let before = ["open 1", "1 connect pub clean", "open 2", "2 connect sub v5 expiry=60", "commit"];
+        let come = ["open 4", "--", "4 connect sub v5 keep=9", "commit said"];
+        let mut script = Script::new(config());
+        script.run(&[&before[..], end, &come].concat());
+        assert_eq!(script.said, ["commit", "4 < connack"]);
+    }
     // Who never left anything behind waits for nothing.
     let come = ["open 1", "1 connect a v5 keep=9", "1 lost", "open 1", "--", "1 connect a clean"];
     check(&come, "1 < connack");
