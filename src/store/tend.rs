@@ -71,14 +71,14 @@ impl Database {
         self.release()?;
         if is_turn {
             self.reserve.keep(self.sizes.reserve, self.files.free_disk());
-            let looked = self.look_at_unlisted(now);
+            self.look_at_unlisted(now);
             let dropped = self.drop_left(now);
             if dropped.as_ref().is_err_and(Fault::is_unsynced) {
                 // There is no file any more that could be shrunk.
                 return dropped.map(drop);
             }
             // Whatever came of that: neither stands in the other's way. A sync may have failed in the second.
-            self.shrink(config, now).and(dropped).and(looked)?;
+            self.shrink(config, now).and(dropped)?;
         }
         Ok(())
     }
@@ -97,23 +97,16 @@ impl Database {
     }
 
     /// Looks at one table that no header names: one of which nobody wants a row is dropped with what was left behind.
-    /// Of another, the store is at odds with its table: a salvage has of it what can be had.
-    fn look_at_unlisted(&mut self, now: u64) -> Result<(), Fault> {
-        let Some(connection) = &self.connection else { return Err(Fault::Closed) };
+    fn look_at_unlisted(&mut self, now: u64) {
+        let Some(connection) = &self.connection else { return };
         let Some(id) = self.log.next_unlisted(now).filter(|_| self.unread.until(NEEDLESS) <= now) else {
-            return Ok(());
+            return;
         };
-        let over = self.log.is_over(connection, id);
-        if over.as_ref().is_ok_and(|is_over| *is_over) {
+        if self.log.is_over(connection, id) {
             self.log.unlisted.remove(&id);
             self.log.left.insert(id, 0);
-            return Ok(());
-        }
-        self.log.unlisted.insert(id, now.saturating_add(LOOK_AGAIN_MILLIS));
-        match over {
-            // It may be read another time.
-            Err(fault) if fault.unread().is_some() => Ok(()),
-            _ => Err(Fault::AtOdds(Fault::Segment(id).to_string())),
+        } else {
+            self.log.unlisted.insert(id, now.saturating_add(LOOK_AGAIN_MILLIS));
         }
     }
 

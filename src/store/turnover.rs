@@ -199,11 +199,13 @@ impl Log {
         self.unlisted.clear();
     }
 
-    /// Whether nobody wants a row of a table any more that no header names. One of which somebody does has lost its
-    /// header in another way, and is kept for a salvage.
-    pub(super) fn is_over(&self, connection: &Connection, id: u32) -> Result<bool, Fault> {
+    /// Whether nobody wants a row of a table any more that no header names, as far as it can be read. One of which
+    /// somebody does has lost its header in another way, and is kept for a salvage.
+    pub(super) fn is_over(&self, connection: &Connection, id: u32) -> bool {
         let mut group = Group::default();
-        group.scan(connection, id)?;
+        if group.scan(connection, id).is_err() {
+            return false;
+        }
         let is_wanted = |(seq, row): (&u64, &FoundRow)| {
             let audience = group.named(&row.audience, |row| &row.audience).and_then(Audience::unpack);
             audience.is_none_or(|audience| {
@@ -212,7 +214,7 @@ impl Log {
                 })
             })
         };
-        Ok(!group.rows.iter().any(is_wanted))
+        !group.rows.iter().any(is_wanted)
     }
 
     /// Copies what is still wanted of a segment into the open one and drops it, if that is little.

@@ -111,8 +111,7 @@ fn check(disk: &FaultyDisk, tally: &mut Tally) {
     assert!(rig.commit(vec![session(ReaderId(90))]));
     let still: BTreeMap<ReaderId, BTreeSet<u64>> =
         READERS.into_iter().map(|reader| (reader, read_all(&mut rig, reader))).collect();
-    // What a salvage of what was given up meets is told, and is over.
-    (0..3).for_each(|_| rig.wait(1_000));
+    rig.wait(1_000);
     let status = rig.status();
     assert_eq!(status.trouble, None);
     for (reader, rows) in still {
@@ -412,8 +411,7 @@ fn what_a_refused_salvage_would_have_had_is_kept_for_another() {
     let refusals: [&dyn Fn(&FaultyDisk); 2] = [&no_renaming, &no_room];
     for (refusal, refuse) in refusals.into_iter().enumerate() {
         let cases = [INDEX, INDEXES_AND_HEADER].map(|sql| [(sql, Found::AtAStart), (sql, Found::AtWork)]);
-        let cases = cases.into_iter().flatten();
-        for ((sql, found), is_forced) in cases.flat_map(|case| [(case, true), (case, false)]) {
+        for (sql, found) in cases.into_iter().flatten() {
             let disk = filled(End::Closed);
             let mut rig = start(&disk);
             spoil(&rig, sql);
@@ -438,20 +436,10 @@ fn what_a_refused_salvage_would_have_had_is_kept_for_another() {
             };
             assert!(count(&mut rig).iter().all(|damaged| *damaged > 0), "what is not had is counted");
             (0..10).for_each(|_| rig.wait(3_000));
-            assert!(!was_put_aside(&disk));
+            rig.worker.close();
             disk.fail(|faults| (faults.no_renaming, faults.capacity) = (false, 0));
-            if is_forced {
-                rig.worker.close();
-                disk.harm(&database(&disk), |bytes| bytes[0] ^= 1);
-                rig = start(&disk);
-            } else {
-                // It is tried again by itself, each hour or two.
-                for id in 91..94 {
-                    rig.wait(3_600_000);
-                    assert!(rig.commit(vec![session(ReaderId(id))]));
-                    rig.wait(3_000);
-                }
-            }
+            disk.harm(&database(&disk), |bytes| bytes[0] ^= 1);
+            let mut rig = start(&disk);
             assert!(was_put_aside(&disk));
             let rows = READERS.map(|reader| read_all(&mut rig, reader).len());
             assert_eq!((rows, count(&mut rig)), (ALL, [0; 3]), "refusal {refusal}, {found:?}: {sql}");
