@@ -543,7 +543,10 @@ fn every_wrong_line_of_the_acl_file_is_named_beside_the_other_mistakes() {
     std::fs::write(&acl, "topic read a/#\n").expect("written");
     std::fs::write(&path, format!("[auth]\nacl_file = {acl:?}\n")).expect("written");
     let loaded = load(Some(&path)).expect("right");
-    assert!(loaded.rules.is_some() && loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    // Whoever runs this may have variables that set nothing.
+    let others: Vec<_> =
+        loaded.warnings.iter().filter(|warning| !warning.starts_with("environment ")).collect();
+    assert!(loaded.rules.is_some() && others.is_empty(), "{others:?}");
     std::fs::write(&acl, "topic read a/#\nuser anna\ntopic b\n").expect("written");
     let loaded = load(Some(&path)).expect("right");
     assert!(loaded.warnings.iter().any(|warning| warning.contains("nobody checks")), "{:?}", loaded.warnings);
