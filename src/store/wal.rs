@@ -5,7 +5,9 @@
 //! another matter, and can be told: a transaction is only begun behind one that was synced, so where a
 //! sound frame continues a commit beyond the broken place, that commit was durable. Each frame's
 //! checksum starts from the one before it as that is stored, so that frames behind a broken one can
-//! still be vouched for. What cannot be told from a loss of power is damage in the last transaction.
+//! still be vouched for. What cannot be told from a loss of power is damage in the last transaction; nor
+//! such a loss from damage, where a torn frame has its commit from an older log, in another sector than
+//! the rest. It is taken for damage: the other mistake would lose what was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -67,9 +69,19 @@ impl Wal {
         bytes: u64,
         judge_error: impl Fn(io::Error) -> io::Result<()>,
     ) -> io::Result<Wal> {
+        let (frames, is_sound, unread) = Wal::frames(file, bytes, judge_error)?;
+        Ok(Wal::of(&frames, is_sound, unread))
+    }
+
+    /// The frames, whether the header is sound, and how many frames the disk does not read.
+    fn frames(
+        file: &dyn Reading,
+        bytes: u64,
+        judge_error: impl Fn(io::Error) -> io::Result<()>,
+    ) -> io::Result<(Vec<Frame>, bool, u64)> {
         let count = usize::try_from(bytes.saturating_sub(HEADER) / FRAME).unwrap_or(0);
         if count == 0 {
-            return Ok(Wal::default());
+            return Ok((Vec::new(), false, 0));
         }
         let mut header = [0; HEADER_BYTES];
         file.read_at(0, &mut header).map(drop).or_else(&judge_error)?;
@@ -100,7 +112,7 @@ impl Wal {
             before = (number(&bytes, 16), number(&bytes, 20));
             frames.push(frame);
         }
-        Ok(Wal { unread, ..Wal::of(&frames, is_sound, unread) })
+        Ok((frames, is_sound, unread))
     }
 
     fn of(frames: &[Frame], is_sound: bool, unread: u64) -> Wal {
@@ -130,7 +142,7 @@ impl Wal {
                 .map_or(0, |last| last + 1),
             false => replayed,
         };
-        let mut wal = Wal { behind: durable - replayed.min(durable), ..Wal::default() };
+        let mut wal = Wal { behind: durable - replayed.min(durable), unread, ..Wal::default() };
         for (place, frame) in frames.iter().take(durable).enumerate() {
             if frame.present && frame.sound {
                 wal.pages.insert(frame.page, HEADER + place as u64 * FRAME + FRAME - PAGE);
@@ -145,6 +157,21 @@ impl Wal {
         }
         wal
     }
+}
+
+/// Whether a log is taken for damaged by broken frames alone whose words lie in two sectors.
+#[cfg(test)]
+pub(super) fn is_told_by_split_frames(file: &dyn Reading, bytes: u64, sector: u64) -> bool {
+    let Ok((mut frames, is_sound, unread)) = Wal::frames(file, bytes, Err) else { return false };
+    let is_damaged = |frames: &[Frame]| Wal::of(frames, is_sound, unread).behind > 0;
+    let was_damaged = is_damaged(&frames);
+    for (place, frame) in frames.iter_mut().enumerate() {
+        let at = HEADER + place as u64 * FRAME;
+        if !frame.sound && at % sector > sector - (FRAME - PAGE) {
+            frame.commit = 0;
+        }
+    }
+    was_damaged && !is_damaged(&frames)
 }
 
 /// Whether a frame only fills up the sector behind a commit: a copy of it.

@@ -14,6 +14,7 @@ use crate::record::DropReason;
 use crate::store::disk::Disk;
 use crate::store::handle::Ask;
 use crate::store::salvage::{self, Legible};
+use crate::store::wal::is_told_by_split_frames;
 
 const READERS: [ReaderId; 3] = [ReaderId(1), ReaderId(9), ReaderId(10)];
 
@@ -547,6 +548,9 @@ fn a_flip_in_the_log_is_named_unless_it_may_be_a_torn_tail() {
         let at = random.below(durable);
         bytes[at] ^= 1 << random.below(8);
         disk.put(&wal(&disk), bytes);
+        let damaged = disk.open(&wal(&disk)).unwrap();
+        let is_split = (32 + (at.saturating_sub(32) / 4_120) * 4_120) % 512 > 488;
+        assert!(is_split || !is_told_by_split_frames(&*damaged, log.len() as u64, 512), "flip at {at}");
         check(&disk, &mut tally);
     }
     println!("measured: {tally:?}");
