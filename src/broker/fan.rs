@@ -437,7 +437,7 @@ impl Broker {
     }
 
     /// Drops the oldest rows that wait over `max_queued_messages` and `max_queued_bytes`. Not while rows are being read or
-    /// counted: nobody could say which of them the answer still has.
+    /// counted, nor before a count that is due: nobody could say which of them the answer still has.
     pub(super) fn limit_backlog(&mut self, key: ClientKey, turn: &mut Turn<'_>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(backlog) = &mut client.session.backlog else { return };

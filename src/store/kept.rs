@@ -303,14 +303,12 @@ fn blobs<T>(
         let mut rows = statement.query(params![signed(first), signed(last)])?;
         while let Some(row) = rows.next()? {
             let key = unsigned(row.get(0)?);
+            let reader = key.checked_sub(zero).and_then(|reader| u32::try_from(reader).ok()).map(ReaderId);
             // A damaged table may have one that SQLite was not asked for.
-            let Some(reader) = key.checked_sub(zero).and_then(|reader| u32::try_from(reader).ok()) else {
+            let Some(reader) = reader.filter(|reader| (from..=to).contains(reader)) else {
+                tracing::warn!(table, key, "a row is damaged");
                 continue;
             };
-            let reader = ReaderId(reader);
-            if !(from..=to).contains(&reader) {
-                continue;
-            }
             if found.get(&reader).is_some_and(Option::is_some) {
                 continue;
             }

@@ -5,9 +5,8 @@
 //! another matter, and can be told: a transaction is only begun behind one that was synced, so where a
 //! sound frame continues a commit beyond the broken place, that commit was durable. Each frame's
 //! checksum starts from the one before it as that is stored, so that frames behind a broken one can
-//! still be vouched for. What cannot be told from a loss of power is damage in the last transaction; nor
-//! such a loss from damage, where a torn frame has its commit from an older log, in another sector than
-//! the rest. It is taken for damage: the other mistake would lose what was acknowledged.
+//! still be vouched for. What cannot be told from a loss of power is damage in the last transaction, nor in
+//! the commit before it where that frame's first words lie in another sector than the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -69,19 +68,9 @@ impl Wal {
         bytes: u64,
         judge_error: impl Fn(io::Error) -> io::Result<()>,
     ) -> io::Result<Wal> {
-        let (frames, is_sound, unread) = Wal::frames(file, bytes, judge_error)?;
-        Ok(Wal::of(&frames, is_sound, unread))
-    }
-
-    /// The frames, whether the header is sound, and how many frames the disk does not read.
-    fn frames(
-        file: &dyn Reading,
-        bytes: u64,
-        judge_error: impl Fn(io::Error) -> io::Result<()>,
-    ) -> io::Result<(Vec<Frame>, bool, u64)> {
         let count = usize::try_from(bytes.saturating_sub(HEADER) / FRAME).unwrap_or(0);
         if count == 0 {
-            return Ok((Vec::new(), false, 0));
+            return Ok(Wal::default());
         }
         let mut header = [0; HEADER_BYTES];
         file.read_at(0, &mut header).map(drop).or_else(&judge_error)?;
@@ -108,11 +97,14 @@ impl Wal {
                 salts = (number(&bytes, 8), number(&bytes, 12));
                 salts_known = true;
             }
-            let frame = judge(&bytes, salts, before);
+            let mut frame = judge(&bytes, salts, before);
+            if !frame.sound && is_split(place) {
+                frame.commit = 0;
+            }
             before = (number(&bytes, 16), number(&bytes, 20));
             frames.push(frame);
         }
-        Ok((frames, is_sound, unread))
+        Ok(Wal { unread, ..Wal::of(&frames, is_sound, unread) })
     }
 
     fn of(frames: &[Frame], is_sound: bool, unread: u64) -> Wal {
@@ -142,7 +134,7 @@ impl Wal {
                 .map_or(0, |last| last + 1),
             false => replayed,
         };
-        let mut wal = Wal { behind: durable - replayed.min(durable), unread, ..Wal::default() };
+        let mut wal = Wal { behind: durable - replayed.min(durable), ..Wal::default() };
         for (place, frame) in frames.iter().take(durable).enumerate() {
             if frame.present && frame.sound {
                 wal.pages.insert(frame.page, HEADER + place as u64 * FRAME + FRAME - PAGE);
@@ -159,19 +151,10 @@ impl Wal {
     }
 }
 
-/// Whether a log is taken for damaged by broken frames alone whose words lie in two sectors.
-#[cfg(test)]
-pub(super) fn is_told_by_split_frames(file: &dyn Reading, bytes: u64, sector: u64) -> bool {
-    let Ok((mut frames, is_sound, unread)) = Wal::frames(file, bytes, Err) else { return false };
-    let is_damaged = |frames: &[Frame]| Wal::of(frames, is_sound, unread).behind > 0;
-    let was_damaged = is_damaged(&frames);
-    for (place, frame) in frames.iter_mut().enumerate() {
-        let at = HEADER + place as u64 * FRAME;
-        if !frame.sound && at % sector > sector - (FRAME - PAGE) {
-            frame.commit = 0;
-        }
-    }
-    was_damaged && !is_damaged(&frames)
+/// Whether the page and the commit of a frame lie in another sector than the rest: a loss of power may have left
+/// those of an older log before it.
+fn is_split(place: usize) -> bool {
+    (HEADER + place as u64 * FRAME + 8).is_multiple_of(SECTOR)
 }
 
 /// Whether a frame only fills up the sector behind a commit: a copy of it.
@@ -220,6 +203,9 @@ const HEADER: u64 = HEADER_BYTES as u64;
 /// Bytes of a frame: a header and a page.
 const FRAME_BYTES: usize = 24 + SIZE;
 const FRAME: u64 = FRAME_BYTES as u64;
+
+/// What a disk writes whole, at least.
+const SECTOR: u64 = 512;
 
 /// How a log begins, but for the lowest bit, which says in which order its words are.
 const MAGIC: u32 = 0x377f_0682;

@@ -110,6 +110,7 @@ pub(crate) fn check(program: &Path) {
         |round| in_turn(vec![0, 1, 2], round).windows(2).map(|two| (two[0], two[1])).collect::<Vec<_>>();
     let pairs: BTreeSet<_> = (1..=6).flat_map(behind).collect();
     assert_eq!(pairs.len(), 6, "each of three comes after each other one");
+    assert_ne!(in_turn(vec![0, 1], 1), in_turn(vec![0, 1], 2));
     println!("measured: {} loads: every message came, once and in order", rows::all().len());
 }
 
@@ -121,7 +122,7 @@ fn contenders(program: &Path) -> Vec<Contender> {
 /// Who takes part in a row, in the order of this round: each begins in some, and in every second round they go the
 /// other way about, so that what one has left the disk to do does not fall on the same one each time.
 fn in_turn(mut places: Vec<usize>, round: usize) -> Vec<usize> {
-    let first = round / 2 % places.len();
+    let first = (round - 1) / 2 % places.len();
     places.rotate_left(first);
     if round.is_multiple_of(2) {
         places.reverse();

@@ -9,15 +9,12 @@ mod picture;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::disk::{Faults, FaultyDisk, Kind, SECTOR};
+use super::disk::{Faults, FaultyDisk, Kind};
 use super::*;
 use crate::broker::tests::random::{Random, fresh_seed};
 use crate::record::{DropReason, LeaseState};
-use crate::store::disk::Disk;
 use crate::store::handle::Ask;
-use crate::store::open::with_suffix;
 use crate::store::thread::Course;
-use crate::store::wal::is_told_by_split_frames;
 use picture::Picture;
 pub(in crate::store::tests) use picture::content;
 
@@ -151,8 +148,6 @@ struct Script {
     /// With everything that was handed over.
     hoped: Picture,
     cuts: u64,
-    /// Salvages of what may have been sound.
-    unsure: u64,
     faulty: Faulty,
     /// What is wrong with the disk all the time.
     sound: Faults,
@@ -171,7 +166,7 @@ impl Script {
     fn new(seed: u64, disk: FaultyDisk, faulty: Faulty) -> Script {
         let (kept, hoped) = (Picture::default(), Picture::default());
         let sound = disk.faults();
-        Script { random: Random(seed), disk, kept, hoped, cuts: 0, unsure: 0, faulty, sound }
+        Script { random: Random(seed), disk, kept, hoped, cuts: 0, faulty, sound }
     }
 
     /// One life of the store: from a start to the next cut. An error says what is not as promised.
@@ -223,23 +218,10 @@ impl Script {
             self.disk.cut_in(u64::MAX);
             let rig = started.map_err(|error| format!("refused to start: cannot {error}"))?;
             return match &rig.put_aside {
-                // Nobody can tell, and it is to be seen that a salvage loses nothing.
-                Some(aside) if self.unsure == 0 && self.is_told_by_split_frames(aside) => {
-                    self.unsure += 1;
-                    Ok(rig)
-                }
                 Some(_) => Err("a sound database was put aside".into()),
                 None => Ok(rig),
             };
         }
-    }
-
-    /// Whether what was put aside may be damaged and may be torn, as far as its log says.
-    fn is_told_by_split_frames(&self, aside: &Path) -> bool {
-        let log = with_suffix(aside, "-wal");
-        let bytes = self.disk.bytes(&log).map_or(0, |bytes| bytes.len() as u64);
-        let disk: &dyn Disk = &self.disk;
-        disk.open(&log).is_ok_and(|file| is_told_by_split_frames(&*file, bytes, SECTOR as u64))
     }
 
     /// The power goes somewhere below so many changes, more often soon.

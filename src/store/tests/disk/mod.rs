@@ -650,4 +650,4 @@ impl Disk for FaultyDisk {
 const PAGE: usize = 4_096;
 
 /// What a disk writes whole.
-pub(crate) const SECTOR: usize = 512;
+const SECTOR: usize = 512;
