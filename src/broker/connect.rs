@@ -1,7 +1,8 @@
 //! From CONNECT to CONNACK: who is it, which session does it get, when does that stand.
 //!
 //! A session that outlives its connection is committed before CONNACK, and so is the end of one of that name that a
-//! clean start or a DISCONNECT throws away; until then, and while a password is being checked, the connection's packets wait.
+//! clean start or a DISCONNECT throws away; until then, and while a password is being checked, the connection's
+//! packets wait.
 
 use std::sync::Arc;
 
